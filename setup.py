@@ -1,0 +1,51 @@
+"""Package metadata; tool settings live in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+# The bundled TVM and the CUDA runtime it is linked against exist for Linux on x86-64 only.
+LINUX = '; platform_system == "Linux" and platform_machine == "x86_64"'
+
+setup(
+    name="tvm-cdmpp",
+    version="0.1.0",
+    description="The CDMPP predictor as cost model for TVM's auto-scheduler",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["tvm_cdmpp", "tvm_cdmpp.*"]),
+    package_data={"tvm_cdmpp": ["py.typed"]},
+    python_requires=">=3.10,<3.13",
+    install_requires=[
+        "matplotlib>=3.7",
+        "numpy>=1.24",
+        "orjson>=3.9",
+        "rich>=13",
+        "safetensors>=0.4",
+        "scikit-learn>=1.3",
+        "scipy>=1.10",
+        "torch>=2.4",
+        "xgboost>=2.0",
+    ],
+    extras_require={
+        "tvm": [
+            f"tilelang==0.1.0{LINUX}",
+            f"nvidia-cuda-nvrtc-cu12{LINUX}",
+            f"nvidia-cuda-runtime-cu12{LINUX}",
+            # What TVM imports; pytest is for tvm.relay.testing, which holds its networks.
+            "attrs",
+            "cloudpickle",
+            "decorator",
+            "ml_dtypes",
+            "psutil",
+            "pytest",
+            "tornado",
+            "typing_extensions",
+        ],
+        "onnx": ["onnx"],
+        "test": ["hypothesis", "mypy", "onnx", "pytest", "ruff"],
+    },
+    entry_points={"console_scripts": ["tvm-cdmpp = tvm_cdmpp.cli.main:main"]},
+)

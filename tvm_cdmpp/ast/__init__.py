@@ -1,0 +1,1 @@
+"""What a program looks like to a predictor: leaves, compact ASTs, batches, positions."""

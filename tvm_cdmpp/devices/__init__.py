@@ -1,0 +1,1 @@
+"""The devices that programs run on, and the vectors that describe them."""

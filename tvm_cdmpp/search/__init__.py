@@ -1,0 +1,1 @@
+"""CDMPP and the baselines inside TVM's auto-scheduler."""
