@@ -1,0 +1,127 @@
+"""Compact ASTs: the leaves of tensor programs in pre-order, and where they sit in the tree.
+
+Programs of a batch are stored one after the other without padding; `pad` makes the dense form
+that a Transformer wants. The position of a leaf is `2 * k - depth`, with `k` its pre-order number
+among the root, the loops with more than one iteration and the leaves, and the root at depth 0:
+its place in the serialised tree of CDMPP (Hu et al., EuroSys 2024), end markers counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tvm_cdmpp.ast.schema import NUM_FIELDS
+
+
+@dataclass(frozen=True)
+class CompactASTBatch:
+    """The compact ASTs of some programs.
+
+    Attributes
+    ----------
+    vectors
+        Computation vectors of all leaves, of shape (leaves, NUM_FIELDS), float32.
+    positions
+        Positions of all leaves, of shape (leaves,), int32.
+    offsets
+        Program p owns the leaves offsets[p] to offsets[p + 1]; shape (programs + 1,).
+    """
+
+    vectors: npt.NDArray[np.float32]
+    positions: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Return the number of programs."""
+        return len(self.offsets) - 1
+
+    @property
+    def leaf_counts(self) -> npt.NDArray[np.int64]:
+        """Leaves per program."""
+        return np.diff(self.offsets)
+
+    def take(self, programs: npt.ArrayLike) -> CompactASTBatch:
+        """Return the batch of the given programs, in the given order."""
+        chosen = np.asarray(programs, dtype=np.int64)
+        counts = self.leaf_counts[chosen]
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
+        rows = np.repeat(self.offsets[chosen], counts) + within
+        return CompactASTBatch(self.vectors[rows], self.positions[rows], offsets)
+
+    def pad(
+        self, num_leaves: int | None = None
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+        """Return the dense form.
+
+        Parameters
+        ----------
+        num_leaves
+            Leaves per program in the result; the longest program's by default.
+
+        Returns
+        -------
+        vectors
+            Of shape (programs, num_leaves, NUM_FIELDS), zero where there is no leaf.
+        positions
+            Of shape (programs, num_leaves).
+        mask
+            True where there is a leaf, of shape (programs, num_leaves).
+        """
+        counts = self.leaf_counts
+        width = int(counts.max(initial=1)) if num_leaves is None else num_leaves
+        mask = np.arange(width) < counts[:, None]
+        vectors = np.zeros((len(self), width, self.vectors.shape[1]), dtype=np.float32)
+        positions = np.zeros((len(self), width), dtype=np.int32)
+        vectors[mask] = self.vectors
+        positions[mask] = self.positions
+        return vectors, positions, mask
+
+
+def concatenate(batches: Sequence[CompactASTBatch]) -> CompactASTBatch:
+    """Join batches, programs in order."""
+    if not batches:
+        return CompactASTBatch(
+            np.zeros((0, NUM_FIELDS), np.float32), np.zeros(0, np.int32), np.zeros(1, np.int64)
+        )
+    counts = np.concatenate([batch.leaf_counts for batch in batches])
+    return CompactASTBatch(
+        np.concatenate([batch.vectors for batch in batches]),
+        np.concatenate([batch.positions for batch in batches]),
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+    )
+
+
+def positional_encoding(
+    positions: npt.NDArray[np.int32], width: int, longest: float = 1000.0
+) -> npt.NDArray[np.float32]:
+    """Encode positions as sines and cosines (Vaswani et al., 2017, section 3.5).
+
+    The original CDMPP spreads its exponents over [0, 2) and pairs unequal frequencies; this is the
+    usual encoding, with wavelengths from 2 pi to `longest` x 2 pi, as trees have at most a few
+    hundred nodes.
+
+    Parameters
+    ----------
+    positions
+        Positions of any shape.
+    width
+        Even number of columns to return.
+    longest
+        Ratio of the longest to the shortest wavelength.
+
+    Returns
+    -------
+    encoding
+        Of shape positions.shape + (width,); sines in even columns, cosines in odd ones.
+    """
+    frequencies = longest ** (-np.arange(0, width, 2, dtype=np.float64) / width)
+    angles = positions[..., None].astype(np.float64) * frequencies
+    encoding = np.empty((*positions.shape, width), dtype=np.float32)
+    encoding[..., 0::2] = np.sin(angles)
+    encoding[..., 1::2] = np.cos(angles)
+    return encoding

@@ -1,0 +1,89 @@
+"""What one stage of a compute DAG does, as plain data: axes, reads and operation counts.
+
+A `TaskGraph` is analysed once per task; replaying transform steps edits copies of its stage list.
+Nothing here needs TVM, so graphs can be stored and replayed anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tvm_cdmpp.extract.index import Index
+
+OP_CLASSES = (
+    "float_add",
+    "float_mul",
+    "float_div",
+    "float_compare",
+    "float_math",
+    "integer",
+    "logic",
+)
+"""Operation classes counted per execution of a leaf; index arithmetic is not counted.
+
+`float_add` also holds subtractions, `float_compare` also min and max, `float_math` calls such as
+exp or sqrt, `integer` every integer operation of the stored expression, `logic` selects,
+conditions and boolean operations.
+"""
+
+OpCounts = tuple[int, ...]
+NO_OPS: OpCounts = (0,) * len(OP_CLASSES)
+
+
+def add_ops(left: OpCounts, right: OpCounts) -> OpCounts:
+    """Return the sum of two operation counts, class by class."""
+    return tuple(a + b for a, b in zip(left, right, strict=True))
+
+
+@dataclass(frozen=True)
+class Read:
+    """One access to a producer stage: the stage's number and one index per buffer dimension."""
+
+    stage: int
+    indices: tuple[Index, ...]
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One operation of the DAG.
+
+    Axes are numbered spatial first, then reduction. `ops` counts the stored expression (for a
+    reduction: its source), `combine_ops` what a reduction adds to combine one more value.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    element_bytes: int
+    num_spatial: int
+    axis_extents: tuple[int, ...]
+    reads: tuple[Read, ...] = ()
+    ops: OpCounts = NO_OPS
+    combine_ops: OpCounts = NO_OPS
+    is_placeholder: bool = False
+    layout_free: bool = False
+    """A constant input whose layout Ansor rewrites to the order in which it is read."""
+    scope: str = "global"
+    """Memory scope of the result: global, shared or local."""
+    is_output: bool = False
+
+    @property
+    def has_reduction(self) -> bool:
+        """Whether the stage has reduction axes (then it has an init and an update leaf)."""
+        return len(self.axis_extents) > self.num_spatial
+
+
+@dataclass(frozen=True)
+class TaskGraph:
+    """The analysed compute DAG of one task: its stages in topological order."""
+
+    stages: tuple[StageSpec, ...]
+    num_opaque_reads: int = 0
+    """Reads with an index that could not be analysed; they count as touching whole dimensions."""
+
+
+def shift_reads(spec: StageSpec, first: int, by: int = 1) -> StageSpec:
+    """Renumber producers when `by` stages are inserted before stage number `first`."""
+    if all(read.stage < first for read in spec.reads):
+        return spec
+    reads = tuple(Read(r.stage + by, r.indices) if r.stage >= first else r for r in spec.reads)
+    return replace(spec, reads=reads)
