@@ -87,6 +87,8 @@ class TVMInfo:
     """Major version of LLVM inside TVM; None without LLVM."""
     cuda_enabled: bool
     """Whether this TVM can generate and run CUDA programs, given a driver."""
+    linker: str | None
+    """C++ compiler that links built programs, as TVM calls it; None if it finds none."""
     libcuda: LibCuda
     """What answers for the CUDA driver in this process."""
 
@@ -127,6 +129,7 @@ def describe_tvm() -> TVMInfo:
         As `load_tvm`.
     """
     tvm, found = _load()
+    linker = importlib.import_module("tvm.contrib.cc").get_cc()
     llvm_major = tvm.target.codegen.llvm_version_major(allow_none=True)
     return TVMInfo(
         source=found.source,
@@ -135,6 +138,7 @@ def describe_tvm() -> TVMInfo:
         library=_loaded_library("libtvm"),
         llvm_major=None if llvm_major is None else int(llvm_major),
         cuda_enabled=bool(tvm.runtime.enabled("cuda")),
+        linker=None if linker is None else str(linker),
         libcuda=_libcuda_in_use(),
     )
 
