@@ -1,0 +1,78 @@
+"""The cost models a search can be given, by name.
+
+The XGBoost baselines are TVM's own `XGBModel`, unchanged: trees over features of the lowered
+programs, retrained from scratch after every round. Its stock set-up, that of `TaskScheduler`,
+returns random scores until more than one round per task has been measured. `xgb-warm` shortens
+that random phase to a single round; a fair comparison needs both.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm_cdmpp.errors import ConfigError, MissingDependencyError
+from tvm_cdmpp.tvm_runtime import load_tvm
+
+auto_scheduler = load_tvm().auto_scheduler
+
+COST_MODELS = ("cdmpp", "xgb", "xgb-warm", "xgb-adaptive", "random")
+
+
+def make_cost_model(kind: str, *, seed: int, num_measures_per_round: int, num_tasks: int) -> Any:
+    """Make an untrained cost model for a search.
+
+    Parameters
+    ----------
+    kind
+        One of `COST_MODELS`: the CDMPP predictor; XGBoost as `TaskScheduler` sets it up (`xgb`),
+        with a random phase of one round (`xgb-warm`), and that with fewer retrainings as records
+        pile up (`xgb-adaptive`); or random scores.
+    seed
+        Seed of the model. The random model, and XGBoost's random phase, draw from NumPy's global
+        generator instead.
+    num_measures_per_round
+        Programs measured in one round.
+    num_tasks
+        Tasks that share the model.
+
+    Returns
+    -------
+    model
+        A `tvm.auto_scheduler` cost model.
+
+    Raises
+    ------
+    ConfigError
+        The kind is unknown.
+    MissingDependencyError
+        What the model needs is not installed.
+    """
+    makers: dict[str, Callable[[], Any]] = {
+        "cdmpp": lambda: _make_cdmpp(seed),
+        "xgb": lambda: _make_xgb(seed, num_tasks * num_measures_per_round),
+        "xgb-warm": lambda: _make_xgb(seed, num_measures_per_round),
+        "xgb-adaptive": lambda: _make_xgb(seed, num_measures_per_round, adaptive_training=True),
+        "random": auto_scheduler.RandomModel,
+    }
+    if kind not in makers:
+        raise ConfigError(f"unknown cost model {kind!r}; expected one of {', '.join(makers)}")
+    return makers[kind]()
+
+
+def _make_cdmpp(seed: int) -> Any:
+    # Imported here because it brings PyTorch, which the baselines do without.
+    from tvm_cdmpp.search.cost_model import CDMPPModel
+
+    return CDMPPModel(seed=seed)
+
+
+def _make_xgb(seed: int, num_warmup_sample: int, *, adaptive_training: bool = False) -> Any:
+    try:
+        # TVM reads seed 0 as "no seed" and takes its default.
+        return auto_scheduler.XGBModel(
+            num_warmup_sample=num_warmup_sample, seed=seed, adaptive_training=adaptive_training
+        )
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the XGBoost baselines need the package xgboost: {error}. "
+            "Install it with `pip install xgboost`."
+        ) from error

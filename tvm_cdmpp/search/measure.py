@@ -1,0 +1,157 @@
+"""Building and running programs in child processes that outlive a batch.
+
+TVM measures a round in batches of twice its build workers, and starts new child processes for each
+batch. Importing TVM takes such a process longer than building and running a small program, so most
+of a measurement is spent on starting up. `MeasureSession` lends TVM's own build and run functions
+long-lived workers (the code that builds, runs and reports errors stays TVM's), and around them it
+keeps the time of both halves and stops a search between two batches.
+
+The build and run functions are called in a thread that blocks SIGINT. Child processes inherit
+that, so Ctrl-C in a terminal reaches the search only and the batch in flight ends well.
+"""
+
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from tvm_cdmpp.errors import CDMPPError
+from tvm_cdmpp.tvm_runtime import load_tvm
+
+tvm = load_tvm()
+_measure = tvm.auto_scheduler.measure
+_popen_pool = tvm.contrib.popen_pool
+
+_BUILD = "auto_scheduler.local_builder.build"
+_RUN = "auto_scheduler.local_runner.run"
+# Workers start afresh after so many programs, which bounds what a leak can take.
+_USES_PER_WORKER = 512
+
+
+class SearchStopped(CDMPPError):  # noqa: N818 -- no error, a request
+    """A search was asked to stop; nothing is wrong."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasureOptions:
+    """How programs are measured on this machine."""
+
+    build_timeout_s: int = 15
+    """Time after which a build counts as failed."""
+    run_timeout_s: int = 10
+    """Time after which a run, all its repeats together, counts as failed."""
+    repeat: int = 10
+    """How many times a program is timed; its latency is the mean."""
+
+    def builder(self) -> Any:
+        """Return TVM's builder: one build per core at a time."""
+        return tvm.auto_scheduler.LocalBuilder(timeout=self.build_timeout_s)
+
+    def runner(self, *, on_cpu: bool) -> Any:
+        """Return TVM's runner; on a CPU, caches are flushed before each timed run.
+
+        The flush brings an operator's latency closer to what it has inside a network, where other
+        operators used the caches in between. TVM then times single runs.
+        """
+        return tvm.auto_scheduler.LocalRunner(
+            timeout=self.run_timeout_s, repeat=self.repeat, enable_cpu_cache_flush=on_cpu
+        )
+
+
+class MeasureSession:
+    """Scope in which TVM measures with long-lived workers; enter it once, around all searches.
+
+    Attributes
+    ----------
+    build_s, run_s
+        Wall time spent in building and in running programs so far.
+    """
+
+    def __init__(self) -> None:
+        self.build_s = 0.0
+        self.run_s = 0.0
+        self._stopping = False
+        self._pools: dict[tuple[int, float], Any] = {}
+        self._runner: Any = None
+        self._scope = ExitStack()
+
+    def __enter__(self) -> "MeasureSession":
+        self._thread = ThreadPoolExecutor(1, "measure", initializer=_block_interrupts)
+        self._replace(_measure, "PopenPoolExecutor", self._pool)
+        self._replace(_measure, "PopenWorker", self._worker)
+        self._override(_BUILD, self._build)
+        self._override(_RUN, self._run)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._scope.close()
+        # Dropping the last reference to a worker ends its process.
+        self._pools.clear()
+        if self._runner is not None:
+            self._runner.kill()
+        self._thread.shutdown(cancel_futures=True)
+
+    def stop(self) -> None:
+        """Let the batch in flight end, then raise `SearchStopped` from the search."""
+        self._stopping = True
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
+
+    def check(self) -> None:
+        """Raise `SearchStopped` once `stop` was called."""
+        if self._stopping:
+            raise SearchStopped("the search was asked to stop")
+
+    def _build(self, function: Any, *args: Any) -> Any:
+        self.check()  # between batches only: what was built is also run and recorded
+        begin = time.perf_counter()
+        try:
+            return self._thread.submit(function, *args).result()
+        finally:
+            self.build_s += time.perf_counter() - begin
+
+    def _run(self, function: Any, *args: Any) -> Any:
+        begin = time.perf_counter()
+        try:
+            return self._thread.submit(function, *args).result()
+        finally:
+            self.run_s += time.perf_counter() - begin
+
+    def _pool(self, n_parallel: int, timeout_s: float, *args: Any) -> Any:
+        key = (n_parallel, timeout_s)
+        if key not in self._pools:
+            self._pools[key] = _popen_pool.PopenPoolExecutor(
+                n_parallel, timeout_s, *args, maximum_process_uses=_USES_PER_WORKER
+            )
+        return self._pools[key]
+
+    def _worker(self) -> Any:
+        if self._runner is None:
+            self._runner = _popen_pool.PopenWorker(maximum_uses=_USES_PER_WORKER)
+        return self._runner
+
+    def _override(self, name: str, function: Callable[..., Any]) -> None:
+        original = tvm.get_global_func(name)
+        tvm.register_func(name, partial(function, original), override=True)
+        self._scope.callback(tvm.register_func, name, original, override=True)
+
+    def _replace(self, module: Any, name: str, value: Any) -> None:
+        self._scope.callback(setattr, module, name, getattr(module, name))
+        setattr(module, name, value)
+
+
+def _block_interrupts() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

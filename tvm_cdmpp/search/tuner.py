@@ -1,0 +1,493 @@
+"""The search of one network: its tasks, one cost model, one log, round by round.
+
+`NetworkTuner.rounds` yields after every round, so that a caller can show progress, stop, or take
+turns between several searches. Choices:
+
+- Which task is next is TVM's decision (see `scheduler`). When the trials are too few to give every
+  task a meaningful round, only the heaviest tasks are tuned; the others keep TVM's default code.
+- A log that exists is continued: no program is measured twice, the model learns from the records,
+  and they count as trials.
+- Every batch is on the disk before the next one starts; a killed search loses the one in flight.
+- TVM's random models draw from NumPy's global generator, so each search swaps in a stream of its
+  own while it runs.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvm_cdmpp.errors import CDMPPError, ConfigError, MeasureError
+from tvm_cdmpp.search.baselines import make_cost_model
+from tvm_cdmpp.search.logs import LogReport, append_records, prepare_log
+from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
+from tvm_cdmpp.search.scheduler import StepwiseScheduler
+from tvm_cdmpp.tvm_runtime import load_tvm
+
+tvm = load_tvm()
+auto_scheduler = tvm.auto_scheduler
+_PythonBasedModel: Any = auto_scheduler.cost_model.PythonBasedModel
+_PythonBasedMeasureCallback: Any = auto_scheduler.measure.PythonBasedMeasureCallback
+
+# Fewer programs than this per round are not worth the search that finds them.
+_SMALLEST_ROUND = 8
+# So many programs without a valid one, from two tasks or more, and measuring itself is broken.
+_HOPELESS = 32
+
+# TVM's `MeasureErrorNo`, in words.
+_FAILURES = {
+    1: "schedule does not apply",
+    2: "build failed",
+    3: "load failed",
+    4: "run failed",
+    5: "wrong answer",
+    6: "build timeout",
+    7: "run timeout",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TuneSettings:
+    """The budget and the set-up of a search."""
+
+    trials: int = 1000
+    """Programs to measure in all, those in the log included."""
+    round_size: int = 64
+    """Programs to measure per round, less when the trials are few."""
+    seed: int = 0
+    measure: MeasureOptions = field(default_factory=MeasureOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "round_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ConfigError(f"seed must not be negative, got {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimeSplit:
+    """Where the wall time of a search went."""
+
+    search_s: float = 0.0
+    """Sampling and mutating candidates, and all that is not one of the others."""
+    predict_s: float = 0.0
+    update_s: float = 0.0
+    build_s: float = 0.0
+    run_s: float = 0.0
+
+    @property
+    def total_s(self) -> float:
+        """All of it."""
+        return self.search_s + self.predict_s + self.update_s + self.build_s + self.run_s
+
+    def __add__(self, other: "TimeSplit") -> "TimeSplit":
+        return TimeSplit(
+            search_s=self.search_s + other.search_s,
+            predict_s=self.predict_s + other.predict_s,
+            update_s=self.update_s + other.update_s,
+            build_s=self.build_s + other.build_s,
+            run_s=self.run_s + other.run_s,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundReport:
+    """What one round did and where the search stands after it."""
+
+    task: int
+    """Index of the task in the list that the tuner was given."""
+    name: str
+    task_latency_s: float | None
+    """Latency of the task's best program; None while there is no valid one."""
+    network_latency_s: float | None
+    """Sum of weight times best latency over the tuned tasks; None while one has no program."""
+    measured: int
+    """Programs measured in this round."""
+    failures: dict[str, int]
+    """Those of them that failed, by kind of failure."""
+    trials: int
+    """Programs measured so far, those found in the log included."""
+    trials_in_all: int
+    """The search's budget."""
+    split: TimeSplit
+    """The time of this round."""
+    elapsed_s: float
+    """The time of all rounds of this run so far."""
+    eta_s: float
+    """Expected time to the end, at this run's pace."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskResult:
+    """What the search found for a task."""
+
+    name: str
+    weight: int
+    flops: float
+    """Floating point operations of one run."""
+    trials: int
+    latency_s: float | None
+    """Of the best program; None without a valid one."""
+    tuned: bool
+    """False when the trials were too few for this task."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Progress:
+    """What is known of a task so far."""
+
+    trials: int = 0
+    latency_s: float | None = None
+
+    def add(self, result: Any) -> None:
+        self.trials += 1
+        if int(result.error_no) == 0:
+            latency_s = float(np.mean([cost.value for cost in result.costs]))
+            self.latency_s = min(latency_s, self.latency_s or latency_s)
+
+
+class TimedModel(_PythonBasedModel):
+    """A cost model that passes all calls on to another one, and keeps the time.
+
+    Attributes
+    ----------
+    predict_s, update_s
+        Wall time spent in `predict` and `update` so far.
+    """
+
+    def __init__(self, model: Any, session: MeasureSession) -> None:
+        super().__init__()
+        self.model = model
+        self.predict_s = 0.0
+        self.update_s = 0.0
+        self._session = session
+
+    def predict(self, task: Any, states: Any) -> Any:
+        """Return the wrapped model's scores; raise `SearchStopped` to cut a search short."""
+        self._session.check()
+        begin = time.perf_counter()
+        try:
+            return self.model.predict(task, states)
+        finally:
+            self.predict_s += time.perf_counter() - begin
+
+    def update(self, inputs: Any, results: Any) -> None:
+        """Let the wrapped model learn."""
+        begin = time.perf_counter()
+        try:
+            self.model.update(inputs, results)
+        finally:
+            self.update_s += time.perf_counter() - begin
+
+
+class _Recorder(_PythonBasedMeasureCallback):
+    """Takes each measured batch: first to the disk, then into the count."""
+
+    def __init__(self, log: Path, progress: dict[str, _Progress]) -> None:
+        super().__init__()
+        self.error: CDMPPError | None = None
+        self.failures: Counter[str] = Counter()
+        self.all_failures: Counter[str] = Counter()
+        self.example = ""
+        self.measured = 0
+        self._log = log
+        self._progress = progress
+
+    def callback(self, policy: Any, inputs: Any, results: Any) -> None:
+        try:
+            append_records(self._log, inputs, results)
+        except CDMPPError as error:
+            # Kept, because older TVMs turn what passes through their C++ part into a TVMError.
+            self.error = error
+            raise
+        for measured, result in zip(inputs, results, strict=True):
+            self.count(measured, result)
+
+    def count(self, measured: Any, result: Any) -> None:
+        """Take one record into the count."""
+        self._progress[str(measured.task.workload_key)].add(result)
+        self.measured += 1
+        if int(result.error_no) != 0:
+            self.failures[_FAILURES.get(int(result.error_no), "unknown error")] += 1
+            self.example = _last_line(str(result.error_msg)) or self.example
+
+    def start_round(self) -> None:
+        """Count from zero, except for the sum of all failures."""
+        self.all_failures += self.failures
+        self.measured, self.failures = 0, Counter()
+
+
+class NetworkTuner:
+    """One search: tunes a network's tasks together, with one cost model, into one log.
+
+    Parameters
+    ----------
+    tasks
+        The network's tasks (`SearchTask`), all for one target.
+    weights
+        How often each occurs in the network.
+    model
+        A kind for `make_cost_model`, or a cost model of TVM's interface.
+    settings
+        The budget and the set-up.
+    log
+        The Ansor log to write; one that exists is continued.
+    session
+        An entered session, which may be shared between searches.
+
+    Attributes
+    ----------
+    log_report
+        What the log held at the start.
+    left_out
+        Indices of the tasks that are not tuned because the trials are too few.
+
+    Raises
+    ------
+    ConfigError
+        There are no tasks, or the model is unknown.
+    RecordError
+        The log is another network's or target's, or cannot be written.
+    """
+
+    log_report: LogReport
+    left_out: tuple[int, ...]
+
+    def __init__(
+        self,
+        tasks: Sequence[Any],
+        weights: Sequence[int],
+        model: Any,
+        settings: TuneSettings,
+        *,
+        log: Path,
+        session: MeasureSession,
+    ) -> None:
+        if not tasks:
+            raise ConfigError("the network has no task to tune")
+        self._tasks, self._weights = list(tasks), [int(weight) for weight in weights]
+        self._settings, self._session = settings, session
+        chosen = heaviest_tasks(tasks, weights, _num_affordable(len(tasks), settings))
+        self._tuned = chosen
+        self.left_out = tuple(sorted(set(range(len(tasks))) - set(chosen)))
+        self.log_report = prepare_log(log, tasks, tasks[0].target)
+        self._round_size = min(settings.round_size, max(1, settings.trials // len(chosen)))
+        if isinstance(model, str):
+            model = make_cost_model(
+                model,
+                seed=settings.seed,
+                num_measures_per_round=self._round_size,
+                num_tasks=len(chosen),
+            )
+        self._model = TimedModel(model, session)
+        self._progress = {str(task.workload_key): _Progress() for task in tasks}
+        self._recorder = _Recorder(log, self._progress)
+        self._trials = self.log_report.num_valid
+        self._elapsed = TimeSplit()
+        self._numpy = np.random.RandomState(settings.seed).get_state()
+        self._scheduler = self._make_scheduler(log)
+        if self._trials:
+            self._restore(log)
+
+    def rounds(self) -> Iterator[RoundReport]:
+        """Search round by round until the trials are used up or nothing is left to measure.
+
+        After `MeasureSession.stop` the round in progress is cut short and is the last one.
+
+        Yields
+        ------
+        report
+            After each round.
+
+        Raises
+        ------
+        MeasureError
+            No program at all could be built and run.
+        RecordError
+            The log could not be written.
+        """
+        tasks_seen: set[int] = set()
+        while self._trials < self._settings.trials and not self._session.stopping:
+            with self._numpy_stream():
+                chosen = self._scheduler.next_task()
+            if chosen is None:
+                break
+            report = self._run_round(chosen)
+            yield report
+            tasks_seen.add(chosen)
+            self._check_hope(over=False, tasks_seen=len(tasks_seen))
+        self._check_hope(over=not self._session.stopping, tasks_seen=len(tasks_seen))
+
+    def results(self) -> tuple[TaskResult, ...]:
+        """Return what was found for each task, in the order that the tuner was given."""
+        return tuple(
+            TaskResult(
+                name=task_name(task),
+                weight=weight,
+                flops=float(task.compute_dag.flop_ct),
+                trials=self._progress[task.workload_key].trials,
+                latency_s=self._progress[task.workload_key].latency_s,
+                tuned=index not in self.left_out,
+            )
+            for index, (task, weight) in enumerate(zip(self._tasks, self._weights, strict=True))
+        )
+
+    @property
+    def trials(self) -> int:
+        """Programs measured so far, those found in the log included."""
+        return self._trials
+
+    @property
+    def network_latency_s(self) -> float | None:
+        """Sum of weight times best latency over the tuned tasks; None while one has none."""
+        total_s = 0.0
+        for index in self._tuned:
+            latency_s = self._progress[self._tasks[index].workload_key].latency_s
+            if latency_s is None:
+                return None
+            total_s += self._weights[index] * latency_s
+        return total_s
+
+    def _make_scheduler(self, log: Path) -> StepwiseScheduler:
+        preload = [auto_scheduler.PreloadMeasuredStates(str(log))] if self._trials else None
+        options = self._settings.measure
+        tasks = [self._tasks[index] for index in self._tuned]
+        on_cpu = str(tasks[0].target.kind.name) == "llvm"
+        return StepwiseScheduler(
+            tasks,
+            [self._weights[index] for index in self._tuned],
+            policies=[
+                auto_scheduler.SketchPolicy(
+                    task,
+                    self._model,
+                    seed=1 + index + len(tasks) * self._settings.seed,  # 0 would mean "no seed"
+                    verbose=0,
+                    init_search_callbacks=preload,
+                )
+                for index, task in enumerate(tasks)
+            ],
+            measurer=auto_scheduler.measure.ProgramMeasurer(
+                options.builder(),
+                options.runner(on_cpu=on_cpu),
+                [self._recorder],
+                0,
+                # After so many failures in a row TVM would print every program.
+                max_continuous_error=2**31 - 1,
+            ),
+            round_size=self._round_size,
+        )
+
+    def _restore(self, log: Path) -> None:
+        """Take costs, counts and the model's knowledge from the log."""
+        self._scheduler.restore(log)
+        tasks = {str(task.workload_key): task for task in self._tasks}
+        known = [
+            (auto_scheduler.MeasureInput(task, measured.state), result)
+            for measured, result in auto_scheduler.RecordReader(str(log))
+            if (task := tasks.get(str(measured.task.workload_key))) is not None
+        ]
+        for measured, result in known:
+            self._recorder.count(measured, result)
+        inputs, results = zip(*known, strict=True)
+        with self._numpy_stream():
+            self._model.update(list(inputs), list(results))
+
+    def _run_round(self, chosen: int) -> RoundReport:
+        recorder, begin, before = self._recorder, time.perf_counter(), self._clocks()
+        recorder.start_round()
+        num_programs = min(self._round_size, self._settings.trials - self._trials)
+        try:
+            with self._numpy_stream():
+                self._scheduler.tune_task(chosen, num_programs)
+        except Exception:
+            if recorder.error is not None:
+                raise recorder.error from None
+            if not self._session.stopping:
+                raise
+        self._trials += recorder.measured
+        spent = [now - then for now, then in zip(self._clocks(), before, strict=True)]
+        total_s = time.perf_counter() - begin
+        split = TimeSplit(
+            search_s=total_s - sum(spent),
+            predict_s=spent[0],
+            update_s=spent[1],
+            build_s=spent[2],
+            run_s=spent[3],
+        )
+        self._elapsed += split
+        return self._report(self._tuned[chosen], split)
+
+    def _report(self, index: int, split: TimeSplit) -> RoundReport:
+        task, recorder, elapsed_s = self._tasks[index], self._recorder, self._elapsed.total_s
+        measured_in_run = max(1, self._trials - self.log_report.num_valid)
+        left = self._settings.trials - self._trials
+        return RoundReport(
+            task=index,
+            name=task_name(task),
+            task_latency_s=self._progress[task.workload_key].latency_s,
+            network_latency_s=self.network_latency_s,
+            measured=recorder.measured,
+            failures=dict(recorder.failures),
+            trials=self._trials,
+            trials_in_all=self._settings.trials,
+            split=split,
+            elapsed_s=elapsed_s,
+            eta_s=elapsed_s / measured_in_run * left,
+        )
+
+    def _clocks(self) -> tuple[float, float, float, float]:
+        model, session = self._model, self._session
+        return model.predict_s, model.update_s, session.build_s, session.run_s
+
+    def _check_hope(self, *, over: bool, tasks_seen: int) -> None:
+        """Raise when no program is valid, and more of them would change nothing."""
+        valid = any(progress.latency_s is not None for progress in self._progress.values())
+        enough = self._trials >= min(_HOPELESS, self._settings.trials) and tasks_seen > 1
+        if valid or not (over or enough) or not self._trials:
+            return
+        counts = (self._recorder.all_failures + self._recorder.failures).most_common()
+        kinds = ", ".join(f"{number} x {kind}" for kind, number in counts)
+        example = self._recorder.example or "no message"
+        raise MeasureError(
+            f"none of {self._trials} programs could be built and run on this machine ({kinds}); "
+            f"for example: {example}. Run `tvm-cdmpp doctor`, which tests the compiler, too."
+        )
+
+    @contextmanager
+    def _numpy_stream(self) -> Iterator[None]:
+        """Let NumPy's global generator be this search's own."""
+        outside = np.random.get_state()  # noqa: NPY002
+        np.random.set_state(self._numpy)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            self._numpy = np.random.get_state()  # noqa: NPY002
+            np.random.set_state(outside)  # noqa: NPY002
+
+
+def heaviest_tasks(tasks: Sequence[Any], weights: Sequence[int], number: int) -> list[int]:
+    """Return the indices of the tasks with the most work, weight x FLOPs, in their old order."""
+    work = [w * float(t.compute_dag.flop_ct) for t, w in zip(tasks, weights, strict=True)]
+    by_work = sorted(range(len(tasks)), key=lambda index: -work[index])
+    return sorted(by_work[:number])
+
+
+def task_name(task: Any) -> str:
+    """Return a short name of a task: TVM's description, or the workload's function."""
+    return str(task.desc) or str(task.workload_key)
+
+
+def _num_affordable(num_tasks: int, settings: TuneSettings) -> int:
+    smallest = min(_SMALLEST_ROUND, settings.round_size)
+    return min(num_tasks, max(1, settings.trials // smallest))
+
+
+def _last_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else ""
