@@ -1,0 +1,426 @@
+"""Compile a network with or without a log, time it, compare results, export it.
+
+Without a log a CPU network is compiled the way stock TVM does best: channels-first convolutions
+and TOPI's own schedules. With one it is compiled exactly as it was searched: channels-last, each
+task with its best record, weights laid out as that program wants them. Tasks without a record fall
+back to a TOPI schedule and are counted.
+"""
+
+import functools
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tvm_cdmpp.errors import (
+    ConfigError,
+    MeasureError,
+    MissingDependencyError,
+    NetworkError,
+    RecordError,
+)
+from tvm_cdmpp.search.networks import CHANNELS_FIRST, Network, change_layout
+from tvm_cdmpp.search.quiet import quiet_tvm
+from tvm_cdmpp.tvm_runtime import load_tvm
+
+tvm = load_tvm()
+relay = tvm.relay
+
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Target: TypeAlias = Any
+
+RELATIVE_TOLERANCE = 1e-2
+"""Largest difference between two compilations of a network that rounding explains, as a part of
+the range of the output. Winograd convolutions alone cost some 1e-4 per layer."""
+
+_MIN_REPEAT_MS = 100
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Latency:
+    """How long a network takes."""
+
+    median_s: float
+    mean_s: float
+    std_s: float
+    samples_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """How far two results are apart."""
+
+    max_absolute_difference: float
+    max_relative_difference: float
+    """Largest difference over the range of the reference's values; infinite where only one of the
+    two is a finite number."""
+    agree: bool
+    """Whether the relative difference is within the tolerance."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gain:
+    """What tuning gained."""
+
+    untuned_latency_s: float
+    tuned_latency_s: float
+    spread: float
+    """Larger relative standard deviation of the two latencies, over rounds."""
+    speedup: float
+    """Untuned over tuned latency."""
+    max_relative_difference: float
+    outputs_agree: bool
+    num_tasks_without_record: int
+    """Tasks that run with a fallback schedule, for want of a record."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Deployed:
+    """A compiled network."""
+
+    network: Network
+    target: Target
+    factory: Any
+    """What `relay.build` returned."""
+    num_tasks_without_record: int
+    """Tasks of the network that the log had no good record of; 0 if compiled without a log."""
+
+    @functools.cached_property
+    def _executor(self) -> Any:
+        from tvm.contrib import graph_executor
+
+        return graph_executor.GraphModule(self.factory["default"](self._device))
+
+    @functools.cached_property
+    def _device(self) -> Any:
+        device = tvm.device(str(self.target.kind.name), 0)
+        if not device.exist:
+            raise MeasureError(
+                f"{self.network.name} was compiled for {self.target.kind.name}, and this machine "
+                "has no such device. Export it and run it where there is one."
+            )
+        return device
+
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """Run the network once.
+
+        Parameters
+        ----------
+        inputs
+            One array per input.
+
+        Raises
+        ------
+        NetworkError
+            An input is missing, unknown, or of another shape or type.
+        MeasureError
+            There is no device to run on.
+        """
+        self._set_inputs(inputs)
+        self._executor.run()
+        return [
+            self._executor.get_output(i).numpy() for i in range(self._executor.get_num_outputs())
+        ]
+
+    def benchmark(self, *, repeats: int = 5, seed: int = 0) -> Latency:
+        """Time the network on random inputs.
+
+        Parameters
+        ----------
+        repeats
+            Number of samples; each averages runs of 100 ms or more, after one run to warm up.
+        seed
+            Seed of the inputs.
+        """
+        self._set_inputs(random_inputs(self.network, seed=seed))
+        self._executor.run()
+        result = self._executor.benchmark(
+            self._device, repeat=repeats, number=1, min_repeat_ms=_MIN_REPEAT_MS
+        )
+        return Latency(
+            median_s=float(result.median),
+            mean_s=float(result.mean),
+            std_s=float(result.std),
+            samples_s=tuple(float(sample) for sample in result.results),
+        )
+
+    def export(self, path: Path) -> None:
+        """Write the network, weights included, as a shared library.
+
+        It loads anywhere TVM's runtime is: `tvm.runtime.load_module(path)["default"](device)`.
+
+        Parameters
+        ----------
+        path
+            Ends in `.so`; replaced in one step if it exists.
+
+        Raises
+        ------
+        ConfigError
+            The path does not end in `.so`, or its folder does not exist.
+        MissingDependencyError
+            There is no C++ compiler to link with.
+        MeasureError
+            Linking or writing failed.
+        """
+        check_export_path(path)
+        try:
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+                built = Path(folder) / path.name
+                self.factory.export_library(str(built))
+                built.replace(path)
+        except (OSError, RuntimeError) as error:
+            raise MeasureError(f"Could not export the library to {path}: {error}") from error
+
+    def _set_inputs(self, inputs: Mapping[str, Array]) -> None:
+        expected = self.network.inputs
+        if set(inputs) != set(expected):
+            raise NetworkError(
+                f"{self.network.name} takes the inputs {', '.join(expected)}; "
+                f"got {', '.join(inputs) or 'none'}."
+            )
+        for name, (shape, dtype) in expected.items():
+            array = inputs[name]
+            if array.shape != shape or array.dtype.name != dtype:
+                raise NetworkError(
+                    f"Input {name} must be {dtype} of shape {shape}; "
+                    f"got {array.dtype.name} of shape {array.shape}."
+                )
+            self._executor.set_input(name, array)
+
+
+def deploy(network: Network, target: Target, log: Path | None = None) -> Deployed:
+    """Compile a network.
+
+    Parameters
+    ----------
+    network
+        From `load_network`.
+    target
+        What to compile for.
+    log
+        Ansor log whose best records are applied; None for TOPI's own schedules.
+
+    Raises
+    ------
+    RecordError
+        The log does not exist or cannot be read.
+    NetworkError
+        TVM cannot compile the network.
+    """
+    best = None if log is None else _load_best(log)
+    try:
+        with quiet_tvm():
+            if best is not None:
+                with best, _pass_context(use_auto_scheduler=True):
+                    factory = relay.build(network.mod, target=target, params=network.params)
+            else:
+                is_cpu = target.kind.name == "llvm"
+                mod = change_layout(network.mod, CHANNELS_FIRST) if is_cpu else network.mod
+                with _pass_context(use_auto_scheduler=False):
+                    factory = relay.build(mod, target=target, params=network.params)
+    except tvm.TVMError as error:
+        raise NetworkError(
+            f"TVM cannot compile {network.name} for {target}: {str(error).strip()}"
+        ) from error
+    return Deployed(
+        network=network,
+        target=target,
+        factory=factory,
+        num_tasks_without_record=0 if best is None else len(best.missing),
+    )
+
+
+def evaluate_gain(
+    network: Network, target: Target, log: Path, *, rounds: int = 5, seed: int = 0
+) -> Gain:
+    """Compile with and without a log, time both in turns, compare their outputs.
+
+    Parameters
+    ----------
+    network, target, log
+        As in `deploy`.
+    rounds
+        How often each is timed, untuned and tuned alternating, so that a change of the machine's
+        speed meets both.
+    seed
+        Seed of the inputs.
+
+    Raises
+    ------
+    RecordError, NetworkError, MeasureError
+        As in `deploy` and `Deployed.run`.
+    """
+    if rounds < 1:
+        raise ConfigError(f"rounds must be at least 1; got {rounds}.")
+    tuned, untuned = deploy(network, target, log), deploy(network, target)
+    inputs = random_inputs(network, seed=seed)
+    comparison = compare_outputs(untuned.run(inputs), tuned.run(inputs))
+    pairs = [
+        (untuned.benchmark(repeats=3, seed=seed), tuned.benchmark(repeats=3, seed=seed))
+        for _ in range(rounds)
+    ]
+    samples = [[latency.median_s for latency in column] for column in zip(*pairs, strict=True)]
+    untuned_s, tuned_s = (statistics.median(column) for column in samples)
+    return Gain(
+        untuned_latency_s=untuned_s,
+        tuned_latency_s=tuned_s,
+        spread=max(statistics.pstdev(column) / statistics.fmean(column) for column in samples),
+        speedup=untuned_s / tuned_s,
+        max_relative_difference=comparison.max_relative_difference,
+        outputs_agree=comparison.agree,
+        num_tasks_without_record=tuned.num_tasks_without_record,
+    )
+
+
+def compare_outputs(
+    reference: Sequence[Array], other: Sequence[Array], *, tolerance: float = RELATIVE_TOLERANCE
+) -> Comparison:
+    """Compare two results of the same network.
+
+    Differences count relative to the range of the reference's values, not to each value: sums of
+    products lose digits to the largest term. And not to the largest value: class probabilities of
+    a random network are all alike, and only their range tells them apart.
+
+    Parameters
+    ----------
+    reference, other
+        The outputs, in the same order.
+    tolerance
+        Largest relative difference at which the two agree.
+
+    Raises
+    ------
+    ConfigError
+        Number or shapes of the outputs differ.
+    """
+    if [a.shape for a in reference] != [b.shape for b in other]:
+        raise ConfigError(
+            f"Outputs to compare must have the same shapes; got {[a.shape for a in reference]} "
+            f"and {[b.shape for b in other]}."
+        )
+    pairs = [_difference(a, b) for a, b in zip(reference, other, strict=True)]
+    relative = max((pair[1] for pair in pairs), default=0.0)
+    return Comparison(
+        max_absolute_difference=max((pair[0] for pair in pairs), default=0.0),
+        max_relative_difference=relative,
+        agree=relative <= tolerance,
+    )
+
+
+def random_inputs(network: Network, *, seed: int) -> dict[str, Array]:
+    """Draw an input for a network: normal floats, and integers that are valid as indices.
+
+    Parameters
+    ----------
+    network
+        Its `inputs` say what to draw; integers stay below the size of the table they look up, or
+        are 0 and 1 if they look up none.
+    seed
+        Same seed, same inputs.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = _table_sizes(network)
+    drawn: dict[str, Array] = {}
+    for name, (shape, dtype) in network.inputs.items():
+        if np.issubdtype(np.dtype(dtype), np.floating):
+            drawn[name] = rng.standard_normal(shape).astype(dtype)
+        else:
+            drawn[name] = rng.integers(0, sizes.get(name, 2), size=shape).astype(dtype)
+    return drawn
+
+
+def check_export_path(path: Path) -> None:
+    """Check, before hours of search, that a library could be exported to a path.
+
+    Raises
+    ------
+    ConfigError, MissingDependencyError
+        As `Deployed.export`.
+    """
+    if path.suffix != ".so":
+        raise ConfigError(f"The exported library's name must end in .so; got {path}.")
+    if not path.parent.is_dir():
+        raise ConfigError(f"The folder {path.parent} to export to does not exist; create it.")
+    if tvm.contrib.cc.get_cc() is None:
+        raise MissingDependencyError(
+            "Exporting a library needs a C++ compiler to link it, and none was found. Install g++ "
+            "(Debian: `apt install g++`; Fedora: `dnf install gcc-c++`)."
+        )
+
+
+# ---------------------------------------------------------------- details
+
+
+class _CountingBest(tvm.auto_scheduler.ApplyHistoryBest):
+    """Stock `ApplyHistoryBest` that remembers the tasks it had no record of."""
+
+    def __init__(self, log: str) -> None:
+        super().__init__(log)
+        self.missing: set[str] = set()
+
+    def query(
+        self, target: Target, workload_key: str, has_complex_op: bool, dag: Any, func_name: str
+    ) -> Any:
+        state = super().query(target, workload_key, has_complex_op, dag, func_name)
+        if state is None and has_complex_op:
+            self.missing.add(str(workload_key))
+        return state
+
+
+def _load_best(log: Path) -> _CountingBest:
+    if not log.is_file():
+        raise RecordError(f"There is no log {log} to take the schedules from.")
+    try:
+        return _CountingBest(str(log))
+    except (tvm.TVMError, ValueError) as error:
+        raise RecordError(
+            f"The log {log} has a line that TVM cannot read: {str(error).strip()}. Remove that "
+            "line, or tune once more with this log, which sets such lines aside."
+        ) from error
+
+
+def _pass_context(*, use_auto_scheduler: bool) -> Any:
+    config = {"relay.backend.use_auto_scheduler": use_auto_scheduler}
+    return tvm.transform.PassContext(opt_level=3, config=config)
+
+
+def _difference(reference: Array, other: Array) -> tuple[float, float]:
+    """Largest absolute difference, and largest relative to the reference's range."""
+    a, b = reference.astype(np.float64), other.astype(np.float64)
+    finite = np.isfinite(a)
+    if (
+        not np.array_equal(a[~finite], b[~finite], equal_nan=True)
+        or not np.isfinite(b[finite]).all()
+    ):
+        return float("inf"), float("inf")
+    if not finite.any():
+        return 0.0, 0.0
+    absolute = float(np.abs(a - b, where=finite, out=np.zeros_like(a)).max())
+    # A constant output has no range; then its size is what counts.
+    scale = float(np.ptp(a[finite])) or float(np.abs(a[finite]).max()) or 1.0
+    return absolute, absolute / scale
+
+
+def _table_sizes(network: Network) -> dict[str, int]:
+    """Find the rows of the tables that integer inputs look up."""
+    sizes: dict[str, int] = {}
+
+    def visit(node: Any) -> None:
+        if not isinstance(node, relay.Call) or not isinstance(node.op, tvm.ir.Op):
+            return
+        if node.op.name not in ("take", "embedding"):
+            return
+        indices = node.args[1]
+        while isinstance(indices, relay.Call) and len(indices.args) == 1:  # casts and reshapes
+            indices = indices.args[0]
+        if isinstance(indices, relay.Var) and indices.name_hint in network.inputs:
+            rows = int(node.args[0].checked_type.shape[0])
+            sizes[str(indices.name_hint)] = min(rows, sizes.get(str(indices.name_hint), rows))
+
+    relay.analysis.post_order_visit(network.mod["main"], visit)
+    return sizes
