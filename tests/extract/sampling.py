@@ -14,6 +14,7 @@ from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 te, topi, auto_scheduler = tvm.te, tvm.topi, tvm.auto_scheduler
+PythonBasedModel: Any = auto_scheduler.cost_model.cost_model.PythonBasedModel
 
 Tensors = list[Any]
 CUDA_LIMITS = (-1, 16, 64, 49152, 2147483647, 1024, 8, 32)
@@ -194,7 +195,7 @@ def task_zoo(target: str = "llvm -num-cores 4") -> list[tuple[str, Any]]:
     return [(builder.__name__, make_task(builder, target)) for builder in BUILDERS]
 
 
-class _SeededModel(auto_scheduler.cost_model.cost_model.PythonBasedModel):
+class _SeededModel(PythonBasedModel):
     """Random scores from a seed; TVM's own RandomModel draws from numpy's global generator."""
 
     def __init__(self, seed: int) -> None:

@@ -14,7 +14,7 @@ It is the oracle for the arithmetic fast path, and it serves programs that are n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tvm_cdmpp.errors import LoweringError
-from tvm_cdmpp.extract.tir_index import Binding, IndexEvaluator, LinearIndex
+from tvm_cdmpp.extract.tir_index import UNBOUNDED, Binding, IndexEvaluator, LinearIndex
 from tvm_cdmpp.extract.tir_ops import count_operations
 from tvm_cdmpp.tvm_runtime import load_tvm
 
@@ -59,7 +59,11 @@ class TirLoop:
 
 @dataclass(frozen=True, eq=False)
 class TirAccess:
-    """One access of a leaf; equal accesses are merged, other indices make another access."""
+    """One access of a leaf; equal accesses are merged, other indices make another access.
+
+    Indices are those of the tensor, also for a buffer that is allocated inside some of the loops:
+    cover and stride then tell what those loops go through, although the memory is used again.
+    """
 
     buffer: str
     shape: tuple[int, ...]
@@ -74,6 +78,11 @@ class TirAccess:
     """
     stride_elements: tuple[int | None, ...]
     """Distance in memory from one iteration of each loop to the next; None if not affine."""
+    first_step_elements: tuple[int | None, ...]
+    """The same from the first iteration to the second; None if read from memory (a gather).
+
+    A loop fused from the axes of a contiguous buffer steps by one, affine or not.
+    """
     storage_shape: tuple[int, ...]
     """What is allocated: the region that a stage computed inside another one needs at a time."""
 
@@ -201,7 +210,7 @@ class _Walker:
         self._storage: dict[Any, tuple[int, ...]] = {}
         self._unroll = 0
         self._num_nodes = 0
-        self._visitors = {
+        self._visitors: dict[type, Callable[[Any], None]] = {
             tir.SeqStmt: self._visit_sequence,
             tir.For: self._visit_for,
             tir.AttrStmt: self._visit_attribute,
@@ -211,7 +220,7 @@ class _Walker:
             tir.BufferStore: self._visit_store,
             tir.Allocate: self._visit_body,
             tir.AssertStmt: self._visit_body,
-            tir.Evaluate: lambda _: None,
+            tir.Evaluate: self._visit_nothing,
         }
 
     def visit(self, stmt: Any) -> None:
@@ -224,6 +233,9 @@ class _Walker:
                 "Pass a program lowered from a te schedule."
             )
         visitor(stmt)
+
+    def _visit_nothing(self, stmt: Any) -> None:
+        pass
 
     def _visit_body(self, stmt: Any) -> None:
         self.visit(stmt.body)
@@ -333,24 +345,36 @@ class _Walker:
         shape = tuple(self._maximum(extent) for extent in buffer.shape)
         storage_shape = self._storage.get(buffer, shape)
         num_loops = len(self._loops)
-        spans = [np.minimum(i.span(), extent) for i, extent in zip(indices, shape, strict=True)]
-        cover = np.array(spans, dtype=np.int64).reshape(len(shape), num_loops + 1)
-        # Distance in memory between neighbours in each dimension, innermost contiguous.
-        steps = np.cumprod([1, *storage_shape[:0:-1]])[::-1][: len(shape)]
-        strides = tuple(_stride(indices, steps, loop) for loop in range(num_loops))
+        spans = [np.minimum(i.spans(), extent) for i, extent in zip(indices, shape, strict=True)]
+        steps = _first_steps(indices, storage_shape, num_loops)
+        curved = frozenset[int]().union(*(index.nonlinear_loops for index in indices))
         return TirAccess(
-            str(buffer.name), shape, str(buffer.dtype), is_write, cover, strides, storage_shape
+            buffer=str(buffer.name),
+            shape=shape,
+            dtype=str(buffer.dtype),
+            is_write=is_write,
+            cover=np.array(spans, dtype=np.int64).reshape(len(shape), num_loops + 1),
+            stride_elements=tuple(None if n in curved else s for n, s in enumerate(steps)),
+            first_step_elements=steps,
+            storage_shape=storage_shape,
         )
 
 
-def _stride(indices: Sequence[LinearIndex], steps: NDArray[np.int64], loop: int) -> int | None:
-    if any(loop in index.nonlinear_loops for index in indices):
-        return None
-    coefficients = (index.coefficients.get(loop, 0) for index in indices)
-    return int(sum(c * int(step) for c, step in zip(coefficients, steps, strict=True)))
+def _first_steps(
+    indices: Sequence[LinearIndex], storage_shape: Sequence[int], num_loops: int
+) -> tuple[int | None, ...]:
+    """Return how far in memory each loop's second iteration is from its first."""
+    total, unknown = np.zeros(num_loops, dtype=np.int64), np.zeros(num_loops, dtype=bool)
+    neighbour = 1
+    for index, extent in zip(reversed(indices), reversed(storage_shape), strict=True):
+        steps = index.first_steps()
+        unknown |= abs(steps) >= UNBOUNDED
+        total += steps * neighbour
+        neighbour *= extent
+    return tuple(None if u else int(step) for u, step in zip(unknown, total, strict=True))
 
 
 def _same_access(left: Any, right: Any) -> bool:
-    return left.buffer.same_as(right.buffer) and tvm.ir.structural_equal(
-        left.indices, right.indices
-    )
+    if not left.buffer.same_as(right.buffer):
+        return False
+    return bool(tvm.ir.structural_equal(left.indices, right.indices))

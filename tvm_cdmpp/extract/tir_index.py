@@ -1,7 +1,8 @@
-"""Integer index expressions of TIR: linear part, bounds of the rest, per loop level.
+"""Integer index expressions of TIR: linear part and bounds of the rest, in many cases at once.
 
-Level k means: the loops from number k inward run over their whole extent, the loops further out
-stand at zero. All levels are evaluated at once as arrays of shape (loops + 1,).
+With n loops there are 2 n + 1 cases. Case k up to n: the loops from number k inward run over
+their whole extent, the loops further out stand at zero. Case n + 1 + k: loop k stands at one, all
+others at zero; that gives its first step. Values are arrays of shape (cases,).
 Bounds of a sum of loops and of its floor division are exact; those of a modulo are exact unless
 its operand skips values. An index read from a buffer is taken to reach anything.
 """
@@ -9,7 +10,7 @@ its operand skips values. An index read from a buffer is taken to reach anything
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from tvm_cdmpp.tvm_runtime import load_tvm
 tvm = load_tvm()
 tir = tvm.tir
 
-_UNBOUNDED = 1 << 40
+UNBOUNDED = 1 << 40
+"""Stands for the largest value of an index that is not known."""
 _DIVISIONS = (tir.FloorDiv, tir.Div)
 _MODULOS = (tir.FloorMod, tir.Mod)
 
@@ -36,9 +38,12 @@ class Binding:
 
 @dataclass(frozen=True, eq=False)
 class LinearIndex:
-    """`sum(coefficient * loop)` plus a rest known by its bounds at each level."""
+    """`sum(coefficient * loop)` plus a rest known by its bounds in each case."""
 
-    extents: NDArray[np.int64]
+    largest: NDArray[np.int64]
+    """Largest value of each loop in each case, of shape (loops, cases)."""
+    smallest: NDArray[np.int64]
+    """Smallest value of each loop in each case."""
     low: NDArray[np.int64]
     high: NDArray[np.int64]
     coefficients: Mapping[int, int] = field(default_factory=dict)
@@ -55,40 +60,58 @@ class LinearIndex:
         return None if self.loops or self.low[0] != self.high[0] else int(self.low[0])
 
     def bounds(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the smallest and the largest value at each level."""
-        low, high = self.low.copy(), self.high.copy()
+        """Return the smallest and the largest value in each case."""
+        low, high = self.low, self.high
         for loop, coefficient in self.coefficients.items():
-            reach = coefficient * (self.extents[loop] - 1)
-            (high if reach > 0 else low)[: loop + 1] += reach
+            ends = coefficient * self.smallest[loop], coefficient * self.largest[loop]
+            low, high = low + np.minimum(*ends), high + np.maximum(*ends)
         return low, high
 
-    def span(self) -> NDArray[np.int64]:
-        """Return largest - smallest + 1 at each level."""
+    def spans(self) -> NDArray[np.int64]:
+        """Return largest - smallest + 1 with the loops from number k inward running.
+
+        Returns
+        -------
+        spans
+            Of shape (loops + 1,); the last is one, unless the value is unknown.
+        """
         low, high = self.bounds()
-        return high - low + 1
+        return (high - low + 1)[: len(self.largest) + 1]
+
+    def first_steps(self) -> NDArray[np.int64]:
+        """Return by how much the value changes when one loop goes from zero to one.
+
+        Returns
+        -------
+        steps
+            Of shape (loops,); beyond any sensible value where the index is unknown.
+        """
+        num_loops = len(self.largest)
+        values = self.bounds()[1]
+        steps: NDArray[np.int64] = values[num_loops + 1 :] - values[num_loops]
+        return steps
 
     def plus(self, other: LinearIndex) -> LinearIndex:
         """Return the sum."""
         merged = dict(self.coefficients)
         for loop, coefficient in other.coefficients.items():
             merged[loop] = merged.get(loop, 0) + coefficient
-        return LinearIndex(
-            self.extents,
-            self.low + other.low,
-            self.high + other.high,
-            merged,
-            self.nonlinear_loops | other.nonlinear_loops,
+        return replace(
+            self,
+            low=self.low + other.low,
+            high=self.high + other.high,
+            coefficients=merged,
+            nonlinear_loops=self.nonlinear_loops | other.nonlinear_loops,
         )
 
     def scaled(self, factor: int) -> LinearIndex:
         """Return the product with a constant."""
         ends = self.low * factor, self.high * factor
-        return LinearIndex(
-            self.extents,
-            np.minimum(*ends),
-            np.maximum(*ends),
-            {loop: c * factor for loop, c in self.coefficients.items()},
-            self.nonlinear_loops,
+        return replace(
+            self,
+            low=np.minimum(*ends),
+            high=np.maximum(*ends),
+            coefficients={loop: c * factor for loop, c in self.coefficients.items()},
         )
 
 
@@ -104,7 +127,12 @@ class IndexEvaluator:
     """
 
     def __init__(self, extents: Sequence[int], bindings: Mapping[Any, Binding]) -> None:
-        self._extents = np.array(extents, dtype=np.int64)
+        num_loops = len(extents)
+        at_one = np.eye(num_loops, dtype=np.int64)
+        running = np.tri(num_loops, num_loops + 1, dtype=np.int64)
+        last = np.array(extents, dtype=np.int64)[:, None] - 1
+        self._largest = np.hstack([running * last, at_one])
+        self._smallest = np.hstack([np.zeros_like(running), at_one])
         self._bindings = bindings
 
     def maximum(self, expr: Any) -> int:
@@ -116,7 +144,7 @@ class IndexEvaluator:
             If the expression has no bound.
         """
         largest = int(self(expr).bounds()[1][0])
-        if largest >= _UNBOUNDED:
+        if largest >= UNBOUNDED:
             raise LoweringError(
                 f"An extent must depend on loops only; got {expr}. Fix the program's shapes."
             )
@@ -146,8 +174,8 @@ class IndexEvaluator:
         return self._unknown(expr)
 
     def _constant(self, value: int) -> LinearIndex:
-        values = np.full(len(self._extents) + 1, value, dtype=np.int64)
-        return LinearIndex(self._extents, values, values)
+        values = np.full(self._largest.shape[1], value, dtype=np.int64)
+        return self._rest(values, values, frozenset())
 
     def _variable(self, var: Any) -> LinearIndex:
         binding = self._bindings.get(var)
@@ -159,8 +187,7 @@ class IndexEvaluator:
         offset = self._constant(0) if binding.offset is None else self(binding.offset)
         if binding.loop is None:
             return offset
-        zero = self._constant(0)
-        return offset.plus(LinearIndex(self._extents, zero.low, zero.high, {binding.loop: 1}))
+        return offset.plus(replace(self._constant(0), coefficients={binding.loop: 1}))
 
     def _binary(self, kind: Any, left: LinearIndex, right: LinearIndex) -> LinearIndex:
         if kind is tir.Add:
@@ -205,11 +232,11 @@ class IndexEvaluator:
         return self._reaching_anything(frozenset(loops))
 
     def _reaching_anything(self, loops: frozenset[int]) -> LinearIndex:
-        high = np.zeros(len(self._extents) + 1, dtype=np.int64)
-        high[: max(loops, default=-1) + 1] = _UNBOUNDED
+        moved = self._largest[sorted(loops)].any(axis=0)
+        high = np.where(moved, UNBOUNDED, 0)
         return self._rest(np.zeros_like(high), high, loops)
 
     def _rest(
         self, low: NDArray[np.int64], high: NDArray[np.int64], loops: frozenset[int]
     ) -> LinearIndex:
-        return LinearIndex(self._extents, low, high, {}, loops)
+        return LinearIndex(self._largest, self._smallest, low, high, {}, loops)
