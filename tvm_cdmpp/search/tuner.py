@@ -31,7 +31,7 @@ from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
-_PythonBasedModel: Any = auto_scheduler.cost_model.PythonBasedModel
+_PythonBasedModel: Any = auto_scheduler.cost_model.cost_model.PythonBasedModel
 _PythonBasedMeasureCallback: Any = auto_scheduler.measure.PythonBasedMeasureCallback
 
 # Fewer programs than this per round are not worth the search that finds them.
