@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ import numpy as np
 from tvm_cdmpp.errors import CDMPPError, ConfigError, MeasureError
 from tvm_cdmpp.search.baselines import make_cost_model
 from tvm_cdmpp.search.logs import LogReport, append_records, prepare_log
-from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
+from tvm_cdmpp.search.measure import MeasureSession
+from tvm_cdmpp.search.reports import RoundReport, TaskResult, TimeSplit, TuneSettings
 from tvm_cdmpp.search.scheduler import StepwiseScheduler
 from tvm_cdmpp.tvm_runtime import load_tvm
 
@@ -49,93 +50,6 @@ _FAILURES = {
     6: "build timeout",
     7: "run timeout",
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TuneSettings:
-    """The budget and the set-up of a search."""
-
-    trials: int = 1000
-    """Programs to measure in all, those in the log included."""
-    round_size: int = 64
-    """Programs to measure per round, less when the trials are few."""
-    seed: int = 0
-    measure: MeasureOptions = field(default_factory=MeasureOptions)
-
-    def __post_init__(self) -> None:
-        for name in ("trials", "round_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ConfigError(f"seed must not be negative, got {self.seed}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TimeSplit:
-    """Where the wall time of a search went."""
-
-    search_s: float = 0.0
-    """Sampling and mutating candidates, and all that is not one of the others."""
-    predict_s: float = 0.0
-    update_s: float = 0.0
-    build_s: float = 0.0
-    run_s: float = 0.0
-
-    @property
-    def total_s(self) -> float:
-        """All of it."""
-        return self.search_s + self.predict_s + self.update_s + self.build_s + self.run_s
-
-    def __add__(self, other: "TimeSplit") -> "TimeSplit":
-        return TimeSplit(
-            search_s=self.search_s + other.search_s,
-            predict_s=self.predict_s + other.predict_s,
-            update_s=self.update_s + other.update_s,
-            build_s=self.build_s + other.build_s,
-            run_s=self.run_s + other.run_s,
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RoundReport:
-    """What one round did and where the search stands after it."""
-
-    task: int
-    """Index of the task in the list that the tuner was given."""
-    name: str
-    task_latency_s: float | None
-    """Latency of the task's best program; None while there is no valid one."""
-    network_latency_s: float | None
-    """Sum of weight times best latency over the tuned tasks; None while one has no program."""
-    measured: int
-    """Programs measured in this round."""
-    failures: dict[str, int]
-    """Those of them that failed, by kind of failure."""
-    trials: int
-    """Programs measured so far, those found in the log included."""
-    trials_in_all: int
-    """The search's budget."""
-    split: TimeSplit
-    """The time of this round."""
-    elapsed_s: float
-    """The time of all rounds of this run so far."""
-    eta_s: float
-    """Expected time to the end, at this run's pace."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TaskResult:
-    """What the search found for a task."""
-
-    name: str
-    weight: int
-    flops: float
-    """Floating point operations of one run."""
-    trials: int
-    latency_s: float | None
-    """Of the best program; None without a valid one."""
-    tuned: bool
-    """False when the trials were too few for this task."""
 
 
 @dataclass(kw_only=True, slots=True)
