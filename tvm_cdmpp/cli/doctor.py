@@ -194,6 +194,9 @@ def _print_table(checks: Sequence[Check]) -> None:
 
     styles = {"ok": "green", "note": "yellow", "fail": "bold red"}
     table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")  # a long path stays whole
     for item in checks:
         # Text, not markup: paths and messages may hold square brackets.
         table.add_row(Text(item.status, styles[item.status]), Text(item.name), Text(item.found))

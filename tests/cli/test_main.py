@@ -1,0 +1,83 @@
+"""How errors become messages and exit codes."""
+
+import argparse
+import errno
+import os
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tvm_cdmpp import __version__
+from tvm_cdmpp.cli import main as cli
+from tvm_cdmpp.errors import NetworkError
+
+
+def command(run: Callable[[argparse.Namespace], int]) -> SimpleNamespace:
+    def add_parser(subparsers: Any) -> None:
+        subparsers.add_parser("try").set_defaults(func=run)
+
+    return SimpleNamespace(add_parser=add_parser)
+
+
+def raises(error: BaseException) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (NetworkError("unknown network 'x'"), 2, "tvm-cdmpp: unknown network 'x'\n"),
+        (KeyboardInterrupt(), 130, "tvm-cdmpp: interrupted\n"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "log.json"),
+            2,
+            "tvm-cdmpp: [Errno 28] No space left on device: 'log.json'; "
+            "free some space and run the same command again\n",
+        ),
+        (
+            PermissionError(errno.EACCES, os.strerror(errno.EACCES), "log.json"),
+            2,
+            "tvm-cdmpp: [Errno 13] Permission denied: 'log.json'\n",
+        ),
+    ],
+)
+def test_expected_errors_are_one_message(
+    error: BaseException,
+    code: int,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cli, "_COMMANDS", (command(raises(error)),))
+    assert cli.main(["try"]) == code
+    assert capsys.readouterr() == ("", message)
+
+
+def test_mistakes_in_the_code_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_COMMANDS", (command(raises(ZeroDivisionError())),))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["try"])
+
+
+def test_exit_code_is_the_command_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_COMMANDS", (command(lambda args: 1),))
+    assert cli.main(["try"]) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["doctor", "--nonsense"]])
+def test_wrong_command_line_exits_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(arguments)
+    assert exit_info.value.code == 2
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["--version"])
+    assert exit_info.value.code == 0
+    assert capsys.readouterr().out.strip() == f"tvm-cdmpp {__version__}"

@@ -1,0 +1,45 @@
+"""What the metadata, the README and the constraints promise to each other."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import tvm_cdmpp
+
+ROOT = Path(__file__).parents[1]
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("marker", "last"),
+    [
+        ("run-command", r"\.venv/bin/tvm-cdmpp tune resnet-18 .+"),
+        ("test-command", r"\.venv/bin/python -m pytest"),
+    ],
+)
+def test_readme_commands_are_one_line_that_installs(marker: str, last: str) -> None:
+    blocks = re.findall(rf"<!-- {marker} -->\n```\w*\n(.*?)```", read("README.md"), re.S)
+    assert len(blocks) == 1
+    assert blocks[0].count("\n") == 1
+    make, install, run = blocks[0].strip().split(" && ")
+    assert make == "python3 -m venv .venv"
+    assert re.fullmatch(r'\.venv/bin/pip install -q -c constraints\.txt -e "\.\[.+\]"', install)
+    assert re.fullmatch(last, run)
+
+
+def test_version_is_the_same_everywhere() -> None:
+    assert f'version="{tvm_cdmpp.__version__}"' in read("setup.py")
+
+
+def test_every_required_package_has_a_tested_version() -> None:
+    lists = re.search(r"install_requires=.*?entry_points", read("setup.py"), re.S)
+    assert lists is not None
+    required = set(re.findall(r'^ +f?"([\w-]+)(?=[>="{])(?!":)', lists[0], re.M))
+    required |= {"onnx", "hypothesis", "mypy", "pytest", "ruff"}
+    tested = set(re.findall(r"^([\w.-]+)==\d", read("constraints.txt"), re.M))
+    assert len(required) > 15
+    assert required <= tested
