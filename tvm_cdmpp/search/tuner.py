@@ -28,11 +28,11 @@ from tvm_cdmpp.search.logs import LogReport, append_records, prepare_log
 from tvm_cdmpp.search.measure import MeasureSession
 from tvm_cdmpp.search.reports import RoundReport, TaskResult, TimeSplit, TuneSettings
 from tvm_cdmpp.search.scheduler import StepwiseScheduler
+from tvm_cdmpp.search.timed_model import TimedModel
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
-_PythonBasedModel: Any = auto_scheduler.cost_model.cost_model.PythonBasedModel
 _PythonBasedMeasureCallback: Any = auto_scheduler.measure.PythonBasedMeasureCallback
 
 # Fewer programs than this per round are not worth the search that finds them.
@@ -64,40 +64,6 @@ class _Progress:
         if int(result.error_no) == 0:
             latency_s = float(np.mean([cost.value for cost in result.costs]))
             self.latency_s = min(latency_s, self.latency_s or latency_s)
-
-
-class TimedModel(_PythonBasedModel):
-    """A cost model that passes all calls on to another one, and keeps the time.
-
-    Attributes
-    ----------
-    predict_s, update_s
-        Wall time spent in `predict` and `update` so far.
-    """
-
-    def __init__(self, model: Any, session: MeasureSession) -> None:
-        super().__init__()
-        self.model = model
-        self.predict_s = 0.0
-        self.update_s = 0.0
-        self._session = session
-
-    def predict(self, task: Any, states: Any) -> Any:
-        """Return the wrapped model's scores; raise `SearchStopped` to cut a search short."""
-        self._session.check()
-        begin = time.perf_counter()
-        try:
-            return self.model.predict(task, states)
-        finally:
-            self.predict_s += time.perf_counter() - begin
-
-    def update(self, inputs: Any, results: Any) -> None:
-        """Let the wrapped model learn."""
-        begin = time.perf_counter()
-        try:
-            self.model.update(inputs, results)
-        finally:
-            self.update_s += time.perf_counter() - begin
 
 
 class _Recorder(_PythonBasedMeasureCallback):
@@ -161,6 +127,8 @@ class NetworkTuner:
         What the log held at the start.
     left_out
         Indices of the tasks that are not tuned because the trials are too few.
+    elapsed
+        The time of all rounds of this run so far.
 
     Raises
     ------
@@ -172,6 +140,7 @@ class NetworkTuner:
 
     log_report: LogReport
     left_out: tuple[int, ...]
+    elapsed: TimeSplit
 
     def __init__(
         self,
@@ -203,7 +172,7 @@ class NetworkTuner:
         self._progress = {str(task.workload_key): _Progress() for task in tasks}
         self._recorder = _Recorder(log, self._progress)
         self._trials = self.log_report.num_valid
-        self._elapsed = TimeSplit()
+        self.elapsed = TimeSplit()
         self._numpy = np.random.RandomState(settings.seed).get_state()
         self._scheduler = self._make_scheduler(log)
         if self._trials:
@@ -334,11 +303,11 @@ class NetworkTuner:
             build_s=spent[2],
             run_s=spent[3],
         )
-        self._elapsed += split
+        self.elapsed += split
         return self._report(self._tuned[chosen], split)
 
     def _report(self, index: int, split: TimeSplit) -> RoundReport:
-        task, recorder, elapsed_s = self._tasks[index], self._recorder, self._elapsed.total_s
+        task, recorder, elapsed_s = self._tasks[index], self._recorder, self.elapsed.total_s
         measured_in_run = max(1, self._trials - self.log_report.num_valid)
         left = self._settings.trials - self._trials
         return RoundReport(

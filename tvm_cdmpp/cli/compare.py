@@ -1,0 +1,192 @@
+"""`tvm-cdmpp compare`: the same search with several cost models; tables, JSON and a plot."""
+
+import argparse
+import shlex
+import statistics
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvm_cdmpp.cli import show
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.search.comparison import SearchComparison, SearchResult
+
+_EXIT_INTERRUPTED = 130
+_FRACTIONS = (0.25, 0.5, 1.0)
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="run the same search with several cost models",
+        description="Run the same search with several cost models, in turns, and time the winners "
+        "together. Running the same command again continues where it was.",
+    )
+    parser.add_argument(
+        "network", metavar="NETWORK", help="a name (resnet-18, bert-tiny, ...) or a model file"
+    )
+    parser.add_argument(
+        "--models",
+        default="cdmpp,xgb-warm",
+        metavar="A,B,...",
+        help="of cdmpp, xgb, xgb-warm, xgb-adaptive, random (default: cdmpp,xgb-warm)",
+    )
+    parser.add_argument(
+        "--trials", type=int, default=1000, metavar="N", help="programs per search (default: 1000)"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="K", help="searches per model (default: 1)"
+    )
+    parser.add_argument(
+        "--tasks", type=int, metavar="M", help="only the M tasks with the most work (default: all)"
+    )
+    parser.add_argument(
+        "--round", type=int, default=64, metavar="R", help="programs per round (default: 64)"
+    )
+    parser.add_argument(
+        "--target",
+        default="native",
+        metavar="T",
+        help="TVM target, such as 'llvm -mcpu=znver2' (default: this machine's CPU)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for logs, comparison.json and comparison.png (default: compare-NETWORK)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, report, plot."""
+    from tvm_cdmpp.cli.interrupt import stop_on_interrupt
+    from tvm_cdmpp.cli.plots import plot_comparison
+    from tvm_cdmpp.search.compare import compare
+    from tvm_cdmpp.search.comparison import CompareSettings
+    from tvm_cdmpp.search.measure import MeasureSession
+    from tvm_cdmpp.search.networks import extract_tasks, load_network
+    from tvm_cdmpp.search.target import parse_target
+    from tvm_cdmpp.search.tuner import heaviest_tasks
+
+    settings = CompareSettings(
+        models=tuple(filter(None, args.models.split(","))),
+        seeds=args.seeds,
+        trials=args.trials,
+        round_size=args.round,
+    )
+    console = show.stderr_console()
+    target = parse_target(args.target)
+    network = load_network(args.network)
+    tasks, weights = extract_tasks(network, target)
+    if args.tasks is not None:
+        chosen = heaviest_tasks(tasks, weights, args.tasks)
+        tasks, weights = [tasks[i] for i in chosen], [weights[i] for i in chosen]
+    folder = args.out or Path(f"compare-{network.name}")
+    all_trials = settings.trials * settings.seeds * len(settings.models)
+    with (
+        MeasureSession() as session,
+        stop_on_interrupt(session),
+        show.show_rounds(console, all_trials) as show_round,
+    ):
+        comparison = compare(
+            network.name,
+            tasks,
+            weights,
+            settings,
+            folder=folder,
+            session=session,
+            command=shlex.join(["tvm-cdmpp", *sys.argv[1:]]),
+            on_round=lambda model, seed, report: show_round(report, f"{model} seed {seed}  "),
+        )
+    if comparison.complete:
+        temporary = folder / "comparison.tmp"
+        temporary.write_text(comparison.to_json(), encoding="utf-8")
+        temporary.replace(folder / "comparison.json")
+        plot_comparison(comparison, folder / "comparison.png")
+    if args.json:
+        print(comparison.to_json(), end="")
+    else:
+        _print_tables(comparison)
+        print(
+            f"\n{folder}: "
+            + (
+                "logs, comparison.json, comparison.png"
+                if comparison.complete
+                else "stopped; run the same command again to go on"
+            )
+        )
+    return 0 if comparison.complete else _EXIT_INTERRUPTED
+
+
+def _print_tables(comparison: "SearchComparison") -> None:
+    from rich.console import Console
+
+    console, settings = Console(highlight=False), comparison.settings
+    stages = [round(fraction * settings.trials) for fraction in _FRACTIONS]
+    show.print_table(
+        console,
+        f"{comparison.network}: latency, median over {settings.seeds} seeds",
+        ("model", *(f"{trials} trials" for trials in stages), "re-measured", "time"),
+        [
+            [
+                model,
+                *(_median_ms(s.latency_at(n) for s in comparison.of_model(model)) for n in stages),
+                _median_ms(s.remeasured_latency_s for s in comparison.of_model(model)),
+                show.minutes(
+                    statistics.median(s.split.total_s for s in comparison.of_model(model))
+                ),
+            ]
+            for model in settings.models
+        ],
+    )
+    show.print_table(
+        console,
+        "to reach the other's best latency (median over seeds that do; as searched)",
+        ("model", *(f"{other}'s" for other in settings.models)),
+        [
+            [model, *(_reach(comparison, model, other) for other in settings.models)]
+            for model in settings.models
+        ],
+    )
+    parts = ("search", "predict", "update", "build", "run")
+    show.print_table(
+        console,
+        "where the time went, all seeds together",
+        ("model", *parts, "failed programs"),
+        [
+            [
+                model,
+                *(_share(comparison.of_model(model), f"{part}_s") for part in parts),
+                str(sum(sum(s.failures.values()) for s in comparison.of_model(model))),
+            ]
+            for model in settings.models
+        ],
+    )
+
+
+def _median_ms(latencies_s: Iterable[float | None]) -> str:
+    known = [latency_s for latency_s in latencies_s if latency_s is not None]
+    return show.milliseconds(statistics.median(known) if known else None)
+
+
+def _reach(comparison: "SearchComparison", model: str, other: str) -> str:
+    """Say after how many trials and how much time a model's searches reach another's best."""
+    pairs = list(zip(comparison.of_model(model), comparison.of_model(other), strict=True))
+    points = [a.first_reaching(b.best_latency_s) for a, b in pairs if b.best_latency_s is not None]
+    reached = [point for point in points if point is not None]
+    if not reached:
+        return "never"
+    trials = statistics.median(point.trials for point in reached)
+    time_s = statistics.median(point.elapsed_s for point in reached)
+    often = f" ({len(reached)} of {len(pairs)})" if len(reached) < len(pairs) else ""
+    return f"{trials:.0f} trials, {show.minutes(time_s)}{often}"
+
+
+def _share(searches: "list[SearchResult]", part: str) -> str:
+    total_s = sum(search.split.total_s for search in searches)
+    return f"{sum(getattr(search.split, part) for search in searches) / max(total_s, 1e-9):.0%}"

@@ -1,0 +1,102 @@
+"""How searches are shown: lines per round, units, tables."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tvm_cdmpp.search.reports import RoundReport, TimeSplit
+
+_NAME_WIDTH = 40
+
+
+def stderr_console() -> "Console":
+    """Return the console of all that is not the result."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def show_rounds(console: "Console", trials: int) -> Iterator["Callable[[RoundReport, str], None]"]:
+    """Show a bar over all trials, on a terminal, and above it a line per round.
+
+    Yields
+    ------
+    show_round
+        To be called with the report of a round, and what to put in front of it.
+    """
+    from rich.markup import escape
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (
+        TextColumn("trials"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[eta]}"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("trials", total=trials, eta="")
+
+        def show_round(report: "RoundReport", label: str) -> None:
+            progress.console.print(escape(label + describe_round(report)), soft_wrap=True)
+            eta = f"about {minutes(report.eta_s)} left" if not label else ""
+            progress.advance(bar, report.measured)
+            progress.update(bar, eta=eta)
+
+        yield show_round
+
+
+def describe_round(report: "RoundReport") -> str:
+    """Put a round into one line."""
+    failures = ", ".join(f"{number} {kind}" for kind, number in report.failures.items())
+    return (
+        f"{report.trials}/{report.trials_in_all}  task {report.task} {shorten(report.name)}  "
+        f"best {milliseconds(report.task_latency_s)}  "
+        f"network {milliseconds(report.network_latency_s)}  "
+        f"{describe_split(report.split)}  ETA {minutes(report.eta_s)}"
+        + (f"  failed: {failures}" if failures else "")
+    )
+
+
+def describe_split(split: "TimeSplit") -> str:
+    """Say where the time went."""
+    return (
+        f"search {split.search_s:.1f} predict {split.predict_s:.1f} update {split.update_s:.1f} "
+        f"build {split.build_s:.1f} run {split.run_s:.1f} s"
+    )
+
+
+def print_table(
+    console: "Console", title: str, header: Sequence[str], rows: list[list[str]]
+) -> None:
+    """Print a table whose first column holds names and whose others hold numbers."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text, not markup: names may hold square brackets
+    console.print()
+    # Numbers cut off at the edge of a narrow terminal or pipe would be of no use.
+    console.print(table, width=max(console.width, 160), crop=False, no_wrap=True)
+
+
+def milliseconds(latency_s: float | None) -> str:
+    """Write a latency; a dash for one that is not known."""
+    return "-" if latency_s is None else f"{1e3 * latency_s:.4g} ms"
+
+
+def minutes(time_s: float) -> str:
+    """Write a duration."""
+    return f"{time_s:.0f} s" if time_s < 100 else f"{time_s / 60:.0f} min"
+
+
+def shorten(name: str) -> str:
+    """Cut a task's name in the middle: TVM's names differ at both ends."""
+    half = _NAME_WIDTH // 2 - 1
+    return name if len(name) <= _NAME_WIDTH else f"{name[:half]}..{name[-half:]}"
