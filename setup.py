@@ -41,6 +41,7 @@ setup(
             "ml_dtypes",
             "psutil",
             "pytest",
+            'setuptools; python_version >= "3.12"',  # brings distutils back
             "tornado",
             "typing_extensions",
         ],
