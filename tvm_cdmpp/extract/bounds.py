@@ -103,7 +103,10 @@ def _union_span(indices: Sequence[Index], cover: FloatArray) -> FloatArray | flo
     widest = spans[0]
     for span in spans[1:]:
         widest = np.maximum(widest, span)
-    return widest + (max(constants) - min(constants)) if same_terms else widest
+    if same_terms:
+        widest = widest + (max(constants) - min(constants))
+    result: FloatArray | float = widest
+    return result
 
 
 def _evaluate_stage(
@@ -258,8 +261,9 @@ def _loop_strides(stage: ScheduledStage, extents: list[FloatArray | None], n: in
         step = np.zeros((n, num_axes))
         still = np.ones((n, 1))
         for parent in reversed(relation.parents):
-            step = step + still * steps[parent]
-            still = still * (extents[parent][:, None] == 1.0)  # type: ignore[index]
+            moves = extents[parent][:, None] > 1.0  # type: ignore[index]
+            step = step + still * moves * steps[parent]
+            still = still * ~moves
         steps[relation.fused] = step
     if not stage.own:
         return np.zeros((n, num_axes, 0))

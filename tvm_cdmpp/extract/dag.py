@@ -37,7 +37,7 @@ _ARITHMETIC = {
     tir.FloorMod: "float_div",
 }
 _COMPARE = (tir.Max, tir.Min, tir.EQ, tir.NE, tir.LT, tir.LE, tir.GT, tir.GE)
-_LOGIC = (tir.And, tir.Or)
+_LOGIC = (tir.And, tir.Or, tir.Not, tir.Select)
 
 
 def analyse(compute_dag: Any) -> TaskGraph:
@@ -85,7 +85,16 @@ def _constant(value: Any, what: str, op: Any) -> int:
             f"{what} of operation '{op.name}' must be a constant; got {value}. "
             "Programs with dynamic shapes are not supported; fix the input shape."
         )
-    return int(value.value)
+    return int(value.value)  # type: ignore[no-any-return]
+
+
+def _loop_extent(axis: Any, analyzer: Any, op: Any) -> int:
+    """Extent of a loop; its largest value where it varies, as in uneven adaptive pooling."""
+    extent = analyzer.simplify(axis.dom.extent)
+    if not isinstance(extent, tir.IntImm):
+        bound = analyzer.const_int_bound(extent).max_value
+        extent = tir.IntImm("int64", bound) if bound < 2**31 else extent
+    return _constant(extent, "A loop extent", op)
 
 
 def _element_bytes(dtype: str) -> int:
@@ -122,10 +131,12 @@ def _stage(op: Any, numbers: dict[Any, int]) -> StageSpec:
                     walker.visit(analyzer.simplify(source))
         else:
             walker.visit(analyzer.simplify(body))
+    # A constant matrix (winograd's transforms) is folded when the loops over it are unrolled.
+    ops = walker.ops if walker.reads else NO_OPS
     return StageSpec(
         op.name, shape, element_bytes, len(op.axis),
-        tuple(_constant(axis.dom.extent, "A loop extent", op) for axis in axes),
-        tuple(walker.reads), walker.ops, combine,
+        tuple(_loop_extent(axis, analyzer, op) for axis in axes),
+        tuple(walker.reads), ops, combine,
     )  # fmt: skip
 
 
@@ -151,68 +162,70 @@ class _BodyWalker:
 
     def visit(self, expr: Any) -> None:
         """Visit one expression and everything below it, except indices."""
-        kind = type(expr)
-        if kind is tir.ProducerLoad:
+        if isinstance(expr, tir.ProducerLoad):
             indices = tuple(self.index(i) for i in expr.indices)
             self.reads.append(Read(self._numbers[expr.producer.op], indices))
             return
-        if kind in _ARITHMETIC:
-            self._count(_ARITHMETIC[kind] if _is_float(expr) else "integer")
-            children = [expr.a, expr.b]
-        elif kind in _COMPARE:
-            self._count("float_compare" if _is_float(expr.a) else "integer")
-            children = [expr.a, expr.b]
-        elif kind in _LOGIC:
-            self._count("logic")
-            children = [expr.a, expr.b]
-        elif kind is tir.Not:
-            self._count("logic")
-            children = [expr.a]
-        elif kind is tir.Select:
-            self._count("logic")
-            children = [expr.condition, expr.true_value, expr.false_value]
-        elif kind is tir.Call:
-            self._count(_call_class(expr))
-            children = list(expr.args)
-        elif kind is tir.Cast:
-            children = [expr.value]
-        elif kind is tir.Let:
-            children = [expr.value, expr.body]
-        else:
-            children = []
-        for child in children:
+        reads_before = len(self.reads)
+        for child in _children(expr):
             self.visit(child)
+        name = _op_class(expr)
+        # Integer arithmetic on loop variables alone is index arithmetic, unless it compares.
+        of_indices = name == "integer" and len(self.reads) == reads_before
+        if name and (isinstance(expr, _COMPARE) or not of_indices):
+            self._count(name)
 
     def index(self, expr: Any) -> Index:
         """Turn an index expression into an `Index`."""
-        kind = type(expr)
-        if kind is tir.IntImm:
+        if isinstance(expr, tir.IntImm):
             return Index((), int(expr.value))
-        if kind is tir.Var and expr in self._axes:
+        if isinstance(expr, tir.Var) and expr in self._axes:
             return axis_index(self._axes[expr])
-        if kind is tir.Cast:
+        if isinstance(expr, tir.Cast):
             return self.index(expr.value)
-        if kind in (tir.Add, tir.Sub, tir.Mul):
-            left, right = self.index(expr.a), self.index(expr.b)
-            if kind is tir.Add:
-                return left + right
-            if kind is tir.Sub:
-                return left + right.scaled(-1)
-            if not right.terms:
-                return left.scaled(right.constant)
-            if not left.terms:
-                return right.scaled(left.constant)
-        elif kind in (tir.FloorDiv, tir.FloorMod, tir.Div, tir.Mod):
-            divisor = self.index(expr.b)
-            if not divisor.terms and divisor.constant > 0:
-                inner = self.index(expr.a)
-                if kind in (tir.FloorDiv, tir.Div):
-                    return inner.floordiv(divisor.constant)
-                return inner.floormod(divisor.constant)
-        if kind is tir.ProducerLoad:
+        if isinstance(expr, tir.Add | tir.Sub):
+            sign = 1 if isinstance(expr, tir.Add) else -1
+            return self.index(expr.a) + self.index(expr.b).scaled(sign)
+        if isinstance(expr, tir.Mul | tir.FloorDiv | tir.FloorMod | tir.Div | tir.Mod):
+            return self._product(expr)
+        if isinstance(expr, tir.ProducerLoad):
             self.visit(expr)
             return Index(((Opaque(f"data-dependent: {expr}"), 1),))
         return Index(((Opaque(f"not affine: {expr}"), 1),))
+
+    def _product(self, expr: Any) -> Index:
+        """Multiply or divide an index by a constant."""
+        left, right = self.index(expr.a), self.index(expr.b)
+        if isinstance(expr, tir.Mul) and not (left.terms and right.terms):
+            return left.scaled(right.constant) if not right.terms else right.scaled(left.constant)
+        if not isinstance(expr, tir.Mul) and not right.terms and right.constant > 0:
+            if isinstance(expr, tir.FloorDiv | tir.Div):
+                return left.floordiv(right.constant)
+            return left.floormod(right.constant)
+        return Index(((Opaque(f"not affine: {expr}"), 1),))
+
+
+def _children(expr: Any) -> list[Any]:
+    if isinstance(expr, tir.Call):
+        return list(expr.args)
+    if isinstance(expr, tir.Select):
+        return [expr.condition, expr.true_value, expr.false_value]
+    if isinstance(expr, tir.Let):
+        return [expr.value, expr.body]
+    if isinstance(expr, tir.Cast):
+        return [expr.value]
+    return [getattr(expr, name) for name in ("a", "b") if hasattr(expr, name)]
+
+
+def _op_class(expr: Any) -> str | None:
+    """Class of the operation an expression does itself; None if it does nothing."""
+    if type(expr) in _ARITHMETIC:
+        return _ARITHMETIC[type(expr)] if _is_float(expr) else "integer"
+    if isinstance(expr, _COMPARE):
+        return "float_compare" if _is_float(expr.a) else "integer"
+    if isinstance(expr, _LOGIC):
+        return "logic"
+    return _call_class(expr) if isinstance(expr, tir.Call) else None
 
 
 def _is_float(expr: Any) -> bool:

@@ -7,7 +7,9 @@ the fields of the schema are computed for all leaves at once.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +27,8 @@ from tvm_cdmpp.extract.index import FloatArray, Index, axis_index
 from tvm_cdmpp.extract.stage import OP_CLASSES
 from tvm_cdmpp.extract.steps import BLOCKS, PARALLEL, THREADS, UNROLL, VECTORIZE, VTHREAD
 from tvm_cdmpp.extract.structure import Leaf, ScheduledStage, Structure
+
+_Put: TypeAlias = Callable[[str, npt.NDArray[Any]], None]
 
 LINE_BYTES = 64.0
 NUM_SLOTS = len(ACCESS_SLOTS)
@@ -132,16 +136,17 @@ class LeafTable:
             self.line_bytes[rows, slot, first:] += access.line_bytes
             self.line_bytes[rows, slot, :first] += access.line_bytes[:, :1]
             self.is_local[rows, slot] = access.is_local
-            np.maximum.at(self.strides, (rows, slot), _right_aligned(access.strides, self.depth))
+            strides = self.strides[rows, slot, first:]
+            self.strides[rows, slot, first:] = np.maximum(strides, access.strides)
 
     def computation_vectors(self) -> npt.NDArray[np.float32]:
         """Compute every field of the schema; shape (leaves, NUM_FIELDS)."""
         vectors = np.zeros((len(self.extents), NUM_FIELDS), dtype=np.float32)
 
-        def put(name: str, values: npt.NDArray[np.generic]) -> None:
+        def put(name: str, values: npt.NDArray[Any]) -> None:
             vectors[:, COLUMN[name]] = values
 
-        def put_log(name: str, values: FloatArray) -> None:
+        def put_log(name: str, values: npt.NDArray[Any]) -> None:
             put(name, np.log2(1.0 + values))
 
         executions = self.extents.prod(axis=1)
@@ -166,7 +171,7 @@ class LeafTable:
         extent: FloatArray = np.where(chosen, self.extents, 1.0).prod(axis=1)
         return extent
 
-    def _put_annotations(self, put, put_log, executions: FloatArray) -> None:  # type: ignore[no-untyped-def]
+    def _put_annotations(self, put: _Put, put_log: _Put, executions: FloatArray) -> None:
         parallel = self._extent_of(PARALLEL)
         put_log("parallel_extent", parallel)
         put_log("task_executions", executions / parallel)
@@ -182,7 +187,7 @@ class LeafTable:
         fits = steps <= np.maximum(self.unroll_limit, 1.0)[:, None]
         put_log("unrolled_body", np.where(fits, steps, 1.0).max(axis=1, initial=1.0))
 
-    def _put_inner_loops(self, put, put_log) -> npt.NDArray[np.int64]:  # type: ignore[no-untyped-def]
+    def _put_inner_loops(self, put: _Put, put_log: _Put) -> npt.NDArray[np.int64]:
         """Write the innermost loops with more than one iteration; return the innermost's column."""
         rows = np.arange(len(self.extents))
         remaining = self.extents > 1
@@ -199,8 +204,12 @@ class LeafTable:
             remaining[rows, column] = False
         return innermost
 
-    def _put_accesses(  # type: ignore[no-untyped-def]
-        self, put, put_log, executions: FloatArray, innermost: npt.NDArray[np.int64]
+    def _put_accesses(
+        self,
+        put: _Put,
+        put_log: _Put,
+        executions: FloatArray,
+        innermost: npt.NDArray[np.int64],
     ) -> None:
         rows = np.arange(len(executions))
         nested = innermost >= 0
@@ -224,7 +233,7 @@ class LeafTable:
             put_log(f"{name}_tile_bytes", self.touched_bytes[rows, slot, tile_level])
             put(f"{name}_is_local", self.is_local[:, slot])
 
-    def _put_traffic(self, put_log) -> None:  # type: ignore[no-untyped-def]
+    def _put_traffic(self, put_log: _Put) -> None:
         footprint = self.line_bytes.sum(axis=1)
         outside = np.ones_like(footprint)
         np.cumprod(self.extents, axis=1, out=outside[:, 1:])
@@ -236,12 +245,6 @@ class LeafTable:
             fits[:, -1] = True
             level = np.argmax(fits, axis=1)
             put_log(f"traffic_{capacity}", moved[rows, level])
-
-
-def _right_aligned(values: FloatArray, depth: int) -> FloatArray:
-    padded = np.zeros((values.shape[0], depth))
-    padded[:, depth - values.shape[1] :] = values
-    return padded
 
 
 def _positions(structure: Structure, bounds: dict[int, StageBounds]) -> npt.NDArray[np.int32]:
@@ -269,7 +272,7 @@ def _accesses(
     bounds: dict[int, StageBounds],
     rewrites_layout: bool,
 ) -> list[_Access]:
-    """Accesses of a leaf: the store first, then the reads, largest buffer first."""
+    """List the accesses of a leaf: the store first, then the reads, largest buffer first."""
     stage = structure.stages[leaf.stage]
     identity = tuple(axis_index(n) for n in range(stage.spec.num_spatial))
     pairs = [(leaf.stage, identity)]
@@ -313,7 +316,7 @@ def _access(
     rows = np.ones_like(touched)
     whole = np.ones_like(touched, dtype=bool)
     step = np.ones(n)
-    coefficients = np.zeros((n, cover.shape[1]))
+    moved = np.zeros((n, own.loop_strides.shape[2]))
     for dimension in range(len(indices) - 1, -1, -1):
         index, extent = indices[dimension], shape[:, dimension, None]
         span = np.minimum(index.span(lambda axis: cover[:, axis]), extent)
@@ -322,16 +325,14 @@ def _access(
         run = np.where(whole, run * span, run)
         rows = np.where(whole, rows, rows * span)
         whole &= span == extent
-        for axis, coefficient in index.axis_coefficients().items():
-            coefficients[:, axis] += abs(coefficient) * step
+        moved = moved + step[:, None] * index.step(lambda axis: own.loop_strides[:, axis])
         step = step * shape[:, dimension]
     strides = np.zeros((n, len(leaf.path)))
     first_own = len(stage.inherited)
     kept = [(column, p - first_own) for column, p in enumerate(leaf.path) if p >= first_own]
     if kept:
         columns, loops = (list(part) for part in zip(*kept, strict=True))
-        moved = np.einsum("na,nal->nl", coefficients, own.loop_strides)
-        strides[:, columns] = moved[:, loops]
+        strides[:, columns] = np.abs(moved[:, loops])
     if spec.layout_free and rewrites_layout:
         lines = np.ceil(touched * spec.element_bytes / LINE_BYTES)
         strides = np.minimum(strides, 1.0)

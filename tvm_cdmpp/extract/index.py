@@ -75,7 +75,9 @@ class Index:
         merged = dict(self.terms)
         for atom, coefficient in other.terms:
             merged[atom] = merged.get(atom, 0) + coefficient
-        terms = tuple((atom, c) for atom, c in merged.items() if c != 0)
+        # One order of terms, so that equal indices compare equal however they came about.
+        kept = [(atom, c) for atom, c in merged.items() if c != 0]
+        terms = tuple(sorted(kept, key=lambda term: repr(term[0])) if len(kept) > 1 else kept)
         return Index(terms, self.constant + other.constant)
 
     def scaled(self, factor: int) -> Index:
@@ -136,19 +138,27 @@ class Index:
             total = total + abs(coefficient) * (length - 1.0)
         return total
 
-    def axis_coefficients(self) -> dict[int, int]:
-        """Coefficients of the axes that occur linearly."""
-        return {atom.number: c for atom, c in self.terms if isinstance(atom, Axis)}
+    def step(self, axis_step: Callable[[int], FloatArray | float]) -> Any:
+        """Return how far the index moves when axis `a` moves from 0 to `axis_step(a)`.
 
-    def axes(self) -> frozenset[int]:
-        """Numbers of all axes that occur anywhere in the index."""
-        found: set[int] = set()
-        for atom, _ in self.terms:
+        Opaque atoms do not move.
+        """
+        total: Any = 0.0
+        for atom, coefficient in self.terms:
             if isinstance(atom, Axis):
-                found.add(atom.number)
-            elif isinstance(atom, FloorDiv | FloorMod):
-                found |= atom.inner.axes()
-        return frozenset(found)
+                moved: Any = axis_step(atom.number)
+            elif isinstance(atom, FloorDiv):
+                start = atom.inner.constant
+                moved = np.floor((start + atom.inner.step(axis_step)) / atom.divisor)
+                moved = moved - start // atom.divisor
+            elif isinstance(atom, FloorMod):
+                start = atom.inner.constant
+                moved = np.mod(start + atom.inner.step(axis_step), atom.divisor)
+                moved = moved - start % atom.divisor
+            else:
+                continue
+            total = total + coefficient * moved
+        return total
 
 
 def axis_index(number: int) -> Index:

@@ -1,0 +1,145 @@
+"""An analytic latency estimate: the score before anything was measured, and the base of learning.
+
+A roofline over the leaves of a program (Williams et al., 2009), with the memory side split by
+cache level: a leaf takes as long as the slowest of its arithmetic, its loads and stores, and the
+traffic into each cache, plus a share of the rest, since they overlap only in part. Parallel loops
+divide the time by the cores they keep busy. The constants are round figures of current cores; the
+predictor learns what they leave out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tvm_cdmpp.ast.compact import CompactASTBatch
+from tvm_cdmpp.ast.schema import ACCESS_SLOTS, COLUMN, TRAFFIC_CAPACITIES_BYTES
+from tvm_cdmpp.devices.spec import DeviceSpec
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+_Count: TypeAlias = Callable[[str], FloatArray]
+_Flag: TypeAlias = Callable[[str], npt.NDArray[np.bool_]]
+
+_CYCLES_PER_OP = {
+    "float_compare": 0.5,
+    "float_div": 5.0,
+    "float_math": 15.0,
+    "integer": 0.25,
+    "logic": 0.25,
+}
+"""Cycles per operation and vector beyond multiply-adds, on a core that starts two a cycle."""
+
+_LOOP_CYCLES = 2.0
+"""Compare, add and jump, per iteration of a loop that is not unrolled."""
+_OVERLAP_LOST = 0.25
+"""Share of the faster resources' time that does not hide behind the slowest."""
+_PARALLEL_START_S = 3e-6
+_PROGRAM_START_S = 5e-7
+_L2_BYTES_PER_CYCLE = 32.0
+_L3_BYTES_PER_CYCLE = 12.0
+
+
+def estimate_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
+    """Estimate the latency of programs.
+
+    Parameters
+    ----------
+    batch
+        Compact ASTs of n programs.
+    device
+        Hardware to estimate for.
+
+    Returns
+    -------
+    latencies_s
+        Seconds, of shape (n,), finite and positive.
+    """
+    leaf_s = estimate_leaf_latency_s(batch, device)
+    programs = np.repeat(np.arange(len(batch)), batch.leaf_counts)
+    total = np.zeros(len(batch))
+    np.add.at(total, programs, leaf_s)
+    return _PROGRAM_START_S + total
+
+
+def estimate_leaf_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
+    """Estimate the seconds that each leaf takes; shape (leaves,)."""
+    vectors = batch.vectors
+
+    def count(name: str) -> FloatArray:
+        logs: FloatArray = vectors[:, COLUMN[name]].astype(np.float64)
+        return np.exp2(logs) - 1.0
+
+    def flag(name: str) -> npt.NDArray[np.bool_]:
+        set_: npt.NDArray[np.bool_] = vectors[:, COLUMN[name]] > 0.5
+        return set_
+
+    lanes = _lanes(count, flag, device)
+    multiply_adds = np.maximum(count("float_add_ops"), count("float_mul_ops"))
+    cycles = multiply_adds / device.fused_multiply_adds_per_cycle
+    for name, per_op in _CYCLES_PER_OP.items():
+        cycles = cycles + per_op * count(f"{name}_ops")
+    arithmetic = cycles / lanes
+    # A reduction in the innermost loop waits for its own sum, 4 cycles each time.
+    chained = flag("inner0_is_reduce") & ~flag("is_vectorized")
+    arithmetic = np.maximum(arithmetic, np.where(chained, 2.0 * multiply_adds, 0.0) / lanes)
+    executions = count("executions")
+    moves = sum(
+        np.where(
+            flag(f"{slot}_is_invariant"),
+            0.25,
+            np.where(flag(f"{slot}_is_contiguous"), 1.0, lanes),
+        )
+        * (count(f"{slot}_element_bytes") > 0)
+        for slot in ACCESS_SLOTS
+    )
+    load_store = 0.5 * moves * executions / lanes
+    loops = _LOOP_CYCLES * executions / np.maximum(count("unrolled_body"), 1.0) / lanes
+
+    parallel = np.maximum(count("parallel_extent"), 1.0)
+    if device.kind == "gpu":
+        parallel = np.maximum(parallel, count("block_extent"))
+    busy = parallel / np.ceil(parallel / device.cores)
+    per_second = device.clock_hz * busy
+    sizes = (device.l1_bytes, device.l2_bytes, max(device.l3_bytes, device.l2_bytes) / busy)
+    into_l1, into_l2, into_l3 = (_traffic(count, size) for size in sizes)
+    times = np.stack(
+        [
+            (arithmetic + loops) / per_second,
+            load_store / per_second,
+            into_l1 / _L2_BYTES_PER_CYCLE / per_second,
+            into_l2 / _L3_BYTES_PER_CYCLE / per_second,
+            into_l3 / device.bandwidth_bytes_per_s,
+        ]
+    )
+    slowest = times.max(axis=0)
+    start = np.where(parallel > 1, _PARALLEL_START_S, 0.0)
+    total: FloatArray = slowest + _OVERLAP_LOST * (times.sum(axis=0) - slowest) + start
+    return total
+
+
+def _lanes(count: _Count, flag: _Flag, device: DeviceSpec) -> FloatArray:
+    """Vector lanes in use: of a vectorized loop, or of one that the compiler can vectorize."""
+    straight = np.ones(len(count("executions")), dtype=bool)
+    for slot in ACCESS_SLOTS:
+        unused = count(f"{slot}_element_bytes") == 0
+        straight &= unused | flag(f"{slot}_is_contiguous") | flag(f"{slot}_is_invariant")
+    extent = np.where(flag("is_vectorized"), count("vector_extent"), count("inner0_extent") + 1.0)
+    automatic = straight & flag("write_is_contiguous")
+    usable = np.where(flag("is_vectorized") | automatic, extent, 1.0)
+    lanes = device.simd_lanes
+    # A loop of 20 on 16 lanes takes two vectors: 10 lanes are used.
+    used: FloatArray = np.maximum(usable / np.ceil(usable / lanes), 1.0)
+    return used
+
+
+def _traffic(count: _Count, size_bytes: npt.ArrayLike) -> FloatArray:
+    """Bytes moved into a cache, at the largest tabulated capacity that is not above its size."""
+    capacities = np.array(TRAFFIC_CAPACITIES_BYTES, dtype=np.float64)
+    curve = np.stack([count(f"traffic_{int(c)}") for c in TRAFFIC_CAPACITIES_BYTES])
+    chosen = np.searchsorted(capacities, np.asarray(size_bytes), side="right") - 1
+    chosen = np.broadcast_to(np.maximum(chosen, 0), curve.shape[1:])
+    moved: FloatArray = curve[chosen, np.arange(curve.shape[1])]
+    return moved

@@ -1,0 +1,344 @@
+"""`CDMPPModel`: the CDMPP predictor as a cost model of TVM's auto-scheduler.
+
+Scores are 1 / latency in seconds, times the probability that the program runs: positive, higher is
+better. Before the first update they come from the analytic estimate. Each update continues
+training on everything measured so far, so the weights a search starts from are never thrown away.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
+from tvm_cdmpp.devices.spec import DeviceSpec, detect_cpu, generic_gpu
+from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
+from tvm_cdmpp.extract.dag import analyse
+from tvm_cdmpp.extract.replayer import StepReplayer
+from tvm_cdmpp.models.checkpoint import load_predictor, save_predictor
+from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
+from tvm_cdmpp.train.loop import FitConfig, TrainingRows, fit
+from tvm_cdmpp.tvm_runtime import load_tvm
+
+tvm = load_tvm()
+auto_scheduler = tvm.auto_scheduler
+PythonBasedModel = auto_scheduler.cost_model.cost_model.PythonBasedModel
+
+_logger = logging.getLogger(__name__)
+
+_TIMEOUT_ERRORS = (
+    auto_scheduler.measure.MeasureErrorNo.BUILD_TIMEOUT,
+    auto_scheduler.measure.MeasureErrorNo.RUN_TIMEOUT,
+)
+"""Failures that say "too slow" rather than "cannot run"."""
+
+_UNKNOWN_SCORE = 1e-6
+"""Score of a program that could not be analysed: last, but it may still be measured."""
+
+_PLACEHOLDER_RESULT = auto_scheduler.MeasureResult([0.0], 0, "", 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class _TaskEntry:
+    """What is kept per task."""
+
+    number: int
+    replayer: StepReplayer
+
+
+class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
+    """The CDMPP predictor for `SketchPolicy`, `task.tune` and `TaskScheduler`.
+
+    One model serves all tasks of a search on one device.
+
+    Parameters
+    ----------
+    seed
+        One seed gives one sequence of scores.
+    device
+        Hardware that programs are measured on; by default this machine's CPU with the cores and
+        vector width of the task's hardware parameters, or a generic GPU for GPU targets.
+    config
+        Size of the network.
+    fit_config
+        How each update trains.
+
+    Attributes
+    ----------
+    num_failed
+        Measurements that failed so far; they are never used as latencies.
+    num_unscored
+        Programs that could not be analysed so far; they got the lowest score.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        device: DeviceSpec | None = None,
+        config: PredictorConfig | None = None,
+        fit_config: FitConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.seed = seed
+        self.num_failed = 0
+        self.num_unscored = 0
+        self._device = device
+        self._fit_config = fit_config or FitConfig()
+        self._predictor = Predictor.untrained(config or PredictorConfig(), seed)
+        self._tasks: dict[str, _TaskEntry] = {}
+        self._task_keys: list[str] = []
+        self._rows = TrainingRows(concatenate([]), np.empty(0), np.empty(0, dtype=np.int64))
+        self._cannot_run: set[str] = set()
+        self._num_updates = 0
+
+    def predict(self, task: Any, states: Sequence[Any]) -> list[float]:
+        """Score states.
+
+        Parameters
+        ----------
+        task
+            The search task.
+        states
+            Candidates of this task.
+
+        Returns
+        -------
+        scores
+            One per state, positive, higher is better; `-inf` for a program that was seen to be
+            unable to build or run.
+        """
+        if not states:
+            return []
+        entry = self._entry(task)
+        lines = [_dump(task, state) for state in states]
+        programs = [_steps_of(line) for line in lines]
+        batch, errors = entry.replayer.extract(programs)
+        self._count_unscored(errors)
+        usable = np.flatnonzero(batch.leaf_counts > 0)
+        scores = np.full(len(states), _UNKNOWN_SCORE)
+        if usable.size:
+            latencies_s, runs = self._predictor.predict(batch.take(usable), self._device_of(task))
+            scores[usable] = np.maximum(runs, 1e-3) / latencies_s
+        if self._cannot_run:
+            known = [self._program_key(task, steps) in self._cannot_run for steps in programs]
+            scores[known] = -np.inf
+        result: list[float] = scores.tolist()
+        return result
+
+    def update(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
+        """Learn from measurements.
+
+        Parameters
+        ----------
+        inputs, results
+            `MeasureInput` and `MeasureResult` pairs. Failed ones are counted and used only to
+            learn which programs cannot run.
+        """
+        if not inputs:
+            return
+        asts: list[CompactASTBatch] = [self._rows.asts]
+        latencies_s: list[float] = []
+        tasks: list[int] = []
+        for task, members in self._by_task(inputs):
+            entry = self._entry(task)
+            programs = [_steps_of(_dump(task, inputs[m].state)) for m in members]
+            batch, errors = entry.replayer.extract(programs)
+            self._count_unscored(errors)
+            for member, steps in zip(members, programs, strict=True):
+                self._note_failure(task, steps, results[member])
+            usable = [p for p in range(len(members)) if p not in errors]
+            asts.append(batch.take(usable))
+            latencies_s += [_latency_s(results[members[p]]) for p in usable]
+            tasks += [entry.number] * len(usable)
+        self._rows = TrainingRows(
+            concatenate(asts),
+            np.concatenate([self._rows.latencies_s, latencies_s]),
+            np.concatenate([self._rows.tasks, np.asarray(tasks, dtype=np.int64)]),
+        )
+        self._num_updates += 1
+        if self._rows.tasks.size:
+            assert self._device is not None
+            seed = self.seed + self._num_updates
+            fit(self._predictor, self._rows, self._device, self._fit_config, seed)
+
+    def update_from_file(self, file_name: str, n_lines: int | None = None) -> None:
+        """Learn from the records of an Ansor log.
+
+        Parameters
+        ----------
+        file_name
+            The log. The workloads of its records must be registered, as extracting the tasks of
+            their network does.
+        n_lines
+            Read only the first lines.
+
+        Raises
+        ------
+        RecordError
+            If a record's workload is not registered.
+        """
+        inputs, results = auto_scheduler.RecordReader(str(file_name)).read_lines(n_lines)
+        self.update(inputs, results)
+
+    def save(self, file_name: str) -> None:
+        """Write the predictor and all it was trained on to one file, atomically."""
+        rows = self._rows
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "vectors": rows.asts.vectors,
+            "positions": rows.asts.positions,
+            "offsets": rows.asts.offsets,
+            "latencies_s": rows.latencies_s,
+            "tasks": rows.tasks,
+        }
+        extra = {
+            "task_keys": self._task_keys,
+            "cannot_run": sorted(self._cannot_run),
+            "num_updates": self._num_updates,
+            "num_failed": self.num_failed,
+            "seed": self.seed,
+        }
+        save_predictor(Path(file_name), self._predictor, arrays, extra)
+
+    def load(self, file_name: str) -> None:
+        """Continue from a saved model; the next update keeps what it had learned.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is not a model saved by `save`, or of another version.
+        """
+        predictor, arrays, extra = load_predictor(Path(file_name))
+        try:
+            asts = CompactASTBatch(arrays["vectors"], arrays["positions"], arrays["offsets"])
+            rows = TrainingRows(asts, arrays["latencies_s"], arrays["tasks"])
+            task_keys = list(extra["task_keys"])
+            cannot_run = set(extra["cannot_run"])
+            counters = extra["num_updates"], extra["num_failed"], extra["seed"]
+        except KeyError as error:
+            raise CheckpointError(
+                f"'{file_name}' holds a predictor but not the state of a search; missing: {error}."
+            ) from error
+        self._predictor, self._rows = predictor, rows
+        self._cannot_run = cannot_run
+        self._num_updates, self.num_failed, self.seed = counters
+        replayers = {key: entry.replayer for key, entry in self._tasks.items()}
+        self._task_keys = task_keys
+        self._tasks = {
+            key: _TaskEntry(number, replayers[key])
+            for number, key in enumerate(task_keys)
+            if key in replayers
+        }
+
+    def _entry(self, task: Any) -> _TaskEntry:
+        key = f"{task.workload_key} {task.target.kind.name} {task.layout_rewrite_option}"
+        entry = self._tasks.get(key)
+        if entry is None:
+            self._device_of(task)
+            if key not in self._task_keys:
+                self._task_keys.append(key)
+            rewrites = int(task.layout_rewrite_option) != 0
+            replayer = StepReplayer(analyse(task.compute_dag), rewrites_layout=rewrites)
+            if replayer.graph.num_opaque_reads:
+                _logger.warning(
+                    "%d reads of %s cannot be analysed; they count as touching whole buffers",
+                    replayer.graph.num_opaque_reads,
+                    task.desc or task.workload_key,
+                )
+            entry = _TaskEntry(self._task_keys.index(key), replayer)
+            self._tasks[key] = entry
+        return entry
+
+    def _device_of(self, task: Any) -> DeviceSpec:
+        if self._device is None:
+            self._device = _device_for(task)
+        expected = "cpu" if task.target.kind.name in ("llvm", "c") else "gpu"
+        if self._device.kind != expected:
+            raise ConfigError(
+                f"This model predicts for '{self._device.name}', a {self._device.kind}; got a task "
+                f"with target '{task.target}'. Make one CDMPPModel per device."
+            )
+        return self._device
+
+    def _by_task(self, inputs: Sequence[Any]) -> list[tuple[Any, list[int]]]:
+        groups: dict[tuple[str, str], tuple[Any, list[int]]] = {}
+        for number, item in enumerate(inputs):
+            task = item.task
+            key = (task.workload_key, str(task.target))
+            if key not in groups:
+                groups[key] = (_with_dag(task), [])
+            groups[key][1].append(number)
+        return list(groups.values())
+
+    def _note_failure(self, task: Any, steps: list[Any], result: Any) -> None:
+        if result.error_no == 0:
+            return
+        self.num_failed += 1
+        if result.error_no not in _TIMEOUT_ERRORS:
+            self._cannot_run.add(self._program_key(task, steps))
+
+    def _program_key(self, task: Any, steps: list[Any]) -> str:
+        return f"{task.workload_key} {orjson.dumps(steps).decode()}"
+
+    def _count_unscored(self, errors: dict[int, RecordError]) -> None:
+        if errors:
+            self.num_unscored += len(errors)
+            _logger.warning(
+                "%d programs could not be analysed, the first because: %s",
+                len(errors),
+                next(iter(errors.values())),
+            )
+
+
+def _with_dag(task: Any) -> Any:
+    """Return the task itself, or one rebuilt from its workload key if it comes from a log."""
+    if task.compute_dag is not None:
+        return task
+    try:
+        return auto_scheduler.SearchTask(
+            workload_key=task.workload_key,
+            target=task.target,
+            hardware_params=task.hardware_params,
+            layout_rewrite_option=task.layout_rewrite_option,
+        )
+    except (ValueError, tvm.TVMError) as error:
+        raise RecordError(
+            f"The workload {task.workload_key} of a record is not registered; extract the tasks "
+            "of its network first, or register its function."
+        ) from error
+
+
+def _dump(task: Any, state: Any) -> bytes:
+    measure_input = auto_scheduler.MeasureInput(task, state)
+    line = auto_scheduler.measure_record.dump_record_to_string(measure_input, _PLACEHOLDER_RESULT)
+    encoded: bytes = line.encode()
+    return encoded
+
+
+def _steps_of(line: bytes) -> list[Any]:
+    steps: list[Any] = orjson.loads(line)["i"][1][1]
+    return steps
+
+
+def _latency_s(result: Any) -> float:
+    """Mean of the measured costs, as Ansor ranks programs; infinite for a failed measurement."""
+    if result.error_no != 0:
+        return np.inf
+    return float(np.mean([float(cost) for cost in result.costs]))
+
+
+def _device_for(task: Any) -> DeviceSpec:
+    kind = task.target.kind.name
+    if kind not in ("llvm", "c"):
+        return generic_gpu(kind)
+    parameters = task.hardware_params
+    return detect_cpu(
+        cores=max(1, int(parameters.num_cores)), simd_bytes=int(parameters.vector_unit_bytes)
+    )
