@@ -85,7 +85,7 @@ def _constant(value: Any, what: str, op: Any) -> int:
             f"{what} of operation '{op.name}' must be a constant; got {value}. "
             "Programs with dynamic shapes are not supported; fix the input shape."
         )
-    return int(value.value)  # type: ignore[no-any-return]
+    return int(value.value)
 
 
 def _loop_extent(axis: Any, analyzer: Any, op: Any) -> int:
@@ -99,7 +99,7 @@ def _loop_extent(axis: Any, analyzer: Any, op: Any) -> int:
 
 def _element_bytes(dtype: str) -> int:
     bits = tvm.DataType(dtype).bits
-    return max(1, bits // 8)
+    return max(1, int(bits) // 8)
 
 
 def _stage(op: Any, numbers: dict[Any, int]) -> StageSpec:

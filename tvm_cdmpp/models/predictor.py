@@ -12,6 +12,8 @@ Shapes: B programs, L leaves, F inputs per leaf, D width.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +32,21 @@ _NUM_INPUTS = NUM_FIELDS + 1
 _CHUNK_PROGRAMS = 512
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep PyTorch on one thread.
+
+    The network is too small to gain from more, and where a search keeps the other cores busy,
+    waiting for them costs ten times the work.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PredictorConfig:
     """Size of the network."""
@@ -40,7 +57,7 @@ class PredictorConfig:
     layers: int = 2
     hidden: int = 128
     """Width of the feed-forward part and of the head."""
-    dropout: float = 0.1
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that the heads divide the width."""
@@ -228,7 +245,7 @@ class Predictor:
         # Programs of like leaf counts share a chunk, so that little is padded.
         order = np.argsort(batch.leaf_counts, kind="stable")
         self.network.eval()
-        with torch.inference_mode():
+        with one_thread(), torch.inference_mode():
             for first in range(0, len(order), _CHUNK_PROGRAMS):
                 chosen = order[first : first + _CHUNK_PROGRAMS]
                 inputs = make_inputs(batch.take(chosen), device, self.network.config)

@@ -19,14 +19,14 @@ from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.labels import LabelTransform
-from tvm_cdmpp.models.predictor import Inputs, Network, Predictor, make_inputs
+from tvm_cdmpp.models.predictor import Inputs, Network, Predictor, make_inputs, one_thread
 
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
     """How to fit."""
 
-    steps: int = 100
+    steps: int = 60
     batch_size: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 5e-2
@@ -101,7 +101,7 @@ def fit(
         optimizer, config.learning_rate, total_steps=max(config.steps, 1), pct_start=0.2
     )
     network.train()
-    with torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # dropout
         for _ in range(config.steps):
             chosen = torch.randperm(len(inputs), generator=generator)[: config.batch_size]
