@@ -23,12 +23,14 @@ from tvm_cdmpp.errors import (
     NetworkError,
     RecordError,
 )
-from tvm_cdmpp.search.networks import CHANNELS_FIRST, Network, change_layout
-from tvm_cdmpp.search.quiet import quiet_tvm
+from tvm_cdmpp.search.logs import check_log
+from tvm_cdmpp.search.networks import CHANNELS_FIRST, Network, change_layout, to_search_form
+from tvm_cdmpp.search.quiet import quiet_tvm, reason_of
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 relay = tvm.relay
+_ApplyHistoryBest: Any = tvm.auto_scheduler.ApplyHistoryBest
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Target: TypeAlias = Any
@@ -174,7 +176,9 @@ class Deployed:
                 self.factory.export_library(str(built))
                 built.replace(path)
         except (OSError, RuntimeError) as error:
-            raise MeasureError(f"Could not export the library to {path}: {error}") from error
+            raise MeasureError(
+                f"Could not export the library to {path}: {reason_of(error)}."
+            ) from error
 
     def _set_inputs(self, inputs: Mapping[str, Array]) -> None:
         expected = self.network.inputs
@@ -212,12 +216,13 @@ def deploy(network: Network, target: Target, log: Path | None = None) -> Deploye
     NetworkError
         TVM cannot compile the network.
     """
-    best = None if log is None else _load_best(log)
+    best = None if log is None else _load_best(log, target)
     try:
         with quiet_tvm():
             if best is not None:
+                mod = to_search_form(network.mod)
                 with best, _pass_context(use_auto_scheduler=True):
-                    factory = relay.build(network.mod, target=target, params=network.params)
+                    factory = relay.build(mod, target=target, params=network.params)
             else:
                 is_cpu = target.kind.name == "llvm"
                 mod = change_layout(network.mod, CHANNELS_FIRST) if is_cpu else network.mod
@@ -225,7 +230,7 @@ def deploy(network: Network, target: Target, log: Path | None = None) -> Deploye
                     factory = relay.build(mod, target=target, params=network.params)
     except tvm.TVMError as error:
         raise NetworkError(
-            f"TVM cannot compile {network.name} for {target}: {str(error).strip()}"
+            f"TVM cannot compile {network.name} for {target}: {reason_of(error)}."
         ) from error
     return Deployed(
         network=network,
@@ -356,7 +361,7 @@ def check_export_path(path: Path) -> None:
 # ---------------------------------------------------------------- details
 
 
-class _CountingBest(tvm.auto_scheduler.ApplyHistoryBest):
+class _CountingBest(_ApplyHistoryBest):
     """Stock `ApplyHistoryBest` that remembers the tasks it had no record of."""
 
     def __init__(self, log: str) -> None:
@@ -372,16 +377,17 @@ class _CountingBest(tvm.auto_scheduler.ApplyHistoryBest):
         return state
 
 
-def _load_best(log: Path) -> _CountingBest:
+def _load_best(log: Path, target: Target) -> _CountingBest:
     if not log.is_file():
         raise RecordError(f"There is no log {log} to take the schedules from.")
-    try:
-        return _CountingBest(str(log))
-    except (tvm.TVMError, ValueError) as error:
+    corrupt = check_log(log, (), target).corrupt
+    if corrupt:
         raise RecordError(
-            f"The log {log} has a line that TVM cannot read: {str(error).strip()}. Remove that "
-            "line, or tune once more with this log, which sets such lines aside."
-        ) from error
+            f"Cannot use line {corrupt[0].number} of the log {log}: {corrupt[0].reason}. Remove "
+            f"that line ({len(corrupt)} in all are like it), or tune once more with this log, "
+            "which sets such lines aside."
+        )
+    return _CountingBest(str(log))
 
 
 def _pass_context(*, use_auto_scheduler: bool) -> Any:
@@ -400,7 +406,7 @@ def _difference(reference: Array, other: Array) -> tuple[float, float]:
         return float("inf"), float("inf")
     if not finite.any():
         return 0.0, 0.0
-    absolute = float(np.abs(a - b, where=finite, out=np.zeros_like(a)).max())
+    absolute = float(np.abs(a[finite] - b[finite]).max())
     # A constant output has no range; then its size is what counts.
     scale = float(np.ptp(a[finite])) or float(np.abs(a[finite]).max()) or 1.0
     return absolute, absolute / scale

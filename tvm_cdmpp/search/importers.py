@@ -23,6 +23,7 @@ from typing import Any, TypeAlias
 import torch
 
 from tvm_cdmpp.errors import MissingDependencyError, NetworkError
+from tvm_cdmpp.search.quiet import reason_of
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
@@ -137,10 +138,10 @@ def _complete_shapes(
 
 
 def _refusal(path: Path, error: Exception) -> NetworkError:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[-1] if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines()]
     unsupported = [line for line in lines if "not supported" in line or "not implemented" in line]
-    return NetworkError(f"TVM cannot import {path}: {unsupported[0] if unsupported else reason}")
+    reason = unsupported[0] if unsupported else reason_of(error)
+    return NetworkError(f"TVM cannot import {path}: {reason}.")
 
 
 # ---------------------------------------------------------------- PyTorch

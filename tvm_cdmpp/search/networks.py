@@ -1,9 +1,14 @@
 """Networks to tune: named ones and a user's own files, as Relay modules, and their tasks.
 
 Named networks have batch size 1 and random weights, scaled so that activations neither fade nor
-overflow: outputs of a wrongly compiled network must differ visibly. Convolutions are brought to
-channels-last layout, the one Ansor's CPU and GPU sketches are made for; inputs keep the layout
-that the network's author chose.
+overflow: outputs of a wrongly compiled network must differ visibly. A network is kept as its author
+wrote it, and `to_search_form` makes of it what is searched and deployed with a log:
+
+- convolutions in channels-last layout, the one Ansor's sketches are made for;
+- dense layers as batch matmul with one batch. Ansor lays weights out anew for each program; TVM
+  encodes such a layout as text, in which the axis names of its dense operator (`i0`, `i1`) run into
+  the sizes, so every program of a dense task fails to build (seen on 0.17). The axes of batch
+  matmul are letters.
 """
 
 import contextlib
@@ -19,13 +24,15 @@ import numpy as np
 
 from tvm_cdmpp.errors import NetworkError
 from tvm_cdmpp.search.importers import Imported, InputSpecs, read_network_file, trace_module
-from tvm_cdmpp.search.quiet import quiet_tvm
+from tvm_cdmpp.search.quiet import quiet_tvm, reason_of
 from tvm_cdmpp.search.target import hardware_params
 from tvm_cdmpp.search.zoo import ZOO, build_module
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 relay = tvm.relay
+dataflow_pattern = importlib.import_module("tvm.relay.dataflow_pattern")
+_DFPatternCallback: Any = dataflow_pattern.DFPatternCallback
 
 IRModule: TypeAlias = Any
 RelayFunction: TypeAlias = Any
@@ -36,20 +43,25 @@ Target: TypeAlias = Any
 _SEED = 0
 _PRODUCTS = ("nn.conv", "nn.dense")
 
-CHANNELS_LAST = {
-    "nn.conv2d": ["NHWC", "default"],
-    "nn.conv3d": ["NDHWC", "default"],
-    "nn.max_pool2d": ["NHWC"],
-    "nn.avg_pool2d": ["NHWC"],
-    "nn.global_avg_pool2d": ["NHWC"],
-}
-CHANNELS_FIRST = {
-    "nn.conv2d": ["NCHW", "default"],
-    "nn.conv3d": ["NCDHW", "default"],
-    "nn.max_pool2d": ["NCHW"],
-    "nn.avg_pool2d": ["NCHW"],
-    "nn.global_avg_pool2d": ["NCHW"],
-}
+
+def _layouts(flat: str, solid: str) -> dict[str, list[str]]:
+    """Layouts by operator: `flat` for two spatial axes, `solid` for three."""
+    return {
+        "nn.conv2d": [flat, "default"],
+        "nn.conv2d_transpose": [flat, "default"],
+        "nn.conv3d": [solid, "default"],
+        "nn.max_pool2d": [flat],
+        "nn.avg_pool2d": [flat],
+        "nn.global_max_pool2d": [flat],
+        "nn.global_avg_pool2d": [flat],
+        "nn.max_pool3d": [solid],
+        "nn.avg_pool3d": [solid],
+        "image.resize2d": [flat],
+    }
+
+
+CHANNELS_LAST = _layouts("NHWC", "NDHWC")
+CHANNELS_FIRST = _layouts("NCHW", "NCDHW")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -59,7 +71,7 @@ class Network:
     name: str
     """Name in `NETWORKS`, or the file's stem."""
     mod: IRModule
-    """Relay module with static shapes."""
+    """Relay module with static shapes, as imported."""
     params: dict[str, NDArray]
     """Weights by parameter name; an ONNX network has them inside `mod`."""
     inputs: InputSpecs
@@ -133,7 +145,7 @@ def load_network(
         if not path.is_file():
             raise NetworkError(_unknown(name_or_path))
         name, imported = path.stem, read_network_file(path, input_shapes or {})
-    mod = change_layout(imported.mod, CHANNELS_LAST)
+    mod = relay.transform.InferType()(imported.mod)
     _check_static(name, mod)
     return Network(name=name, mod=mod, params=imported.params, inputs=imported.inputs)
 
@@ -164,7 +176,7 @@ def extract_tasks(network: Network, target: Target) -> tuple[list[SearchTask], l
     try:
         with quiet_tvm():
             tasks, weights = tvm.auto_scheduler.extract_tasks(
-                network.mod["main"],
+                to_search_form(network.mod)["main"],
                 network.params,
                 target,
                 hardware_params=hardware_params(target),
@@ -172,11 +184,22 @@ def extract_tasks(network: Network, target: Target) -> tuple[list[SearchTask], l
             )
     except tvm.TVMError as error:
         raise NetworkError(
-            f"TVM cannot compile {network.name} for {target}: {str(error).strip()}"
+            f"TVM cannot compile {network.name} for {target}: {reason_of(error)}."
         ) from error
     if not tasks:
         raise NetworkError(f"{network.name} has no operator that Ansor could tune.")
     return list(tasks), [int(weight) for weight in weights]
+
+
+def to_search_form(mod: IRModule) -> IRModule:
+    """Bring a network to the form that is searched, and deployed with a log.
+
+    Parameters
+    ----------
+    mod
+        Relay module, as in `Network.mod`.
+    """
+    return change_layout(_batch_dense(mod), CHANNELS_LAST)
 
 
 def change_layout(mod: IRModule, layouts: Mapping[str, list[str]]) -> IRModule:
@@ -196,6 +219,30 @@ def change_layout(mod: IRModule, layouts: Mapping[str, list[str]]) -> IRModule:
     ]
     with tvm.transform.PassContext(opt_level=3):
         return tvm.transform.Sequential(passes)(mod)
+
+
+def _batch_dense(mod: IRModule) -> IRModule:
+    """Replace each dense layer by a batch matmul with one batch."""
+    main = dataflow_pattern.rewrite(_BatchDense(), mod["main"])
+    changed = tvm.IRModule(dict(mod.functions), mod.type_definitions)
+    changed["main"] = main
+    return relay.transform.InferType()(changed)
+
+
+class _BatchDense(_DFPatternCallback):
+    def __init__(self) -> None:
+        super().__init__(require_type=True)
+        self.data, self.weight = dataflow_pattern.wildcard(), dataflow_pattern.wildcard()
+        self.pattern = dataflow_pattern.is_op("nn.dense")(self.data, self.weight)
+
+    def callback(self, pre: Any, post: Any, node_map: Any) -> Any:
+        data, weight = node_map[self.data][0], node_map[self.weight][0]
+        product = relay.nn.batch_matmul(
+            relay.reshape(data, (1, -1, int(data.checked_type.shape[-1]))),
+            relay.expand_dims(weight, axis=0),
+            out_dtype=pre.attrs.out_dtype,
+        )
+        return relay.reshape(product, [int(size) for size in pre.checked_type.shape])
 
 
 def _unknown(name: str) -> str:

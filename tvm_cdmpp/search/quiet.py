@@ -1,4 +1,4 @@
-"""Keep TVM from downloading schedules and from talking while it compiles.
+"""Keep TVM from downloading schedules and from talking: while it compiles, and in its errors.
 
 Without a context of AutoTVM's, every compilation looks for TopHub's schedules on the internet,
 three times. An empty one is enough to stop that; operators then take their default schedules,
@@ -32,3 +32,9 @@ def quiet_tvm() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def reason_of(error: Exception) -> str:
+    """Return the last line of an error of TVM's: its reason, without the C++ call stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1].rstrip(".:") if lines else type(error).__name__

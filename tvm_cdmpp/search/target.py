@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from tvm_cdmpp.devices.host import HostCPU, read_host_cpu
 from tvm_cdmpp.errors import ConfigError, MissingDependencyError, UnknownDeviceError
+from tvm_cdmpp.search.quiet import reason_of
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
@@ -181,9 +182,10 @@ def parse_target(text: str) -> Target:
     try:
         target = tvm.target.Target(text)
     except (tvm.TVMError, ValueError, TypeError, AttributeError) as error:
+        reason = reason_of(error).removeprefix("ValueError: ")
         raise ConfigError(
-            f"TVM does not accept the target {text!r}: {_last_line(error)}. Options are written "
-            "-NAME=VALUE, as in `llvm -mcpu=znver2 -num-cores=8`."
+            f"TVM does not accept the target {text!r}: {reason}. Options are written -NAME=VALUE, "
+            "as in `llvm -mcpu=znver2 -num-cores=8`."
         ) from error
     if tvm.get_global_func(f"target.build.{kind}", allow_missing=True) is None:
         raise ConfigError(
@@ -282,8 +284,3 @@ def _vector_bytes(target: Target) -> int:
 def _did_you_mean(word: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(word, list(known), n=3)
     return f" (did you mean {' or '.join(close)}?)" if close else ""
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1].removeprefix("ValueError: ").rstrip(".") if lines else type(error).__name__
