@@ -124,9 +124,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_tables(comparison: "SearchComparison") -> None:
-    from rich.console import Console
-
-    console, settings = Console(highlight=False), comparison.settings
+    console, settings = show.stdout_console(), comparison.settings
     stages = [round(fraction * settings.trials) for fraction in _FRACTIONS]
     show.print_table(
         console,

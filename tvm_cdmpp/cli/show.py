@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.search.reports import RoundReport, TimeSplit
 
 _NAME_WIDTH = 40
+_TABLE_WIDTH = 110
 
 
 def stderr_console() -> "Console":
@@ -17,6 +18,15 @@ def stderr_console() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
+
+
+def stdout_console() -> "Console":
+    """Return the console of the result; in a narrow terminal or a pipe, no number is cut."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.width = max(console.width, _TABLE_WIDTH)
+    return console
 
 
 @contextmanager
@@ -82,8 +92,7 @@ def print_table(
     for row in rows:
         table.add_row(*map(Text, row))  # Text, not markup: names may hold square brackets
     console.print()
-    # Numbers cut off at the edge of a narrow terminal or pipe would be of no use.
-    console.print(table, width=max(console.width, 160), crop=False, no_wrap=True)
+    console.print(table)
 
 
 def milliseconds(latency_s: float | None) -> str:

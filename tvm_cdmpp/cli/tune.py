@@ -178,9 +178,7 @@ def _show_start(console: "Console", tuner: "NetworkTuner", log: Path, num_tasks:
 def _print_result(
     tuner: "NetworkTuner", gain: "Gain | None", log: Path, export: Path | None
 ) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
+    console = show.stdout_console()
     show.print_table(
         console,
         "tasks",

@@ -12,6 +12,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,12 @@ class _LineError(Exception):
 
 
 def _read_lines(path: Path) -> list[bytes]:
+    if not path.exists():
+        return []
+    if not path.is_file():
+        raise RecordError(f"the log {path} is not a file; choose another log")
     try:
         return path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
     except OSError as error:
         raise RecordError(f"the log {path} cannot be read: {error.strerror}") from error
 
@@ -247,5 +250,6 @@ def _write_whole(descriptor: int, content: bytes) -> None:
             rest = rest[os.write(descriptor, rest) :]
         os.fsync(descriptor)
     except OSError:
-        os.ftruncate(descriptor, begin)
+        with suppress(OSError):  # the first error is the one to report
+            os.ftruncate(descriptor, begin)
         raise

@@ -1,0 +1,29 @@
+"""The command line is an interface: its set of options changes on purpose only."""
+
+import argparse
+
+from tvm_cdmpp.cli.main import build_parser
+
+OPTIONS = {
+    "tune": {"--trials", "--model", "--target", "--log", "--seed", "--json", "--export",
+             "--input-shape"},
+    "compare": {"--models", "--trials", "--seeds", "--tasks", "--round", "--target", "--out",
+                "--json"},
+    "doctor": {"--json"},
+}  # fmt: skip
+COMMON = {"--help", "--verbose"}
+
+
+def test_options_of_every_command() -> None:
+    actions = build_parser()._actions
+    commands = next(a for a in actions if isinstance(a, argparse._SubParsersAction)).choices
+    found = {
+        name: {option for a in parser._actions for option in a.option_strings if option[1] == "-"}
+        for name, parser in commands.items()
+    }
+    assert found == {name: options | COMMON for name, options in OPTIONS.items()}
+
+
+def test_defaults_of_tune() -> None:
+    args = build_parser().parse_args(["tune", "resnet-18"])
+    assert (args.trials, args.model, args.target, args.seed) == (1000, "cdmpp", "native", 0)

@@ -1,0 +1,33 @@
+"""Cost models by name: the right class with the right settings, working with this XGBoost."""
+
+import numpy as np
+import pytest
+
+from tests.search.workloads import auto_scheduler, invent, matmul
+from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.search.baselines import make_cost_model
+
+
+@pytest.mark.parametrize(
+    ("kind", "warm_up", "adaptive"),
+    [("xgb", 40, False), ("xgb-warm", 8, False), ("xgb-adaptive", 8, True)],
+)
+def test_xgboost_settings(kind: str, warm_up: int, adaptive: bool) -> None:
+    model = make_cost_model(kind, seed=7, num_measures_per_round=8, num_tasks=5)
+    assert isinstance(model, auto_scheduler.XGBModel)
+    assert (model.num_warmup_sample, model.adaptive_training) == (warm_up, adaptive)
+    assert model.xgb_params["seed"] == 7
+
+
+def test_xgboost_learns() -> None:
+    task = matmul(32, 32, 32)
+    inputs, results = invent(task, [1e-3 * n for n in range(1, 13)])
+    model = make_cost_model("xgb-warm", seed=0, num_measures_per_round=8, num_tasks=1)
+    model.update(inputs, results)
+    scores = model.predict(task, [measured.state for measured in inputs])
+    assert np.corrcoef(scores, [1 / n for n in range(1, 13)])[0, 1] > 0.8
+
+
+def test_unknown_kind() -> None:
+    with pytest.raises(ConfigError, match="unknown cost model 'gbm'; expected one of cdmpp, xgb"):
+        make_cost_model("gbm", seed=0, num_measures_per_round=8, num_tasks=1)

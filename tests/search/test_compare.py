@@ -1,0 +1,97 @@
+"""Comparisons: turns, equal trials, re-measured winners, resuming, what the JSON holds."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.search.workloads import TARGET, matmul, read_log, shrink_search
+from tvm_cdmpp.cli.plots import plot_comparison
+from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.search.compare import compare
+from tvm_cdmpp.search.comparison import CompareSettings, Point, SearchResult
+from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
+from tvm_cdmpp.search.reports import RoundReport, TimeSplit
+
+TASKS = [matmul(16, 16, 16), matmul(32, 32, 32)]
+SETTINGS = CompareSettings(
+    models=("random", "xgb-warm"),
+    seeds=1,
+    trials=4,
+    round_size=1,
+    measure=MeasureOptions(repeat=2),
+)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[MeasureSession]:
+    with MeasureSession() as session:
+        yield session
+
+
+def test_compare_and_resume(
+    tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_search(monkeypatch)
+    turns: list[str] = []
+
+    def on_round(model: str, seed: int, report: RoundReport) -> None:
+        turns.append(model)
+        assert seed == 0
+
+    def run() -> str:
+        comparison = compare(
+            "two matmuls", TASKS, [1, 2], SETTINGS,
+            folder=tmp_path, session=session, command="test", on_round=on_round,
+        )  # fmt: skip
+        plot_comparison(comparison, tmp_path / "plot.png")
+        return comparison.to_json()
+
+    first = json.loads(run())
+    assert turns == ["random", "xgb-warm", "xgb-warm", "random"] * 2
+    assert first["complete"]
+    assert first["target"] == str(TARGET)
+    assert first["weights"] == [1, 2]
+    assert {"date", "command", "commit", "machine", "settings", "network", "tasks"} <= set(first)
+    for search in first["searches"]:
+        assert [point["trials"] for point in search["points"]] == [1, 2, 3, 4]
+        assert [p["network_latency_s"] is None for p in search["points"]] == [True] + [False] * 3
+        assert search["points"][-1]["elapsed_s"] == pytest.approx(sum(search["split"].values()))
+        a, b = search["remeasured_task_latencies_s"]
+        assert search["remeasured_latency_s"] == pytest.approx(a + 2 * b)
+        assert len(read_log(tmp_path / f"{search['model']}-seed0.json")) == 4
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+    # Nothing is searched again; winners are timed anew.
+    second = json.loads(run())
+    assert len(turns) == 8
+    assert [s["points"] for s in second["searches"]] == [s["points"] for s in first["searches"]]
+
+    # Another comparison must not go on in this folder.
+    with pytest.raises(RecordError, match=r"belongs to another comparison: its .*tasks"):
+        compare("one", TASKS[:1], [1], SETTINGS, folder=tmp_path, session=session)
+    (tmp_path / "random-seed0.history.json").unlink()
+    with pytest.raises(RecordError, match="has no history"):
+        compare("two matmuls", TASKS, [1, 2], SETTINGS, folder=tmp_path, session=session)
+
+
+def test_curve() -> None:
+    latencies = [None, 3.0, 2.0, 2.0]
+    points = [
+        Point(trials=10 * n, elapsed_s=float(n), network_latency_s=latency_s)
+        for n, latency_s in enumerate(latencies, start=1)
+    ]
+    search = SearchResult(
+        model="random", seed=0, points=tuple(points), split=TimeSplit(), failures={}
+    )
+    assert [search.latency_at(n) for n in (5, 10, 25, 40)] == [None, None, 3.0, 2.0]
+    assert search.best_latency_s == 2.0
+    assert search.first_reaching(2.5) == points[2]
+    assert search.first_reaching(1.0) is None
+
+
+@pytest.mark.parametrize("models", [(), ("xgb", "xgb"), ("xgb", "nonsense")])
+def test_models_are_checked(models: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError, match="expected some of cdmpp"):
+        CompareSettings(models=models)

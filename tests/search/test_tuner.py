@@ -1,0 +1,224 @@
+"""Whole searches, really measured, of very small operators."""
+
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.search.workloads import (
+    TARGET,
+    auto_scheduler,
+    invent,
+    matmul,
+    read_log,
+    shrink_search,
+)
+from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
+from tvm_cdmpp.search.logs import append_records, check_log
+from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
+from tvm_cdmpp.search.reports import TuneSettings
+from tvm_cdmpp.search.tuner import NetworkTuner
+
+TASKS = [matmul(16, 16, 16), matmul(32, 32, 32)]
+FAST = MeasureOptions(repeat=2)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[MeasureSession]:
+    with MeasureSession() as session:
+        yield session
+
+
+@pytest.fixture(autouse=True)
+def small_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink_search(monkeypatch)
+
+
+def tuner(
+    log: Path,
+    session: MeasureSession,
+    model: str = "random",
+    *,
+    trials: int = 6,
+    round_size: int = 3,
+) -> NetworkTuner:
+    settings = TuneSettings(trials=trials, round_size=round_size, measure=FAST)
+    return NetworkTuner(TASKS, [1, 2], model, settings, log=log, session=session)
+
+
+def test_search_and_resume(tmp_path: Path, session: MeasureSession) -> None:
+    log = tmp_path / "log.json"
+    outside = np.random.get_state()[1].tolist()  # type: ignore[union-attr,index] # noqa: NPY002
+    first = tuner(log, session)
+    reports = list(first.rounds())
+    assert [report.task for report in reports] == [0, 1]
+    assert [report.trials for report in reports] == [3, 6]
+    assert reports[0].network_latency_s is None
+    results = first.results()
+    assert reports[1].network_latency_s == pytest.approx(
+        sum(r.weight * (r.latency_s or np.nan) for r in results)
+    )
+    split = reports[0].split
+    assert min(split.search_s, split.predict_s, split.build_s, split.run_s) > 0
+    assert split.total_s == pytest.approx(reports[0].elapsed_s)
+    assert np.random.get_state()[1].tolist() == outside  # type: ignore[union-attr,index] # noqa: NPY002
+
+    # The next run goes on, with another model, and measures nothing twice.
+    second = tuner(log, session, "xgb-warm", trials=10)
+    assert second.trials == 6
+    assert second.network_latency_s == pytest.approx(first.network_latency_s)
+    assert second._model.model.bst is not None  # it learned from the log
+    last = list(second.rounds())
+    assert [report.measured for report in last] == [3, 1]
+    assert last[-1].eta_s == 0
+    programs = [str(measured.state.transform_steps) for measured, _ in read_log(log)]
+    assert len(programs) == 10
+    keys = [measured.serialize()[0] for measured, _ in read_log(log)]
+    assert len(set(map(str, keys))) == 10
+    assert check_log(log, TASKS, TARGET).num_failed == 0
+    with auto_scheduler.ApplyHistoryBest(str(log)) as best:
+        assert best.query(TARGET, TASKS[1].workload_key, True, None, None) is not None
+
+    # And a third one has nothing left to do.
+    assert list(tuner(log, session, trials=10).rounds()) == []
+
+
+def test_few_trials_go_to_the_heaviest_task(tmp_path: Path, session: MeasureSession) -> None:
+    search = tuner(tmp_path / "log.json", session, trials=2)
+    assert search.left_out == (0,)
+    assert [(r.task, r.measured) for r in search.rounds()] == [(1, 2)]
+    assert [r.tuned for r in search.results()] == [False, True]
+
+
+def test_all_programs_failing_is_an_error_with_reasons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A machine without a compiler: what was built cannot be linked.
+    for tool in ("tar", "gzip"):
+        (tmp_path / tool).symlink_to(shutil.which(tool) or "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with MeasureSession() as fresh:
+        search = tuner(tmp_path / "log.json", fresh)
+        with pytest.raises(MeasureError, match=r"none of 6 programs .*6 x load failed.*example"):
+            list(search.rounds())
+    assert check_log(tmp_path / "log.json", TASKS, TARGET).num_failed == 6
+
+
+def test_build_timeout_is_counted(tmp_path: Path, session: MeasureSession) -> None:
+    options = MeasureOptions(build_timeout_s=0, repeat=2)
+    settings = TuneSettings(trials=1, round_size=1, measure=options)
+    search = NetworkTuner(
+        TASKS, [1, 1], "random", settings, log=tmp_path / "log.json", session=session
+    )
+    rounds = search.rounds()
+    assert next(rounds).failures == {"build timeout": 1}
+    with pytest.raises(MeasureError, match="1 x build timeout"):
+        next(rounds)
+
+
+def test_full_disk_stops_the_search(tmp_path: Path, session: MeasureSession) -> None:
+    search = tuner(tmp_path / "log.json", session)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    rounds = search.rounds()
+    next(rounds)
+    before = (tmp_path / "log.json").read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))
+    try:
+        with pytest.raises(RecordError, match="could not be written"):
+            next(rounds)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "log.json").read_bytes() == before
+
+
+def test_stop_keeps_the_batch_in_flight(tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    with MeasureSession() as session:
+        search = tuner(log, session, trials=200, round_size=100)
+        callback = search._recorder.callback
+
+        def stop_after_batch(policy: object, inputs: object, results: object) -> None:
+            callback(policy, inputs, results)
+            session.stop()
+
+        search._recorder.callback = stop_after_batch
+        (report,) = search.rounds()
+    assert 0 < report.measured < 100
+    assert check_log(log, TASKS, TARGET).num_valid == report.trials == report.measured
+
+
+def test_session_leaves_tvm_as_it_was() -> None:
+    measure = auto_scheduler.measure
+    stock = measure.PopenPoolExecutor, measure.PopenWorker
+    with MeasureSession():
+        assert stock != (measure.PopenPoolExecutor, measure.PopenWorker)
+    assert stock == (measure.PopenPoolExecutor, measure.PopenWorker)
+    program, _ = invent(matmul(8, 8, 8), [1e-3])
+    (built,) = auto_scheduler.LocalBuilder().build(program, verbose=0)
+    assert built.error_no == 0
+
+
+def test_log_of_another_network_is_refused(tmp_path: Path, session: MeasureSession) -> None:
+    log = tmp_path / "log.json"
+    append_records(log, *invent(matmul(8, 8, 8), [1e-3]))
+    with pytest.raises(RecordError, match="none of which is in this network"):
+        tuner(log, session)
+
+
+@pytest.mark.parametrize("wrong", [{"trials": 0}, {"round_size": 0}, {"seed": -1}])
+def test_settings_are_checked(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        TuneSettings(**wrong)  # type: ignore[arg-type]
+
+
+INTERRUPTED = """
+    import pytest
+    from pathlib import Path
+    from tests.search.workloads import matmul, shrink_search
+    from tvm_cdmpp.cli.interrupt import stop_on_interrupt
+    from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
+    from tvm_cdmpp.search.reports import TuneSettings
+    from tvm_cdmpp.search.tuner import NetworkTuner
+
+    shrink_search(pytest.MonkeyPatch())
+    with MeasureSession() as session:
+        settings = TuneSettings(trials=1000, round_size=4, measure=MeasureOptions(repeat=2))
+        tuner = NetworkTuner(
+            [matmul(16, 16, 16)], [1], "random", settings, log=Path({log!r}), session=session
+        )
+        with stop_on_interrupt(session):
+            for report in tuner.rounds():
+                print("round", report.trials, report.failures, flush=True)
+    print("ended well")
+"""
+
+
+def test_interrupt_ends_well(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    script = textwrap.dedent(INTERRUPTED).format(log=str(tmp_path / "log.json"))
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=root,  # where child processes find the workload
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "round 4 {}\n"
+    # To the whole group, child processes included, as a terminal does.
+    subprocess.run(["kill", "-s", signal.SIGINT.name[3:], "--", f"-{process.pid}"], check=True)
+    rest, messages = process.communicate(timeout=60)
+    assert rest.endswith("ended well\n"), messages
+    assert "Ctrl-C again" in messages
+    report = check_log(tmp_path / "log.json", [matmul(16, 16, 16)], TARGET)
+    assert report.num_valid >= 4
+    assert (report.num_failed, report.corrupt) == (0, ())
