@@ -1,0 +1,83 @@
+"""Figures of devices and their vectors."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tvm_cdmpp.devices.spec import DEVICE_FIELDS, DeviceSpec, detect_cpu, generic_gpu
+from tvm_cdmpp.errors import ConfigError
+
+FIGURES = (
+    "cores", "clock_hz", "simd_bytes", "fused_multiply_adds_per_cycle", "l1_bytes", "l2_bytes",
+    "l3_bytes", "bandwidth_bytes_per_s",
+)  # fmt: skip
+
+
+def test_default_device_is_the_origin() -> None:
+    np.testing.assert_array_equal(DeviceSpec(name="x", kind="cpu").vector(), np.zeros(9))
+
+
+def test_vector_holds_logarithms() -> None:
+    device = DeviceSpec(name="x", kind="gpu", cores=32, l1_bytes=2**14, bandwidth_bytes_per_s=1e11)
+    vector = dict(zip(DEVICE_FIELDS, device.vector(), strict=True))
+    assert vector["is_gpu"] == 1
+    assert vector["cores"] == 2
+    assert vector["peak_flops"] == 2
+    assert vector["l1_bytes"] == -1
+    assert vector["bandwidth_bytes_per_s"] == 1
+    assert vector["clock_hz"] == vector["l3_bytes"] == 0
+
+
+def test_peak() -> None:
+    device = DeviceSpec(name="x", kind="cpu", cores=4, clock_hz=2e9, simd_bytes=64)
+    assert device.simd_lanes == 16
+    assert device.peak_flops == 4 * 2e9 * 16 * 2 * 2
+
+
+@given(st.fixed_dictionaries({name: st.floats(1, 1e18) for name in FIGURES}))
+def test_vectors_are_finite(figures: dict[str, float]) -> None:
+    figures["simd_bytes"] = int(figures["simd_bytes"])
+    vector = DeviceSpec(name="x", kind="cpu", **figures).vector()  # type: ignore[arg-type]
+    assert vector.shape == (len(DEVICE_FIELDS),)
+    assert vector.dtype == np.float32
+    assert np.isfinite(vector).all()
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize("value", [-1, 0.5, float("nan"), float("inf")])
+def test_bad_figures(figure: str, value: float) -> None:
+    arguments: dict[str, Any] = {figure: value}
+    if figure == "l3_bytes" and value == 0.5:
+        return
+    with pytest.raises(ConfigError, match=f"{figure} of device 'broken'.*got {value}"):
+        DeviceSpec(name="broken", kind="cpu", **arguments)
+
+
+def test_no_last_level_cache() -> None:
+    assert np.isfinite(DeviceSpec(name="x", kind="cpu", l3_bytes=0).vector()).all()
+
+
+def test_generic_gpu() -> None:
+    device = generic_gpu("cuda")
+    assert (device.name, device.kind) == ("cuda", "gpu")
+    assert device.vector()[0] == 1
+    assert 1e12 < device.peak_flops < 1e15
+
+
+def test_detected_cpu_is_plausible() -> None:
+    device = detect_cpu()
+    assert device.kind == "cpu"
+    assert device.name
+    assert 1 <= device.cores <= 1024
+    assert 4e8 <= device.clock_hz <= 1e10
+    assert device.simd_bytes in (16, 32, 64)
+    assert 2**12 <= device.l1_bytes <= device.l2_bytes
+    assert np.isfinite(device.vector()).all()
+
+
+def test_what_the_caller_knows_wins() -> None:
+    device = detect_cpu(cores=3, simd_bytes=16)
+    assert (device.cores, device.simd_bytes) == (3, 16)
