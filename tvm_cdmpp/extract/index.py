@@ -143,21 +143,21 @@ class Index:
 
         Opaque atoms do not move.
         """
-        total: Any = 0.0
+        return self._value(axis_step) - self._value(lambda _: 0.0)
+
+    def _value(self, axis_value: Callable[[int], FloatArray | float]) -> Any:
+        """Value where axis `a` is `axis_value(a)`, opaque atoms being zero."""
+        total: Any = float(self.constant)
         for atom, coefficient in self.terms:
             if isinstance(atom, Axis):
-                moved: Any = axis_step(atom.number)
+                value: Any = axis_value(atom.number)
             elif isinstance(atom, FloorDiv):
-                start = atom.inner.constant
-                moved = np.floor((start + atom.inner.step(axis_step)) / atom.divisor)
-                moved = moved - start // atom.divisor
+                value = np.floor(atom.inner._value(axis_value) / atom.divisor)
             elif isinstance(atom, FloorMod):
-                start = atom.inner.constant
-                moved = np.mod(start + atom.inner.step(axis_step), atom.divisor)
-                moved = moved - start % atom.divisor
+                value = np.mod(atom.inner._value(axis_value), atom.divisor)
             else:
                 continue
-            total = total + coefficient * moved
+            total = total + coefficient * value
         return total
 
 
