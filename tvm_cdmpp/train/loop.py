@@ -33,7 +33,7 @@ class FitConfig:
     ranking_weight: float = 1.0
     """Weight of the ranking term next to the squared error."""
     failure_weight: float = 0.1
-    fast_exponent: float = 0.5
+    fast_exponent: float = 1.0
     """A program of r times its task's best latency weighs r^-exponent."""
     gradient_clip: float = 1.0
 
