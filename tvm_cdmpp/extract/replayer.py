@@ -62,7 +62,8 @@ class StepReplayer:
         else:
             self._structures.move_to_end(key)
         if isinstance(found, RecordError):
-            raise found
+            # Without the frames of earlier calls, which it would keep alive.
+            raise found.with_traceback(None)
         return found
 
     def extract(

@@ -24,6 +24,8 @@ THREADS = (6, 8, 10)
 """Annotations by their number in the log: none, unroll, vectorize, parallel, vthread, then
 blockIdx and threadIdx in turn for x, y and z."""
 
+_NUM_ANNOTATIONS = 12
+_TOO_LARGE = 2**31
 _UNROLL_PRAGMA = "auto_unroll_max_step$"
 StructureKey = tuple[Any, ...]
 
@@ -102,12 +104,15 @@ def split_record_steps(steps: Sequence[Sequence[Any]]) -> tuple[StructureKey, li
     """
     key: list[Any] = []
     parameters: list[int] = []
+    position = 0
     try:
         for position, step in enumerate(steps):
             kind = step[0]
             if kind == "SP":
                 # The recorded extent may be stale; bounds are inferred instead.
                 lengths = step[4]
+                if 0 in lengths:
+                    raise ValueError("a split factor is zero")
                 key.append(("SP", step[1], step[2], len(lengths), step[5]))
                 parameters += lengths
             elif kind == "PR" and step[3].startswith(_UNROLL_PRAGMA):
@@ -116,18 +121,25 @@ def split_record_steps(steps: Sequence[Sequence[Any]]) -> tuple[StructureKey, li
             elif kind == "RF":
                 # The new stage's axes depend on the factor of the split just before.
                 key.append(("RF", *step[1:], tuple(steps[position - 1][4])))
-            elif kind in _HANDLERS:
+            elif kind in _HANDLERS and kind != "PR":
                 key.append(tuple(tuple(x) if isinstance(x, list) else x for x in step))
             else:
                 raise RecordError(
                     f"Transform step {position} is of unknown kind {step[:4]}; expected one of "
                     f"{', '.join(sorted(_HANDLERS))}."
                 )
-    except (TypeError, IndexError, ValueError, AttributeError) as error:
+        if not all(type(n) is int and 0 <= n < _TOO_LARGE for n in parameters):
+            raise ValueError(f"split factors must be positive integers, got {parameters}")
+        structure_key = tuple(key)
+        hash(structure_key)
+    except (TypeError, LookupError, ValueError, AttributeError) as error:
         if isinstance(error, RecordError):
             raise
-        raise RecordError(f"Malformed transform steps {str(steps)[:200]}: {error}") from error
-    return tuple(key), parameters
+        at = str(steps[position])[:100] if isinstance(steps, list) and steps else steps
+        raise RecordError(
+            f"Malformed transform steps, near step {position} {at}: {error}."
+        ) from error
+    return structure_key, parameters
 
 
 def replay(graph: TaskGraph, key: StructureKey) -> list[ReplayedStage]:
@@ -143,7 +155,7 @@ def replay(graph: TaskGraph, key: StructureKey) -> list[ReplayedStage]:
         replayer.position = position
         try:
             _HANDLERS[step[0]](replayer, step)
-        except (IndexError, ValueError, TypeError) as error:
+        except (LookupError, ValueError, TypeError) as error:
             if isinstance(error, RecordError):
                 raise
             raise RecordError(
@@ -219,7 +231,7 @@ class _Replayer:
     def fuse(self, step: tuple[Any, ...]) -> None:
         stage = self._stage(step[1])
         positions = step[2]
-        if not positions:
+        if len(positions) == 0:
             fused = stage.new_iterator(False)
             stage.relations.append(Fuse((), fused))
             stage.leaf_iterators.append(fused)
@@ -241,6 +253,8 @@ class _Replayer:
 
     def annotate(self, step: tuple[Any, ...]) -> None:
         stage = self._stage(step[1])
+        if step[3] not in range(_NUM_ANNOTATIONS):
+            raise ValueError(f"annotation {step[3]} of {_NUM_ANNOTATIONS}")
         stage.annotations[_at(stage.leaf_iterators, step[2])] = step[3]
 
     def pragma(self, step: tuple[Any, ...]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.stage import OpCounts, Read, StageSpec, TaskGraph, add_ops
 from tvm_cdmpp.extract.steps import (
     SERIAL,
@@ -158,15 +159,14 @@ def _schedule(
     attached_to = None
     if stage.attached_to:
         attached_to = numbers[id(stage.attached_to[0])]
-        target = scheduled.get(attached_to)
-        if target is None:
-            raise ValueError(f"stage '{spec.name}' is attached to a stage that is not computed")
-        path = target.path
-        depth = next(
-            n
-            for n, loop in enumerate(path)
-            if loop.stage == attached_to and loop.iterator == stage.attached_to[1]
-        )
+        path = scheduled[attached_to].path if attached_to in scheduled else ()
+        at = (attached_to, stage.attached_to[1])
+        depth = next((n for n, loop in enumerate(path) if (loop.stage, loop.iterator) == at), None)
+        if depth is None:
+            raise RecordError(
+                f"The transform steps do not fit the task: stage '{spec.name}' is attached to a "
+                "loop that does not exist. The record probably belongs to another workload."
+            )
         inherited = path[: depth + 1]
     around = scheduled[attached_to].unroll_parameter if attached_to is not None else None
     unroll = stage.unroll[1] if stage.unroll else around
