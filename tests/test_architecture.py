@@ -16,7 +16,8 @@ PACKAGE = Path(tvm_cdmpp.__file__).parent
 RANKS = {
     "errors": 0,
     "ast": 1,
-    "tvm_runtime": 1,
+    "libcuda_stub": 1,
+    "tvm_runtime": 2,
     "data": 2,
     "devices": 2,
     "extract": 3,
@@ -44,6 +45,8 @@ ALLOWED = {
     "tilelang": (),
     "xgboost": ("search.baselines",),
     "tvm_cdmpp.tvm_runtime": TVM_RUNTIME_PLACES,
+    "tvm_cdmpp.libcuda_stub": ("tvm_runtime",),
+    "tvm_cdmpp.ast": ("ast", "extract", "models", "train", "search", "replay", "cli"),
     "argparse": CLI_PLACES,
     "rich": CLI_PLACES,
     "print": CLI_PLACES,

@@ -27,7 +27,7 @@ needs_bundle = pytest.mark.skipif(BUNDLE is None, reason="the bundled TVM is not
 LOAD = "from tvm_cdmpp.tvm_runtime import load_tvm\n"
 CATCH = """
 from tvm_cdmpp.errors import MissingDependencyError
-from tvm_cdmpp import tvm_runtime
+from tvm_cdmpp import libcuda_stub, tvm_runtime
 try:
     {call}
 except MissingDependencyError as error:
@@ -204,7 +204,7 @@ def test_missing_cuda_runtime_is_named(tmp_path: Path) -> None:
 @needs_bundle
 def test_real_driver_wins_over_the_stub(tmp_path: Path) -> None:
     # Stands for a real driver: the functions of the stub, and the one every driver has.
-    code = "from tvm_cdmpp import tvm_runtime as r; print(r._STUB_SOURCE + 'STUB(cuInit)')"
+    code = "from tvm_cdmpp import libcuda_stub as r; print(r._STUB_SOURCE + 'STUB(cuInit)')"
     source = tmp_path / "driver.c"
     source.write_text(python(code, environ(tmp_path)))
     driver = tmp_path / "libcuda.so.1"
@@ -221,9 +221,9 @@ def test_real_driver_wins_over_the_stub(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the driver's stub
 
 
-STUB = "tvm_runtime._cached_stub()"
+STUB = "libcuda_stub.ensure_stub(tvm_runtime._cache_folder())"
 LOAD_STUB = (
-    "import ctypes; from tvm_cdmpp import tvm_runtime\n"
+    "import ctypes; from tvm_cdmpp import libcuda_stub, tvm_runtime\n"
     f"stub = {STUB}; print(stub); ctypes.CDLL(str(stub)).cuLaunchKernel\n"
 )
 

@@ -20,13 +20,8 @@ import importlib.util
 import logging
 import os
 import re
-import shutil
 import site
-import struct
-import subprocess
 import sys
-import tempfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +29,7 @@ from types import ModuleType
 from typing import Literal
 
 from tvm_cdmpp.errors import MissingDependencyError
+from tvm_cdmpp.libcuda_stub import DRIVER, ensure_stub
 
 _logger = logging.getLogger(__name__)
 
@@ -51,21 +47,6 @@ _CUDA_LIBRARIES = {  # SONAME: (folder below the `nvidia` package, requirement t
     "libcudart.so.12": ("cuda_runtime/lib", "nvidia-cuda-runtime-cu12"),
     "libnvrtc.so.12": ("cuda_nvrtc/lib", "nvidia-cuda-nvrtc-cu12"),
 }
-_DRIVER = "libcuda.so.1"
-_COMPILERS = ("cc", "gcc", "g++", "clang", "c++")
-_COMPILE_TIMEOUT_S = 120
-# Every driver function the bundled library imports; 100 is CUDA_ERROR_NO_DEVICE. Valid as C and as
-# C++, because g++ may be the only compiler.
-_STUB_SOURCE = """\
-#ifdef __cplusplus
-#define STUB(name) extern "C" int name(void) { return 100; }
-#else
-#define STUB(name) int name(void) { return 100; }
-#endif
-STUB(cuDeviceGetName) STUB(cuFuncSetAttribute) STUB(cuGetErrorName)
-STUB(cuLaunchKernel) STUB(cuMemsetD32_v2) STUB(cuModuleGetFunction)
-STUB(cuModuleGetGlobal_v2) STUB(cuModuleLoadData) STUB(cuModuleUnload)
-"""
 
 Source = Literal["user", "bundled"]
 LibCuda = Literal["driver", "stub", "none"]
@@ -310,14 +291,14 @@ def _preload_driver() -> Path | None:
     library = _open_driver()
     if library is not None and _is_real_driver(library):
         return None
-    stub = _cached_stub()
+    stub = ensure_stub(_cache_folder())
     ctypes.CDLL(str(stub), mode=ctypes.RTLD_GLOBAL)
     return stub.parent
 
 
 def _open_driver() -> ctypes.CDLL | None:
     try:
-        return ctypes.CDLL(_DRIVER, mode=ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(DRIVER, mode=ctypes.RTLD_GLOBAL)
     except OSError:
         return None
 
@@ -334,67 +315,7 @@ def _libcuda_in_use() -> LibCuda:
     return "none"
 
 
-# ---------------------------------------------------------------- the driver's stub
-
-
-def _cached_stub() -> Path:
-    """Path of the compiled stub; built when the cache has none, or a damaged one."""
-    # The source's checksum names the folder, so that a changed source is built anew.
-    checksum = zlib.crc32(_STUB_SOURCE.encode())
-    stub = _cache_folder() / f"libcuda-stub-{checksum:08x}" / _DRIVER
-    if not _is_whole_library(stub):
-        try:
-            stub.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=stub.parent, prefix="build-") as build:
-                built = _compile_stub(Path(build))
-                # Atomic: another process sees the old file or the new one, both complete.
-                built.replace(stub)
-        except OSError as error:
-            raise MissingDependencyError(
-                f"There is no CUDA driver here, so TVM needs a stub of it in {stub.parent}, which "
-                f"cannot be written: {error}. Make that folder writable, or point XDG_CACHE_HOME "
-                "to one that is."
-            ) from error
-    return stub
-
-
-def _compile_stub(folder: Path) -> Path:
-    compiler = next(filter(None, map(shutil.which, _COMPILERS)), None)
-    if compiler is None:
-        raise MissingDependencyError(
-            f"There is no CUDA driver here, so TVM needs a stub of it, and no C compiler to build "
-            f"it with (looked for {', '.join(_COMPILERS)}). Install g++ (Debian: `apt install "
-            "g++`; Fedora: `dnf install gcc-c++`); measuring programs needs it too."
-        )
-    source, library = folder / "stub.c", folder / _DRIVER
-    source.write_text(_STUB_SOURCE, encoding="utf-8")
-    # No C library: the result loads wherever the cache folder is shared to.
-    flags = ["-shared", "-fPIC", "-nostdlib", f"-Wl,-soname,{_DRIVER}"]
-    command = [compiler, *flags, "-o", str(library), str(source)]
-    try:
-        run = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_COMPILE_TIMEOUT_S
-        )
-        failure = None if run.returncode == 0 else run.stderr.strip() or f"exit {run.returncode}"
-    except subprocess.TimeoutExpired:
-        failure = f"no answer in {_COMPILE_TIMEOUT_S} s"
-    if failure is not None:
-        raise MissingDependencyError(
-            f"{compiler} failed to build the CUDA driver stub that TVM needs: {failure}. Repair "
-            "the compiler; measuring programs needs it too."
-        )
-    return library
-
-
-def _is_whole_library(file: Path) -> bool:
-    """Check that a 64-bit ELF file is complete; loading a cut one could kill the process."""
-    try:
-        content = file.read_bytes()
-        magic, sections_at, size_bytes, number = struct.unpack_from("<4s36xQ10xHH", content)
-    except (OSError, struct.error):
-        return False
-    # The section table is the last thing in the file.
-    return bool(magic == b"\x7fELF" and 0 < sections_at + size_bytes * number <= len(content))
+# ---------------------------------------------------------------- environment and process
 
 
 def _cache_folder() -> Path:
@@ -408,9 +329,6 @@ def _cache_folder() -> Path:
             f"There is no folder to cache the CUDA driver stub in: {error}. Point XDG_CACHE_HOME "
             "to a writable folder."
         ) from error
-
-
-# ---------------------------------------------------------------- environment and process
 
 
 def _prepend_environ(name: str, folders: Sequence[Path]) -> None:
