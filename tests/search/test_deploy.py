@@ -11,14 +11,9 @@ from tvm_cdmpp.errors import (
     NetworkError,
     RecordError,
 )
-from tvm_cdmpp.search.deploy import (
-    check_export_path,
-    compare_outputs,
-    deploy,
-    evaluate_gain,
-    random_inputs,
-)
+from tvm_cdmpp.search.deploy import check_export_path, deploy, evaluate_gain
 from tvm_cdmpp.search.networks import Network, extract_tasks, load_network
+from tvm_cdmpp.search.outputs import random_inputs
 from tvm_cdmpp.search.target import default_target
 from tvm_cdmpp.tvm_runtime import load_tvm
 
@@ -147,29 +142,3 @@ def test_a_device_that_is_not_here(network: Network) -> None:
     deployed = replace(deploy(network, default_target()), target=tvm.target.Target("opencl"))
     with pytest.raises(MeasureError, match="no such device"):
         deployed.run(random_inputs(network, seed=0))
-
-
-def test_random_inputs_repeat(network: Network) -> None:
-    first, again, other = (random_inputs(network, seed=s)["data"] for s in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
-
-
-def test_differences_count_relative_to_the_range() -> None:
-    probabilities = np.array([1000.0, 1001.0])
-    assert compare_outputs([probabilities], [probabilities + 0.001]).agree
-    assert not compare_outputs([probabilities], [probabilities[::-1]]).agree
-    off = compare_outputs([np.array([0.0, 10.0])], [np.array([0.0, 9.0])])
-    assert (off.max_absolute_difference, off.max_relative_difference) == (1.0, 0.1)
-
-
-def test_outputs_that_are_not_finite() -> None:
-    odd = np.array([np.nan, np.inf, -np.inf, 1.0])
-    assert compare_outputs([odd], [odd.copy()]).agree
-    assert not compare_outputs([odd], [np.array([0.0, np.inf, -np.inf, 1.0])]).agree
-    assert not compare_outputs([np.ones(2)], [np.array([1.0, np.nan])]).agree
-
-
-def test_outputs_of_other_shapes() -> None:
-    with pytest.raises(ConfigError, match="same shapes"):
-        compare_outputs([np.ones(2)], [np.ones(3)])

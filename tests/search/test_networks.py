@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tvm_cdmpp.errors import MissingDependencyError, NetworkError
-from tvm_cdmpp.search.deploy import compare_outputs, deploy, random_inputs
+from tvm_cdmpp.search.deploy import deploy
 from tvm_cdmpp.search.networks import NETWORKS, Network, extract_tasks, load_network
+from tvm_cdmpp.search.outputs import compare_outputs, random_inputs
 from tvm_cdmpp.search.target import default_target
 from tvm_cdmpp.search.zoo import ZOO, build_module
 from tvm_cdmpp.tvm_runtime import load_tvm

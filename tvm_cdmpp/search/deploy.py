@@ -1,4 +1,4 @@
-"""Compile a network with or without a log, time it, compare results, export it.
+"""Compile a network with or without a log, time it, export it.
 
 Without a log a CPU network is compiled the way stock TVM does best: channels-first convolutions
 and TOPI's own schedules. With one it is compiled exactly as it was searched: channels-last, each
@@ -9,12 +9,10 @@ back to a TOPI schedule and are counted.
 import functools
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
-
-import numpy as np
 
 from tvm_cdmpp.errors import (
     ConfigError,
@@ -25,6 +23,7 @@ from tvm_cdmpp.errors import (
 )
 from tvm_cdmpp.search.logs import check_log
 from tvm_cdmpp.search.networks import CHANNELS_FIRST, Network, change_layout, to_search_form
+from tvm_cdmpp.search.outputs import Array, compare_outputs, random_inputs
 from tvm_cdmpp.search.quiet import quiet_tvm, reason_of
 from tvm_cdmpp.tvm_runtime import load_tvm
 
@@ -32,12 +31,7 @@ tvm = load_tvm()
 relay = tvm.relay
 _ApplyHistoryBest: Any = tvm.auto_scheduler.ApplyHistoryBest
 
-Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Target: TypeAlias = Any
-
-RELATIVE_TOLERANCE = 1e-3
-"""Largest difference between two compilations of a network that float32 rounding explains, as a
-part of the output's range. Rounding makes some 1e-6, another input 3e-2 and more."""
 
 _MIN_REPEAT_MS = 100
 
@@ -50,18 +44,6 @@ class Latency:
     mean_s: float
     std_s: float
     samples_s: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """How far two results are apart."""
-
-    max_absolute_difference: float
-    max_relative_difference: float
-    """Largest difference over the range of the reference's values; infinite where only one of the
-    two is a finite number."""
-    agree: bool
-    """Whether the relative difference is within the tolerance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -282,63 +264,6 @@ def evaluate_gain(
     )
 
 
-def compare_outputs(
-    reference: Sequence[Array], other: Sequence[Array], *, tolerance: float = RELATIVE_TOLERANCE
-) -> Comparison:
-    """Compare two results of the same network.
-
-    Differences count relative to the range of the reference's values, not to each value: sums of
-    products lose digits to the largest term. And not to the largest value: class probabilities of
-    a random network are all alike, and only their range tells them apart.
-
-    Parameters
-    ----------
-    reference, other
-        The outputs, in the same order.
-    tolerance
-        Largest relative difference at which the two agree.
-
-    Raises
-    ------
-    ConfigError
-        Number or shapes of the outputs differ.
-    """
-    if [a.shape for a in reference] != [b.shape for b in other]:
-        raise ConfigError(
-            f"Outputs to compare must have the same shapes; got {[a.shape for a in reference]} "
-            f"and {[b.shape for b in other]}."
-        )
-    pairs = [_difference(a, b) for a, b in zip(reference, other, strict=True)]
-    relative = max((pair[1] for pair in pairs), default=0.0)
-    return Comparison(
-        max_absolute_difference=max((pair[0] for pair in pairs), default=0.0),
-        max_relative_difference=relative,
-        agree=relative <= tolerance,
-    )
-
-
-def random_inputs(network: Network, *, seed: int) -> dict[str, Array]:
-    """Draw an input for a network: normal floats, and integers that are valid as indices.
-
-    Parameters
-    ----------
-    network
-        Its `inputs` say what to draw; integers stay below the size of the table they look up, or
-        are 0 and 1 if they look up none.
-    seed
-        Same seed, same inputs.
-    """
-    rng = np.random.default_rng(seed)
-    sizes = _table_sizes(network)
-    drawn: dict[str, Array] = {}
-    for name, (shape, dtype) in network.inputs.items():
-        if np.issubdtype(np.dtype(dtype), np.floating):
-            drawn[name] = rng.standard_normal(shape).astype(dtype)
-        else:
-            drawn[name] = rng.integers(0, sizes.get(name, 2), size=shape).astype(dtype)
-    return drawn
-
-
 def check_export_path(path: Path) -> None:
     """Check, before hours of search, that a library could be exported to a path.
 
@@ -393,40 +318,3 @@ def _load_best(log: Path, target: Target) -> _CountingBest:
 def _pass_context(*, use_auto_scheduler: bool) -> Any:
     config = {"relay.backend.use_auto_scheduler": use_auto_scheduler}
     return tvm.transform.PassContext(opt_level=3, config=config)
-
-
-def _difference(reference: Array, other: Array) -> tuple[float, float]:
-    """Largest absolute difference, and largest relative to the reference's range."""
-    a, b = reference.astype(np.float64), other.astype(np.float64)
-    finite = np.isfinite(a)
-    if (
-        not np.array_equal(a[~finite], b[~finite], equal_nan=True)
-        or not np.isfinite(b[finite]).all()
-    ):
-        return float("inf"), float("inf")
-    if not finite.any():
-        return 0.0, 0.0
-    absolute = float(np.abs(a[finite] - b[finite]).max())
-    # A constant output has no range; then its size is what counts.
-    scale = float(np.ptp(a[finite])) or float(np.abs(a[finite]).max()) or 1.0
-    return absolute, absolute / scale
-
-
-def _table_sizes(network: Network) -> dict[str, int]:
-    """Find the rows of the tables that integer inputs look up."""
-    sizes: dict[str, int] = {}
-
-    def visit(node: Any) -> None:
-        if not isinstance(node, relay.Call) or not isinstance(node.op, tvm.ir.Op):
-            return
-        if node.op.name not in ("take", "embedding"):
-            return
-        indices = node.args[1]
-        while isinstance(indices, relay.Call) and len(indices.args) == 1:  # casts and reshapes
-            indices = indices.args[0]
-        if isinstance(indices, relay.Var) and indices.name_hint in network.inputs:
-            rows = int(node.args[0].checked_type.shape[0])
-            sizes[str(indices.name_hint)] = min(rows, sizes.get(str(indices.name_hint), rows))
-
-    relay.analysis.post_order_visit(network.mod["main"], visit)
-    return sizes
