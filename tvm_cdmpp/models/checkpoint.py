@@ -110,9 +110,9 @@ def load_predictor(
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_HEADER])
+            header = dict(json.loads((file.metadata() or {})[_HEADER]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"Expected a predictor saved by tvm_cdmpp; could not read '{path}': {error}."
         ) from error
@@ -138,7 +138,7 @@ def load_predictor(
             header["predicts_failure"],
         )
         extra = header["extra"]
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"The predictor in '{path}' is damaged: {error}.") from error
     arrays = {
         name: tensor.numpy()
