@@ -9,6 +9,7 @@ back to a TOPI schedule and are counted.
 import functools
 import statistics
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,8 @@ _ApplyHistoryBest: Any = tvm.auto_scheduler.ApplyHistoryBest
 Target: TypeAlias = Any
 
 _MIN_REPEAT_MS = 100
+_SAMPLES_PER_ROUND = 3
+_TIMING_BUDGET_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,12 +119,11 @@ class Deployed:
         Parameters
         ----------
         repeats
-            Number of samples; each averages runs of 100 ms or more, after one run to warm up.
+            Number of samples, each the mean over at least 100 ms; a run to warm up comes first.
         seed
             Seed of the inputs.
         """
         self._set_inputs(random_inputs(self.network, seed=seed))
-        self._executor.run()
         result = self._executor.benchmark(
             self._device, repeat=repeats, number=1, min_repeat_ms=_MIN_REPEAT_MS
         )
@@ -233,7 +235,7 @@ def evaluate_gain(
         As in `deploy`.
     rounds
         How often each is timed, untuned and tuned alternating, so that a change of the machine's
-        speed meets both.
+        speed meets both. Slow networks get fewer, to be done in about a minute.
     seed
         Seed of the inputs.
 
@@ -246,10 +248,17 @@ def evaluate_gain(
         raise ConfigError(f"rounds must be at least 1; got {rounds}.")
     tuned, untuned = deploy(network, target, log), deploy(network, target)
     inputs = random_inputs(network, seed=seed)
+    start_s = time.perf_counter()
     comparison = compare_outputs(untuned.run(inputs), tuned.run(inputs))
+    once_s = time.perf_counter() - start_s
+    # Without a record, a heavy task may take a minute: then one round must do.
+    affordable = int(_TIMING_BUDGET_S / (once_s * (1 + _SAMPLES_PER_ROUND)))
     pairs = [
-        (untuned.benchmark(repeats=3, seed=seed), tuned.benchmark(repeats=3, seed=seed))
-        for _ in range(rounds)
+        (
+            untuned.benchmark(repeats=_SAMPLES_PER_ROUND, seed=seed),
+            tuned.benchmark(repeats=_SAMPLES_PER_ROUND, seed=seed),
+        )
+        for _ in range(max(1, min(rounds, affordable)))
     ]
     samples = [[latency.median_s for latency in column] for column in zip(*pairs, strict=True)]
     untuned_s, tuned_s = (statistics.median(column) for column in samples)
