@@ -43,7 +43,7 @@ def zoo() -> dict[str, Sampled]:
 
 
 def sampled(name: str, task: Any) -> Sampled:
-    states = sampling.sample_states(task, 6, seed=7)
+    states = sampling.sample_states(task, 12, seed=7)
     programs = [steps_of(task, state) for state in states]
     return Sampled(task, analyse(task.compute_dag), states, programs)
 

@@ -1,0 +1,65 @@
+"""The analytic estimate ranks what is well understood."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.models.programs import extract, matmul_graph, parallel_rows, random_batch
+from tvm_cdmpp.ast.compact import concatenate
+from tvm_cdmpp.devices.spec import DeviceSpec, generic_gpu
+from tvm_cdmpp.models.analytic import estimate_latency_s, estimate_leaf_latency_s
+
+CPU = DeviceSpec(name="cpu", kind="cpu", cores=8)
+
+
+@pytest.mark.parametrize("device", [CPU, DeviceSpec(name="x", kind="cpu", cores=1, l3_bytes=0),
+                                    generic_gpu("cuda")], ids=lambda d: d.kind)  # fmt: skip
+def test_finite_and_positive(device: DeviceSpec) -> None:
+    batch = random_batch(200)
+    latencies_s = estimate_latency_s(batch, device)
+    assert latencies_s.shape == (200,)
+    assert np.isfinite(latencies_s).all()
+    assert (latencies_s > 0).all()
+    leaves_s = estimate_leaf_latency_s(batch, device)
+    assert leaves_s.shape == batch.positions.shape
+    assert (leaves_s > 0).all()
+
+
+def test_programs_are_the_sum_of_their_leaves() -> None:
+    batch = random_batch(20)
+    leaves_s = estimate_leaf_latency_s(batch, CPU)
+    sums = [leaves_s[a:b].sum() for a, b in zip(batch.offsets, batch.offsets[1:], strict=False)]
+    np.testing.assert_allclose(estimate_latency_s(batch, CPU) - sums, 5e-7, rtol=1e-6)
+
+
+def test_no_programs() -> None:
+    assert estimate_latency_s(concatenate([]), CPU).shape == (0,)
+
+
+def test_parallel_is_not_slower_on_eight_cores() -> None:
+    # 256 rows in blocks: 1, 2, 4 and 8 tasks.
+    latencies_s = estimate_latency_s(
+        extract([parallel_rows(rows) for rows in (256, 128, 64, 32)]), CPU
+    )
+    assert (np.diff(latencies_s) < 0).all()
+    assert latencies_s[0] / latencies_s[3] > 4
+
+
+def test_nine_tasks_take_two_turns_of_eight_cores() -> None:
+    graph = matmul_graph(n=288)
+    eight, nine = estimate_latency_s(extract([parallel_rows(36), parallel_rows(32)], graph), CPU)
+    assert nine > 1.5 * eight
+
+
+def test_vectorized_and_contiguous_beats_scalar() -> None:
+    vectorized = parallel_rows(32)
+    scalar = [*vectorized[:2], ["RE", 2, [0, 1, 2, 3, 4]], vectorized[3]]  # k innermost
+    fast_s, slow_s = estimate_latency_s(extract([vectorized, scalar]), CPU)
+    assert slow_s > 2 * fast_s
+
+
+def test_never_beyond_the_peak() -> None:
+    batch = random_batch(200)
+    least_s = 2 * 256**3 / CPU.peak_flops
+    assert (estimate_latency_s(batch, CPU) > least_s).all()
