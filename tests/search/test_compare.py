@@ -34,6 +34,7 @@ def test_compare_and_resume(
     tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shrink_search(monkeypatch)
+    monkeypatch.setattr("tvm_cdmpp.search.compare._FINAL_PASSES", 2)
     turns: list[str] = []
 
     def on_round(model: str, seed: int, report: RoundReport) -> None:
@@ -74,6 +75,12 @@ def test_compare_and_resume(
     (tmp_path / "random-seed0.history.json").unlink()
     with pytest.raises(RecordError, match="has no history"):
         compare("two matmuls", TASKS, [1, 2], SETTINGS, folder=tmp_path, session=session)
+
+
+def test_too_few_trials(tmp_path: Path, session: MeasureSession) -> None:
+    settings = CompareSettings(models=("random",), trials=1, round_size=4)
+    with pytest.raises(ConfigError, match=r"1 trials are too few .* 2 tasks"):
+        compare("two matmuls", TASKS, [1, 2], settings, folder=tmp_path, session=session)
 
 
 def test_curve() -> None:

@@ -15,7 +15,7 @@ WEIGHTS = [1, 3, 2, 1, 9, 2]
 Latency = Callable[[int], float]
 
 
-class StubPolicy(auto_scheduler.search_policy.SearchPolicy):  # type: ignore[misc,name-defined]
+class StubPolicy(auto_scheduler.search_policy.SearchPolicy):
     """Pretends to measure: the latency of a task depends on the number of its rounds only."""
 
     def __init__(self, latency_s: Latency) -> None:
@@ -45,7 +45,7 @@ def improving(seed: int) -> list[Latency]:
 def stock_order(curves: Sequence[Latency], num_rounds: int) -> list[int]:
     order: list[int] = []
 
-    class Recording(auto_scheduler.TaskScheduler):  # type: ignore[misc,name-defined]
+    class Recording(auto_scheduler.TaskScheduler):
         def _tune_task(self, task_idx: int) -> None:
             order.append(int(task_idx))
             super()._tune_task(task_idx)

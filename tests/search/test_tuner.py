@@ -55,7 +55,7 @@ def tuner(
 
 def test_search_and_resume(tmp_path: Path, session: MeasureSession) -> None:
     log = tmp_path / "log.json"
-    outside = np.random.get_state()[1].tolist()  # type: ignore[union-attr,index] # noqa: NPY002
+    outside = np.random.get_state()[1].tolist()  # type: ignore[index] # noqa: NPY002
     first = tuner(log, session)
     reports = list(first.rounds())
     assert [report.task for report in reports] == [0, 1]
@@ -68,7 +68,7 @@ def test_search_and_resume(tmp_path: Path, session: MeasureSession) -> None:
     split = reports[0].split
     assert min(split.search_s, split.predict_s, split.build_s, split.run_s) > 0
     assert split.total_s == pytest.approx(reports[0].elapsed_s)
-    assert np.random.get_state()[1].tolist() == outside  # type: ignore[union-attr,index] # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == outside  # type: ignore[index] # noqa: NPY002
 
     # The next run goes on, with another model, and measures nothing twice.
     second = tuner(log, session, "xgb-warm", trials=10)
@@ -139,7 +139,7 @@ def test_full_disk_stops_the_search(tmp_path: Path, session: MeasureSession) -> 
     assert (tmp_path / "log.json").read_bytes() == before
 
 
-def test_stop_keeps_the_batch_in_flight(tmp_path: Path) -> None:
+def test_stop_keeps_the_batch_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "log.json"
     with MeasureSession() as session:
         search = tuner(log, session, trials=200, round_size=100)
@@ -149,7 +149,7 @@ def test_stop_keeps_the_batch_in_flight(tmp_path: Path) -> None:
             callback(policy, inputs, results)
             session.stop()
 
-        search._recorder.callback = stop_after_batch
+        monkeypatch.setattr(search._recorder, "callback", stop_after_batch)
         (report,) = search.rounds()
     assert 0 < report.measured < 100
     assert check_log(log, TASKS, TARGET).num_valid == report.trials == report.measured

@@ -1,14 +1,15 @@
 """`tvm-cdmpp compare`: the same search with several cost models; tables, JSON and a plot."""
 
 import argparse
+import itertools
 import shlex
 import statistics
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
+from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
     from tvm_cdmpp.search.comparison import SearchComparison, SearchResult
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
         trials=args.trials,
         round_size=args.round,
     )
+    if args.tasks is not None and args.tasks < 1:
+        raise ConfigError(f"--tasks must be at least 1, got {args.tasks}")
     console = show.stderr_console()
     target = parse_target(args.target)
     network = load_network(args.network)
@@ -100,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
             settings,
             folder=folder,
             session=session,
-            command=shlex.join(["tvm-cdmpp", *sys.argv[1:]]),
+            command=_command(args),
             on_round=lambda model, seed, report: show_round(report, f"{model} seed {seed}  "),
         )
     if comparison.complete:
@@ -121,6 +124,13 @@ def run(args: argparse.Namespace) -> int:
             )
         )
     return 0 if comparison.complete else _EXIT_INTERRUPTED
+
+
+def _command(args: argparse.Namespace) -> str:
+    """Write the command that repeats the comparison, wherever this one was started from."""
+    names = ("models", "trials", "seeds", "tasks", "round", "target")
+    given = [(f"--{name}", str(getattr(args, name))) for name in names if getattr(args, name)]
+    return shlex.join(["tvm-cdmpp", "compare", args.network, *itertools.chain(*given)])
 
 
 def _print_tables(comparison: "SearchComparison") -> None:
@@ -144,7 +154,7 @@ def _print_tables(comparison: "SearchComparison") -> None:
     )
     show.print_table(
         console,
-        "to reach the other's best latency (median over seeds that do; as searched)",
+        "to reach another's best latency",
         ("model", *(f"{other}'s" for other in settings.models)),
         [
             [model, *(_reach(comparison, model, other) for other in settings.models)]

@@ -30,7 +30,9 @@ def stdout_console() -> "Console":
 
 
 @contextmanager
-def show_rounds(console: "Console", trials: int) -> Iterator["Callable[[RoundReport, str], None]"]:
+def show_rounds(
+    console: "Console", trials: int, done: int = 0
+) -> Iterator["Callable[[RoundReport, str], None]"]:
     """Show a bar over all trials, on a terminal, and above it a line per round.
 
     Yields
@@ -48,7 +50,7 @@ def show_rounds(console: "Console", trials: int) -> Iterator["Callable[[RoundRep
         TextColumn("{task.fields[eta]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("trials", total=trials, eta="")
+        bar = progress.add_task("trials", total=trials, completed=done, eta="")
 
         def show_round(report: "RoundReport", label: str) -> None:
             progress.console.print(escape(label + describe_round(report)), soft_wrap=True)

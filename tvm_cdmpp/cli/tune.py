@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     # TVM takes seconds to load; a wrong command line must not.
     shapes = parse_input_shapes(args.input_shape)
     from tvm_cdmpp.cli.interrupt import stop_on_interrupt
+    from tvm_cdmpp.search.baselines import check_cost_model
     from tvm_cdmpp.search.deploy import check_export_path, deploy, evaluate_gain
     from tvm_cdmpp.search.measure import MeasureSession
     from tvm_cdmpp.search.networks import extract_tasks, load_network
@@ -83,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     from tvm_cdmpp.search.target import parse_target
     from tvm_cdmpp.search.tuner import NetworkTuner
 
+    # All that can be wrong is found before the network is compiled.
+    check_cost_model(args.model)
     settings = TuneSettings(trials=args.trials, seed=args.seed)
     if args.export is not None:
         check_export_path(args.export)
@@ -95,7 +98,10 @@ def run(args: argparse.Namespace) -> int:
     with MeasureSession() as session:
         tuner = NetworkTuner(tasks, weights, args.model, settings, log=log, session=session)
         _show_start(console, tuner, log, len(tasks))
-        with stop_on_interrupt(session), show.show_rounds(console, settings.trials) as show_round:
+        with (
+            stop_on_interrupt(session),
+            show.show_rounds(console, settings.trials, tuner.trials) as show_round,
+        ):
             for report in tuner.rounds():
                 show_round(report, "")
         interrupted = session.stopping

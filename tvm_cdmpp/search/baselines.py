@@ -53,9 +53,14 @@ def make_cost_model(kind: str, *, seed: int, num_measures_per_round: int, num_ta
         "xgb-adaptive": lambda: _make_xgb(seed, num_measures_per_round, adaptive_training=True),
         "random": auto_scheduler.RandomModel,
     }
-    if kind not in makers:
-        raise ConfigError(f"unknown cost model {kind!r}; expected one of {', '.join(makers)}")
+    check_cost_model(kind)
     return makers[kind]()
+
+
+def check_cost_model(kind: str) -> None:
+    """Raise `ConfigError` unless the kind is one of `COST_MODELS`."""
+    if kind not in COST_MODELS:
+        raise ConfigError(f"unknown cost model {kind!r}; expected one of {', '.join(COST_MODELS)}")
 
 
 def _make_cdmpp(seed: int) -> Any:

@@ -25,7 +25,7 @@ from typing import Any
 
 import tvm_cdmpp
 from tvm_cdmpp.devices.host import read_host_cpu
-from tvm_cdmpp.errors import MeasureError, RecordError
+from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
 from tvm_cdmpp.search.comparison import CompareSettings, Point, SearchComparison, SearchResult
 from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
 from tvm_cdmpp.search.reports import RoundReport, TimeSplit, TuneSettings
@@ -73,6 +73,8 @@ def compare(
 
     Raises
     ------
+    ConfigError
+        The trials are too few to tune every task.
     RecordError
         The folder holds another comparison, or cannot be written.
     MeasureError
@@ -85,11 +87,13 @@ def compare(
             search.open(tasks, weights, settings, session)
         _take_turns(group, on_round)
         searches += group
-    complete = not session.stopping
     latencies: Sequence[Sequence[float | None]] = [()] * len(searches)
-    if complete:
-        logs = [search.log for search in searches]
-        latencies = remeasure(logs, tasks, settings.measure)
+    try:
+        session.check()
+        latencies = remeasure([search.log for search in searches], tasks, settings.measure)
+    except Exception:  # older TVMs turn SearchStopped into a TVMError on its way through C++
+        if not session.stopping:
+            raise
     return SearchComparison(
         network=network,
         target=str(tasks[0].target),
@@ -100,7 +104,7 @@ def compare(
             search.result(weights, column)
             for search, column in zip(searches, latencies, strict=True)
         ),
-        complete=complete,
+        complete=not session.stopping,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         command=command,
         commit=_commit(),
@@ -185,6 +189,11 @@ class _Search:
             log=self.log,
             session=session,
         )
+        if self._tuner.left_out:
+            raise ConfigError(
+                f"{settings.trials} trials are too few for a comparison over {len(tasks)} tasks; "
+                "give more trials or fewer tasks"
+            )
         self._earlier_s = self._split.total_s
 
     def rounds(self) -> Iterator[RoundReport]:
