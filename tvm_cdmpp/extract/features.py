@@ -14,7 +14,6 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.ast.schema import (
     ACCESS_SLOTS,
     COLUMN,
@@ -340,9 +339,3 @@ def _access(
         lines = rows * np.ceil(run * spec.element_bytes / LINE_BYTES)
     is_local = buffer in structure.stages and structure.stages[buffer].attached_to is not None
     return _Access(spec.element_bytes, touched, lines * LINE_BYTES, strides, is_local)
-
-
-def to_batch(table: LeafTable, leaf_counts: npt.NDArray[np.int64]) -> CompactASTBatch:
-    """Turn a filled table into compact ASTs."""
-    offsets = np.concatenate([[0], np.cumsum(leaf_counts)]).astype(np.int64)
-    return CompactASTBatch(table.computation_vectors(), table.positions, offsets)

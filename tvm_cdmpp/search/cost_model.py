@@ -113,7 +113,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         -------
         scores
             One per state, positive, higher is better; `-inf` for a program that was seen to be
-            unable to build or run.
+            unable to build or run, unless all of these are.
         """
         if not states:
             return []
@@ -129,7 +129,9 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             scores[usable] = np.maximum(runs, 1e-3) / latencies_s
         if self._cannot_run:
             known = [self._program_key(task, steps) in self._cannot_run for steps in programs]
-            scores[known] = -np.inf
+            # TVM samples for ever when no candidate at all is left to it.
+            if not all(known):
+                scores[known] = -np.inf
         result: list[float] = scores.tolist()
         return result
 
