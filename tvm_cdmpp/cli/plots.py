@@ -44,6 +44,8 @@ def plot_comparison(comparison: "SearchComparison", path: Path) -> None:
     for axes in (by_trials, by_time):
         axes.grid(visible=True, which="both", alpha=0.25)
         axes.set_xlim(left=0)
+    by_trials.yaxis.set_major_formatter("{x:g}")
+    by_trials.yaxis.set_minor_formatter("{x:g}")
     by_trials.legend(frameon=False)
     number = len(comparison.tasks)
     figure.suptitle(
@@ -63,12 +65,13 @@ def _draw(axes: Any, searches: "Sequence[SearchResult]", x: str, *, label: str) 
         ]
         for search in searches
     ]
-    style = {"color": _COLOURS.get(label), "drawstyle": "steps-post"}
+    curves = [curve for curve in curves if curve]  # one is empty if a task has no program at all
+    style = {"color": _COLOURS.get(label), "drawstyle": "steps-post", "marker": ".", "ms": 4}
     single = len(curves) == 1
     for curve in curves:
         axes.plot(*zip(*curve, strict=True), lw=2 if single else 0.7, alpha=1 if single else 0.5,
                   label=label if single else None, **style)  # fmt: skip
-    if not single:
+    if len(curves) > 1:
         axes.plot(*_median_curve(curves), lw=2, label=label, **style)
 
 
