@@ -91,9 +91,9 @@ def test_search_and_resume(tmp_path: Path, session: MeasureSession) -> None:
 
 
 def test_few_trials_go_to_the_heaviest_task(tmp_path: Path, session: MeasureSession) -> None:
-    search = tuner(tmp_path / "log.json", session, trials=2)
+    search = tuner(tmp_path / "log.json", session, trials=1)
     assert search.left_out == (0,)
-    assert [(r.task, r.measured) for r in search.rounds()] == [(1, 2)]
+    assert [(r.task, r.measured) for r in search.rounds()] == [(1, 1)]
     assert [r.tuned for r in search.results()] == [False, True]
 
 

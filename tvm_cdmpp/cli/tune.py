@@ -174,8 +174,9 @@ def _show_start(console: "Console", tuner: "NetworkTuner", log: Path, num_tasks:
         lines.append(f"{number} records in the log are other networks' and were left alone")
     if tuner.left_out:
         lines.append(
-            f"too few trials for all tasks: only the {num_tasks - len(tuner.left_out)} with the "
-            f"most work are tuned, {len(tuner.left_out)} keep TVM's default code"
+            f"fewer trials than tasks: only the {num_tasks - len(tuner.left_out)} with the most "
+            f"work are tuned; the others will run TVM's slow fallback code. Give {num_tasks} "
+            "trials or more"
         )
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
@@ -216,6 +217,11 @@ def _print_result(
             f"spread of the timings {gain.spread:.1%}; outputs {agree} "
             f"(largest relative difference {gain.max_relative_difference:.1e})"
         )
+        if gain.num_tasks_without_record:
+            console.print(
+                f"{gain.num_tasks_without_record} tasks have no valid record yet and run TVM's "
+                "slow fallback code; run the command again, with more trials if these are done"
+            )
     if export is not None and gain is not None:
         console.print(f"library: {export}", soft_wrap=True, markup=False)
     console.print(f"log: {log}; {tuner.trials} trials", soft_wrap=True, markup=False)

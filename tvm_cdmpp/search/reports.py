@@ -90,4 +90,4 @@ class TaskResult:
     latency_s: float | None
     """Of the best program; None without a valid one."""
     tuned: bool
-    """False when the trials were too few for this task."""
+    """False when there were fewer trials than tasks and others had more work."""

@@ -3,8 +3,9 @@
 `NetworkTuner.rounds` yields after every round, so that a caller can show progress, stop, or take
 turns between several searches. Choices:
 
-- Which task is next is TVM's decision (see `scheduler`). When the trials are too few to give every
-  task a meaningful round, only the heaviest tasks are tuned; the others keep TVM's default code.
+- Which task is next is TVM's decision (see `scheduler`). Few trials make the rounds smaller, as TVM
+  does, because a task without any record falls back to code that is slower than TVM's default.
+  With fewer trials than tasks, where TVM gives up, only the heaviest tasks are tuned.
 - A log that exists is continued: no program is measured twice, the model learns from the records,
   and they count as trials.
 - Every batch is on the disk before the next one starts; a killed search loses the one in flight.
@@ -35,8 +36,6 @@ tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
 _PythonBasedMeasureCallback: Any = auto_scheduler.measure.PythonBasedMeasureCallback
 
-# Fewer programs than this per round are not worth the search that finds them.
-_SMALLEST_ROUND = 8
 # So many programs without a valid one, from two tasks or more, and measuring itself is broken.
 _HOPELESS = 32
 
@@ -126,7 +125,7 @@ class NetworkTuner:
     log_report
         What the log held at the start.
     left_out
-        Indices of the tasks that are not tuned because the trials are too few.
+        Indices of the tasks that are not tuned because there are fewer trials than tasks.
     elapsed
         The time of all rounds of this run so far.
 
@@ -156,7 +155,7 @@ class NetworkTuner:
             raise ConfigError("the network has no task to tune")
         self._tasks, self._weights = list(tasks), [int(weight) for weight in weights]
         self._settings, self._session = settings, session
-        chosen = heaviest_tasks(tasks, weights, _num_affordable(len(tasks), settings))
+        chosen = heaviest_tasks(tasks, weights, settings.trials)
         self._tuned = chosen
         self.left_out = tuple(sorted(set(range(len(tasks))) - set(chosen)))
         self.log_report = prepare_log(log, tasks, tasks[0].target)
@@ -364,11 +363,6 @@ def heaviest_tasks(tasks: Sequence[Any], weights: Sequence[int], number: int) ->
 def task_name(task: Any) -> str:
     """Return a short name of a task: TVM's description, or the workload's function."""
     return str(task.desc) or str(task.workload_key)
-
-
-def _num_affordable(num_tasks: int, settings: TuneSettings) -> int:
-    smallest = min(_SMALLEST_ROUND, settings.round_size)
-    return min(num_tasks, max(1, settings.trials // smallest))
 
 
 def _last_line(text: str) -> str:
