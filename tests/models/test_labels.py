@@ -79,6 +79,22 @@ def test_one_sample_and_equal_samples() -> None:
         assert labels.inverse(np.zeros(1))[0] == pytest.approx(3e-4)
 
 
+def test_narrow_measurements_do_not_blow_up_what_lies_beyond() -> None:
+    """With two measurements within a percent, a label is a percent, far outside as well."""
+    labels = LabelTransform.fit(np.array([1.00e-5, 1.01e-5]))
+    latencies_s = np.array([1e-6, 2e-6, 1e-4, 2e-4])
+    np.testing.assert_allclose(labels.inverse(labels.forward(latencies_s)), latencies_s)
+
+
+def test_no_cliff_below_the_fastest() -> None:
+    # Most are fast and some slow: one deviation below the fastest, the square root is negative.
+    latencies_s = np.append(np.full(30, 1e-5), np.linspace(1e-5, 1e-2, 30))
+    labels = LabelTransform(*(lambda t: (0.5, t.mean(), t.std()))(2 * (latencies_s**0.5 - 1)))
+    normal = labels.forward(latencies_s)
+    fitted = LabelTransform(0.5, labels.mean, labels.std, normal.min(), normal.max())
+    assert fitted.inverse(normal.min(keepdims=True) - 1)[0] > 1e-6
+
+
 def test_unfitted_is_the_logarithm() -> None:
     latencies_s = np.array([1e-6, 1.0, 20.0])
     np.testing.assert_allclose(LabelTransform().forward(latencies_s), np.log(latencies_s))

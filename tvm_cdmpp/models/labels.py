@@ -19,7 +19,6 @@ FloatArray = npt.NDArray[np.float64]
 
 _MIN_FOR_LAMBDA = 32
 _LAMBDA_LIMIT = 0.5
-_MARGIN = 1.0
 
 
 @dataclass(frozen=True)
@@ -75,17 +74,14 @@ class LabelTransform:
     def inverse(self, labels: FloatArray) -> FloatArray:
         """Transform labels to latencies in seconds, all finite and positive, in the same order.
 
-        Labels far outside of the fitted range, where Box-Cox may have no inverse, continue
-        exponentially.
+        Labels outside of the fitted range, where Box-Cox may have no inverse, continue
+        exponentially, as steeply as at its end but at most by a factor of e per label.
         """
-        inside = np.clip(labels, self.low - _MARGIN, self.high + _MARGIN)
+        inside = np.clip(labels, self.low, self.high)
         raw = inside * self.std + self.mean
-        if self.power == 0.0:
-            logs = raw
-        else:
-            base = np.maximum(1.0 + self.power * raw, 1e-12)
-            logs = np.log(base) / self.power
-        beyond = np.clip(labels - inside, -50.0, 50.0)
+        base = np.maximum(1.0 + self.power * raw, 1e-12)
+        logs = raw if self.power == 0.0 else np.log(base) / self.power
+        beyond = (labels - inside) * np.minimum(self.std / base, 1.0)
         latencies: FloatArray = np.exp(np.clip(logs + beyond, -80.0, 80.0))
         return latencies
 
