@@ -310,7 +310,7 @@ def _with_dag(task: Any) -> Any:
             hardware_params=task.hardware_params,
             layout_rewrite_option=task.layout_rewrite_option,
         )
-    except (ValueError, tvm.TVMError) as error:
+    except (KeyError, ValueError, tvm.TVMError) as error:
         raise RecordError(
             f"The workload {task.workload_key} of a record is not registered; extract the tasks "
             "of its network first, or register its function."

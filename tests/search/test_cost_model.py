@@ -1,0 +1,371 @@
+"""`CDMPPModel` on real tasks and states; latencies follow a rule, except in one real search."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from scipy.stats import spearmanr
+
+from tests.extract import sampling
+from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
+from tvm_cdmpp.models.checkpoint import save_predictor
+from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
+from tvm_cdmpp.search.cost_model import CDMPPModel
+from tvm_cdmpp.train.loop import FitConfig
+
+auto_scheduler = sampling.auto_scheduler
+Floats = npt.NDArray[np.float64]
+
+COMPILE_ERROR, RUNTIME_ERROR, BUILD_TIMEOUT, RUN_TIMEOUT = 2, 4, 6, 7
+DEVICE = DeviceSpec(name="test", kind="cpu", cores=4)
+QUICK = FitConfig(steps=10)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A task with states, and latencies by a rule that the analytic estimate does not know."""
+
+    task: Any
+    states: list[Any]
+    latencies_s: Floats
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def part(self, first: int, last: int) -> Sample:
+        return Sample(self.task, self.states[first:last], self.latencies_s[first:last])
+
+    @property
+    def inputs(self) -> list[Any]:
+        return [auto_scheduler.MeasureInput(self.task, state) for state in self.states]
+
+    @property
+    def results(self) -> list[Any]:
+        return [result(latency_s) for latency_s in self.latencies_s]
+
+
+def result(latency_s: float, error: int = 0) -> Any:
+    """Make a result; TVM reports a cost of 1e10 s for what failed."""
+    # Few digits, so that logs hold them exactly.
+    costs = [1e10] if error else [float(f"{x * latency_s:.3g}") for x in (0.9, 1.1)]
+    return auto_scheduler.MeasureResult(costs, error, "", 0.1, 1.0)
+
+
+def sample(task: Any, count: int) -> Sample:
+    states = sampling.sample_states(task, count, seed=11)
+    unroll = np.array([unroll_limit(task, state) for state in states])
+    noise = np.random.default_rng(1).lognormal(0, 0.05, len(states))
+    return Sample(task, states, 1e-3 / np.log2(2 + unroll) ** 1.5 * noise)
+
+
+def unroll_limit(task: Any, state: Any) -> int:
+    line = auto_scheduler.measure_record.dump_record_to_string(
+        auto_scheduler.MeasureInput(task, state), result(1.0)
+    )
+    pragmas = [step[3] for step in json.loads(line)["i"][1][1] if step[0] == "PR"]
+    return max((int(pragma.split("$")[1]) for pragma in pragmas), default=0)
+
+
+@pytest.fixture(scope="module")
+def matmul() -> Sample:
+    return sample(sampling.make_task(sampling.matmul, args=(64, 64, 64)), 96)
+
+
+@pytest.fixture(scope="module")
+def conv() -> Sample:
+    return sample(sampling.make_task(sampling.conv2d_1x1), 32)
+
+
+def new_model(seed: int = 0, fit_config: FitConfig = QUICK) -> CDMPPModel:
+    return CDMPPModel(seed, device=DEVICE, fit_config=fit_config)
+
+
+def scores_of(model: CDMPPModel, sample: Sample) -> Floats:
+    scores = model.predict(sample.task, sample.states)
+    assert all(isinstance(score, float) for score in scores)
+    return np.array(scores)
+
+
+def agreement(model: CDMPPModel, sample: Sample) -> float:
+    """Rank correlation of scores and speeds, best 1."""
+    return float(spearmanr(scores_of(model, sample), -sample.latencies_s).statistic)
+
+
+def learn(model: CDMPPModel, *samples: Sample) -> CDMPPModel:
+    inputs = [item for sample in samples for item in sample.inputs]
+    results = [item for sample in samples for item in sample.results]
+    model.update(inputs, results)
+    return model
+
+
+def test_first_scores_are_positive_and_come_from_the_estimate(matmul: Sample, conv: Sample) -> None:
+    model = new_model()
+    for sample in (matmul, conv):
+        scores = scores_of(model, sample)
+        assert scores.shape == (len(sample),)
+        assert np.isfinite(scores).all()
+        assert (scores > 0).all()
+        assert len(set(scores)) > len(sample) // 2
+        np.testing.assert_array_equal(scores_of(model, sample), scores)
+        np.testing.assert_allclose(scores_of(new_model(seed=5), sample), scores, rtol=1e-5)
+    assert model.num_unscored == 0
+
+
+def test_no_states(matmul: Sample) -> None:
+    model = new_model()
+    assert model.predict(matmul.task, []) == []
+    model.update([], [])
+    assert len(model.predict(matmul.task, matmul.states[:2])) == 2
+
+
+def test_update_learns_what_was_measured(matmul: Sample) -> None:
+    model = new_model(fit_config=FitConfig())
+    train, test = matmul.part(0, 64), matmul.part(64, 96)
+    before = agreement(model, test)
+    learn(model, train)
+    after = scores_of(model, test)
+    assert before < 0.7
+    assert agreement(model, train) > 0.9
+    assert agreement(model, test) > 0.8
+    # Scores are 1 / seconds.
+    assert np.median(abs(after * test.latencies_s - 1)) < 0.35
+
+
+def test_several_tasks_share_a_model(matmul: Sample, conv: Sample) -> None:
+    """A task scheduler updates task by task; one batch may also hold several."""
+    apart, mixed = new_model(fit_config=FitConfig()), new_model(fit_config=FitConfig())
+    for first in (0, 16):
+        learn(apart, matmul.part(first, first + 16))
+        learn(apart, conv.part(first, first + 16))
+    interleaved = np.random.default_rng(0).permutation(64)
+    inputs = [*matmul.part(0, 32).inputs, *conv.inputs]
+    results = [*matmul.part(0, 32).results, *conv.results]
+    mixed.update([inputs[n] for n in interleaved], [results[n] for n in interleaved])
+    for model in (apart, mixed):
+        assert agreement(model, matmul.part(0, 32)) > 0.8
+        assert agreement(model, conv) > 0.8
+
+
+def test_one_seed_one_sequence(matmul: Sample) -> None:
+    def sequence(seed: int) -> list[Floats]:
+        model, found = new_model(seed), []
+        for first in (0, 16):
+            learn(model, matmul.part(first, first + 16))
+            np.random.rand()  # noqa: NPY002 - whatever else happens in the process
+            found.append(scores_of(model, matmul))
+        return found
+
+    first, again, other = sequence(0), sequence(0), sequence(1)
+    for a, b, c in zip(first, again, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert (a != c).any()
+    assert (first[0] != first[1]).any()
+
+
+def test_failures_are_counted_and_not_measured_again(matmul: Sample) -> None:
+    model = new_model()
+    errors = [COMPILE_ERROR, RUNTIME_ERROR, BUILD_TIMEOUT, RUN_TIMEOUT, *[0] * 16]
+    measured = matmul.part(0, len(errors))
+    results = [result(s, e) for s, e in zip(measured.latencies_s, errors, strict=True)]
+    model.update(measured.inputs, results)
+    assert model.num_failed == 4
+    scores = scores_of(model, matmul)
+    known = [n for n, state in enumerate(matmul.states) if str(state) in
+             {str(matmul.states[0]), str(matmul.states[1])}]  # fmt: skip
+    assert np.flatnonzero(scores == -np.inf).tolist() == known
+    assert (np.delete(scores, known) > 0).all()
+    assert np.isfinite(np.delete(scores, known)).all()
+
+
+def test_something_is_always_left_to_measure(matmul: Sample) -> None:
+    """TVM samples for ever among candidates that are all ruled out."""
+    model = new_model()
+    model.update(matmul.part(0, 3).inputs, [result(1.0, COMPILE_ERROR)] * 3)
+    assert np.isfinite(scores_of(model, matmul.part(0, 3))).all()
+    assert (scores_of(model, matmul.part(0, 16)) == -np.inf).sum() >= 3
+
+
+def test_failures_are_no_latencies(matmul: Sample) -> None:
+    model = new_model()
+    results = [*matmul.part(0, 24).results, *[result(1.0, RUN_TIMEOUT)] * 8]
+    model.update(matmul.part(0, 32).inputs, results)
+    seconds = 1 / scores_of(model, matmul)
+    assert seconds.min() > matmul.latencies_s.min() / 10
+    assert seconds.max() < matmul.latencies_s.max() * 1e3 * 10  # a run probability is at least 1e-3
+    learn(model, matmul.part(32, 64))
+    assert model.num_failed == 8
+    assert np.isfinite(scores_of(model, matmul)).all()
+
+
+def test_nothing_but_failures(matmul: Sample) -> None:
+    model = new_model()
+    before = scores_of(model, matmul)
+    model.update(matmul.part(0, 8).inputs, [result(1.0, BUILD_TIMEOUT)] * 8)
+    np.testing.assert_array_equal(scores_of(model, matmul), before)
+    assert model.num_failed == 8
+    learn(model, matmul.part(8, 24))
+    assert np.isfinite(scores_of(model, matmul)).all()
+
+
+def test_the_same_program_many_times(matmul: Sample) -> None:
+    model = new_model()
+    inputs = matmul.inputs[:1] * 6
+    model.update(inputs, [result(s) for s in (1e-3, 1e-3, 2e-3, 1e-3, 4e-3, 1e-3)])
+    scores = model.predict(matmul.task, [matmul.states[0]] * 3 + [matmul.states[1]])
+    assert scores[0] == scores[1] == scores[2]
+    assert np.isfinite(scores).all()
+
+
+def test_save_and_load(matmul: Sample, conv: Sample, tmp_path: Path) -> None:
+    file = str(tmp_path / "model.safetensors")
+    model = new_model(seed=3, fit_config=FitConfig())
+    failed = [result(1.0, COMPILE_ERROR)]
+    model.update([*matmul.part(0, 65).inputs], [*matmul.part(0, 64).results, *failed])
+    model.save(file)
+    loaded = new_model(seed=8, fit_config=FitConfig())
+    scores_of(loaded, conv)  # has met another task before
+    loaded.load(file)
+    assert (loaded.num_failed, loaded.seed) == (1, 3)
+    expected = scores_of(model, matmul)
+    np.testing.assert_array_equal(scores_of(loaded, matmul), expected)
+    assert expected[64] == -np.inf
+
+    # The next update continues: nothing is forgotten, and it is as if there had been no break.
+    learn(model, conv)
+    learn(loaded, conv)
+    for sample in (matmul, conv):
+        np.testing.assert_array_equal(scores_of(loaded, sample), scores_of(model, sample))
+    assert agreement(loaded, matmul.part(0, 64)) > 0.9
+    assert agreement(loaded, conv) > 0.8
+
+
+def test_save_before_anything_was_measured(matmul: Sample, tmp_path: Path) -> None:
+    new_model(seed=2).save(str(tmp_path / "m"))
+    loaded = new_model(seed=4)
+    loaded.load(str(tmp_path / "m"))
+    np.testing.assert_array_equal(scores_of(loaded, matmul), scores_of(new_model(2), matmul))
+    learn(loaded, matmul.part(0, 8))
+
+
+def test_files_that_cannot_be_loaded(matmul: Sample, tmp_path: Path) -> None:
+    model = learn(new_model(), matmul.part(0, 16))
+    before = scores_of(model, matmul)
+    text = tmp_path / "log.json"
+    text.write_text("{}\n")
+    bare = tmp_path / "bare"
+    save_predictor(bare, Predictor.untrained(PredictorConfig(), 0))
+    for file in (text, tmp_path / "missing", bare):
+        with pytest.raises(CheckpointError, match=str(file)):
+            model.load(str(file))
+    with pytest.raises(CheckpointError, match="not the state of a search"):
+        model.load(str(bare))
+    np.testing.assert_array_equal(scores_of(model, matmul), before)
+
+
+def write_log(file: Path, samples: Sequence[Sample], failed: int = 0) -> None:
+    for sample in samples:
+        results = sample.results
+        results[:failed] = [result(1.0, RUNTIME_ERROR)] * failed
+        auto_scheduler.save_records(str(file), sample.inputs, results)
+
+
+def test_update_from_file_equals_update(matmul: Sample, conv: Sample, tmp_path: Path) -> None:
+    file = tmp_path / "log.json"
+    parts = [matmul.part(0, 20), conv.part(0, 20)]
+    write_log(file, parts, failed=1)
+    from_file, direct = new_model(), new_model()
+    from_file.update_from_file(str(file))
+    results = [r for part in parts for r in [result(1.0, RUNTIME_ERROR), *part.results[1:]]]
+    direct.update([i for part in parts for i in part.inputs], results)
+    assert from_file.num_failed == direct.num_failed == 2
+    for sample in (matmul, conv):
+        scores = scores_of(from_file, sample)
+        np.testing.assert_array_equal(scores, scores_of(direct, sample))
+        assert scores[0] == -np.inf
+
+
+def test_update_from_the_first_lines_of_a_file(matmul: Sample, tmp_path: Path) -> None:
+    file = tmp_path / "log.json"
+    write_log(file, [matmul.part(0, 20)])
+    some = new_model()
+    some.update_from_file(str(file), n_lines=8)
+    expected = learn(new_model(), matmul.part(0, 8))
+    np.testing.assert_array_equal(scores_of(some, matmul), scores_of(expected, matmul))
+
+
+def test_unregistered_workload(
+    matmul: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_log(tmp_path / "log.json", [matmul.part(0, 4)])
+    registry = auto_scheduler.workload_registry.WORKLOAD_FUNC_REGISTRY
+    monkeypatch.delitem(registry, "tests.matmul")
+    model = new_model()
+    with pytest.raises(RecordError, match=r"tests\.matmul.* is not registered; extract"):
+        model.update_from_file(str(tmp_path / "log.json"))
+    assert np.isfinite(scores_of(model, matmul)).all()
+
+
+def test_tasks_of_another_device(matmul: Sample) -> None:
+    model = CDMPPModel()
+    scores_of(model, matmul)
+    gpu = sampling.make_task(sampling.matmul, "cuda -arch=sm_80", (64, 64, 64))
+    states = sampling.sample_states(gpu, 2)
+    with pytest.raises(ConfigError, match="a cpu; got a task with target 'cuda"):
+        model.predict(gpu, states)
+    assert np.isfinite(scores_of(model, matmul)).all()
+    with pytest.raises(ConfigError, match="a gpu; got a task with target 'llvm"):
+        scores_of(CDMPPModel(device=DeviceSpec(name="x", kind="gpu")), matmul)
+
+
+def test_the_device_of_a_task_is_this_machine(matmul: Sample) -> None:
+    def best(cores: int) -> float:
+        task = auto_scheduler.SearchTask(
+            workload_key=matmul.task.workload_key,
+            target=matmul.task.target,
+            hardware_params=auto_scheduler.HardwareParams(cores, 32, 64, 0, 0, 0, 0, 0),
+        )
+        return max(CDMPPModel().predict(task, matmul.states))
+
+    assert best(8) > 1.5 * best(1)
+
+
+@pytest.fixture
+def compiler() -> Iterator[None]:
+    if shutil.which("g++") is None:
+        pytest.skip("measuring needs g++")
+    yield
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_real_search(matmul: Sample, tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    model = new_model()
+    params = {"evolutionary_search_population": 64, "evolutionary_search_num_iters": 1,
+              "sample_init_min_population": 16}  # fmt: skip
+    policy = auto_scheduler.SketchPolicy(matmul.task, model, params=params, seed=1, verbose=0)
+    options = auto_scheduler.TuningOptions(
+        num_measure_trials=4,
+        num_measures_per_round=2,
+        builder=auto_scheduler.LocalBuilder(n_parallel=1),
+        runner=auto_scheduler.LocalRunner(repeat=1, min_repeat_ms=1),
+        measure_callbacks=[auto_scheduler.RecordToFile(str(log))],
+        verbose=0,
+    )
+    matmul.task.tune(options, search_policy=policy)
+    records = list(auto_scheduler.RecordReader(str(log)))
+    assert len(records) == 4
+    assert [r.error_no for _, r in records] == [0] * 4
+    assert model.num_failed == 0
+    # A search on one task learns from its last round only when the next one begins.
+    again = new_model()
+    again.update(*map(list, zip(*records[:2], strict=True)))
+    np.testing.assert_allclose(scores_of(again, matmul), scores_of(model, matmul), rtol=1e-3)
