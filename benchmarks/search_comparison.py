@@ -14,11 +14,11 @@ NAME = "resnet-18-untrained"
 OUT = Path("compare-resnet-18")
 RESULTS = Path(__file__).parent / "results"
 SETTINGS = {
-    "--models": "cdmpp,xgb,xgb-warm,random",
-    "--trials": "192",
+    "--models": "cdmpp,xgb-warm,random",
+    "--trials": "144",
     "--seeds": "2",
     "--tasks": "6",
-    "--round": "16",
+    "--round": "12",
     "--out": str(OUT),
 }
 

@@ -291,3 +291,13 @@ def test_unusable_cache_folder_is_named(tmp_path: Path) -> None:
     message = error_of(environ(tmp_path / "file"), call=STUB)
     assert str(tmp_path / "file" / "tvm_cdmpp") in message
     assert "XDG_CACHE_HOME" in message
+
+
+def test_programs_may_use_all_physical_cores() -> None:
+    code = (
+        "from tvm_cdmpp.devices.host import read_host_cpu\n"
+        "from tvm_cdmpp.tvm_runtime import load_tvm\n"
+        "assert load_tvm().runtime.num_threads() == read_host_cpu().physical_cores"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TVM_NUM_THREADS"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -28,6 +28,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from tvm_cdmpp.devices.host import read_host_cpu
 from tvm_cdmpp.errors import MissingDependencyError
 from tvm_cdmpp.libcuda_stub import DRIVER, ensure_stub
 
@@ -126,6 +127,8 @@ def describe_tvm() -> TVMInfo:
 
 @functools.cache
 def _load() -> tuple[ModuleType, _Found]:
+    # TVM would use half of the logical cores, which is one core too few without hyper-threading.
+    os.environ.setdefault("TVM_NUM_THREADS", str(read_host_cpu().physical_cores))
     found = _find_tvm()
     if found.source == "bundled":
         _prepare_bundled(found.package)

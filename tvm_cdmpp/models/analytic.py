@@ -34,6 +34,12 @@ _CYCLES_PER_OP = {
 
 _LOOP_CYCLES = 2.0
 """Compare, add and jump, per iteration of a loop that is not unrolled."""
+_COMPILER_UNROLLS = 4.0
+"""Steps that the compiler unrolls on its own."""
+_MOVE_CYCLES = 1.0
+"""Per load or store of a vector, the address arithmetic that goes with it included."""
+_AUTOMATIC_LANES_EXPONENT = 0.5
+"""Lanes to expect of a loop that is left to the compiler: it vectorizes some, and some not."""
 _OVERLAP_LOST = 0.25
 """Share of the faster resources' time that does not hide behind the slowest."""
 _PARALLEL_START_S = 3e-6
@@ -95,8 +101,10 @@ def estimate_leaf_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> Float
         * (count(f"{slot}_element_bytes") > 0)
         for slot in ACCESS_SLOTS
     )
-    load_store = 0.5 * moves * executions / lanes
-    loops = _LOOP_CYCLES * executions / np.maximum(count("unrolled_body"), 1.0) / lanes
+    load_store = _MOVE_CYCLES * moves * executions / lanes
+    # Steps of an unrolled body are single lanes, unless its innermost loop is vectorized.
+    steps = executions / np.where(flag("is_vectorized"), lanes, 1.0)
+    loops = _LOOP_CYCLES * steps / np.maximum(count("unrolled_body"), _COMPILER_UNROLLS)
 
     parallel = np.maximum(count("parallel_extent"), 1.0)
     if device.kind == "gpu":
@@ -128,11 +136,11 @@ def _lanes(count: _Count, flag: _Flag, device: DeviceSpec) -> FloatArray:
         straight &= unused | flag(f"{slot}_is_contiguous") | flag(f"{slot}_is_invariant")
     extent = np.where(flag("is_vectorized"), count("vector_extent"), count("inner0_extent") + 1.0)
     automatic = straight & flag("write_is_contiguous")
-    usable = np.where(flag("is_vectorized") | automatic, extent, 1.0)
-    lanes = device.simd_lanes
     # A loop of 20 on 16 lanes takes two vectors: 10 lanes are used.
-    used: FloatArray = np.maximum(usable / np.ceil(usable / lanes), 1.0)
-    return used
+    full = np.maximum(extent / np.ceil(extent / device.simd_lanes), 1.0)
+    hoped_for = np.where(automatic, full**_AUTOMATIC_LANES_EXPONENT, 1.0)
+    lanes: FloatArray = np.where(flag("is_vectorized"), full, hoped_for)
+    return lanes
 
 
 def _traffic(count: _Count, size_bytes: npt.ArrayLike) -> FloatArray:
