@@ -1,5 +1,6 @@
 """What the metadata, the README and the constraints promise to each other."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -43,3 +44,17 @@ def test_every_required_package_has_a_tested_version() -> None:
     tested = set(re.findall(r"^([\w.-]+)==\d", read("constraints.txt"), re.M))
     assert len(required) > 15
     assert required <= tested
+
+
+def test_results_in_the_readme_are_those_of_the_result_files() -> None:
+    spec = importlib.util.spec_from_file_location(
+        "readme_table", ROOT / "benchmarks" / "readme_table.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert read("README.md") == module.with_results(read("README.md"))
+    for plot in (ROOT / "benchmarks" / "results").glob("*.json"):
+        assert plot.with_suffix(".png").exists()
+        assert f"benchmarks/results/{plot.name}" in read("README.md")

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.ast.compact import CompactASTBatch
-from tvm_cdmpp.ast.schema import ACCESS_SLOTS, COLUMN, TRAFFIC_CAPACITIES_BYTES
+from tvm_cdmpp.ast.schema import ACCESS_SLOTS, COLUMN, NUM_INNER_LOOPS, TRAFFIC_CAPACITIES_BYTES
 from tvm_cdmpp.devices.spec import DeviceSpec
 
 FloatArray: TypeAlias = npt.NDArray[np.float64]
@@ -32,12 +32,20 @@ _CYCLES_PER_OP = {
 }
 """Cycles per operation and vector beyond multiply-adds, on a core that starts two a cycle."""
 
-_LOOP_CYCLES = 2.0
+_LOOP_CYCLES = 1.0
 """Compare, add and jump, per iteration of a loop that is not unrolled."""
 _COMPILER_UNROLLS = 4.0
 """Steps that the compiler unrolls on its own."""
 _MOVE_CYCLES = 1.0
-"""Per load or store of a vector, the address arithmetic that goes with it included."""
+"""Per vector loaded."""
+_BROADCAST_CYCLES = 0.5
+"""Per value loaded that all lanes share."""
+_STORE_CYCLES = 2.0
+"""Per vector of a sum that is loaded, added to and stored."""
+_KEPT_CYCLES = 0.5
+"""The same, when the sum stays in a register."""
+_REGISTERS = 16
+"""Vector registers for sums."""
 _AUTOMATIC_LANES_EXPONENT = 0.5
 """Lanes to expect of a loop that is left to the compiler: it vectorizes some, and some not."""
 _OVERLAP_LOST = 0.25
@@ -76,7 +84,8 @@ def estimate_leaf_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> Float
 
     def count(name: str) -> FloatArray:
         logs: FloatArray = vectors[:, COLUMN[name]].astype(np.float64)
-        return np.exp2(logs) - 1.0
+        # Rounded, because 16 lanes stored as a float32 logarithm may come back as 16.000002.
+        return np.rint(np.exp2(logs) - 1.0)
 
     def flag(name: str) -> npt.NDArray[np.bool_]:
         set_: npt.NDArray[np.bool_] = vectors[:, COLUMN[name]] > 0.5
@@ -95,13 +104,17 @@ def estimate_leaf_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> Float
     moves = sum(
         np.where(
             flag(f"{slot}_is_invariant"),
-            0.25,
-            np.where(flag(f"{slot}_is_contiguous"), 1.0, lanes),
+            _BROADCAST_CYCLES,
+            np.where(flag(f"{slot}_is_contiguous"), _MOVE_CYCLES, _MOVE_CYCLES * lanes),
         )
         * (count(f"{slot}_element_bytes") > 0)
-        for slot in ACCESS_SLOTS
+        for slot in ACCESS_SLOTS[1:]
     )
-    load_store = _MOVE_CYCLES * moves * executions / lanes
+    kept = _accumulator_bytes(count, flag) <= _REGISTERS * device.simd_bytes
+    stored = np.where(flag("write_is_contiguous") | flag("write_is_invariant"), 1.0, lanes)
+    summed = (count("reduce_executions") > 1) & ~flag("is_init")
+    moves = moves + stored * np.where(summed & kept, _KEPT_CYCLES, _STORE_CYCLES)
+    load_store = moves * executions / lanes
     # Steps of an unrolled body are single lanes, unless its innermost loop is vectorized.
     steps = executions / np.where(flag("is_vectorized"), lanes, 1.0)
     loops = _LOOP_CYCLES * steps / np.maximum(count("unrolled_body"), _COMPILER_UNROLLS)
@@ -126,6 +139,16 @@ def estimate_leaf_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> Float
     start = np.where(parallel > 1, _PARALLEL_START_S, 0.0)
     total: FloatArray = slowest + _OVERLAP_LOST * (times.sum(axis=0) - slowest) + start
     return total
+
+
+def _accumulator_bytes(count: _Count, flag: _Flag) -> FloatArray:
+    """Bytes of the sums that are open at once: the tile inside the innermost reduction loop."""
+    tile = count("write_element_bytes")
+    open_ = np.ones(len(tile), dtype=bool)
+    for n in range(NUM_INNER_LOOPS):
+        open_ &= ~flag(f"inner{n}_is_reduce")
+        tile = tile * np.where(open_, count(f"inner{n}_extent") + 1.0, 1.0)
+    return tile
 
 
 def _lanes(count: _Count, flag: _Flag, device: DeviceSpec) -> FloatArray:

@@ -26,7 +26,7 @@ from tvm_cdmpp.models.predictor import Inputs, Network, Predictor, make_inputs, 
 class FitConfig:
     """How to fit."""
 
-    steps: int = 60
+    steps: int = 100
     batch_size: int = 128
     learning_rate: float = 2e-3
     weight_decay: float = 5e-2
