@@ -40,7 +40,7 @@ def _section(file: Path) -> str:
         f"[plot](benchmarks/results/{file.with_suffix('.png').name})). Median over seeds "
         "(smallest to largest); network latency is the weighted sum over the tasks.",
         "",
-        f"| cost model | after {trials // 2} trials | after {trials} | winners re-measured together "
+        f"| cost model | after {trials // 2} trials | after {trials} | winners, timed together "
         "| search time | of it scoring and learning | programs that failed |",
         "|---|---|---|---|---|---|---|",
     ]
