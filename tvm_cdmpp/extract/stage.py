@@ -8,23 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from tvm_cdmpp.ast.leaf import OP_CLASSES
 from tvm_cdmpp.extract.index import Index
-
-OP_CLASSES = (
-    "float_add",
-    "float_mul",
-    "float_div",
-    "float_compare",
-    "float_math",
-    "integer",
-    "logic",
-)
-"""Operation classes counted per execution of a leaf; index arithmetic is not counted.
-
-`float_add` also holds subtractions, `float_compare` also min and max, `float_math` calls such as
-exp or sqrt, `integer` every integer operation of the stored expression, `logic` selects,
-conditions and boolean operations.
-"""
 
 OpCounts = tuple[int, ...]
 NO_OPS: OpCounts = (0,) * len(OP_CLASSES)
@@ -65,6 +50,8 @@ class StageSpec:
     scope: str = "global"
     """Memory scope of the result: global, shared or local."""
     is_output: bool = False
+    compute_bytes: int = 0
+    """As of `Leaf`: of the stored expression, a reduction's combiner included."""
 
     @property
     def has_reduction(self) -> bool:
