@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from tvm_cdmpp.errors import RecordError
-from tvm_cdmpp.extract.index import Index, Opaque, axis_index
+from tvm_cdmpp.extract.index import Axis, Index, Opaque, axis_index
 from tvm_cdmpp.extract.operations import OperationCounter, compute_bytes, element_bytes
 from tvm_cdmpp.extract.stage import Read, StageSpec, TaskGraph
 from tvm_cdmpp.tvm_runtime import load_tvm
@@ -68,6 +68,10 @@ def _constant(value: Any, what: str, op: Any) -> int:
     return int(value.value)
 
 
+def _is_one(extent: Any) -> bool:
+    return isinstance(extent, tir.IntImm) and int(extent.value) == 1
+
+
 def _loop_extent(axis: Any, analyzer: Any, op: Any) -> int:
     """Extent of a loop; its largest value where it varies, as in uneven adaptive pooling."""
     extent = analyzer.simplify(axis.dom.extent)
@@ -93,7 +97,9 @@ def _stage(op: Any, numbers: dict[Any, int]) -> StageSpec:
     axes = [*op.axis, *op.reduce_axis]
     analyzer = tvm.arith.Analyzer()
     for axis in axes:
-        analyzer.bind(axis.var, axis.dom)
+        # An axis of extent one stays in the indices: GPU threads may still run over it, guarded.
+        if not _is_one(axis.dom.extent):
+            analyzer.bind(axis.var, axis.dom)
     source, combiner = _count(op.body, analyzer)
     indices = _IndexBuilder({axis.var: n for n, axis in enumerate(axes)})
     return StageSpec(
@@ -144,8 +150,19 @@ class _IndexBuilder:
         if isinstance(expr, tir.Mul | tir.FloorDiv | tir.FloorMod | tir.Div | tir.Mod):
             return self._product(expr)
         if isinstance(expr, tir.ProducerLoad):
-            return Index(((Opaque(f"data-dependent: {expr}"), 1),))
-        return Index(((Opaque(f"not affine: {expr}"), 1),))
+            return self._opaque(f"data-dependent: {expr}", expr)
+        return self._opaque(f"not affine: {expr}", expr)
+
+    def _opaque(self, reason: str, expr: Any) -> Index:
+        axes: dict[int, None] = {}
+
+        def visit(node: Any) -> None:
+            if isinstance(node, tir.Var) and node in self._axes:
+                axes[self._axes[node]] = None
+
+        tir.stmt_functor.post_order_visit(expr, visit)
+        inner = Index(tuple((Axis(axis), 1) for axis in axes))
+        return Index(((Opaque(reason, inner), 1),))
 
     def _product(self, expr: Any) -> Index:
         """Multiply or divide an index by a constant."""
@@ -156,4 +173,4 @@ class _IndexBuilder:
             if isinstance(expr, tir.FloorDiv | tir.Div):
                 return left.floordiv(right.constant)
             return left.floormod(right.constant)
-        return Index(((Opaque(f"not affine: {expr}"), 1),))
+        return self._opaque(f"not affine: {expr}", expr)

@@ -191,27 +191,25 @@ class Leaves {
     std::size_t dims = access.shape.size(), loops = leaf.loops.size();
     access.cover.resize(dims * (loops + 1));
     access.steps.assign(loops, 0);
-    Nest& own = nest_of(*nest.stage);
-    for (std::size_t level = 0; level <= loops; ++level) {
-      auto at = level < loops ? static_cast<std::size_t>(open_[level].position) : nest.path.size();
-      const Int* covers = walk_.cover(own, kLocal, at);
-      auto cover = [covers](Int axis) { return covers[axis]; };
-      for (std::size_t dim = 0; dim < dims; ++dim) {
-        Int reach = indices ? span((*indices)[dim], cover) : covers[dim];
-        access.cover[dim * (loops + 1) + level] = std::min(reach, access.shape[dim]);
+    Int neighbour = 1;
+    for (std::size_t dim = dims; dim-- > 0;) {
+      const LoopIndex* index = &nest.axes[dim];
+      if (indices) {
+        index_ = in_loops((*indices)[dim], nest.axes, nest.loop_extents);
+        index = &index_;
       }
-    }
-    for (std::size_t loop = 0; loop < loops; ++loop) {
-      const Int* steps = own.steps.data() +
-                         static_cast<std::size_t>(open_[loop].position) * own.num_axes();
-      auto moved = [steps](Int axis) { return steps[axis]; };
-      Int distance = 0, neighbour = 1;
-      for (std::size_t dim = dims; dim-- > 0;) {
-        distance += neighbour * (indices ? step((*indices)[dim], moved) : steps[dim]);
-        neighbour *= access.shape[dim];
+      Int reach = 1, shape = access.shape[dim];
+      access.cover[dim * (loops + 1) + loops] = 1;
+      for (std::size_t loop = loops; loop-- > 0;) {
+        auto at = static_cast<std::size_t>(open_[loop].position);
+        reach += std::abs(index->coefficients[at]) * (nest.loop_extents[at] - 1);
+        Int curved = index->curved_span(at, nest.loop_extents);
+        access.cover[dim * (loops + 1) + loop] = std::min(reach + curved, shape);
+        access.steps[loop] += neighbour * index->step_of(at);
       }
-      access.steps[loop] = std::abs(distance);
+      neighbour *= shape;
     }
+    for (Int& step : access.steps) step = std::abs(step);
   }
 
   // Give a constant input the layout in which it is read (GetNewLayout in compute_dag.cc): one
@@ -298,6 +296,7 @@ class Leaves {
   std::vector<char> has_attached_;  // [stage]
   std::vector<int> buffers_;  // 2 * stage, + 1 for a thread's own part of a reduction
   Indices rewritten_;
+  LoopIndex index_;
 };
 
 }  // namespace cdmpp

@@ -11,6 +11,7 @@
 
 #include <numeric>
 
+#include "loop_index.h"
 #include "replay.h"
 
 namespace cdmpp {
@@ -44,7 +45,8 @@ struct Nest {
   std::vector<PathLoop> path;
   std::vector<Int> extents;      // [iterator]
   std::vector<Int> region;       // [spatial axis], what one execution of the stage computes
-  std::vector<Int> steps;        // [loop][axis], from its first iteration to the second
+  std::vector<Int> loop_extents;  // [loop]; 1 for one that does not advance by itself
+  std::vector<LoopIndex> axes;   // [axis], in terms of the loops on the path
   std::vector<Int> needed;       // scratch
   std::vector<Int> cover[3];     // [level][axis], by the scope whose threads run always
   bool has_cover[3];
@@ -75,7 +77,7 @@ class Nests {
       find_extents(*nest);
       append_own_loops(*nest);
       nests_[number] = nest;
-      find_steps(*nest);
+      find_axes(*nest);
     }
     return nests_;
   }
@@ -359,70 +361,95 @@ class Nests {
     return (row - std::gcd(block, row) + block - 1) / row + 1;
   }
 
-  void find_steps(Nest& nest) {
-    std::size_t axes = nest.num_axes();
-    nest.steps.assign(nest.path.size() * axes, 0);
-    find_region_steps(nest);
-    find_iterator_steps(nest);
-    for (auto at = static_cast<std::size_t>(nest.depth); at < nest.path.size(); ++at) {
+  // The axes in terms of loops: where the region starts, plus what the own loops add.
+  void find_axes(Nest& nest) {
+    std::size_t loops = nest.path.size();
+    nest.loop_extents.assign(loops, 1);
+    for (std::size_t at = 0; at < loops; ++at) {
       const PathLoop& loop = nest.path[at];
-      if (loop.advances_at == kNowhere) continue;
-      const Int* own = iterator_steps_.data() + static_cast<std::size_t>(loop.iterator) * axes;
-      Int* steps = nest.steps.data() + static_cast<std::size_t>(loop.advances_at) * axes;
-      for (std::size_t axis = 0; axis < axes; ++axis) steps[axis] += own[axis];
+      if (loop.advances_at == static_cast<int>(at)) nest.loop_extents[at] = loop.extent;
     }
-  }
-
-  // How far the inherited loops move the region: as far as the consumer's reads.
-  void find_region_steps(Nest& nest) {
+    find_iterators(nest);
+    nest.axes.resize(nest.num_axes());
+    for (std::size_t axis = 0; axis < nest.num_axes(); ++axis) {
+      std::swap(nest.axes[axis], iterators_[axis]);
+    }
     const auto& consumers = consumers_of(nest);
     if (nest.depth == 0 || consumers.empty()) return;
-    std::size_t axes = nest.num_axes(), dims = nest.region.size();
     const Nest& consumer = *nests_[static_cast<std::size_t>(consumers.front().stage)];
     if (!shares_path(nest, consumer)) return;
-    for (int at = 0; at < nest.depth; ++at) {
-      const PathLoop& loop = nest.path[static_cast<std::size_t>(at)];
-      if (loop.extent == 1 || runs_always(nest.scope, loop.kind)) continue;
-      const Int* theirs = consumer.steps.data() + static_cast<std::size_t>(at) * consumer.num_axes();
-      auto moved = [theirs](Int axis) { return theirs[axis]; };
-      for (std::size_t dim = 0; dim < dims; ++dim) {
-        if (nest.region[dim] >= nest.spec->shape[dim]) continue;
-        nest.steps[static_cast<std::size_t>(at) * axes + dim] =
-            step((*consumers.front().read->indices)[dim], moved);
+    // Of several reads of one consumer, the one that starts first.
+    for (std::size_t dim = 0; dim < nest.region.size(); ++dim) {
+      if (nest.region[dim] >= nest.spec->shape[dim]) continue;
+      const Index* first = nullptr;
+      for (const Consumer& read : consumers) {
+        if (read.stage != consumers.front().stage) break;
+        const Index& index = (*read.read->indices)[dim];
+        if (!first || index.constant < first->constant) first = &index;
+      }
+      LoopIndex start = in_loops(*first, consumer.axes, consumer.loop_extents);
+      start = start.restricted([&nest](std::size_t loop) {
+        return loop < static_cast<std::size_t>(nest.depth) &&
+               !runs_always(nest.scope, nest.path[loop].kind);
+      });
+      start.coefficients.resize(loops);
+      nest.axes[dim].add(start, 1);
+    }
+  }
+
+  // The own iterators in terms of loops (PassUpIndex), into `iterators_`.
+  void find_iterators(const Nest& nest) {
+    const Stage& stage = *nest.stage;
+    std::size_t loops = nest.path.size();
+    if (iterators_.size() < stage.is_reduce.size()) iterators_.resize(stage.is_reduce.size());
+    for (std::size_t n = 0; n < stage.is_reduce.size(); ++n) iterators_[n].clear(loops);
+    auto index = [this](int iterator) -> LoopIndex& {
+      return iterators_[static_cast<std::size_t>(iterator)];
+    };
+    auto extent = [&nest](int iterator) {
+      return nest.extents[static_cast<std::size_t>(iterator)];
+    };
+    for (auto at = static_cast<std::size_t>(nest.depth); at < loops; ++at) {
+      const PathLoop& loop = nest.path[at];
+      if (loop.advances_at == kNowhere || loop.extent == 1) continue;
+      index(loop.iterator).coefficients[static_cast<std::size_t>(loop.advances_at)] = 1;
+    }
+    for (auto at = stage.relations.rbegin(); at != stage.relations.rend(); ++at) {
+      const Relation& relation = *at;
+      if (relation.is_split) {
+        Int stride = 1;
+        for (std::size_t n = relation.parts.size(); n-- > 0;) {
+          index(relation.whole).add(index(relation.parts[n]), stride);
+          stride *= extent(relation.parts[n]);
+        }
+      } else {
+        take_apart(nest, relation);
       }
     }
   }
 
-  // Step of each axis when an own iterator advances by one; a loop fused from several axes steps
-  // the innermost of them that has more than one value; [iterator][axis].
-  void find_iterator_steps(const Nest& nest) {
-    const Stage& stage = *nest.stage;
-    std::size_t axes = nest.num_axes();
-    iterator_steps_.assign(stage.is_reduce.size() * axes, 0);
-    auto steps = [this, axes](int iterator) {
-      return iterator_steps_.data() + static_cast<std::size_t>(iterator) * axes;
-    };
-    for (std::size_t axis = 0; axis < axes; ++axis) steps(static_cast<int>(axis))[axis] = 1;
-    for (const Relation& relation : stage.relations) {
-      Int stride = 1;
-      for (std::size_t n = relation.parts.size(); n-- > 0;) {
-        int part = relation.parts[n];
-        Int extent = nest.extents[static_cast<std::size_t>(part)];
-        if (relation.is_split) {
-          for (std::size_t a = 0; a < axes; ++a) steps(part)[a] = steps(relation.whole)[a] * stride;
-          stride *= extent;
-        } else if (extent > 1) {
-          std::copy(steps(part), steps(part) + axes, steps(relation.whole));
-          break;
-        }
-      }
+  // The parts of a fused iterator: (fused % (extent * inner)) / inner, inner being the product of
+  // the extents of the parts inside of it.
+  void take_apart(const Nest& nest, const Relation& relation) {
+    const LoopIndex fused = iterators_[static_cast<std::size_t>(relation.whole)];
+    Int inner = 1, total = nest.extents[static_cast<std::size_t>(relation.whole)];
+    for (std::size_t n = relation.parts.size(); n-- > 0;) {
+      auto part = static_cast<std::size_t>(relation.parts[n]);
+      Int outer = inner * nest.extents[part];
+      if (outer == inner) continue;
+      LoopIndex& index = iterators_[part];
+      // The outermost part needs no modulo: the guard of the loop keeps the whole in its range.
+      index = outer == total ? fused : Divider(outer, nest.loop_extents).remainder(fused);
+      if (inner > 1) index = Divider(inner, nest.loop_extents).quotient(index);
+      inner = outer;
     }
   }
 
   const Flattened* flattened_ = nullptr;
   std::vector<Nest*> nests_;
   Pool<Nest> pool_;
-  std::vector<Int> iterator_cover_, iterator_steps_;
+  std::vector<Int> iterator_cover_;
+  std::vector<LoopIndex> iterators_;
   std::vector<char> bound_;
 };
 

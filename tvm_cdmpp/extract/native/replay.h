@@ -217,7 +217,7 @@ class Replay {
         int number = static_cast<int>(step.stage);
         rewrite({static_cast<Int>(step.kind), step.stage, scope_of(step.text)},
                 [&](RewriteNode& node) { cache_write(node, number, scope_of(step.text)); });
-        stage.start(*node_->specs[checked(step.stage + 1)]);
+        stage.start(*node_->specs[static_cast<std::size_t>(number) + 1]);
         insert(number);
         break;
       }
@@ -389,7 +389,7 @@ class Replay {
     key.insert(key.end(), factoring.parts.begin(), factoring.parts.end());
     int number = static_cast<int>(step.stage);
     rewrite(key, [&](RewriteNode& node) { factor_reduction(node, number, factoring); });
-    stage.start(*node_->specs[checked(step.stage + 1)]);
+    stage.start(*node_->specs[static_cast<std::size_t>(number) + 1]);
     insert(number);
   }
 
