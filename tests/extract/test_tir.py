@@ -244,6 +244,9 @@ def test_two_outputs_and_an_index_read_from_memory() -> None:
     leaves = Program(largest).leaves()
     assert [leaf.is_init for leaf in leaves] == [True, True, False, False, False]
     assert [leaf.name[-2:] for leaf in leaves[:4]] == ["v0", "v1", "v0", "v1"]
+    assert [leaf.buffer for leaf in leaves] == [0, 1, 0, 1, 2]
+    # The index looks at the data and at the largest value so far, which another leaf stores.
+    assert [len(leaf.accesses) for leaf in leaves] == [1, 1, 3, 2, 2]
 
     def gather() -> list[Any]:
         table = te.placeholder((50, 8), name="table")
@@ -535,6 +538,15 @@ def _feature_rows(leaves: list[Leaf]) -> Iterator[tuple[float, ...]]:
         ]
         assert number == 0 or leaf.position > leaves[number - 1].position
         yield (*counts, executions, float(len(extents)), leaf.unroll_limit, *annotated)
+
+
+def test_leaves_without_loops_stand_alone() -> None:
+    leaves = Program(sampling.norm).leaves()
+    assert [loops(leaf) for leaf in leaves] == [[], [(24, "serial"), (53, "serial")], []]
+    assert [leaf.nest for leaf in leaves] == [0, 1, 2]
+    assert [leaf.buffer for leaf in leaves] == [0, 0, 1]
+    assert [leaf.position for leaf in leaves] == [2 * 1 - 1, 2 * 4 - 3, 2 * 5 - 1]
+    assert leaves[2].accesses[1].cover == ((1,),)
 
 
 def test_state_that_cannot_be_lowered() -> None:

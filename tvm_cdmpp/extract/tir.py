@@ -236,7 +236,7 @@ class _Walker:
         if not scope:
             scope = self._default_scope
         elif scope not in SCOPES:
-            scope = "shared"
+            scope = "shared"  # a warp's memory and the like
         extents = tuple(self._maximum(extent) for extent in shape)
         self._storage[data] = _Storage(extents, scope, bool(self._loops))
 
