@@ -4,6 +4,7 @@ It is the oracle for the arithmetic fast path, and it serves programs that are n
 
 - The lowering is the one of Ansor's own feature extraction: apply the steps, infer bounds, build
   the statement, simplify. Buffers are still multi-dimensional, nothing is vectorised or unrolled.
+  But constants are read in the layout in which the program is measured.
 - A leaf is a store; its loops are what encloses it, without those that run once. A GPU thread
   axis counts as a loop. Where one thread axis is bound a second time inside itself (cooperative
   fetching) the inner one is the same hardware index, so it adds no loop.
@@ -51,7 +52,7 @@ def extract_exact(task: Any, state: Any) -> list[Leaf]:
 
 
 def lower(task: Any, state: Any) -> Any:
-    """Lower one state as Ansor's feature extraction does.
+    """Lower one state to the program that is measured, before storage flattening.
 
     Parameters
     ----------
@@ -63,7 +64,8 @@ def lower(task: Any, state: Any) -> Any:
     Returns
     -------
     primfunc
-        A `tvm.tir.PrimFunc`, before storage flattening.
+        A `tvm.tir.PrimFunc`. Where the task asks for it, layout-free constants are stored in the
+        order in which they are read, or copied into that order first.
 
     Raises
     ------
@@ -72,7 +74,9 @@ def lower(task: Any, state: Any) -> Any:
     """
     schedule_to_module = tvm.get_global_func("driver.schedule_to_module")
     try:
-        schedule, tensors = task.compute_dag.apply_steps_from_state(state)
+        schedule, tensors = task.compute_dag.apply_steps_from_state(
+            state, layout_rewrite=task.layout_rewrite_option
+        )
         module = schedule_to_module(schedule, tensors, "main", None)
         return tir.transform.Simplify()(module)["main"]
     except tvm.TVMError as error:
@@ -232,7 +236,7 @@ class _Walker:
         if not scope:
             scope = self._default_scope
         elif scope not in SCOPES:
-            scope = "shared"
+            scope = "shared"  # a warp's memory and the like
         extents = tuple(self._maximum(extent) for extent in shape)
         self._storage[data] = _Storage(extents, scope, bool(self._loops))
 
