@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.workloads import convolution as conv
+from benchmarks.workloads import handwritten as hand
+from benchmarks.workloads import matrix as mat
+from benchmarks.workloads import movement as move
+from benchmarks.workloads import reduction as red
 from tvm_cdmpp.search.target import hardware_params
 from tvm_cdmpp.tvm_runtime import load_tvm
-from workloads import convolution as conv
-from workloads import handwritten as hand
-from workloads import matrix as mat
-from workloads import movement as move
-from workloads import reduction as red
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler

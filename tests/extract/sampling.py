@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tvm_cdmpp.tvm_runtime import load_tvm
-from workloads.convolution import (
+from benchmarks.workloads.convolution import (
     conv1d_ncw,
     conv2d_1x1,
     conv2d_dilated,
@@ -22,10 +21,18 @@ from workloads.convolution import (
     depthwise,
     depthwise_nhwc,
 )
-from workloads.matrix import Tensors, batch_matmul, dense, matmul, matmul_relu
-from workloads.movement import elementwise, transpose_reshape
-from workloads.reduction import average_pool, global_pool, layer_norm, max_pool, norm, softmax
-from workloads.tasks import make_task, sample_states
+from benchmarks.workloads.matrix import Tensors, batch_matmul, dense, matmul, matmul_relu
+from benchmarks.workloads.movement import elementwise, transpose_reshape
+from benchmarks.workloads.reduction import (
+    average_pool,
+    global_pool,
+    layer_norm,
+    max_pool,
+    norm,
+    softmax,
+)
+from benchmarks.workloads.tasks import make_task, sample_states
+from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 te, topi, auto_scheduler = tvm.te, tvm.topi, tvm.auto_scheduler
