@@ -50,6 +50,15 @@ def conv2d_nhwc(
     return [data, kernel, bias, topi.nn.relu(topi.add(conv, bias))]
 
 
+def conv2d_stored() -> Tensors:
+    """The kernel is stored in tiles, as a search chose: quotients and remainders."""
+    data, kernel = _pair((1, 14, 14, 24), (3, 3, 6, 8, 4, 4))
+    layout = "3ry3rx6rc8ff4rc4ff"
+    args = (1, 1, 1, "float32")
+    conv = topi.nn.conv2d_nhwc(data, kernel, *args, auto_scheduler_rewritten_layout=layout)
+    return [data, kernel, topi.nn.relu(conv)]
+
+
 def conv2d_nchw(
     batch: int = 2, channels: int = 13, size: int = 15, filters: int = 16, stride: int = 2
 ) -> Tensors:
@@ -138,6 +147,13 @@ def depthwise_multiplier() -> Tensors:
     """Two outputs per channel."""
     data, kernel = _pair((1, 11, 13, 13), (11, 2, 5, 5))
     return [data, kernel, topi.nn.depthwise_conv2d_nchw(data, kernel, 1, 2, 1)]
+
+
+def depthwise_nchwc() -> Tensors:
+    """Each channel by itself, channels in blocks of eight."""
+    data, kernel = _pair((1, 3, 14, 14, 8), (3, 1, 3, 3, 1, 8))
+    conv = topi.nn.depthwise_conv2d_NCHWc(data, kernel, 1, 1, 1, "NCHW8c", "NCHW8c")
+    return [data, kernel, conv]
 
 
 def conv2d_grouped() -> Tensors:

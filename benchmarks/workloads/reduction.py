@@ -104,11 +104,11 @@ def layer_norm_topi() -> Tensors:
     return [data, gamma, beta, topi.nn.layer_norm(data, gamma, beta, [1])]
 
 
-def instance_norm() -> Tensors:
-    """Mean and variance of each channel."""
-    data = te.placeholder((2, 6, 9, 9), name="data")
-    gamma, beta = te.placeholder((6,), name="gamma"), te.placeholder((6,), name="beta")
-    return [data, gamma, beta, topi.nn.instance_norm(data, gamma, beta, [2, 3])]
+def group_norm() -> Tensors:
+    """Mean and variance of each group of channels."""
+    data = te.placeholder((2, 8, 6, 6), name="data")
+    gamma, beta = te.placeholder((8,), name="gamma"), te.placeholder((8,), name="beta")
+    return [data, gamma, beta, topi.nn.group_norm(data, gamma, beta, 4, 1, [2, 3])]
 
 
 def rms_norm() -> Tensors:
