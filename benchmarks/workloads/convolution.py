@@ -149,13 +149,6 @@ def depthwise_multiplier() -> Tensors:
     return [data, kernel, topi.nn.depthwise_conv2d_nchw(data, kernel, 1, 2, 1)]
 
 
-def depthwise_nchwc() -> Tensors:
-    """Each channel by itself, channels in blocks of eight."""
-    data, kernel = _pair((1, 3, 14, 14, 8), (3, 1, 3, 3, 1, 8))
-    conv = topi.nn.depthwise_conv2d_NCHWc(data, kernel, 1, 1, 1, "NCHW8c", "NCHW8c")
-    return [data, kernel, conv]
-
-
 def conv2d_grouped() -> Tensors:
     """Four groups, channels first."""
     data, kernel = _pair((1, 12, 11, 11), (16, 3, 3, 3))
