@@ -19,12 +19,14 @@ if not __package__:  # started as a file, so that only its own folder is searche
 from benchmarks.provenance import RESULTS, provenance, write_json
 from benchmarks.workloads.tasks import REFUSED, ZooTask, make_task, sample_states, zoo
 from tvm_cdmpp.ast.leaf import Leaf
+from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import LoweringError, RecordError
 from tvm_cdmpp.extract.compare import Difference, differences, vector_differences
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.extract.native import describe
 from tvm_cdmpp.extract.replayer import StepReplayer
+from tvm_cdmpp.extract.stage import LayoutRewrite
 from tvm_cdmpp.extract.tir import extract_exact
 from tvm_cdmpp.tvm_runtime import load_tvm
 
@@ -101,7 +103,8 @@ def compare_task(zoo_task: ZooTask, num_states: int, seed: int) -> Agreement:
     begin = time.perf_counter()
     graph = analyse(task.compute_dag)
     row.opaque_reads = graph.num_opaque_reads
-    replayer = StepReplayer(graph, rewrites_layout=int(task.layout_rewrite_option) != 0)
+    hardware = Hardware.of(task.hardware_params)
+    replayer = StepReplayer(graph, hardware, LayoutRewrite(int(task.layout_rewrite_option)))
     records = dump_records(task, states)
     fast = replayer.leaves(records)
     batch, _ = replayer.extract(records)
@@ -111,7 +114,7 @@ def compare_task(zoo_task: ZooTask, num_states: int, seed: int) -> Agreement:
     for number, (one, other) in enumerate(zip(fast, exact, strict=True)):
         row.leaves += 0 if isinstance(other, LoweringError) else len(other)
         row.refused += isinstance(one, RecordError) and isinstance(other, LoweringError)
-        found = list(_differences(one, other, batch.vectors_of(number)))
+        found = list(_differences(one, other, batch.vectors_of(number), hardware))
         row.agreeing += not found
         causes.update({difference.cause for difference in found})
         if found and not row.example:
@@ -128,7 +131,8 @@ def _exact(task: Any, state: Any) -> list[Leaf] | LoweringError:
 
 
 def _differences(
-    fast: list[Leaf] | RecordError, exact: list[Leaf] | LoweringError, vectors: Any
+    fast: list[Leaf] | RecordError, exact: list[Leaf] | LoweringError, vectors: Any,
+    hardware: Hardware,
 ) -> Iterator[Difference]:
     if isinstance(fast, RecordError) or isinstance(exact, LoweringError):
         if not isinstance(exact, LoweringError):
@@ -137,7 +141,7 @@ def _differences(
             yield Difference(EXACT_REFUSES, -1, f"{len(fast)} leaves", str(exact))
         return
     yield from differences(fast, exact)
-    yield from vector_differences(vectors, describe(exact))
+    yield from vector_differences(vectors, describe(exact, hardware))
 
 
 def _total(rows: Sequence[Agreement]) -> Agreement:

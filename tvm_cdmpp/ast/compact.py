@@ -54,6 +54,10 @@ class CompactASTBatch:
         """Leaves per program."""
         return np.diff(self.offsets)
 
+    def vectors_of(self, program: int) -> npt.NDArray[np.float32]:
+        """Return the computation vectors of one program."""
+        return self.vectors[self.offsets[program] : self.offsets[program + 1]]
+
     def take(self, programs: npt.ArrayLike) -> CompactASTBatch:
         """Return the batch of the given programs, in the given order."""
         chosen = np.asarray(programs, dtype=np.int64)

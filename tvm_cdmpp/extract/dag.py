@@ -12,8 +12,8 @@ from typing import Any
 
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.index import Axis, Index, Opaque, axis_index
-from tvm_cdmpp.extract.operations import OperationCounter, compute_bytes, element_bytes
-from tvm_cdmpp.extract.stage import Read, StageSpec, TaskGraph
+from tvm_cdmpp.extract.operations import OperationCounter, as_choice, element_bytes
+from tvm_cdmpp.extract.stage import Choice, Condition, Read, StageSpec, TaskGraph
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
@@ -101,6 +101,7 @@ def _stage(op: Any, numbers: dict[Any, int]) -> StageSpec:
         if not _is_one(axis.dom.extent):
             analyzer.bind(axis.var, axis.dom)
     source, combiner = _count(op.body, analyzer)
+    guard, guarded_read = _guard(op.body, analyzer, source.reads)
     indices = _IndexBuilder({axis.var: n for n, axis in enumerate(axes)})
     return StageSpec(
         op.name, shape, element_bytes(output.dtype), len(op.axis),
@@ -110,7 +111,11 @@ def _stage(op: Any, numbers: dict[Any, int]) -> StageSpec:
             for read in source.reads
         ),
         source.counts, combiner.counts,
-        compute_bytes=compute_bytes(source, combiner),
+        float_bytes=max(source.float_bytes, combiner.float_bytes),
+        int_bytes=max(source.int_bytes, combiner.int_bytes),
+        choices=_choices(op.body, analyzer, indices),
+        guard=guard,
+        guarded_read=guarded_read,
     )  # fmt: skip
 
 
@@ -128,6 +133,66 @@ def _count(body: Any, analyzer: Any) -> tuple[OperationCounter, OperationCounter
             for value in expr.source:
                 source.visit(analyzer.simplify(value))
     return source, combiner
+
+
+def _guard(body: Any, analyzer: Any, reads: list[Any]) -> tuple[str, int]:
+    """Find the guard of a stage and the read it guards, as `StageSpec` defines them."""
+    if len(body) != 1 or isinstance(body[0], tir.Reduce):
+        return "", -1
+    expr = analyzer.simplify(body[0])
+    if not isinstance(expr, tir.Call):
+        return "", -1
+    if expr.op.name != "tir.if_then_else" or not isinstance(expr.args[2], tir.IntImm | tir.FloatImm):
+        return "", -1
+    equal = tvm.ir.structural_equal
+    found = (n for n, read in enumerate(reads) if equal(read, expr.args[1]))
+    return f"{expr.args[2]} {expr.dtype}", next(found, -1)
+
+
+def _choices(body: Any, analyzer: Any, indices: _IndexBuilder) -> tuple[Choice, ...]:
+    """Find all choices of a stage, and what their conditions say about indices."""
+    found: list[Choice] = []
+
+    def visit(node: Any) -> None:
+        choice = as_choice(node)
+        if choice is not None:
+            parts = _conjuncts(choice[0])
+            known = [_condition(part, indices) for part in parts]
+            found.append(Choice(len(parts), tuple(part for part in known if part is not None)))
+
+    for expr in body:
+        for value in expr.source if isinstance(expr, tir.Reduce) else [expr]:
+            tir.stmt_functor.post_order_visit(analyzer.simplify(value), visit)
+        if isinstance(expr, tir.Reduce):
+            break  # the outputs of a reduction share one source
+    return tuple(reversed(found))
+
+
+def _conjuncts(condition: Any) -> list[Any]:
+    if isinstance(condition, tir.And):
+        return [*_conjuncts(condition.a), *_conjuncts(condition.b)]
+    if isinstance(condition, tir.Call) and condition.op.name == "tir.likely":
+        return _conjuncts(condition.args[0])
+    return [condition]
+
+
+def _condition(part: Any, indices: _IndexBuilder) -> Condition | None:
+    """Bring a comparison of indices to the form of a `Condition`."""
+    if not isinstance(part, tir.LT | tir.LE | tir.GT | tir.GE | tir.EQ):
+        return None
+    if "int" not in part.a.dtype:
+        return None
+    index = indices(part.a) + indices(part.b).scaled(-1)
+    if index.opaque:
+        return None
+    bounds: dict[Any, tuple[int | None, int | None]] = {
+        tir.LT: (None, -1),
+        tir.LE: (None, 0),
+        tir.GT: (1, None),
+        tir.GE: (0, None),
+        tir.EQ: (0, 0),
+    }
+    return Condition(index, *bounds[type(part)])
 
 
 class _IndexBuilder:

@@ -46,12 +46,6 @@ def element_bytes(dtype: str) -> int:
     return max(1, int(tvm.DataType(dtype).bits) // 8)
 
 
-def compute_bytes(*counters: OperationCounter) -> int:
-    """Return the bytes of the widest type computed with, as `Leaf.compute_bytes` defines it."""
-    widest_float = max(counter.float_bytes for counter in counters)
-    return widest_float or max(counter.int_bytes for counter in counters)
-
-
 class OperationCounter:
     """Counts what one execution of the visited expressions does.
 
@@ -70,6 +64,11 @@ class OperationCounter:
         """Nodes that read, in order of appearance, those inside indices after their read."""
         self._values = set(values)
         self._counts = dict.fromkeys(OP_CLASSES, 0)
+
+    @property
+    def compute_bytes(self) -> int:
+        """Bytes of the widest type computed with, as `Leaf.compute_bytes` defines it."""
+        return self.float_bytes or self.int_bytes
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -105,7 +104,7 @@ class OperationCounter:
         return False
 
     def _visit_call(self, expr: Any) -> bool:
-        choice = _choice(expr)
+        choice = as_choice(expr)
         if choice is not None:
             if _is_constant(expr):
                 return False
@@ -137,7 +136,7 @@ class OperationCounter:
             )
 
 
-def _choice(expr: Any) -> tuple[Any, Any, Any] | None:
+def as_choice(expr: Any) -> tuple[Any, Any, Any] | None:
     """Return condition and both values of a `Select` or an `if_then_else`."""
     if type(expr) is tir.Select:
         return expr.condition, expr.true_value, expr.false_value
@@ -147,7 +146,7 @@ def _choice(expr: Any) -> tuple[Any, Any, Any] | None:
 
 
 def _is_constant(expr: Any) -> bool:
-    choice = _choice(expr)
+    choice = as_choice(expr)
     if choice is not None:
         return _is_constant(choice[1]) and _is_constant(choice[2])
     return type(expr) in (tir.IntImm, tir.FloatImm)

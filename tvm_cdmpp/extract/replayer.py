@@ -11,7 +11,7 @@ from tvm_cdmpp.ast.leaf import Leaf
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.native import NativeReplayer
-from tvm_cdmpp.extract.stage import TaskGraph
+from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
 
 
 class StepReplayer:
@@ -25,22 +25,18 @@ class StepReplayer:
         The analysed DAG of the task.
     hardware
         The task's hardware parameters.
-    rewrites_layout
-        Whether programs are measured with layout-free constants rewritten, as `task.tune` does
-        for tasks extracted from a network.
+    layout
+        What the measured programs do with layout-free constants.
     """
 
     def __init__(
         self,
         graph: TaskGraph,
         hardware: Hardware | None = None,
-        *,
-        rewrites_layout: bool = False,
+        layout: LayoutRewrite = LayoutRewrite.AS_GIVEN,
     ) -> None:
         self.graph = graph
-        self._native = NativeReplayer(
-            graph, hardware or Hardware(), rewrites_layout=rewrites_layout
-        )
+        self._native = NativeReplayer(graph, hardware or Hardware(), layout)
 
     @property
     def seconds(self) -> dict[str, float]:

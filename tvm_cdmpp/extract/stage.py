@@ -7,6 +7,7 @@ Nothing here needs TVM, so graphs can be stored and replayed anywhere.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 from tvm_cdmpp.ast.leaf import OP_CLASSES
 from tvm_cdmpp.extract.index import Index
@@ -15,12 +16,42 @@ OpCounts = tuple[int, ...]
 NO_OPS: OpCounts = (0,) * len(OP_CLASSES)
 
 
+class LayoutRewrite(IntEnum):
+    """What becomes of constant inputs whose layout is free, as TVM numbers it."""
+
+    AS_GIVEN = 0
+    COPIED = 1
+    """The program copies them into the order in which they are read: the default of a search
+    task that is made by hand."""
+    REWRITTEN = 2
+    """They are stored in that order beforehand: what tasks extracted from a network ask for."""
+
+
 @dataclass(frozen=True)
 class Read:
     """One access to a producer stage: the stage's number and one index per buffer dimension."""
 
     stage: int
     indices: tuple[Index, ...]
+
+
+@dataclass(frozen=True)
+class Condition:
+    """`low <= index <= high`; an end that is None is open."""
+
+    index: Index
+    low: int | None
+    high: int | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A choice between two values; TVM drops the parts of its condition that always hold."""
+
+    num_parts: int
+    """Parts of the condition, joined by and."""
+    conditions: tuple[Condition, ...]
+    """Those of the parts that compare indices."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +74,18 @@ class StageSpec:
     layout_free: bool = False
     """A constant input whose layout Ansor rewrites to the order in which it is read."""
     is_output: bool = False
-    compute_bytes: int = 0
-    """As of `Leaf`: of the stored expression, a reduction's combiner included."""
+    float_bytes: int = 0
+    """Bytes of the widest float computed with, a reduction's combiner included; 0 if none."""
+    int_bytes: int = 0
+    """The same for integers, loop variables left out."""
+    choices: tuple[Choice, ...] = ()
+    """The outermost first."""
+    guard: str = ""
+    """What is stored instead where a condition around the whole expression does not hold: the
+    constant `c` of `if_then_else(condition, value, c)`; empty without such a condition."""
+    guarded_read: int = -1
+    """Number of the read that is all of the `value`; TVM joins the conditions of two stages where
+    one is inlined into the other there, and both have the same guard."""
 
     @property
     def has_reduction(self) -> bool:

@@ -24,7 +24,7 @@ import numpy as np
 
 from tvm_cdmpp.ast.leaf import SCOPES, Access, Leaf, Loop
 from tvm_cdmpp.errors import LoweringError
-from tvm_cdmpp.extract.operations import OperationCounter, compute_bytes, element_bytes
+from tvm_cdmpp.extract.operations import OperationCounter, element_bytes
 from tvm_cdmpp.extract.tir_index import UNBOUNDED, Binding, IndexEvaluator, LinearIndex
 from tvm_cdmpp.tvm_runtime import load_tvm
 
@@ -326,7 +326,7 @@ class _Walker:
             is_init=False,
             position=2 * self._num_nodes - (len(self._loops) + 1),
             unroll_limit=self._unroll,
-            compute_bytes=compute_bytes(counter),
+            compute_bytes=counter.compute_bytes,
             ops=counter.counts,
             loops=(),
             accesses=tuple(

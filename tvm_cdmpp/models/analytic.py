@@ -10,7 +10,7 @@ predictor learns what they leave out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.ast.schema import ACCESS_SLOTS, COLUMN, NUM_INNER_LOOPS, TRAFFIC_CAPACITIES_BYTES
 from tvm_cdmpp.devices.spec import DeviceSpec
 
-FloatArray: TypeAlias = npt.NDArray[np.float64]
+FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 _Count: TypeAlias = Callable[[str], FloatArray]
 _Flag: TypeAlias = Callable[[str], npt.NDArray[np.bool_]]
 
@@ -27,8 +27,14 @@ _CYCLES_PER_OP = {
     "float_compare": 0.5,
     "float_div": 5.0,
     "float_math": 15.0,
-    "integer": 0.25,
-    "logic": 0.25,
+    "int_add": 0.25,
+    "int_mul": 0.25,
+    "int_div": 5.0,
+    "int_compare": 0.25,
+    "int_math": 1.0,
+    "select": 0.25,
+    "bool": 0.25,
+    "cast": 0.25,
 }
 """Cycles per operation and vector beyond multiply-adds, on a core that starts two a cycle."""
 
@@ -56,6 +62,23 @@ _L2_BYTES_PER_CYCLE = 32.0
 _L3_BYTES_PER_CYCLE = 12.0
 
 
+_READ = (
+    *(f"{name}_ops" for name in ("float_add", "float_mul", *_CYCLES_PER_OP)),
+    *(f"inner{n}_{name}" for n in range(NUM_INNER_LOOPS) for name in ("extent", "is_reduce")),
+    *(
+        f"{slot}_{name}"
+        for slot in ACCESS_SLOTS
+        for name in ("element_bytes", "is_contiguous", "is_invariant")
+    ),
+    *(f"traffic_{capacity}" for capacity in TRAFFIC_CAPACITIES_BYTES),
+    "executions", "reduce_executions", "unrolled_body", "parallel_extent", "block_extent",
+    "vector_extent", "is_vectorized", "is_init",
+)  # fmt: skip
+"""Fields that the estimate reads."""
+_COLUMNS = [COLUMN[name] for name in _READ]
+_ROW = {name: row for row, name in enumerate(_READ)}
+
+
 def estimate_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
     """Estimate the latency of programs.
 
@@ -71,25 +94,38 @@ def estimate_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray
     latencies_s
         Seconds, of shape (n,), finite and positive.
     """
-    leaf_s = estimate_leaf_latency_s(batch, device)
+    return sum_leaves(batch, estimate_leaf_latency_s(batch, device))
+
+
+def sum_leaves(batch: CompactASTBatch, leaf_s: FloatArray) -> FloatArray:
+    """Return the seconds that programs take, given those of their leaves; shape (n,)."""
     programs = np.repeat(np.arange(len(batch)), batch.leaf_counts)
-    total = np.zeros(len(batch))
-    np.add.at(total, programs, leaf_s)
-    return _PROGRAM_START_S + total
+    return _PROGRAM_START_S + np.bincount(programs, leaf_s, minlength=len(batch))
+
+
+class _Facts:
+    """The fields that the estimate reads, undone from their scale, all leaves of a batch."""
+
+    def __init__(self, vectors: npt.NDArray[np.float32]) -> None:
+        # One contiguous row per field; the fields are read many times.
+        fields = np.ascontiguousarray(vectors[:, _COLUMNS].T)
+        self._flags = fields > 0.5
+        # Rounded, because 16 lanes stored as a float32 logarithm may come back as 16.000002.
+        self._counts = np.rint(np.exp2(fields) - 1.0)
+
+    def count(self, name: str) -> FloatArray:
+        counts: FloatArray = self._counts[_ROW[name]]
+        return counts
+
+    def flag(self, name: str) -> npt.NDArray[np.bool_]:
+        flags: npt.NDArray[np.bool_] = self._flags[_ROW[name]]
+        return flags
 
 
 def estimate_leaf_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
     """Estimate the seconds that each leaf takes; shape (leaves,)."""
-    vectors = batch.vectors
-
-    def count(name: str) -> FloatArray:
-        logs: FloatArray = vectors[:, COLUMN[name]].astype(np.float64)
-        # Rounded, because 16 lanes stored as a float32 logarithm may come back as 16.000002.
-        return np.rint(np.exp2(logs) - 1.0)
-
-    def flag(name: str) -> npt.NDArray[np.bool_]:
-        set_: npt.NDArray[np.bool_] = vectors[:, COLUMN[name]] > 0.5
-        return set_
+    facts = _Facts(batch.vectors)
+    count, flag = facts.count, facts.flag
 
     lanes = _lanes(count, flag, device)
     multiply_adds = np.maximum(count("float_add_ops"), count("float_mul_ops"))

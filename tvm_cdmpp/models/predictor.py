@@ -25,7 +25,7 @@ from tvm_cdmpp.ast.compact import CompactASTBatch, positional_encoding
 from tvm_cdmpp.ast.schema import NUM_FIELDS
 from tvm_cdmpp.devices.spec import DEVICE_FIELDS, DeviceSpec
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.models.analytic import estimate_latency_s, estimate_leaf_latency_s
+from tvm_cdmpp.models.analytic import estimate_leaf_latency_s, sum_leaves
 from tvm_cdmpp.models.labels import LabelTransform
 
 _NUM_INPUTS = NUM_FIELDS + 1
@@ -114,12 +114,13 @@ def make_inputs(batch: CompactASTBatch, device: DeviceSpec, config: PredictorCon
     leaf_s = estimate_leaf_latency_s(batch, device)
     vectors = np.concatenate([batch.vectors, np.log2(leaf_s)[:, None].astype(np.float32)], axis=1)
     leaves, positions, mask = CompactASTBatch(vectors, batch.positions, batch.offsets).pad()
+    known = positional_encoding(np.arange(positions.max(initial=0) + 1), config.width)
     return Inputs(
         torch.from_numpy(leaves),
-        torch.from_numpy(positional_encoding(positions, config.width)),
+        torch.from_numpy(known[positions]),
         torch.from_numpy(mask),
         torch.from_numpy(np.tile(device.vector(), (len(batch), 1))),
-        estimate_latency_s(batch, device),
+        sum_leaves(batch, leaf_s).astype(np.float64),
     )
 
 
@@ -155,8 +156,9 @@ class Network(nn.Module):
         scaled = (inputs.leaves - self.input_mean) * self.input_scale
         hidden = self.embed(scaled.clamp(-8.0, 8.0)) + inputs.encoding  # (B, L, D)
         hidden = hidden + self.device(inputs.device)[:, None]
+        mask = None if bool(inputs.mask.all()) else inputs.mask[:, None, None, :]
         for layer in self.layers:
-            hidden = layer(hidden, inputs.mask)
+            hidden = layer(hidden, mask)
         present = inputs.mask[..., None]
         total = (hidden * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
         largest = hidden.masked_fill(~present, -1e4).amax(dim=1)
@@ -181,18 +183,24 @@ class EncoderLayer(nn.Module):
         )
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Return the layer's output, of the shape of `hidden`."""
+    def forward(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the layer's output, of the shape of `hidden`; None masks nothing."""
         batch, length, width = hidden.shape
         qkv = self.qkv(self.norm1(hidden)).view(batch, length, 3, self.heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, L, D / heads)
-        mixed = nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask[:, None, None, :]
-        )
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         mixed = mixed.transpose(1, 2).reshape(batch, length, width)
         hidden = hidden + self.dropout(self.out(mixed))
         changed: Tensor = self.dropout(self.mlp(self.norm2(hidden)))
         return hidden + changed
+
+
+def _chunks(leaf_counts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """Divide programs into chunks of one leaf count each, so that nothing is padded."""
+    for count in np.unique(leaf_counts):
+        programs = np.flatnonzero(leaf_counts == count)
+        for first in range(0, len(programs), _CHUNK_PROGRAMS):
+            yield programs[first : first + _CHUNK_PROGRAMS]
 
 
 @dataclass
@@ -242,12 +250,9 @@ class Predictor:
         """
         latencies_s = np.empty(len(batch))
         probability = np.ones(len(batch))
-        # Programs of like leaf counts share a chunk, so that little is padded.
-        order = np.argsort(batch.leaf_counts, kind="stable")
         self.network.eval()
         with one_thread(), torch.inference_mode():
-            for first in range(0, len(order), _CHUNK_PROGRAMS):
-                chosen = order[first : first + _CHUNK_PROGRAMS]
+            for chosen in _chunks(batch.leaf_counts):
                 inputs = make_inputs(batch.take(chosen), device, self.network.config)
                 labels, logits = self.network(inputs, self.base(inputs))
                 latencies_s[chosen] = self.labels.inverse(labels.numpy().astype(np.float64))

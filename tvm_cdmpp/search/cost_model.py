@@ -24,6 +24,7 @@ from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.extract.replayer import StepReplayer
+from tvm_cdmpp.extract.stage import LayoutRewrite
 from tvm_cdmpp.models.checkpoint import load_predictor, save_predictor
 from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
 from tvm_cdmpp.train.loop import FitConfig, TrainingRows, fit
@@ -264,10 +265,10 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             self._device_of(task)
             if key not in self._task_keys:
                 self._task_keys.append(key)
-            rewrites = int(task.layout_rewrite_option) != 0
+            layout = LayoutRewrite(int(task.layout_rewrite_option))
             hardware = Hardware.of(task.hardware_params)
             graph = analyse(task.compute_dag)
-            replayer = StepReplayer(graph, hardware, rewrites_layout=rewrites)
+            replayer = StepReplayer(graph, hardware, layout)
             if replayer.graph.num_opaque_reads:
                 _logger.warning(
                     "%d reads of %s cannot be analysed; they count as touching whole buffers",

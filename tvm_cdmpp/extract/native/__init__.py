@@ -22,7 +22,7 @@ from tvm_cdmpp.ast.schema import FIELDS, NUM_FIELDS
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import MissingDependencyError, RecordError
 from tvm_cdmpp.extract.encode import encode_graph
-from tvm_cdmpp.extract.stage import TaskGraph
+from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
 
 _INTS = ctypes.POINTER(ctypes.c_int64)
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
@@ -98,11 +98,11 @@ def compiled_fields() -> list[tuple[str, bool]]:
 class NativeReplayer:
     """Replays the records of one task; see `extract.replayer.StepReplayer`."""
 
-    def __init__(self, graph: TaskGraph, hardware: Hardware, *, rewrites_layout: bool) -> None:
+    def __init__(self, graph: TaskGraph, hardware: Hardware, layout: LayoutRewrite) -> None:
         library = _library()
         encoded = np.asarray(encode_graph(graph), dtype=np.int64)
         handle = library.cdmpp_new(
-            encoded.ctypes.data_as(_INTS), len(encoded), rewrites_layout, _pointer(hardware)
+            encoded.ctypes.data_as(_INTS), len(encoded), layout, _pointer(hardware)
         )
         assert handle, "the encoding of a graph does not fit the compiled code"
         self._handle = ctypes.c_void_p(handle)

@@ -16,11 +16,27 @@ struct Read {
   std::shared_ptr<const Indices> indices;
 };
 
+// `low <= index <= high`.
+struct Condition {
+  Int low, high;
+  Index index;
+};
+
+// A choice between two values; TVM drops the parts of its condition that always hold.
+struct Choice {
+  Int num_parts;
+  std::vector<Condition> conditions;  // those of the parts that compare indices
+};
+
 // One operation. Axes are numbered spatial first, then reduction.
 struct Spec {
   int origin = 0;  // operation of the DAG
   Int element_bytes = 0;
-  Int compute_bytes = 0;
+  Int float_bytes = 0;
+  Int int_bytes = 0;
+  std::vector<Choice> choices;  // the outermost first
+  Int guard = -1;        // which constant a condition around everything stores instead
+  Int guarded_read = -1;  // the read that this condition guards
   int scope = kUnset;
   bool is_placeholder = false;
   bool is_layout_free = false;
@@ -82,7 +98,10 @@ inline SpecPtr read_spec(IntReader& read, int origin) {
   Spec spec;
   spec.origin = origin;
   spec.element_bytes = read();
-  spec.compute_bytes = read();
+  spec.float_bytes = read();
+  spec.int_bytes = read();
+  spec.guard = read();
+  spec.guarded_read = read();
   spec.is_placeholder = read() != 0;
   spec.is_layout_free = read() != 0;
   spec.is_output = read() != 0;
@@ -96,6 +115,15 @@ inline SpecPtr read_spec(IntReader& read, int origin) {
     Indices indices(static_cast<std::size_t>(read()));
     for (Index& index : indices) index = read_index(read);
     spec.reads.push_back({stage, std::make_shared<const Indices>(std::move(indices))});
+  }
+  for (Int n = read(); n > 0; --n) {
+    Choice choice{read(), std::vector<Condition>(static_cast<std::size_t>(read()))};
+    for (Condition& condition : choice.conditions) {
+      condition.low = read();
+      condition.high = read();
+      condition.index = read_index(read);
+    }
+    spec.choices.push_back(std::move(choice));
   }
   return std::make_shared<const Spec>(std::move(spec));
 }

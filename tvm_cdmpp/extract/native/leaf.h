@@ -10,6 +10,7 @@
 namespace cdmpp {
 
 constexpr int kNumOps = 13;
+constexpr std::size_t kCompare = 8, kSelect = 10, kBool = 11;  // integer comparisons; choices
 using OpCounts = std::array<Int, kNumOps>;
 
 // Kinds of loops: Ansor's annotation numbers. From kVthread on, a loop is bound to a GPU index;

@@ -5,13 +5,17 @@
 
 namespace cdmpp {
 
+// What becomes of constant inputs whose layout is free (`tvm_cdmpp.extract.stage.LayoutRewrite`).
+enum LayoutRewrite : int { kAsGiven, kCopied, kRewritten };
+
 class Leaves {
  public:
-  explicit Leaves(bool rewrites_layout) : rewrites_layout_(rewrites_layout) {}
+  explicit Leaves(LayoutRewrite layout) : layout_(layout) {}
 
   // The leaves of a replayed record; valid until the next call.
-  const std::vector<Leaf*>& of(Replay& replay) {
+  const std::vector<Leaf*>& of(Replay& replay, bool has_steps) {
     replay_ = &replay;
+    rewrites_ = has_steps && layout_ != kAsGiven;  // TVM leaves an empty schedule alone
     nests_ = &walk_.of(replay);
     leaves_.clear();
     pool_.reset();
@@ -20,13 +24,19 @@ class Leaves {
     unroll_limit_ = 0;
     open_.clear();
     buffers_.clear();
+    copies_.clear();
+    stages_.reset();
     has_attached_.assign(nests_->size(), 0);
     for (const Nest* nest : *nests_) {
       const Stage* target = nest ? nest->stage->attached_to : nullptr;
       if (target) has_attached_[static_cast<std::size_t>(target->number)] = 1;
     }
-    for (const Nest* nest : *nests_) {
-      if (nest && nest->depth == 0) emit(*nest->stage);
+    auto num_stages = nests_->size();
+    for (std::size_t number = 0; number < num_stages; ++number) {
+      const Nest* nest = (*nests_)[number];
+      if (!nest) continue;
+      if (rewrites_ && layout_ == kCopied) emit_copies(*nest);
+      if (nest->depth == 0) emit(*nest->stage);
     }
     return leaves_;
   }
@@ -69,6 +79,45 @@ class Leaves {
     }
     open_.resize(open);
     unroll_limit_ = unroll;
+  }
+
+  // The copies of this stage's constant inputs into the layout in which it reads them.
+  void emit_copies(const Nest& nest) {
+    for (const Read& read : nest.spec->reads) {
+      const Spec& input = *replay_->flattened().specs[static_cast<std::size_t>(read.stage)];
+      if (!input.is_layout_free) continue;
+      auto spec = std::make_unique<Spec>();
+      std::vector<Int> dims = rewrite_layout(nest, *read.indices, spec->shape);
+      spec->element_bytes = input.element_bytes;
+      spec->is_output = true;  // computed as a whole
+      spec->num_spatial = static_cast<int>(dims.size());
+      spec->extents = spec->shape;
+      Indices indices(input.shape.size());
+      std::vector<Int> strides(input.shape.size(), 1);
+      for (std::size_t n = dims.size(); n-- > 0;) {
+        auto dim = static_cast<std::size_t>(dims[n]);
+        indices[dim] = add(indices[dim], scaled(axis_index(static_cast<Int>(n)), strides[dim]));
+        strides[dim] *= spec->shape[n];
+      }
+      spec->reads = {{read.stage, std::make_shared<const Indices>(std::move(indices))}};
+      Stage& stage = *stages_.take();
+      stage = Stage();
+      stage.start(*spec);
+      // The schedule that TVM gives it (RewriteLayout).
+      std::size_t fused = dims.size() >= 5 ? 3 : dims.size() >= 3 ? 2 : 0;
+      if (fused) {
+        Relation relation{false, false, stage.add_iterator(false), {}, {}};
+        relation.parts.assign(stage.order.begin(), stage.order.begin() + static_cast<Int>(fused));
+        stage.order.erase(stage.order.begin(), stage.order.begin() + static_cast<Int>(fused) - 1);
+        stage.order.front() = relation.whole;
+        stage.relations.push_back(std::move(relation));
+      }
+      if (!stage.order.empty()) stage.kind[static_cast<std::size_t>(stage.order[0])] = kParallel;
+      copies_.push_back(std::move(spec));
+      walk_.append(stage, *copies_.back());
+      has_attached_.push_back(0);
+      emit(stage);
+    }
   }
 
   void emit_attached(const Stage& target, int iterator) {
@@ -125,8 +174,10 @@ class Leaves {
     if (computes) {
       leaf.ops = spec.ops;
       add_ops(leaf.ops, spec.combine_ops);
+      drop_conditions(leaf, nest);
     }
-    leaf.compute_bytes = computes ? spec.compute_bytes : 0;
+    leaf.compute_bytes = computes ? spec.float_bytes : 0;
+    if (computes && leaf.compute_bytes == 0) leaf.compute_bytes = spec.int_bytes;
     leaf.loops.clear();
     for (const OpenLoop& open : open_) {
       bool own = open.position >= nest.depth;
@@ -144,6 +195,22 @@ class Leaves {
     }
     leaf.accesses.resize(num_accesses_);
     leaves_.push_back(&leaf);
+  }
+
+  // Take off the parts of conditions that always hold here, such as those of padding not reached.
+  void drop_conditions(Leaf& leaf, const Nest& nest) {
+    for (const Choice& choice : nest.spec->choices) {
+      Int dropped = 0;
+      for (const Condition& condition : choice.conditions) {
+        auto [low, high] =
+            in_loops(condition.index, nest.axes, nest.loop_extents).bounds(nest.loop_extents);
+        dropped += low >= condition.low && high <= condition.high;
+      }
+      bool holds = dropped == choice.num_parts;
+      leaf.ops[kCompare] -= dropped;
+      leaf.ops[kBool] -= dropped - holds;
+      leaf.ops[kSelect] -= holds;
+    }
   }
 
   int buffer_number(int key) {
@@ -172,8 +239,9 @@ class Leaves {
   // An access to the result of stage `number`; without indices, to the element that is stored.
   void add_access(Leaf& leaf, const Nest& nest, int number, const Indices* indices) {
     Access& access = next_access(leaf);
-    const Spec& buffer = *replay_->flattened().specs[static_cast<std::size_t>(number)];
     const Nest* producer = (*nests_)[static_cast<std::size_t>(number)];
+    const Spec& buffer = producer ? *producer->spec
+                                  : *replay_->flattened().specs[static_cast<std::size_t>(number)];
     access.element_bytes = buffer.element_bytes;
     access.scope = producer ? producer->scope : kGlobal;
     access.is_inside = false;
@@ -184,13 +252,16 @@ class Leaves {
       }
     }
     access.shape = producer ? producer->region : buffer.shape;
-    if (buffer.is_layout_free && rewrites_layout_ && indices) {
+    bool is_copy = static_cast<std::size_t>(nest.stage->number) >= has_attached_.size() -
+                                                                   copies_.size();
+    if (buffer.is_layout_free && rewrites_ && indices && !is_copy) {
       rewrite_layout(nest, *indices, access.shape);
       indices = &rewritten_;
     }
     std::size_t dims = access.shape.size(), loops = leaf.loops.size();
     access.cover.resize(dims * (loops + 1));
     access.steps.assign(loops, 0);
+    unknown_.assign(loops, 0);
     Int neighbour = 1;
     for (std::size_t dim = dims; dim-- > 0;) {
       const LoopIndex* index = &nest.axes[dim];
@@ -205,16 +276,20 @@ class Leaves {
         reach += std::abs(index->coefficients[at]) * (nest.loop_extents[at] - 1);
         Int curved = index->curved_span(at, nest.loop_extents);
         access.cover[dim * (loops + 1) + loop] = std::min(reach + curved, shape);
+        if (index->is_opaque_in(at)) unknown_[loop] = 1;
         access.steps[loop] += neighbour * index->step_of(at);
       }
       neighbour *= shape;
     }
-    for (Int& step : access.steps) step = std::abs(step);
+    for (std::size_t loop = 0; loop < loops; ++loop) {
+      access.steps[loop] = unknown_[loop] ? 0 : std::abs(access.steps[loop]);
+    }
   }
 
   // Give a constant input the layout in which it is read (GetNewLayout in compute_dag.cc): one
-  // dimension per loop over one of its axes, in the order of the loops.
-  void rewrite_layout(const Nest& nest, const Indices& indices, std::vector<Int>& shape) {
+  // dimension per loop over one of its axes, in the order of the loops. Return which of the old
+  // dimensions each new one is a part of.
+  std::vector<Int> rewrite_layout(const Nest& nest, const Indices& indices, std::vector<Int>& shape) {
     std::vector<std::pair<Int, Int>> layout;  // dimension of the input, extent
     auto dimension_of = [&indices](Int axis) {
       for (std::size_t dim = 0; dim < indices.size(); ++dim) {
@@ -239,6 +314,8 @@ class Leaves {
       Int dim = dimension_of(axis);
       if (dim >= 0) layout.emplace_back(dim, extent);
     }
+    std::vector<Int> dims;
+    for (const auto& part : layout) dims.push_back(part.first);
     rewritten_.assign(layout.size(), {});
     shape.assign(layout.size(), 1);
     std::vector<Int> inner(indices.size(), 1);
@@ -249,6 +326,7 @@ class Leaves {
       inner[at] *= extent;
       shape[n] = extent;
     }
+    return dims;
   }
 
   // The axis and extent of every loop, fused ones taken apart.
@@ -282,7 +360,8 @@ class Leaves {
     return iterator;
   }
 
-  bool rewrites_layout_;
+  LayoutRewrite layout_;
+  bool rewrites_ = false;
   Replay* replay_ = nullptr;
   Nests walk_;
   const std::vector<Nest*>* nests_ = nullptr;
@@ -294,9 +373,12 @@ class Leaves {
   Int unroll_limit_ = 0;
   std::vector<OpenLoop> open_;
   std::vector<char> has_attached_;  // [stage]
+  std::vector<std::unique_ptr<Spec>> copies_;
+  Pool<Stage> stages_;
   std::vector<int> buffers_;  // 2 * stage, + 1 for a thread's own part of a reduction
   Indices rewritten_;
   LoopIndex index_;
+  std::vector<char> unknown_;  // [loop]
 };
 
 }  // namespace cdmpp

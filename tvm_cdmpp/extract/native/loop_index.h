@@ -96,6 +96,33 @@ struct LoopIndex {
            });
   }
 
+  // The smallest and the largest value over all loops.
+  std::pair<Int, Int> bounds(const std::vector<Int>& extents) const {
+    Int low = constant, high = constant;
+    for (std::size_t loop = 0; loop < coefficients.size(); ++loop) {
+      (coefficients[loop] > 0 ? high : low) += coefficients[loop] * (extents[loop] - 1);
+    }
+    for (const Term& term : curved) {
+      Int reach = span(Index{{{term.kind, term.number, term.inner, 1}}, 0}, [&extents](Int loop) {
+        return extents[static_cast<std::size_t>(loop)];
+      });
+      (term.coefficient > 0 ? high : low) += term.coefficient * (reach - 1);
+    }
+    return {low, high};
+  }
+
+  // Whether its step over a loop is not known, as that of an index read from memory.
+  bool is_opaque_in(std::size_t loop) const {
+    return std::any_of(curved.begin(), curved.end(),
+                       [loop](const Term& term) { return moves_unknown(term, loop, false); });
+  }
+
+  // Whether it is a single floor division.
+  bool is_quotient() const {
+    return num_terms() == 1 && constant == 0 && !curved.empty() &&
+           curved[0].kind == Term::kDiv && curved[0].coefficient == 1;
+  }
+
   std::size_t num_terms() const {
     auto zeros = std::count(coefficients.begin(), coefficients.end(), 0);
     return coefficients.size() - static_cast<std::size_t>(zeros) + curved.size();
@@ -112,6 +139,14 @@ struct LoopIndex {
   }
 
  private:
+  static bool moves_unknown(const Term& term, std::size_t loop, bool unknown) {
+    if (term.kind == Term::kAxis) return unknown && static_cast<std::size_t>(term.number) == loop;
+    unknown = unknown || term.kind == Term::kOpaque;
+    const auto& terms = term.inner->terms;
+    return std::any_of(terms.begin(), terms.end(),
+                       [&](const Term& inner) { return moves_unknown(inner, loop, unknown); });
+  }
+
   static Index sorted(const std::vector<Term>& terms) {
     Index index;
     for (const Term& term : terms) index = cdmpp::add(index, Index{{term}, 0});
@@ -122,9 +157,12 @@ struct LoopIndex {
 // Tells the bounds of parts of an index, and takes it apart for division.
 class Divider {
  public:
-  Divider(Int divisor, const std::vector<Int>& extents) : divisor_(divisor), extents_(extents) {}
+  // `reduces`: whether TVM still comes to reduce the coefficients of a sum under a modulo.
+  Divider(Int divisor, const std::vector<Int>& extents, bool reduces = true)
+      : divisor_(divisor), extents_(extents), reduces_(reduces) {}
 
   LoopIndex quotient(const LoopIndex& index) const {
+    if (divisor_ == 1) return index;
     auto [multiple, rest] = separate(index);
     LoopIndex result = multiple;
     if (stays_below(rest, divisor_)) return result;
@@ -149,7 +187,7 @@ class Divider {
       rest.add(inner.remainder(x), single->coefficient);
       return rest;
     }
-    if (rest.num_terms() <= 2) {
+    if (reduces_ && rest.num_terms() <= 2) {
       // TVM reduces the coefficients of a sum of two, not of more.
       for (Int& coefficient : rest.coefficients) coefficient = floor_mod(coefficient, divisor_);
       if (stays_below(rest, divisor_)) return rest;
@@ -158,6 +196,8 @@ class Divider {
     result.add({Term::kMod, divisor_, std::make_shared<const Index>(rest.as_index()), 1}, 1);
     return result;
   }
+
+  LoopIndex without_multiples(const LoopIndex& index) const { return separate(index).second; }
 
  private:
   // Exact multiples of the divisor, divided by it; and the rest.
@@ -180,20 +220,8 @@ class Divider {
     return {std::move(multiple), std::move(rest)};
   }
 
-  Int reach(const Term& term) const {
-    return span(Index{{term}, 0},
-                [this](Int loop) { return extents_[static_cast<std::size_t>(loop)]; });
-  }
-
   bool stays_below(const LoopIndex& index, Int limit) const {
-    Int low = index.constant, high = index.constant;
-    for (std::size_t loop = 0; loop < extents_.size(); ++loop) {
-      Int coefficient = index.coefficients[loop];
-      (coefficient > 0 ? high : low) += coefficient * (extents_[loop] - 1);
-    }
-    for (const Term& term : index.curved) {
-      (term.coefficient > 0 ? high : low) += (term.coefficient > 0 ? 1 : -1) * (reach(term) - 1);
-    }
+    auto [low, high] = index.bounds(extents_);
     return low >= 0 && high < limit;
   }
 
@@ -230,6 +258,7 @@ class Divider {
 
   Int divisor_;
   const std::vector<Int>& extents_;
+  bool reduces_;
 };
 
 // The index in terms of loops, given each axis in those terms.

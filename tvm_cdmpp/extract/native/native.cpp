@@ -37,8 +37,8 @@ class Stopwatch {
 
 class Replayer {
  public:
-  Replayer(std::vector<SpecPtr> graph, bool rewrites_layout, const Hardware& hardware)
-      : replay_(std::move(graph)), leaves_(rewrites_layout), features_(hardware) {}
+  Replayer(std::vector<SpecPtr> graph, LayoutRewrite layout, const Hardware& hardware)
+      : replay_(std::move(graph)), leaves_(layout), features_(hardware) {}
 
   // Extract all records of a text, one per line; return their number.
   Int extract(std::string_view text) {
@@ -87,7 +87,7 @@ class Replayer {
       std::size_t num_steps = read_steps(line, steps_);
       seconds[0] += watch.lap();
       replay_.run(steps_, num_steps);
-      last_ = &leaves_.of(replay_);
+      last_ = &leaves_.of(replay_, num_steps > 0);
       seconds[1] += watch.lap();
       features_.append(*last_, vectors);
       for (const Leaf* leaf : *last_) positions.push_back(static_cast<std::int32_t>(leaf->position));
@@ -115,10 +115,10 @@ class Replayer {
 using namespace cdmpp;
 
 // Make a replayer from an encoded graph (see graph.h); null if the encoding is broken.
-EXPORT void* cdmpp_new(const Int* graph, Int length, int rewrites_layout, const double* hardware) {
+EXPORT void* cdmpp_new(const Int* graph, Int length, int layout, const double* hardware) {
   try {
     IntReader read(graph, length);
-    return new Replayer(read_graph(read), rewrites_layout != 0, read_hardware(hardware));
+    return new Replayer(read_graph(read), static_cast<LayoutRewrite>(layout), read_hardware(hardware));
   } catch (const std::exception&) {
     return nullptr;
   }

@@ -68,18 +68,30 @@ class Nests {
     for (std::size_t number = stages.size(); number-- > 0;) {
       const Spec& spec = *flattened_->specs[number];
       if (replay.node().inlined[number] || spec.is_placeholder) continue;
-      Nest* nest = pool_.take();
-      nest->stage = stages[number];
-      nest->spec = &spec;
-      for (bool& has : nest->has_cover) has = false;
-      inherit(*nest);
-      find_region(*nest);
-      find_extents(*nest);
-      append_own_loops(*nest);
-      nests_[number] = nest;
-      find_axes(*nest);
+      nests_[number] = make(*stages[number], spec);
     }
     return nests_;
+  }
+
+  // Add the nest of a stage at the root that is not among the task's.
+  Nest& append(Stage& stage, const Spec& spec) {
+    stage.number = static_cast<int>(nests_.size());
+    nests_.push_back(make(stage, spec));
+    return *nests_.back();
+  }
+
+ private:
+  Nest* make(Stage& stage, const Spec& spec) {
+    Nest* nest = pool_.take();
+    nest->stage = &stage;
+    nest->spec = &spec;
+    for (bool& has : nest->has_cover) has = false;
+    inherit(*nest);
+    find_region(*nest);
+    find_extents(*nest);
+    append_own_loops(*nest);
+    find_axes(*nest);
+    return nest;
   }
 
   const Int* cover(Nest& nest, int scope, std::size_t level) {
@@ -87,7 +99,6 @@ class Nests {
     return nest.cover_at(scope, level);
   }
 
- private:
   void inherit(Nest& nest) {
     nest.path.clear();
     if (const Stage* target = nest.stage->attached_to) {
@@ -163,7 +174,9 @@ class Nests {
   }
 
   const std::vector<Consumer>& consumers_of(const Nest& nest) const {
-    return flattened_->consumers[static_cast<std::size_t>(nest.stage->number)];
+    static const std::vector<Consumer> none;
+    auto number = static_cast<std::size_t>(nest.stage->number);
+    return number < flattened_->consumers.size() ? flattened_->consumers[number] : none;
   }
 
   static bool shares_path(const Nest& nest, const Nest& consumer) {
@@ -428,20 +441,35 @@ class Nests {
     }
   }
 
-  // The parts of a fused iterator: (fused % (extent * inner)) / inner, inner being the product of
-  // the extents of the parts inside of it.
+  // The parts of a fused iterator, inner to outer: remainders by the extents, of what the quotient
+  // by the extents so far has left. As TVM simplifies them, a quotient of a quotient is one of the
+  // first `base`, unless multiples left it, and (base / d) % e is (base % (d * e)) / d.
   void take_apart(const Nest& nest, const Relation& relation) {
-    const LoopIndex fused = iterators_[static_cast<std::size_t>(relation.whole)];
-    Int inner = 1, total = nest.extents[static_cast<std::size_t>(relation.whole)];
+    LoopIndex base = iterators_[static_cast<std::size_t>(relation.whole)];
+    Int divisor = 1, left = nest.extents[static_cast<std::size_t>(relation.whole)];
+    int num_inside = 0;
     for (std::size_t n = relation.parts.size(); n-- > 0;) {
       auto part = static_cast<std::size_t>(relation.parts[n]);
-      Int outer = inner * nest.extents[part];
-      if (outer == inner) continue;
+      Int extent = nest.extents[part];
+      if (extent == 1 && n > 0) continue;
+      left /= extent;
       LoopIndex& index = iterators_[part];
-      // The outermost part needs no modulo: the guard of the loop keeps the whole in its range.
-      index = outer == total ? fused : Divider(outer, nest.loop_extents).remainder(fused);
-      if (inner > 1) index = Divider(inner, nest.loop_extents).quotient(index);
-      inner = outer;
+      index = base;
+      if (n > 0) {
+        // The guard `whole < total` around the loops makes the outermost modulo superfluous.
+        Divider outer(divisor * extent, nest.loop_extents, num_inside < 2);
+        index = left == 1 ? outer.without_multiples(base) : outer.remainder(base);
+      }
+      index = Divider(divisor, nest.loop_extents).quotient(index);
+      if (extent == 1) index.curved.clear();  // the guard keeps it at zero
+      divisor *= extent;
+      ++num_inside;
+      LoopIndex rest = Divider(divisor, nest.loop_extents).quotient(base);
+      if (!rest.is_quotient()) {
+        base = std::move(rest);
+        divisor = 1;
+        num_inside = 0;
+      }
     }
   }
 

@@ -97,6 +97,13 @@ inline void cache_write(RewriteNode& node, int number, int scope) {
   insert_stage(node, number, shifted(std::make_shared<const Spec>(std::move(cached)), number));
 }
 
+inline Choice substituted(Choice choice, const Indices& axes) {
+  for (Condition& condition : choice.conditions) {
+    condition.index = substituted(condition.index, axes);
+  }
+  return choice;
+}
+
 // What a factored reduction is split into: the reduction axes that the split stems from, the
 // extents of the split's parts, which part becomes a spatial axis, and where.
 struct Factoring {
@@ -153,6 +160,7 @@ inline void factor_reduction(RewriteNode& node, int number, const Factoring& fac
     axes[axis] = n == 0 ? fused : remainder(fused, spec.extents[axis]);
     fused = divided(fused, spec.extents[axis]);
   }
+  for (Choice& choice : factored.choices) choice = substituted(choice, axes);
   for (Read& read : factored.reads) {
     Indices indices;
     for (const Index& index : *read.indices) indices.push_back(substituted(index, axes));
@@ -163,6 +171,7 @@ inline void factor_reduction(RewriteNode& node, int number, const Factoring& fac
   final.extents.resize(static_cast<std::size_t>(spec.num_spatial));
   final.extents.push_back(factor_extent);
   final.ops = {};
+  final.choices.clear();
   Indices indices = axis_indices(static_cast<std::size_t>(spec.num_spatial));
   indices.insert(indices.begin() + position, axis_index(spec.num_spatial));
   final.reads = {{number, std::make_shared<const Indices>(std::move(indices))}};
@@ -193,14 +202,32 @@ inline Flattened flatten(const RewriteNode& node) {
       auto same = [&read](const Read& other) { return same_read(read, other); };
       if (std::none_of(spec.reads.begin(), spec.reads.end(), same)) spec.reads.push_back(read);
     };
-    for (const Read& read : original->reads) {
+    for (std::size_t n = 0; n < original->reads.size(); ++n) {
+      const Read& read = original->reads[n];
       if (!node.inlined[static_cast<std::size_t>(read.stage)]) {
         read_once(read);
         continue;
       }
       const Spec& producer = *flat.specs[static_cast<std::size_t>(read.stage)];
       add_ops(spec.ops, producer.ops);
-      spec.compute_bytes = std::max(spec.compute_bytes, producer.compute_bytes);
+      spec.float_bytes = std::max(spec.float_bytes, producer.float_bytes);
+      spec.int_bytes = std::max(spec.int_bytes, producer.int_bytes);
+      std::size_t first = spec.choices.size();
+      for (const Choice& choice : producer.choices) {
+        spec.choices.push_back(substituted(choice, *read.indices));
+      }
+      if (spec.guard >= 0 && spec.guard == producer.guard &&
+          original->guarded_read == static_cast<Int>(n)) {
+        // The conditions of the two become one.
+        --spec.ops[kSelect];
+        ++spec.ops[kBool];
+        Choice& outer = spec.choices.front();
+        Choice& inner = spec.choices[first];
+        outer.num_parts += inner.num_parts;
+        outer.conditions.insert(outer.conditions.end(), inner.conditions.begin(),
+                                inner.conditions.end());
+        spec.choices.erase(spec.choices.begin() + static_cast<Int>(first));
+      }
       for (const Read& inner : producer.reads) {
         Indices indices;
         for (const Index& index : *inner.indices) {
