@@ -61,8 +61,8 @@ class Agreement:
     """Reads of the task whose index is data or not affine, which both paths bound."""
     causes: dict[str, int] = field(default_factory=dict)
     """Fields that differ, and in how many states."""
-    example: str = ""
-    """The first difference."""
+    examples: dict[str, str] = field(default_factory=dict)
+    """The first difference of each cause."""
     sampling_s: float = 0.0
     exact_s: float = 0.0
     fast_s: float = 0.0
@@ -128,8 +128,8 @@ def compare_task(zoo_task: ZooTask, num_states: int, seed: int) -> Agreement:
         found = list(_differences(one, other, vectors[number], described))
         row.agreeing += not found
         causes.update({difference.cause for difference in found})
-        if found and not row.example:
-            row.example = f"state {number}, {found[0]}"
+        for difference in found:
+            row.examples.setdefault(difference.cause, f"state {number}, {difference}")
     row.causes = dict(causes.most_common())
     return row
 
