@@ -174,9 +174,10 @@ def throughput_tasks() -> list[ZooTask]:
         _on_cpu(mat.attention, 12, 128, 64),
         ZooTask(conv.conv2d_winograd, args=(28, 128, 128)),
         ZooTask(mat.matmul, "cuda", args=(512, 512, 512)),
+        ZooTask(red.softmax, "cuda", args=(1536, 128)),
+        ZooTask(mat.dense, "cuda", args=(128, 768, 3072)),
         ZooTask(conv.conv2d_nchw, "cuda", args=(1, 64, 56, 64, 1)),
-        ZooTask(red.norm, "cuda", args=(4, 256, 256)),
-        ZooTask(mat.attention, "cuda", args=(12, 128, 64)),
+        ZooTask(red.layer_norm, "cuda", args=(128, 768)),
     ]
 
 
