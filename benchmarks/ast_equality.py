@@ -77,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS / "ast-equality.json")
     options = parser.parse_args(arguments)
     tasks = [task for task in zoo() if options.only in task.name]
+    origin = provenance()
     rows = []
     print(f"{'task':42} states agree leaves seconds  differences, in states")
     for task in tasks:
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     total = _total(rows)
     print(_line(total))
     result = {
-        **provenance(),
+        **origin,
         "states_per_task": options.states_per_task,
         "seed": options.seed,
         "refused_by_ansor": {builder.__name__: _refusal(builder) for builder in REFUSED},
