@@ -6,6 +6,7 @@ fails when the block is not what this script makes.
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,11 @@ def with_results(readme: str) -> str:
     before, rest = readme.split(BEGIN)
     after = rest.split(END)[1]
     files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-    sections = [_section(file) for file in files]
+    sections = [_SECTIONS.get(file.stem, _comparison)(file) for file in files]
     return before + "\n\n".join([BEGIN, *sections, END]) + after
 
 
-def _section(file: Path) -> str:
+def _comparison(file: Path) -> str:
     result = json.loads(file.read_text(encoding="utf-8"))
     settings, machine = result["settings"], result["machine"]
     trials = settings["trials"]
@@ -66,6 +67,44 @@ def _section(file: Path) -> str:
         f"`{result['target']}`, TVM {machine['tvm']}.",
     ]
     return "\n".join(lines)
+
+
+def _agreement(file: Path) -> str:
+    result = json.loads(file.read_text(encoding="utf-8"))
+    total, machine = result["total"], result["machine"]
+    lines = [
+        f"**Compact ASTs without lowering against those of the lowered programs, {total['states']} "
+        f"states of {total['tasks']} tasks** ([data](benchmarks/results/{file.name})). States are "
+        "drawn by Ansor's sketch policy; they agree when every field of every leaf does.",
+        "",
+        "| target | tasks | states | leaves | states that agree | fields that differ, in states |",
+        "|---|---|---|---|---|---|",
+    ]
+    devices: dict[str, list[dict[str, Any]]] = {}
+    for task in result["tasks"]:
+        devices.setdefault(task["task"].split("/")[1], []).append(task)
+    for device, tasks in devices.items():
+        causes: Counter[str] = Counter()
+        for task in tasks:
+            causes.update(task.get("causes", {}))
+        sums = [sum(t.get(key, 0) for t in tasks) for key in ("states", "leaves", "agreeing")]
+        differing = ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
+        cells = [device, len(tasks), *sums, differing or "none"]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    lines += [
+        "",
+        f"{total.get('refused', 0)} states are refused by both, since TVM cannot lower them; "
+        f"{total.get('opaque_reads', 0)} reads of the tasks have an index that is data or not "
+        f"affine. Ansor refuses {', '.join(result['refused_by_ansor'])}.",
+        "",
+        f"{result['date'][:10]}, commit {result['commit']}, `{result['command']}`, "
+        f"TVM {machine['tvm']}.",
+    ]
+    return "\n".join(lines)
+
+
+_SECTIONS = {"ast-equality": _agreement}
+"""By the name of the file; the others are comparisons of searches."""
 
 
 def _latency_at(search: dict[str, Any], trials: int) -> float | None:

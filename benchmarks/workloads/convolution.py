@@ -51,7 +51,7 @@ def conv2d_nhwc(
 
 
 def conv2d_stored() -> Tensors:
-    """The kernel is stored in tiles, as a search chose: quotients and remainders."""
+    """Kernel stored in tiles, as a search chose: quotients and remainders."""
     data, kernel = _pair((1, 14, 14, 24), (3, 3, 6, 8, 4, 4))
     layout = "3ry3rx6rc8ff4rc4ff"
     args = (1, 1, 1, "float32")

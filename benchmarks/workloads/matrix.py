@@ -91,7 +91,7 @@ def batch_matmul(b: int = 6, n: int = 31, m: int = 40, k: int = 32) -> Tensors:
 
 
 def batch_matmul_stored() -> Tensors:
-    """The right factor is stored in tiles, as a search chose: quotients and remainders."""
+    """Right factor stored in tiles, as a search chose: quotients and remainders."""
     x, y = te.placeholder((6, 31, 32), name="A"), te.placeholder((6, 10, 8, 4, 4), name="B")
     product = topi.nn.batch_matmul(x, y, auto_scheduler_rewritten_layout="6b10j8k4j4k")
     return [x, y, product]

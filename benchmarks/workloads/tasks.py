@@ -76,8 +76,9 @@ _ON_CPU: tuple[Builder, ...] = (
     mat.attention, mat.attention_causal, mat.mlp,
     conv.conv1d_ncw, conv.conv1d_nwc, conv.conv1d_grouped, conv.conv1d_transposed,
     conv.conv2d_nhwc, conv.conv2d_stored, conv.conv2d_nchw, conv.conv2d_nchwc, conv.conv2d_hwcn,
-    conv.conv2d_1x1, conv.conv2d_stem, conv.conv2d_uneven_padding, conv.conv2d_dilated, conv.conv2d_int8,
-    conv.conv2d_winograd, conv.conv2d_winograd_nchw, conv.depthwise, conv.depthwise_nhwc,
+    conv.conv2d_1x1, conv.conv2d_stem, conv.conv2d_uneven_padding, conv.conv2d_dilated,
+    conv.conv2d_int8, conv.conv2d_winograd, conv.conv2d_winograd_nchw, conv.depthwise,
+    conv.depthwise_nhwc,
     conv.depthwise_multiplier, conv.conv2d_grouped, conv.conv2d_grouped_nhwc,
     conv.conv2d_transposed, conv.conv3d_ncdhw, conv.conv3d_ndhwc, conv.conv3d_transposed,
     conv.deformable_conv2d,
@@ -173,9 +174,10 @@ def throughput_tasks() -> list[ZooTask]:
         _on_cpu(mat.attention, 12, 128, 64),
         ZooTask(conv.conv2d_winograd, args=(28, 128, 128)),
         ZooTask(mat.matmul, "cuda", args=(512, 512, 512)),
+        ZooTask(red.softmax, "cuda", args=(1536, 128)),
+        ZooTask(mat.dense, "cuda", args=(128, 768, 3072)),
         ZooTask(conv.conv2d_nchw, "cuda", args=(1, 64, 56, 64, 1)),
-        ZooTask(red.norm, "cuda", args=(4, 256, 256)),
-        ZooTask(mat.attention, "cuda", args=(12, 128, 64)),
+        ZooTask(red.layer_norm, "cuda", args=(128, 768)),
     ]
 
 
