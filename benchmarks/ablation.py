@@ -285,8 +285,8 @@ def summarise(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def table(result: dict[str, Any]) -> Iterator[str]:
     """Lay the summary out as lines of text."""
-    data = result["data"]
-    yield f"{result['settings']['device']}: {data['records']} records, {data['workloads']} workloads"
+    data, device = result["data"], result["settings"]["device"]
+    yield f"{device}: {data['records']} records of {data['workloads']} workloads"
     yield f"{'':52}{'median APE':>22}{'MAPE':>22}{'tau':>20}    (difference to all fields)"
     for row in result["summary"]:
         cells = [f"{row['configuration']:52}"]
@@ -305,7 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--logs", type=Path, required=True, help="folder of the published logs")
     parser.add_argument("--records", type=int, default=None, help="per workload")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
     args = parser.parse_args(arguments)

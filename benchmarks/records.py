@@ -136,53 +136,74 @@ def sample_records(
         dags = _load_dags(folder, path.name)
         # A generator per file, so that a file's sample does not depend on the others.
         generator = random.Random(f"{seed} {path.name}")
-        for number, line in enumerate(_lines(path), start=1):
-            where = f"{path.name}:{number}"
-            try:
-                record = orjson.loads(line)
-                (key, target, parameters, _, option, *_), _ = record["i"]
-                costs, error_no, *_ = record["r"]
-                latency_s = float(np.mean(costs))
-            except (ValueError, KeyError, TypeError) as error:
-                skipped.add("not a measure record", f"{where}: {error}")
-                continue
+        for record in _records(path, skipped):
+            key, where = record.key, record.where
             if key in reserved:
                 skipped.add("workload of a reserved network", f"{where}: {key}")
-                continue
-            if error_no != 0:
-                skipped.add("measurement failed", f"{where}: error {error_no}")
-                continue
-            if not (np.isfinite(latency_s) and latency_s > 0):
-                skipped.add("latency not positive", f"{where}: {latency_s}")
                 continue
             if key not in dags:
                 skipped.add("workload without a DAG", f"{where}: {key}")
                 continue
             if key not in tasks:
-                accepted = _REFUSED_OPTIONS.sub("", target)
-                tasks[key] = TaskRecords(key, accepted, tuple(parameters), option, dags[key])
+                accepted = _REFUSED_OPTIONS.sub("", record.target)
+                tasks[key] = TaskRecords(
+                    key, accepted, record.parameters, record.layout_rewrite_option, dags[key]
+                )
             task = tasks[key]
-            if (tuple(parameters), option) != (task.parameters, task.layout_rewrite_option):
+            if (record.parameters, record.layout_rewrite_option) != (
+                task.parameters,
+                task.layout_rewrite_option,
+            ):
                 skipped.add("other hardware or layout option than the first", f"{where}: {key}")
-                continue
-            if not _keep(task, line, latency_s, per_workload, generator):
+            elif not _keep(task, record, per_workload, generator):
                 skipped.add("not drawn", where)
     return list(tasks.values())
 
 
-def _keep(
-    task: TaskRecords, line: bytes, latency_s: float, capacity: int, generator: random.Random
-) -> bool:
-    """Offer a line to a task's reservoir; false if it, or one for it, was left out."""
+@dataclass(frozen=True)
+class _Record:
+    """A line that holds a successful measurement, and where it is."""
+
+    where: str
+    line: bytes
+    key: str
+    target: str
+    parameters: tuple[int, ...]
+    layout_rewrite_option: int
+    latency_s: float
+
+
+def _records(path: Path, skipped: Skipped) -> Iterator[_Record]:
+    """Read a log, and count the lines that are not successful measurements."""
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{path.name}:{number}"
+        try:
+            record = orjson.loads(line)
+            (key, target, parameters, _, option, *_), _ = record["i"]
+            costs_s, error_no, *_ = record["r"]
+            latency_s = float(np.mean(costs_s))
+        except (ValueError, KeyError, TypeError) as error:
+            skipped.add("not a measure record", f"{where}: {error}")
+            continue
+        if error_no != 0:
+            skipped.add("measurement failed", f"{where}: error {error_no}")
+        elif not (np.isfinite(latency_s) and latency_s > 0):
+            skipped.add("latency not positive", f"{where}: {latency_s}")
+        else:
+            yield _Record(where, line, key, target, tuple(parameters), option, latency_s)
+
+
+def _keep(task: TaskRecords, record: _Record, capacity: int, generator: random.Random) -> bool:
+    """Offer a record to a task's reservoir; false if it, or one for it, was left out."""
     task.num_seen += 1
     if len(task.lines) < capacity:
-        task.lines.append(line)
-        task.costs_s.append(latency_s)
+        task.lines.append(record.line)
+        task.costs_s.append(record.latency_s)
         return True
     place = generator.randrange(task.num_seen)
     if place < capacity:
-        task.lines[place] = line
-        task.costs_s[place] = latency_s
+        task.lines[place] = record.line
+        task.costs_s[place] = record.latency_s
     return False
 
 
