@@ -253,6 +253,7 @@ def run(settings: Settings, logs: Path, path: Path) -> dict[str, Any]:
         held_out = np.array([is_held_out(key, seed, settings.test_share) for key in keys])
         outcome = train_and_test(configuration, rows, held_out[rows.tasks], settings, seed)
         result["runs"].append(outcome)
+        result["summary"] = summarise(result)
         write_json(path, result)
         print(
             f"{number}/{len(todo)} {configuration.name}, seed {seed}: median APE "
@@ -260,8 +261,6 @@ def run(settings: Settings, logs: Path, path: Path) -> dict[str, Any]:
             f"{outcome['kendall_tau']:.3f}, {outcome['seconds']:.0f} s",
             flush=True,
         )
-    result["summary"] = summarise(result)
-    write_json(path, result)
     return result
 
 

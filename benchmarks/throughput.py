@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -104,7 +105,7 @@ def contraction(axes: int) -> list[Any]:
     a = te.placeholder((*[4] * axes, 16), name="A")
     b = te.placeholder((16,), name="B")
     k = te.reduce_axis((0, 16), name="k")
-    c = te.compute([4] * axes, lambda *i: te.sum(a[(*i, k)] * b[k], axis=k), name="C")
+    c = te.compute([4] * axes, lambda *i: te.sum(a(*i, k) * b[k], axis=k), name="C")
     return [a, b, c]
 
 
@@ -300,10 +301,10 @@ def search_round(task: Any, settings: Settings) -> dict[str, Any]:
     one, each = 0.0, 0.0
     with cores(1):
         for states in calls:
-            one += timed(lambda states=states: model.predict(task, states))[0]
+            one += timed(partial(model.predict, task, states))[0]
             fresh = CDMPPModel(seed=settings.seed)
             fresh.predict(task, _array([states[0]]))
-            each += timed(lambda states=states, fresh=fresh: fresh.predict(task, states))[0]
+            each += timed(partial(fresh.predict, task, states))[0]
     return {
         "calls": len(calls),
         "states": len(lines),
