@@ -245,6 +245,10 @@ def run(settings: Settings, logs: Path, path: Path) -> dict[str, Any]:
     result["data"] = {
         "workloads": len(keys),
         "records": len(rows.latencies_s),
+        "leaves": len(rows.asts.vectors),
+        "constant_fields": [
+            FIELDS[n].name for n in np.flatnonzero(np.ptp(rows.asts.vectors, 0) == 0)
+        ],
         "not_used": skipped.to_json(),
         "reserved_networks": RESERVED_NETWORKS,
     }
