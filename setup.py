@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 
 HERE = Path(__file__).parent
+NATIVE = "tvm_cdmpp/extract/native"
 # The bundled TVM and the CUDA runtime it is linked against exist for Linux on x86-64 only.
 LINUX = '; platform_system == "Linux" and platform_machine == "x86_64"'
 
@@ -16,12 +17,23 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tvm_cdmpp", "tvm_cdmpp.*"]),
-    package_data={"tvm_cdmpp": ["py.typed"]},
+    package_data={"tvm_cdmpp": ["py.typed", "extract/native/*.h", "extract/native/*.cpp"]},
+    ext_modules=[
+        # Loaded through ctypes: plain C++, so that Python's headers are not needed.
+        Extension(
+            "tvm_cdmpp.extract.native._native",
+            sources=[f"{NATIVE}/native.cpp"],
+            depends=[str(path.relative_to(HERE)) for path in (HERE / NATIVE).glob("*.h")],
+            language="c++",
+            extra_compile_args=["-std=c++17", "-O3", "-fvisibility=hidden"],
+            # A machine without a compiler can still use everything but extraction.
+            optional=True,
+        )
+    ],
     python_requires=">=3.10,<3.13",
     install_requires=[
         "matplotlib>=3.7",
         "numpy>=1.24",
-        "orjson>=3.9",
         "rich>=13",
         "safetensors>=0.4",
         "scikit-learn>=1.3",

@@ -31,9 +31,9 @@ RANKS = {
 TVM_PLACES = (
     "tvm_runtime",
     "extract.dag",
+    "extract.operations",
     "extract.tir",
     "extract.tir_index",
-    "extract.tir_ops",
     "search",
     "replay",
 )

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from tests.extract import sampling
-from tvm_cdmpp.extract.tir import TirLeaf, leaves_of, lower
+from tests.extract.layouts import AS_GIVEN, COPIED, REWRITTEN, with_layouts
+from tvm_cdmpp.ast.leaf import Access, Leaf
+from tvm_cdmpp.extract.tir import leaves_of, lower
 
 tir = sampling.tvm.tir
 # One task of every kind of index, small enough to enumerate.
@@ -18,46 +20,56 @@ KINDS = (
     sampling.average_pool, sampling.softmax, sampling.norm, sampling.elementwise,
     sampling.transpose_reshape,
 )  # fmt: skip
+CASES = [
+    *((builder, AS_GIVEN) for builder in KINDS),
+    (sampling.conv2d_1x1, COPIED),
+    (sampling.conv2d_1x1, REWRITTEN),
+]
 _POINTWISE = {
     tir.Add: np.add, tir.Sub: np.subtract, tir.Mul: np.multiply, tir.FloorDiv: np.floor_divide,
     tir.FloorMod: np.mod, tir.Min: np.minimum, tir.Max: np.maximum,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("builder", KINDS, ids=lambda builder: builder.__name__)
-def test_covers_and_steps_are_those_of_enumeration(builder: Callable[[], list[Any]]) -> None:
-    task = sampling.make_task(builder)
+@pytest.mark.parametrize(
+    ("builder", "option"), CASES, ids=lambda value: getattr(value, "__name__", value)
+)
+def test_covers_and_steps_are_those_of_enumeration(
+    builder: Callable[[], list[Any]], option: int
+) -> None:
+    task = with_layouts(sampling.make_task(builder), option)
     for state in sampling.sample_states(task, 4, seed=2):
         primfunc = lower(task, state)
         leaves = leaves_of(primfunc)
         for (nest, store), leaf in zip(_stores(primfunc.body, ()), leaves, strict=True):
-            _check_access(nest, store, leaf, leaf.accesses[:1])
-            loads: list[Any] = []
-            tir.stmt_functor.post_order_visit(store.value, loads.append)
-            for load in loads:
-                if isinstance(load, tir.BufferLoad):
-                    _check_access(nest, load, leaf, leaf.accesses[1:])
+            nodes: list[Any] = []
+            tir.stmt_functor.post_order_visit(store.value, nodes.append)
+            reads = [node for node in nodes if isinstance(node, tir.BufferLoad)]
+            assert _matches(nest, store, leaf, leaf.accesses[0]), store
+            for read in reads:
+                assert any(_matches(nest, read, leaf, access) for access in leaf.accesses), read
+            for access in leaf.accesses[1:]:
+                assert any(_matches(nest, read, leaf, access) for read in reads), access
 
 
-def _check_access(nest: tuple[Any, ...], node: Any, leaf: TirLeaf, accesses: Any) -> None:
+def _matches(nest: tuple[Any, ...], node: Any, leaf: Leaf, access: Access) -> bool:
+    if len(access.shape) != len(node.indices):
+        return False
     extents = [loop.extent for loop in leaf.loops]
-    same_buffer = [access for access in accesses if access.buffer == node.buffer.name]
     cover = []
     for level in range(len(extents) + 1):
         running = [e if number >= level else 1 for number, e in enumerate(extents)]
         values = _values(nest, node, np.indices(running, sparse=True))
         spans = [int(np.max(v) - np.min(v)) + 1 for v in values]
-        cover.append([min(s, int(d)) for s, d in zip(spans, node.buffer.shape, strict=True)])
+        cover.append([min(s, d) for s, d in zip(spans, access.shape, strict=True)])
     at_zero = _values(nest, node, np.zeros(len(extents), dtype=np.int64))
-    matching = [a for a in same_buffer if a.cover.T.tolist() == cover]
-    assert matching, f"{node}: expected {cover}, got {[a.cover.T.tolist() for a in same_buffer]}"
-    sizes = np.cumprod([1, *matching[0].storage_shape[:0:-1]])[::-1]
+    sizes = np.cumprod([1, *access.shape[:0:-1]])[::-1]
     steps = []
     for number in range(len(extents)):
         at_one = _values(nest, node, np.eye(len(extents), dtype=np.int64)[number])
         moved = zip(at_one, at_zero, sizes, strict=True)
-        steps.append(sum(int((one - zero) * size) for one, zero, size in moved))
-    assert tuple(steps) in [access.first_step_elements for access in matching]
+        steps.append(abs(sum(int((one - zero) * size) for one, zero, size in moved)))
+    return tuple(zip(*cover, strict=True)) == access.cover and tuple(steps) == access.steps
 
 
 def _values(nest: tuple[Any, ...], node: Any, values: Any) -> list[Any]:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from tvm_cdmpp.ast.compact import CompactASTBatch
+from tvm_cdmpp.ast.leaf import OP_CLASSES
 from tvm_cdmpp.extract.index import axis_index
 from tvm_cdmpp.extract.replayer import StepReplayer
-from tvm_cdmpp.extract.stage import OP_CLASSES, Read, StageSpec, TaskGraph
+from tvm_cdmpp.extract.stage import Read, StageSpec, TaskGraph
 
 Steps = list[Any]
 

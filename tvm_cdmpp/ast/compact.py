@@ -35,6 +35,16 @@ class CompactASTBatch:
     positions: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
 
+    @staticmethod
+    def of_counts(
+        vectors: npt.NDArray[np.float32],
+        positions: npt.NDArray[np.int32],
+        leaf_counts: npt.NDArray[np.int64],
+    ) -> CompactASTBatch:
+        """Make a batch from the leaves of its programs and their numbers, in order."""
+        offsets = np.concatenate([[0], np.cumsum(leaf_counts)]).astype(np.int64)
+        return CompactASTBatch(vectors, positions, offsets)
+
     def __len__(self) -> int:
         """Return the number of programs."""
         return len(self.offsets) - 1
@@ -48,10 +58,10 @@ class CompactASTBatch:
         """Return the batch of the given programs, in the given order."""
         chosen = np.asarray(programs, dtype=np.int64)
         counts = self.leaf_counts[chosen]
-        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        within = np.arange(offsets[-1]) - np.repeat(offsets[:-1], counts)
+        firsts = np.cumsum(counts) - counts
+        within = np.arange(counts.sum()) - np.repeat(firsts, counts)
         rows = np.repeat(self.offsets[chosen], counts) + within
-        return CompactASTBatch(self.vectors[rows], self.positions[rows], offsets)
+        return CompactASTBatch.of_counts(self.vectors[rows], self.positions[rows], counts)
 
     def pad(
         self, num_leaves: int | None = None
@@ -88,11 +98,10 @@ def concatenate(batches: Sequence[CompactASTBatch]) -> CompactASTBatch:
         return CompactASTBatch(
             np.zeros((0, NUM_FIELDS), np.float32), np.zeros(0, np.int32), np.zeros(1, np.int64)
         )
-    counts = np.concatenate([batch.leaf_counts for batch in batches])
-    return CompactASTBatch(
+    return CompactASTBatch.of_counts(
         np.concatenate([batch.vectors for batch in batches]),
         np.concatenate([batch.positions for batch in batches]),
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        np.concatenate([batch.leaf_counts for batch in batches]),
     )
 
 

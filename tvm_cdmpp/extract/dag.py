@@ -11,33 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from tvm_cdmpp.errors import RecordError
-from tvm_cdmpp.extract.index import Index, Opaque, axis_index
-from tvm_cdmpp.extract.stage import (
-    NO_OPS,
-    OP_CLASSES,
-    OpCounts,
-    Read,
-    StageSpec,
-    TaskGraph,
-    add_ops,
-)
+from tvm_cdmpp.extract.index import Axis, Index, Opaque, axis_index
+from tvm_cdmpp.extract.operations import OperationCounter, compute_bytes, element_bytes
+from tvm_cdmpp.extract.stage import Read, StageSpec, TaskGraph
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 tir = tvm.tir
-
-_CLASS = {name: i for i, name in enumerate(OP_CLASSES)}
-_ARITHMETIC = {
-    tir.Add: "float_add",
-    tir.Sub: "float_add",
-    tir.Mul: "float_mul",
-    tir.Div: "float_div",
-    tir.Mod: "float_div",
-    tir.FloorDiv: "float_div",
-    tir.FloorMod: "float_div",
-}
-_COMPARE = (tir.Max, tir.Min, tir.EQ, tir.NE, tir.LT, tir.LE, tir.GT, tir.GE)
-_LOGIC = (tir.And, tir.Or, tir.Not, tir.Select)
 
 
 def analyse(compute_dag: Any) -> TaskGraph:
@@ -88,6 +68,10 @@ def _constant(value: Any, what: str, op: Any) -> int:
     return int(value.value)
 
 
+def _is_one(extent: Any) -> bool:
+    return isinstance(extent, tir.IntImm) and int(extent.value) == 1
+
+
 def _loop_extent(axis: Any, analyzer: Any, op: Any) -> int:
     """Extent of a loop; its largest value where it varies, as in uneven adaptive pooling."""
     extent = analyzer.simplify(axis.dom.extent)
@@ -97,18 +81,12 @@ def _loop_extent(axis: Any, analyzer: Any, op: Any) -> int:
     return _constant(extent, "A loop extent", op)
 
 
-def _element_bytes(dtype: str) -> int:
-    bits = tvm.DataType(dtype).bits
-    return max(1, int(bits) // 8)
-
-
 def _stage(op: Any, numbers: dict[Any, int]) -> StageSpec:
     output = op.output(0)
     shape = tuple(_constant(extent, "The shape", op) for extent in output.shape)
-    element_bytes = _element_bytes(output.dtype)
     if isinstance(op, tvm.te.PlaceholderOp):
         return StageSpec(
-            op.name, shape, element_bytes, len(shape), shape,
+            op.name, shape, element_bytes(output.dtype), len(shape), shape,
             is_placeholder=True,
         )  # fmt: skip
     if not isinstance(op, tvm.te.ComputeOp):
@@ -117,123 +95,82 @@ def _stage(op: Any, numbers: dict[Any, int]) -> StageSpec:
             "placeholder, the only kinds that Ansor can schedule."
         )
     axes = [*op.axis, *op.reduce_axis]
-    walker = _BodyWalker({axis.var: n for n, axis in enumerate(axes)}, numbers)
     analyzer = tvm.arith.Analyzer()
     for axis in axes:
-        analyzer.bind(axis.var, axis.dom)
-    combine = NO_OPS
-    for body in op.body:
-        if isinstance(body, tir.Reduce):
-            combine = walker.count_only(body.combiner.result[body.value_index])
-            # Outputs of a multi-output reduction share one source; walk it once.
-            if body.value_index == 0:
-                for source in body.source:
-                    walker.visit(analyzer.simplify(source))
-        else:
-            walker.visit(analyzer.simplify(body))
-    # A constant matrix (winograd's transforms) is folded when the loops over it are unrolled.
-    ops = walker.ops if walker.reads else NO_OPS
+        # An axis of extent one stays in the indices: GPU threads may still run over it, guarded.
+        if not _is_one(axis.dom.extent):
+            analyzer.bind(axis.var, axis.dom)
+    source, combiner = _count(op.body, analyzer)
+    indices = _IndexBuilder({axis.var: n for n, axis in enumerate(axes)})
     return StageSpec(
-        op.name, shape, element_bytes, len(op.axis),
+        op.name, shape, element_bytes(output.dtype), len(op.axis),
         tuple(_loop_extent(axis, analyzer, op) for axis in axes),
-        tuple(walker.reads), ops, combine,
+        tuple(
+            Read(numbers[read.producer.op], tuple(indices(index) for index in read.indices))
+            for read in source.reads
+        ),
+        source.counts, combiner.counts,
+        compute_bytes=compute_bytes(source, combiner),
     )  # fmt: skip
 
 
-class _BodyWalker:
-    """Walk a stored expression; collect reads and count operations."""
+def _count(body: Any, analyzer: Any) -> tuple[OperationCounter, OperationCounter]:
+    """Count the operations of a stage's source, and those of its combiner."""
+    source, combiner = OperationCounter(), OperationCounter()
+    for expr in body:
+        if not isinstance(expr, tir.Reduce):
+            source.visit(analyzer.simplify(expr))
+            continue
+        combiner = OperationCounter([*expr.combiner.lhs, *expr.combiner.rhs])
+        combiner.visit(expr.combiner.result[expr.value_index])
+        # Outputs of a multi-output reduction share one source; walk it once.
+        if expr.value_index == 0:
+            for value in expr.source:
+                source.visit(analyzer.simplify(value))
+    return source, combiner
 
-    def __init__(self, axes: dict[Any, int], numbers: dict[Any, int]) -> None:
+
+class _IndexBuilder:
+    """Turns index expressions into `Index`, axes being numbered as given."""
+
+    def __init__(self, axes: dict[Any, int]) -> None:
         self._axes = axes
-        self._numbers = numbers
-        self.reads: list[Read] = []
-        self.ops: OpCounts = NO_OPS
 
-    def count_only(self, expr: Any) -> OpCounts:
-        """Operation counts of an expression without reads (a reduction's combiner)."""
-        other = _BodyWalker({}, {})
-        other.visit(expr)
-        return other.ops
-
-    def _count(self, name: str) -> None:
-        one = [0] * len(OP_CLASSES)
-        one[_CLASS[name]] = 1
-        self.ops = add_ops(self.ops, tuple(one))
-
-    def visit(self, expr: Any) -> None:
-        """Visit one expression and everything below it, except indices."""
-        if isinstance(expr, tir.ProducerLoad):
-            indices = tuple(self.index(i) for i in expr.indices)
-            self.reads.append(Read(self._numbers[expr.producer.op], indices))
-            return
-        reads_before = len(self.reads)
-        for child in _children(expr):
-            self.visit(child)
-        name = _op_class(expr)
-        # Integer arithmetic on loop variables alone is index arithmetic, unless it compares.
-        of_indices = name == "integer" and len(self.reads) == reads_before
-        if name and (isinstance(expr, _COMPARE) or not of_indices):
-            self._count(name)
-
-    def index(self, expr: Any) -> Index:
-        """Turn an index expression into an `Index`."""
+    def __call__(self, expr: Any) -> Index:
+        """Turn one expression into an `Index`."""
         if isinstance(expr, tir.IntImm):
             return Index((), int(expr.value))
         if isinstance(expr, tir.Var) and expr in self._axes:
             return axis_index(self._axes[expr])
         if isinstance(expr, tir.Cast):
-            return self.index(expr.value)
+            return self(expr.value)
         if isinstance(expr, tir.Add | tir.Sub):
             sign = 1 if isinstance(expr, tir.Add) else -1
-            return self.index(expr.a) + self.index(expr.b).scaled(sign)
+            return self(expr.a) + self(expr.b).scaled(sign)
         if isinstance(expr, tir.Mul | tir.FloorDiv | tir.FloorMod | tir.Div | tir.Mod):
             return self._product(expr)
         if isinstance(expr, tir.ProducerLoad):
-            self.visit(expr)
-            return Index(((Opaque(f"data-dependent: {expr}"), 1),))
-        return Index(((Opaque(f"not affine: {expr}"), 1),))
+            return self._opaque(f"data-dependent: {expr}", expr)
+        return self._opaque(f"not affine: {expr}", expr)
+
+    def _opaque(self, reason: str, expr: Any) -> Index:
+        axes: dict[int, None] = {}
+
+        def visit(node: Any) -> None:
+            if isinstance(node, tir.Var) and node in self._axes:
+                axes[self._axes[node]] = None
+
+        tir.stmt_functor.post_order_visit(expr, visit)
+        inner = Index(tuple((Axis(axis), 1) for axis in axes))
+        return Index(((Opaque(reason, inner), 1),))
 
     def _product(self, expr: Any) -> Index:
         """Multiply or divide an index by a constant."""
-        left, right = self.index(expr.a), self.index(expr.b)
+        left, right = self(expr.a), self(expr.b)
         if isinstance(expr, tir.Mul) and not (left.terms and right.terms):
             return left.scaled(right.constant) if not right.terms else right.scaled(left.constant)
         if not isinstance(expr, tir.Mul) and not right.terms and right.constant > 0:
             if isinstance(expr, tir.FloorDiv | tir.Div):
                 return left.floordiv(right.constant)
             return left.floormod(right.constant)
-        return Index(((Opaque(f"not affine: {expr}"), 1),))
-
-
-def _children(expr: Any) -> list[Any]:
-    if isinstance(expr, tir.Call):
-        return list(expr.args)
-    if isinstance(expr, tir.Select):
-        return [expr.condition, expr.true_value, expr.false_value]
-    if isinstance(expr, tir.Let):
-        return [expr.value, expr.body]
-    if isinstance(expr, tir.Cast):
-        return [expr.value]
-    return [getattr(expr, name) for name in ("a", "b") if hasattr(expr, name)]
-
-
-def _op_class(expr: Any) -> str | None:
-    """Class of the operation an expression does itself; None if it does nothing."""
-    if type(expr) in _ARITHMETIC:
-        return _ARITHMETIC[type(expr)] if _is_float(expr) else "integer"
-    if isinstance(expr, _COMPARE):
-        return "float_compare" if _is_float(expr.a) else "integer"
-    if isinstance(expr, _LOGIC):
-        return "logic"
-    return _call_class(expr) if isinstance(expr, tir.Call) else None
-
-
-def _is_float(expr: Any) -> bool:
-    return "float" in expr.dtype
-
-
-def _call_class(call: Any) -> str:
-    name = str(getattr(call.op, "name", ""))
-    if name in ("tir.if_then_else", "tir.likely"):
-        return "logic"
-    return "float_math" if _is_float(call) else "integer"
+        return self._opaque(f"not affine: {expr}", expr)

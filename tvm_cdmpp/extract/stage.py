@@ -6,33 +6,13 @@ Nothing here needs TVM, so graphs can be stored and replayed anywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from tvm_cdmpp.ast.leaf import OP_CLASSES
 from tvm_cdmpp.extract.index import Index
-
-OP_CLASSES = (
-    "float_add",
-    "float_mul",
-    "float_div",
-    "float_compare",
-    "float_math",
-    "integer",
-    "logic",
-)
-"""Operation classes counted per execution of a leaf; index arithmetic is not counted.
-
-`float_add` also holds subtractions, `float_compare` also min and max, `float_math` calls such as
-exp or sqrt, `integer` every integer operation of the stored expression, `logic` selects,
-conditions and boolean operations.
-"""
 
 OpCounts = tuple[int, ...]
 NO_OPS: OpCounts = (0,) * len(OP_CLASSES)
-
-
-def add_ops(left: OpCounts, right: OpCounts) -> OpCounts:
-    """Return the sum of two operation counts, class by class."""
-    return tuple(a + b for a, b in zip(left, right, strict=True))
 
 
 @dataclass(frozen=True)
@@ -62,9 +42,9 @@ class StageSpec:
     is_placeholder: bool = False
     layout_free: bool = False
     """A constant input whose layout Ansor rewrites to the order in which it is read."""
-    scope: str = "global"
-    """Memory scope of the result: global, shared or local."""
     is_output: bool = False
+    compute_bytes: int = 0
+    """As of `Leaf`: of the stored expression, a reduction's combiner included."""
 
     @property
     def has_reduction(self) -> bool:
@@ -79,11 +59,3 @@ class TaskGraph:
     stages: tuple[StageSpec, ...]
     num_opaque_reads: int = 0
     """Reads with an index that could not be analysed; they count as touching whole dimensions."""
-
-
-def shift_reads(spec: StageSpec, first: int, by: int = 1) -> StageSpec:
-    """Renumber producers when `by` stages are inserted before stage number `first`."""
-    if all(read.stage < first for read in spec.reads):
-        return spec
-    reads = tuple(Read(r.stage + by, r.indices) if r.stage >= first else r for r in spec.reads)
-    return replace(spec, reads=reads)

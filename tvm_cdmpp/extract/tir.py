@@ -4,6 +4,7 @@ It is the oracle for the arithmetic fast path, and it serves programs that are n
 
 - The lowering is the one of Ansor's own feature extraction: apply the steps, infer bounds, build
   the statement, simplify. Buffers are still multi-dimensional, nothing is vectorised or unrolled.
+  But constants are read in the layout in which the program is measured.
 - A leaf is a store; its loops are what encloses it, without those that run once. A GPU thread
   axis counts as a loop. Where one thread axis is bound a second time inside itself (cooperative
   fetching) the inner one is the same hardware index, so it adds no loop.
@@ -20,11 +21,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tvm_cdmpp.ast.leaf import SCOPES, Access, Leaf, Loop
 from tvm_cdmpp.errors import LoweringError
+from tvm_cdmpp.extract.operations import OperationCounter, compute_bytes, element_bytes
 from tvm_cdmpp.extract.tir_index import UNBOUNDED, Binding, IndexEvaluator, LinearIndex
-from tvm_cdmpp.extract.tir_ops import count_operations
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
@@ -39,73 +40,7 @@ _LOOP_KINDS = {
 _UNROLL_PRAGMA = "pragma_auto_unroll_max_step"
 
 
-@dataclass(frozen=True)
-class TirLoop:
-    """One loop around a leaf; it runs more than once."""
-
-    extent: int
-    """Iterations; the largest over the enclosing loops where `symbolic`."""
-    kind: str
-    """serial, parallel, vectorized, unrolled, vthread, or a thread axis such as blockIdx.x."""
-    reduce: bool
-    """Whether the leaf accumulates over this loop.
-
-    So it is when the loop variable is in no index of the store, and the loop does not enclose the
-    store of the initial value as well.
-    """
-    symbolic: bool = False
-    """Whether the number of iterations depends on enclosing loops."""
-
-
-@dataclass(frozen=True, eq=False)
-class TirAccess:
-    """One access of a leaf; equal accesses are merged, other indices make another access.
-
-    Indices are those of the tensor, also for a buffer that is allocated inside some of the loops:
-    cover and stride then tell what those loops go through, although the memory is used again.
-    """
-
-    buffer: str
-    shape: tuple[int, ...]
-    """The tensor's shape, in elements."""
-    dtype: str
-    is_write: bool
-    cover: NDArray[np.int64]
-    """Span of each index, of shape (dimensions, loops + 1).
-
-    Column k: the loops from number k inward run, those further out stand at their first
-    iteration. Clipped to `shape`; the last column is one.
-    """
-    stride_elements: tuple[int | None, ...]
-    """Distance in memory from one iteration of each loop to the next; None if not affine."""
-    first_step_elements: tuple[int | None, ...]
-    """The same from the first iteration to the second; None if read from memory (a gather).
-
-    A loop fused from the axes of a contiguous buffer steps by one, affine or not.
-    """
-    storage_shape: tuple[int, ...]
-    """What is allocated: the region that a stage computed inside another one needs at a time."""
-
-
-@dataclass(frozen=True)
-class TirLeaf:
-    """One store of a tensor program."""
-
-    buffer: str
-    is_init: bool
-    """Whether it stores the initial value of a reduction."""
-    loops: tuple[TirLoop, ...]
-    """Outer to inner."""
-    accesses: tuple[TirAccess, ...]
-    """The write, then the reads in order of appearance."""
-    op_counts: dict[str, int]
-    """Operations of the stored expression per execution; see `tir_ops`."""
-    position: int
-    """2 * (pre-order number) - depth, over root, loops and stores; the root has number, depth 0."""
-    auto_unroll_max_step: int
-
-
-def extract_exact(task: Any, state: Any) -> list[TirLeaf]:
+def extract_exact(task: Any, state: Any) -> list[Leaf]:
     """Lower one state and return its leaves in pre-order.
 
     Raises
@@ -117,7 +52,7 @@ def extract_exact(task: Any, state: Any) -> list[TirLeaf]:
 
 
 def lower(task: Any, state: Any) -> Any:
-    """Lower one state as Ansor's feature extraction does.
+    """Lower one state to the program that is measured, before storage flattening.
 
     Parameters
     ----------
@@ -129,7 +64,8 @@ def lower(task: Any, state: Any) -> Any:
     Returns
     -------
     primfunc
-        A `tvm.tir.PrimFunc`, before storage flattening.
+        A `tvm.tir.PrimFunc`. Where the task asks for it, layout-free constants are stored in the
+        order in which they are read, or copied into that order first.
 
     Raises
     ------
@@ -138,7 +74,9 @@ def lower(task: Any, state: Any) -> Any:
     """
     schedule_to_module = tvm.get_global_func("driver.schedule_to_module")
     try:
-        schedule, tensors = task.compute_dag.apply_steps_from_state(state)
+        schedule, tensors = task.compute_dag.apply_steps_from_state(
+            state, layout_rewrite=task.layout_rewrite_option
+        )
         module = schedule_to_module(schedule, tensors, "main", None)
         return tir.transform.Simplify()(module)["main"]
     except tvm.TVMError as error:
@@ -149,7 +87,7 @@ def lower(task: Any, state: Any) -> Any:
         ) from error
 
 
-def leaves_of(primfunc: Any) -> list[TirLeaf]:
+def leaves_of(primfunc: Any) -> list[Leaf]:
     """Return the leaves of a lowered program in pre-order.
 
     Raises
@@ -159,7 +97,7 @@ def leaves_of(primfunc: Any) -> list[TirLeaf]:
     """
     walker = _Walker()
     walker.visit(primfunc.body)
-    return [_finish(leaf, walker.leaves) for leaf in walker.leaves]
+    return _finish(walker.stores)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,46 +106,74 @@ class _Loop:
 
     extent: int
     kind: str
-    symbolic: bool
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """How a buffer is allocated."""
+
+    shape: tuple[int, ...]
+    scope: str
+    is_inside: bool
 
 
 @dataclass(frozen=True, eq=False)
 class _Store:
-    """A leaf before it is known which loops reduce and which stores are initial values."""
+    """A leaf before it is compared with the others."""
 
-    leaf: TirLeaf
+    leaf: Leaf
     buffer: Any
     loops: tuple[_Loop, ...]
     indexed_loops: frozenset[int]
     reads_itself: bool
 
 
-def _finish(store: _Store, stores: Sequence[_Store]) -> TirLeaf:
-    """Tell initial values from updates, and reduction loops from the others."""
-    others = [s for s in stores if s.buffer.same_as(store.buffer) and s is not store]
-    is_init = not store.reads_itself and any(s.reads_itself for s in others)
-    outside = {loop for s in others if not s.reads_itself for loop in s.loops}
-    loops = tuple(
-        TirLoop(
-            loop.extent,
-            loop.kind,
-            store.reads_itself and number not in store.indexed_loops and loop not in outside,
-            loop.symbolic,
+def _finish(stores: Sequence[_Store]) -> list[Leaf]:
+    """Fill in numbers of buffers and nests, and tell initial values from updates.
+
+    A leaf accumulates over a loop whose variable is in no index of the store, unless the loop
+    encloses the store of the initial value as well.
+    """
+    leaves: list[Leaf] = []
+    buffers: dict[Any, int] = {}
+    nest, previous = -1, None
+    for store in stores:
+        outermost = store.loops[0] if store.loops else None
+        if outermost is None or outermost is not previous:
+            nest += 1
+        previous = outermost
+        others = [s for s in stores if s.buffer.same_as(store.buffer) and s is not store]
+        outside = {loop for s in others if not s.reads_itself for loop in s.loops}
+        loops = tuple(
+            Loop(
+                loop.extent,
+                loop.kind,
+                store.reads_itself and number not in store.indexed_loops and loop not in outside,
+            )
+            for number, loop in enumerate(store.loops)
         )
-        for number, loop in enumerate(store.loops)
-    )
-    return replace(store.leaf, is_init=is_init, loops=loops)
+        leaves.append(
+            replace(
+                store.leaf,
+                buffer=buffers.setdefault(store.buffer, len(buffers)),
+                nest=nest,
+                is_init=not store.reads_itself and any(s.reads_itself for s in others),
+                loops=loops,
+            )
+        )
+    return leaves
 
 
 class _Walker:
     """Walks statements in pre-order and keeps what encloses them."""
 
     def __init__(self) -> None:
-        self.leaves: list[_Store] = []
+        self.stores: list[_Store] = []
         self._loops: list[_Loop] = []
         self._bindings: dict[Any, Binding] = {}
         self._threads: dict[str, tuple[int, Binding]] = {}
-        self._storage: dict[Any, tuple[int, ...]] = {}
+        self._storage: dict[Any, _Storage] = {}
+        self._default_scope = SCOPES[0]
         self._unroll = 0
         self._num_nodes = 0
         self._visitors: dict[type, Callable[[Any], None]] = {
@@ -218,7 +184,7 @@ class _Walker:
             tir.IfThenElse: self._visit_if,
             tir.BufferRealize: self._visit_realize,
             tir.BufferStore: self._visit_store,
-            tir.Allocate: self._visit_body,
+            tir.Allocate: self._visit_allocate,
             tir.AssertStmt: self._visit_body,
             tir.Evaluate: self._visit_nothing,
         }
@@ -258,15 +224,30 @@ class _Walker:
             self.visit(stmt.body)
 
     def _visit_realize(self, stmt: Any) -> None:
-        self._storage[stmt.buffer] = tuple(self._maximum(r.extent) for r in stmt.bounds)
+        self._allocate(stmt.buffer.data, [region.extent for region in stmt.bounds])
         self.visit(stmt.body)
+
+    def _visit_allocate(self, stmt: Any) -> None:
+        self._allocate(stmt.buffer_var, stmt.extents)
+        self.visit(stmt.body)
+
+    def _allocate(self, data: Any, shape: Sequence[Any]) -> None:
+        scope = str(data.type_annotation.storage_scope)
+        if not scope:
+            scope = self._default_scope
+        elif scope not in SCOPES:
+            scope = "shared"  # a warp's memory and the like
+        extents = tuple(self._maximum(extent) for extent in shape)
+        self._storage[data] = _Storage(extents, scope, bool(self._loops))
 
     def _visit_attribute(self, stmt: Any) -> None:
         if stmt.attr_key == "virtual_thread":
-            with self._loop(stmt.node.var, None, stmt.value, "vthread"):
+            with self._scope("local"), self._loop(stmt.node.var, None, stmt.value, "vthread"):
                 self.visit(stmt.body)
         elif stmt.attr_key == "thread_extent":
-            with self._thread(stmt.node, stmt.value):
+            is_block = str(stmt.node.thread_tag).startswith("blockIdx")
+            scope = "shared" if is_block else "local"
+            with self._scope(scope), self._thread(stmt.node, stmt.value):
                 self.visit(stmt.body)
         elif stmt.attr_key == _UNROLL_PRAGMA:
             outer, self._unroll = self._unroll, int(stmt.value)
@@ -274,6 +255,17 @@ class _Walker:
             self._unroll = outer
         else:
             self.visit(stmt.body)
+
+    @contextmanager
+    def _scope(self, scope: str) -> Iterator[None]:
+        """Enter a GPU axis: what is allocated inside is at least as private as `scope`.
+
+        Axes of one iteration count too, since TVM infers scopes before it drops any loop.
+        """
+        outer = self._default_scope
+        self._default_scope = max(outer, scope, key=SCOPES.index)
+        yield
+        self._default_scope = outer
 
     @contextmanager
     def _thread(self, axis: Any, extent_expr: Any) -> Iterator[None]:
@@ -302,7 +294,7 @@ class _Walker:
             yield
             return
         self._bindings[var] = Binding(len(self._loops), start)
-        self._loops.append(_Loop(extent, kind, not isinstance(extent_expr, tir.IntImm)))
+        self._loops.append(_Loop(extent, kind))
         self._num_nodes += 1
         yield
         self._loops.pop()
@@ -318,60 +310,60 @@ class _Walker:
 
     def _visit_store(self, stmt: Any) -> None:
         self._num_nodes += 1
+        counter = OperationCounter()
+        counter.visit(stmt.value)
+        distinct = [stmt]
+        for read in counter.reads:
+            # An update's read of its own element is left out, as it equals the store.
+            if not any(_same_access(read, other) for other in distinct):
+                distinct.append(read)
         evaluator = self._evaluator()
-        op_counts, loads = count_operations(stmt.value)
-        written = [evaluator(index) for index in stmt.indices]
-        accesses = [self._access(stmt.buffer, written, True)]
-        seen: list[Any] = []
-        for load in loads:
-            if not any(_same_access(load, other) for other in seen):
-                seen.append(load)
-                indices = [evaluator(index) for index in load.indices]
-                accesses.append(self._access(load.buffer, indices, False))
-        leaf = TirLeaf(
-            buffer=str(stmt.buffer.name),
+        indices = [[evaluator(index) for index in access.indices] for access in distinct]
+        leaf = Leaf(
+            name=str(stmt.buffer.name),
+            buffer=0,
+            nest=0,
             is_init=False,
-            loops=(),
-            accesses=tuple(accesses),
-            op_counts=op_counts,
             position=2 * self._num_nodes - (len(self._loops) + 1),
-            auto_unroll_max_step=self._unroll,
+            unroll_limit=self._unroll,
+            compute_bytes=compute_bytes(counter),
+            ops=counter.counts,
+            loops=(),
+            accesses=tuple(
+                self._access(access.buffer, own)
+                for access, own in zip(distinct, indices, strict=True)
+            ),
         )
-        indexed = frozenset[int]().union(*(index.loops for index in written))
-        reads_itself = any(load.buffer.same_as(stmt.buffer) for load in seen)
-        self.leaves.append(_Store(leaf, stmt.buffer, tuple(self._loops), indexed, reads_itself))
+        indexed = frozenset[int]().union(*(index.loops for index in indices[0]))
+        reads_itself = any(read.buffer.same_as(stmt.buffer) for read in counter.reads)
+        self.stores.append(_Store(leaf, stmt.buffer, tuple(self._loops), indexed, reads_itself))
 
-    def _access(self, buffer: Any, indices: Sequence[LinearIndex], is_write: bool) -> TirAccess:
-        shape = tuple(self._maximum(extent) for extent in buffer.shape)
-        storage_shape = self._storage.get(buffer, shape)
-        num_loops = len(self._loops)
-        spans = [np.minimum(i.spans(), extent) for i, extent in zip(indices, shape, strict=True)]
-        steps = _first_steps(indices, storage_shape, num_loops)
-        curved = frozenset[int]().union(*(index.nonlinear_loops for index in indices))
-        return TirAccess(
-            buffer=str(buffer.name),
-            shape=shape,
-            dtype=str(buffer.dtype),
-            is_write=is_write,
-            cover=np.array(spans, dtype=np.int64).reshape(len(shape), num_loops + 1),
-            stride_elements=tuple(None if n in curved else s for n, s in enumerate(steps)),
-            first_step_elements=steps,
-            storage_shape=storage_shape,
+    def _access(self, buffer: Any, indices: Sequence[LinearIndex]) -> Access:
+        storage = self._storage.get(buffer.data)
+        if storage is None:  # a parameter
+            shape = tuple(self._maximum(extent) for extent in buffer.shape)
+            storage = _Storage(shape, "global", False)
+        spans = [np.minimum(i.spans(), n) for i, n in zip(indices, storage.shape, strict=True)]
+        return Access(
+            element_bytes=element_bytes(buffer.dtype),
+            scope=storage.scope,
+            is_inside=storage.is_inside,
+            shape=storage.shape,
+            cover=tuple(tuple(span.tolist()) for span in spans),
+            steps=_steps(indices, storage.shape, len(self._loops)),
         )
 
 
-def _first_steps(
-    indices: Sequence[LinearIndex], storage_shape: Sequence[int], num_loops: int
-) -> tuple[int | None, ...]:
+def _steps(indices: Sequence[LinearIndex], shape: Sequence[int], num_loops: int) -> tuple[int, ...]:
     """Return how far in memory each loop's second iteration is from its first."""
     total, unknown = np.zeros(num_loops, dtype=np.int64), np.zeros(num_loops, dtype=bool)
     neighbour = 1
-    for index, extent in zip(reversed(indices), reversed(storage_shape), strict=True):
+    for index, extent in zip(reversed(indices), reversed(shape), strict=True):
         steps = index.first_steps()
         unknown |= abs(steps) >= UNBOUNDED
         total += steps * neighbour
         neighbour *= extent
-    return tuple(None if u else int(step) for u, step in zip(unknown, total, strict=True))
+    return tuple(np.where(unknown, 0, abs(total)).tolist())
 
 
 def _same_access(left: Any, right: Any) -> bool:

@@ -7,20 +7,22 @@ training on everything measured so far, so the weights a search starts from are 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
+from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.spec import DeviceSpec, detect_cpu, generic_gpu
 from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
 from tvm_cdmpp.extract.dag import analyse
+from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.models.checkpoint import load_predictor, save_predictor
 from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
@@ -42,7 +44,8 @@ _TIMEOUT_ERRORS = (
 _UNKNOWN_SCORE = 1e-6
 """Score of a program that could not be analysed: last, but it may still be measured."""
 
-_PLACEHOLDER_RESULT = auto_scheduler.MeasureResult([0.0], 0, "", 0.0, 0.0)
+_MAX_SCORES = 1 << 16
+"""Scores to remember per task."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,8 @@ class _TaskEntry:
 
     number: int
     replayer: StepReplayer
+    scores: dict[bytes, float] = field(default_factory=dict)
+    """Scores since the last update, by program; a search asks for the same ones many times."""
 
 
 class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
@@ -118,20 +123,32 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         if not states:
             return []
         entry = self._entry(task)
-        lines = [_dump(task, state) for state in states]
-        programs = [_steps_of(line) for line in lines]
-        batch, errors = entry.replayer.extract(programs)
-        self._count_unscored(errors)
-        usable = np.flatnonzero(batch.leaf_counts > 0)
-        scores = np.full(len(states), _UNKNOWN_SCORE)
-        if usable.size:
-            latencies_s, runs = self._predictor.predict(batch.take(usable), self._device_of(task))
-            scores[usable] = np.maximum(runs, 1e-3) / latencies_s
+        lines = dump_records(task, states).splitlines()
+        programs = [_program_key(line) for line in lines]
+        if len(entry.scores) > _MAX_SCORES:
+            entry.scores.clear()
+        unknown = {p: line for p, line in zip(programs, lines, strict=True)
+                   if p not in entry.scores}  # fmt: skip
+        if unknown:
+            scores = self._score(task, entry.replayer, b"\n".join(unknown.values()))
+            entry.scores.update(zip(unknown, scores, strict=True))
+        result = [entry.scores[program] for program in programs]
         if self._cannot_run:
-            known = [self._program_key(task, steps) in self._cannot_run for steps in programs]
+            known = [program.hex() in self._cannot_run for program in programs]
             # TVM samples for ever when no candidate at all is left to it.
             if not all(known):
-                scores[known] = -np.inf
+                result = [-np.inf if k else s for k, s in zip(known, result, strict=True)]
+        return result
+
+    def _score(self, task: Any, replayer: StepReplayer, records: bytes) -> list[float]:
+        batch, errors = replayer.extract(records)
+        self._count_unscored(errors)
+        scores = np.full(len(batch), _UNKNOWN_SCORE)
+        usable = np.flatnonzero(batch.leaf_counts > 0)
+        if usable.size:
+            known = batch if usable.size == len(batch) else batch.take(usable)
+            latencies_s, runs = self._predictor.predict(known, self._device_of(task))
+            scores[usable] = np.maximum(runs, 1e-3) / latencies_s
         result: list[float] = scores.tolist()
         return result
 
@@ -151,11 +168,11 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         tasks: list[int] = []
         for task, members in self._by_task(inputs):
             entry = self._entry(task)
-            programs = [_steps_of(_dump(task, inputs[m].state)) for m in members]
-            batch, errors = entry.replayer.extract(programs)
+            records = dump_records(task, [inputs[m].state for m in members])
+            batch, errors = entry.replayer.extract(records)
             self._count_unscored(errors)
-            for member, steps in zip(members, programs, strict=True):
-                self._note_failure(task, steps, results[member])
+            for member, line in zip(members, records.splitlines(), strict=True):
+                self._note_failure(line, results[member])
             usable = [p for p in range(len(members)) if p not in errors]
             asts.append(batch.take(usable))
             latencies_s += [_latency_s(results[members[p]]) for p in usable]
@@ -166,6 +183,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             np.concatenate([self._rows.tasks, np.asarray(tasks, dtype=np.int64)]),
         )
         self._num_updates += 1
+        self._forget_scores()
         if self._rows.tasks.size:
             assert self._device is not None
             seed = self.seed + self._num_updates
@@ -247,7 +265,9 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             if key not in self._task_keys:
                 self._task_keys.append(key)
             rewrites = int(task.layout_rewrite_option) != 0
-            replayer = StepReplayer(analyse(task.compute_dag), rewrites_layout=rewrites)
+            hardware = Hardware.of(task.hardware_params)
+            graph = analyse(task.compute_dag)
+            replayer = StepReplayer(graph, hardware, rewrites_layout=rewrites)
             if replayer.graph.num_opaque_reads:
                 _logger.warning(
                     "%d reads of %s cannot be analysed; they count as touching whole buffers",
@@ -279,15 +299,16 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             groups[key][1].append(number)
         return list(groups.values())
 
-    def _note_failure(self, task: Any, steps: list[Any], result: Any) -> None:
+    def _forget_scores(self) -> None:
+        for entry in self._tasks.values():
+            entry.scores.clear()
+
+    def _note_failure(self, line: bytes, result: Any) -> None:
         if result.error_no == 0:
             return
         self.num_failed += 1
         if result.error_no not in _TIMEOUT_ERRORS:
-            self._cannot_run.add(self._program_key(task, steps))
-
-    def _program_key(self, task: Any, steps: list[Any]) -> str:
-        return f"{task.workload_key} {orjson.dumps(steps).decode()}"
+            self._cannot_run.add(_program_key(line).hex())
 
     def _count_unscored(self, errors: dict[int, RecordError]) -> None:
         if errors:
@@ -317,16 +338,9 @@ def _with_dag(task: Any) -> Any:
         ) from error
 
 
-def _dump(task: Any, state: Any) -> bytes:
-    measure_input = auto_scheduler.MeasureInput(task, state)
-    line = auto_scheduler.measure_record.dump_record_to_string(measure_input, _PLACEHOLDER_RESULT)
-    encoded: bytes = line.encode()
-    return encoded
-
-
-def _steps_of(line: bytes) -> list[Any]:
-    steps: list[Any] = orjson.loads(line)["i"][1][1]
-    return steps
+def _program_key(line: bytes) -> bytes:
+    """Tell programs apart: a hash of the record, whose result is always the same placeholder."""
+    return hashlib.blake2b(line, digest_size=16).digest()
 
 
 def _latency_s(result: Any) -> float:

@@ -1,0 +1,231 @@
+"""The compiled part of the fast path, behind ctypes.
+
+The sources next to this file are C++17 without dependencies, not even Python's headers; installing
+the package compiles them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tvm_cdmpp.ast.leaf import LOOP_KINDS, OP_CLASSES, SCOPES, Access, Leaf, Loop
+from tvm_cdmpp.ast.schema import FIELDS, NUM_FIELDS
+from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.errors import MissingDependencyError, RecordError
+from tvm_cdmpp.extract.encode import encode_graph
+from tvm_cdmpp.extract.stage import TaskGraph
+
+_INTS = ctypes.POINTER(ctypes.c_int64)
+_DOUBLES = ctypes.POINTER(ctypes.c_double)
+_STAGES_OF_WORK = ("parse", "replay", "features")
+
+
+@dataclass(frozen=True)
+class NativeResult:
+    """Compact ASTs of some records, and what is wrong with the others."""
+
+    vectors: npt.NDArray[np.float32]
+    positions: npt.NDArray[np.int32]
+    leaf_counts: npt.NDArray[np.int64]
+    errors: dict[int, RecordError]
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    """Load the compiled library, and check that it was made from these sources.
+
+    Raises
+    ------
+    MissingDependencyError
+        If it was not compiled, or from sources of another version.
+    """
+    folder = Path(__file__).parent
+    found = [p for s in EXTENSION_SUFFIXES if (p := folder / f"_native{s}").is_file()]
+    if not found:
+        raise MissingDependencyError(
+            f"The compiled part of tvm_cdmpp is missing; expected a file _native.*.so in {folder}. "
+            "It is compiled when the package is installed, which needs a C++ compiler: install g++ "
+            "or clang, then install tvm_cdmpp again."
+        )
+    library = ctypes.CDLL(str(found[0]))
+    signatures = {
+        "new": (ctypes.c_void_p, [_INTS, ctypes.c_int64, ctypes.c_int, _DOUBLES]),
+        "free": (None, [ctypes.c_void_p]),
+        "extract": (ctypes.c_int64, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64]),
+        "vectors": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p]),
+        "positions": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
+        "counts": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
+        "error": (ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_int64]),
+        "seconds": (_DOUBLES, [ctypes.c_void_p]),
+        "leaves": (_INTS, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, _INTS]),
+        "describe": (
+            ctypes.c_int,
+            [_INTS, ctypes.c_int64, _DOUBLES, ctypes.POINTER(ctypes.c_float)],
+        ),
+        "field_names": (ctypes.c_char_p, []),
+        "field_is_log": (ctypes.POINTER(ctypes.c_char), []),
+    }
+    for name, (result, arguments) in signatures.items():
+        function = getattr(library, f"cdmpp_{name}")
+        function.restype, function.argtypes = result, arguments
+    compiled = library.cdmpp_field_names().decode().split()
+    if compiled != [field.name for field in FIELDS]:
+        raise MissingDependencyError(
+            f"The compiled part of tvm_cdmpp, {found[0]}, is of another version: its computation "
+            f"vectors have {len(compiled)} fields that are not the {NUM_FIELDS} of the schema. "
+            "Install tvm_cdmpp again, which compiles it anew."
+        )
+    return library
+
+
+def compiled_fields() -> list[tuple[str, bool]]:
+    """Return name of every field of a computation vector, and whether it is a logarithm."""
+    library = _library()
+    names = library.cdmpp_field_names().decode().split()
+    is_log = library.cdmpp_field_is_log()[: len(names)]
+    return [(name, flag != 0) for name, flag in zip(names, is_log, strict=True)]
+
+
+class NativeReplayer:
+    """Replays the records of one task; see `extract.replayer.StepReplayer`."""
+
+    def __init__(self, graph: TaskGraph, hardware: Hardware, *, rewrites_layout: bool) -> None:
+        library = _library()
+        encoded = np.asarray(encode_graph(graph), dtype=np.int64)
+        handle = library.cdmpp_new(
+            encoded.ctypes.data_as(_INTS), len(encoded), rewrites_layout, _pointer(hardware)
+        )
+        assert handle, "the encoding of a graph does not fit the compiled code"
+        self._handle = ctypes.c_void_p(handle)
+        self._finalizer = weakref.finalize(self, library.cdmpp_free, self._handle)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent so far, by stage of the work."""
+        values = _library().cdmpp_seconds(self._handle)
+        return dict(zip(_STAGES_OF_WORK, values[: len(_STAGES_OF_WORK)], strict=True))
+
+    def extract(self, records: bytes) -> NativeResult:
+        """Extract all records of a text, one per line."""
+        library = _library()
+        count = library.cdmpp_extract(self._handle, records, len(records))
+        counts = _copied(library.cdmpp_counts(self._handle), count, np.int32).astype(np.int64)
+        leaves = int(counts.sum())
+        vectors = _copied(library.cdmpp_vectors(self._handle), leaves * NUM_FIELDS, np.float32)
+        positions = _copied(library.cdmpp_positions(self._handle), leaves, np.int32)
+        # A program has at least one leaf, so a record without any is one that failed.
+        errors = {int(record): self._error(int(record)) for record in np.flatnonzero(counts == 0)}
+        return NativeResult(vectors.reshape(leaves, NUM_FIELDS), positions, counts, errors)
+
+    def leaves(self, record: bytes, names: Sequence[str]) -> list[Leaf] | RecordError:
+        """Return the leaves of one record, or what is wrong with it.
+
+        Parameters
+        ----------
+        record
+            A line of a log.
+        names
+            Names of the DAG's operations.
+        """
+        size = ctypes.c_int64()
+        packed = _library().cdmpp_leaves(self._handle, record, len(record), ctypes.byref(size))
+        if not packed:
+            return self._error(0)
+        return _unpack(packed[: size.value], names)
+
+    def _error(self, record: int) -> RecordError:
+        message: bytes = _library().cdmpp_error(self._handle, record)
+        return RecordError(message.decode(errors="replace"))
+
+
+def describe(leaves: Sequence[Leaf], hardware: Hardware) -> npt.NDArray[np.float32]:
+    """Return the computation vectors of one program's leaves.
+
+    Parameters
+    ----------
+    leaves
+        All leaves of the program, in pre-order.
+    hardware
+        What the search is told about the machine.
+
+    Returns
+    -------
+    vectors
+        Of shape (leaves, NUM_FIELDS).
+    """
+    packed = np.asarray(_pack(leaves), dtype=np.int64)
+    vectors = np.empty((len(leaves), NUM_FIELDS), dtype=np.float32)
+    fine = _library().cdmpp_describe(
+        packed.ctypes.data_as(_INTS),
+        len(packed),
+        _pointer(hardware),
+        vectors.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+    )
+    assert fine, "the packing of leaves does not fit the compiled code"
+    return vectors
+
+
+def _pointer(hardware: Hardware) -> ctypes.Array[ctypes.c_double]:
+    values = hardware.values()
+    return (ctypes.c_double * len(values))(*values)
+
+
+def _copied(pointer: object, count: int, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+    if count == 0:
+        return np.zeros(0, dtype=dtype)
+    return np.ctypeslib.as_array(pointer, shape=(count,)).copy()  # type: ignore[arg-type]
+
+
+def _pack(leaves: Sequence[Leaf]) -> list[int]:
+    packed = [len(leaves)]
+    for leaf in leaves:
+        packed += [leaf.buffer, leaf.nest, -1, leaf.is_init, leaf.position, leaf.unroll_limit]
+        packed += [leaf.compute_bytes, *leaf.ops, len(leaf.loops)]
+        for loop in leaf.loops:
+            packed += [loop.extent, LOOP_KINDS.index(loop.kind), loop.is_reduce]
+        packed.append(len(leaf.accesses))
+        for access in leaf.accesses:
+            packed += [access.element_bytes, SCOPES.index(access.scope), access.is_inside]
+            packed += [len(access.shape), *access.shape]
+            packed += [reach for row in access.cover for reach in row]
+            packed += access.steps
+    return packed
+
+
+def _unpack(packed: Sequence[int], names: Sequence[str]) -> list[Leaf]:
+    numbers = iter(packed)
+
+    def take(count: int) -> tuple[int, ...]:
+        return tuple(next(numbers) for _ in range(count))
+
+    def take_access(num_loops: int) -> Access:
+        element_bytes, scope, is_inside, dims = take(4)
+        shape = take(dims)
+        cover = tuple(take(num_loops + 1) for _ in range(dims))
+        return Access(
+            element_bytes, SCOPES[scope], bool(is_inside), shape, cover, take(num_loops)
+        )
+
+    def take_leaf() -> Leaf:
+        buffer, nest, origin, is_init, position, unroll_limit, compute_bytes = take(7)
+        ops = take(len(OP_CLASSES))
+        loops = tuple(
+            Loop(extent, LOOP_KINDS[kind], bool(is_reduce))
+            for extent, kind, is_reduce in (take(3) for _ in range(next(numbers)))
+        )
+        accesses = tuple(take_access(len(loops)) for _ in range(next(numbers)))
+        return Leaf(
+            names[origin], buffer, nest, bool(is_init), position, unroll_limit, compute_bytes,
+            ops, loops, accesses,
+        )  # fmt: skip
+
+    return [take_leaf() for _ in range(next(numbers))]

@@ -1,0 +1,111 @@
+// The analysed compute DAG of a task (`tvm_cdmpp.extract.stage`), as sent over by Python.
+#pragma once
+
+#include <array>
+#include <stdexcept>
+#include <string>
+
+#include "index.h"
+#include "leaf.h"
+
+namespace cdmpp {
+
+// One access to a producer: its stage number and one index per buffer dimension.
+struct Read {
+  int stage;
+  std::shared_ptr<const Indices> indices;
+};
+
+// One operation. Axes are numbered spatial first, then reduction.
+struct Spec {
+  int origin = 0;  // operation of the DAG
+  Int element_bytes = 0;
+  Int compute_bytes = 0;
+  int scope = kUnset;
+  bool is_placeholder = false;
+  bool is_layout_free = false;
+  bool is_output = false;
+  int num_spatial = 0;
+  std::vector<Int> shape;
+  std::vector<Int> extents;
+  std::vector<Read> reads;
+  OpCounts ops{};          // of the stored expression; for a reduction, of its source
+  OpCounts combine_ops{};  // what a reduction adds to combine one more value
+
+  bool has_reduction() const { return static_cast<int>(extents.size()) > num_spatial; }
+};
+
+using SpecPtr = std::shared_ptr<const Spec>;
+
+// Reads integers one after the other.
+class IntReader {
+ public:
+  IntReader(const Int* data, Int length) : next_(data), end_(data + length) {}
+
+  Int operator()() {
+    if (next_ == end_) throw std::out_of_range("encoded data end too early");
+    return *next_++;
+  }
+
+  std::vector<Int> list() {
+    std::vector<Int> values(static_cast<std::size_t>((*this)()));
+    for (Int& value : values) value = (*this)();
+    return values;
+  }
+
+ private:
+  const Int* next_;
+  const Int* end_;
+};
+
+inline Index read_index(IntReader& read) {
+  Index index;
+  index.constant = read();
+  for (Int n = read(); n > 0; --n) {
+    Term term{static_cast<Term::Kind>(read()), 0, nullptr, 0};
+    term.coefficient = read();
+    term.number = read();
+    if (term.kind != Term::kAxis) term.inner = std::make_shared<const Index>(read_index(read));
+    // Through `add`, for its order of terms.
+    index = add(index, {{term}, 0});
+  }
+  return index;
+}
+
+inline OpCounts read_ops(IntReader& read) {
+  OpCounts ops;
+  for (Int& count : ops) count = read();
+  return ops;
+}
+
+inline SpecPtr read_spec(IntReader& read, int origin) {
+  Spec spec;
+  spec.origin = origin;
+  spec.element_bytes = read();
+  spec.compute_bytes = read();
+  spec.is_placeholder = read() != 0;
+  spec.is_layout_free = read() != 0;
+  spec.is_output = read() != 0;
+  spec.num_spatial = static_cast<int>(read());
+  spec.shape = read.list();
+  spec.extents = read.list();
+  spec.ops = read_ops(read);
+  spec.combine_ops = read_ops(read);
+  for (Int n = read(); n > 0; --n) {
+    int stage = static_cast<int>(read());
+    Indices indices(static_cast<std::size_t>(read()));
+    for (Index& index : indices) index = read_index(read);
+    spec.reads.push_back({stage, std::make_shared<const Indices>(std::move(indices))});
+  }
+  return std::make_shared<const Spec>(std::move(spec));
+}
+
+inline std::vector<SpecPtr> read_graph(IntReader& read) {
+  std::vector<SpecPtr> stages;
+  for (Int n = read(); n > 0; --n) {
+    stages.push_back(read_spec(read, static_cast<int>(stages.size())));
+  }
+  return stages;
+}
+
+}  // namespace cdmpp

@@ -1,0 +1,195 @@
+// Index expressions: how one buffer dimension is addressed by a stage's axes.
+//
+// An index is `constant + sum(coefficient * atom)`. An atom is an axis, a floor division or modulo
+// of another index by a constant, or something opaque (data-dependent, not affine), which may reach
+// the whole dimension once one of the axes it depends on moves. Two questions are asked of an
+// index: its *span*, the length of the interval it covers while each axis runs over an interval of
+// known length, and its *step*, how far it moves when the axes move. Spans are those of TVM's bound
+// inference, so they give buffer regions, loop extents and touched memory alike.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace cdmpp {
+
+using Int = std::int64_t;
+
+// Span of an index that is not known; far above any buffer dimension.
+constexpr Int kUnbounded = Int{1} << 40;
+
+inline Int ceil_div(Int a, Int b) { return (a + b - 1) / b; }
+inline Int floor_div(Int a, Int b) { return a >= 0 ? a / b : -ceil_div(-a, b); }
+inline Int floor_mod(Int a, Int b) { return a - floor_div(a, b) * b; }
+
+struct Index;
+
+struct Term {
+  enum Kind : int { kAxis, kDiv, kMod, kOpaque };
+  Kind kind;
+  Int number;  // of the axis; the divisor; which opaque expression
+  std::shared_ptr<const Index> inner;  // what is divided; what an opaque expression depends on
+  Int coefficient;
+};
+
+struct Index {
+  std::vector<Term> terms;  // each atom once, in the order of `compare`
+  Int constant = 0;
+};
+
+using Indices = std::vector<Index>;  // one per dimension of a buffer
+
+inline int compare(const Index& a, const Index& b);
+
+// Order of atoms, whatever their coefficients.
+inline int compare(const Term& a, const Term& b) {
+  if (a.kind != b.kind) return a.kind < b.kind ? -1 : 1;
+  if (a.number != b.number) return a.number < b.number ? -1 : 1;
+  return a.inner ? compare(*a.inner, *b.inner) : 0;
+}
+
+inline bool same_terms(const Index& a, const Index& b) {
+  return a.terms.size() == b.terms.size() &&
+         std::equal(a.terms.begin(), a.terms.end(), b.terms.begin(),
+                    [](const Term& s, const Term& t) {
+                      return s.coefficient == t.coefficient && compare(s, t) == 0;
+                    });
+}
+
+inline int compare(const Index& a, const Index& b) {
+  if (a.constant != b.constant) return a.constant < b.constant ? -1 : 1;
+  if (a.terms.size() != b.terms.size()) return a.terms.size() < b.terms.size() ? -1 : 1;
+  for (std::size_t n = 0; n < a.terms.size(); ++n) {
+    const Term &s = a.terms[n], &t = b.terms[n];
+    if (s.coefficient != t.coefficient) return s.coefficient < t.coefficient ? -1 : 1;
+    if (int order = compare(s, t)) return order;
+  }
+  return 0;
+}
+
+inline Index axis_index(Int number) { return {{{Term::kAxis, number, nullptr, 1}}, 0}; }
+
+inline Index add(const Index& a, const Index& b) {
+  Index sum{{}, a.constant + b.constant};
+  auto s = a.terms.begin(), t = b.terms.begin();
+  while (s != a.terms.end() || t != b.terms.end()) {
+    int order = s == a.terms.end() ? 1 : t == b.terms.end() ? -1 : compare(*s, *t);
+    Term term = order <= 0 ? *s++ : *t;
+    if (order >= 0) {
+      if (order == 0) term.coefficient += t->coefficient;
+      ++t;
+    }
+    if (term.coefficient != 0) sum.terms.push_back(std::move(term));
+  }
+  return sum;
+}
+
+inline Index scaled(Index index, Int factor) {
+  if (factor == 0) return {};
+  for (Term& term : index.terms) term.coefficient *= factor;
+  index.constant *= factor;
+  return index;
+}
+
+// `index // divisor`, exact where everything divides.
+inline Index divided(Index index, Int divisor) {
+  if (divisor == 1) return index;
+  bool exact = index.constant % divisor == 0;
+  for (const Term& term : index.terms) exact = exact && term.coefficient % divisor == 0;
+  if (!exact) {
+    auto inner = std::make_shared<const Index>(std::move(index));
+    return {{{Term::kDiv, divisor, std::move(inner), 1}}, 0};
+  }
+  for (Term& term : index.terms) term.coefficient /= divisor;
+  index.constant /= divisor;
+  return index;
+}
+
+// `index % divisor`, without the terms that are multiples of the divisor.
+inline Index remainder(const Index& index, Int divisor) {
+  auto kept = std::make_shared<Index>();
+  kept->constant = floor_mod(index.constant, divisor);
+  for (const Term& term : index.terms) {
+    if (term.coefficient % divisor != 0) kept->terms.push_back(term);
+  }
+  if (kept->terms.empty()) return {{}, kept->constant};
+  return {{{Term::kMod, divisor, std::move(kept), 1}}, 0};
+}
+
+// Replace every axis `a` by `axes[a]`, as inlining a producer into its consumer does.
+inline Index substituted(const Index& index, const std::vector<Index>& axes) {
+  Index result{{}, index.constant};
+  for (const Term& term : index.terms) {
+    Index atom;
+    switch (term.kind) {
+      case Term::kAxis:
+        atom = axes[static_cast<std::size_t>(term.number)];
+        break;
+      case Term::kDiv:
+        atom = divided(substituted(*term.inner, axes), term.number);
+        break;
+      case Term::kMod:
+        atom = remainder(substituted(*term.inner, axes), term.number);
+        break;
+      case Term::kOpaque: {
+        auto inner = std::make_shared<const Index>(substituted(*term.inner, axes));
+        atom = {{{Term::kOpaque, term.number, std::move(inner), 1}}, 0};
+      }
+    }
+    result = add(result, scaled(std::move(atom), term.coefficient));
+  }
+  return result;
+}
+
+// Length of the interval covered while axis `a` runs over `cover(a)` values.
+template <class Cover>
+Int span(const Index& index, const Cover& cover) {
+  Int total = 1;
+  for (const Term& term : index.terms) {
+    Int length = term.kind == Term::kAxis ? cover(term.number) : span(*term.inner, cover);
+    if (term.kind == Term::kMod) {
+      length = std::min(length, term.number);
+    } else if (term.kind == Term::kOpaque) {
+      length = length > 1 ? kUnbounded : 1;
+    } else if (term.kind == Term::kDiv && length < kUnbounded) {
+      // n values meet at most ceil((n - 1) / d) + 1 quotients; the blocks that splits make are
+      // aligned, where ceil(n / d) is exact.
+      length = ceil_div(length, term.number);
+    }
+    if (length >= kUnbounded) return kUnbounded;
+    total += std::abs(term.coefficient) * (length - 1);
+  }
+  return total;
+}
+
+// Value where axis `a` is `value(a)`; opaque atoms count as zero.
+template <class Value>
+Int value_at(const Index& index, const Value& value) {
+  Int total = index.constant;
+  for (const Term& term : index.terms) {
+    switch (term.kind) {
+      case Term::kAxis:
+        total += term.coefficient * value(term.number);
+        break;
+      case Term::kDiv:
+        total += term.coefficient * floor_div(value_at(*term.inner, value), term.number);
+        break;
+      case Term::kMod:
+        total += term.coefficient * floor_mod(value_at(*term.inner, value), term.number);
+        break;
+      case Term::kOpaque:
+        break;
+    }
+  }
+  return total;
+}
+
+// How far the index moves when axis `a` moves from 0 to `moved(a)`.
+template <class Moved>
+Int step(const Index& index, const Moved& moved) {
+  return value_at(index, moved) - value_at(index, [](Int) { return Int{0}; });
+}
+
+}  // namespace cdmpp

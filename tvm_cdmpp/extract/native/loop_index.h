@@ -1,0 +1,258 @@
+// An index in terms of the loops around a statement, as it stands in the lowered program.
+//
+// Mostly it is affine, with one coefficient per loop; fused loops that are taken apart again add
+// divisions and modulos. These are simplified as TVM does (arith/rewrite_simplify.cc), no more and no
+// less, because how far an index is taken to reach depends on the form it has.
+#pragma once
+
+#include <optional>
+#include <utility>
+
+#include "index.h"
+
+namespace cdmpp {
+
+struct LoopIndex {
+  std::vector<Int> coefficients;  // [loop]
+  std::vector<Term> curved;       // the atoms that are not affine; their axes are loops
+  Int constant = 0;
+
+  explicit LoopIndex(std::size_t loops = 0) : coefficients(loops, 0) {}
+
+  void clear(std::size_t loops) {
+    coefficients.assign(loops, 0);
+    curved.clear();
+    constant = 0;
+  }
+
+  void add(const LoopIndex& other, Int factor) {
+    for (std::size_t loop = 0; loop < other.coefficients.size(); ++loop) {
+      coefficients[loop] += factor * other.coefficients[loop];
+    }
+    for (const Term& term : other.curved) add(term, factor);
+    constant += factor * other.constant;
+  }
+
+  void add(Term term, Int factor) {
+    term.coefficient *= factor;
+    for (auto known = curved.begin(); known != curved.end(); ++known) {
+      if (compare(*known, term) != 0) continue;
+      known->coefficient += term.coefficient;
+      if (known->coefficient == 0) curved.erase(known);
+      return;
+    }
+    if (term.coefficient != 0) curved.push_back(std::move(term));
+  }
+
+  // Keep only the loops that `moves` accepts; the others stand at their first iteration.
+  template <class Moves>
+  LoopIndex restricted(const Moves& moves) const {
+    LoopIndex result(coefficients.size());
+    result.constant = constant;
+    std::vector<Index> axes;
+    for (std::size_t loop = 0; loop < coefficients.size(); ++loop) {
+      if (moves(loop)) result.coefficients[loop] = coefficients[loop];
+      if (!curved.empty()) {
+        axes.push_back(moves(loop) ? axis_index(static_cast<Int>(loop)) : Index{});
+      }
+    }
+    for (const Term& term : curved) {
+      Index index = substituted({{term}, 0}, axes);
+      for (const Term& kept : index.terms) {
+        if (kept.kind == Term::kAxis) {
+          result.coefficients[static_cast<std::size_t>(kept.number)] += kept.coefficient;
+        } else {
+          result.add(kept, 1);
+        }
+      }
+      result.constant += index.constant;
+    }
+    return result;
+  }
+
+  // How far the index reaches while the loops from `level` inward run.
+  Int span_from(std::size_t level, const std::vector<Int>& extents) const {
+    Int total = 1;
+    for (std::size_t loop = level; loop < coefficients.size(); ++loop) {
+      total += std::abs(coefficients[loop]) * (extents[loop] - 1);
+    }
+    return total + curved_span(level, extents);
+  }
+
+  // What the atoms that are not affine add to that.
+  Int curved_span(std::size_t level, const std::vector<Int>& extents) const {
+    if (curved.empty()) return 0;
+    return span(Index{curved, 0}, [&](Int loop) {
+             auto at = static_cast<std::size_t>(loop);
+             return at >= level ? extents[at] : Int{1};
+           }) - 1;
+  }
+
+  // How far it moves from the first to the second iteration of a loop.
+  Int step_of(std::size_t loop) const {
+    if (curved.empty()) return coefficients[loop];
+    return coefficients[loop] + step(Index{curved, constant}, [loop](Int other) {
+             return Int{static_cast<std::size_t>(other) == loop};
+           });
+  }
+
+  std::size_t num_terms() const {
+    auto zeros = std::count(coefficients.begin(), coefficients.end(), 0);
+    return coefficients.size() - static_cast<std::size_t>(zeros) + curved.size();
+  }
+
+  Index as_index() const {
+    Index index{{}, constant};
+    for (std::size_t loop = 0; loop < coefficients.size(); ++loop) {
+      if (coefficients[loop] != 0) {
+        index = cdmpp::add(index, scaled(axis_index(static_cast<Int>(loop)), coefficients[loop]));
+      }
+    }
+    return cdmpp::add(index, sorted(curved));
+  }
+
+ private:
+  static Index sorted(const std::vector<Term>& terms) {
+    Index index;
+    for (const Term& term : terms) index = cdmpp::add(index, Index{{term}, 0});
+    return index;
+  }
+};
+
+// Tells the bounds of parts of an index, and takes it apart for division.
+class Divider {
+ public:
+  Divider(Int divisor, const std::vector<Int>& extents) : divisor_(divisor), extents_(extents) {}
+
+  LoopIndex quotient(const LoopIndex& index) const {
+    auto [multiple, rest] = separate(index);
+    LoopIndex result = multiple;
+    if (stays_below(rest, divisor_)) return result;
+    if (auto single = factor(rest)) {
+      // (c * x + y) / (c * d) = x / d for y below c.
+      Divider inner(divisor_ / single->coefficient, extents_);
+      result.add(inner.quotient(alone(*single)), 1);
+      return result;
+    }
+    result.add({Term::kDiv, divisor_, std::make_shared<const Index>(rest.as_index()), 1}, 1);
+    return result;
+  }
+
+  LoopIndex remainder(const LoopIndex& index) const {
+    LoopIndex rest = separate(index).second;
+    if (stays_below(rest, divisor_)) return rest;
+    if (auto single = factor(rest)) {
+      // (c * x + y) % (c * d) = (x % d) * c + y for y below c.
+      LoopIndex x = alone(*single);
+      rest.add(x, -single->coefficient);
+      Divider inner(divisor_ / single->coefficient, extents_);
+      rest.add(inner.remainder(x), single->coefficient);
+      return rest;
+    }
+    if (rest.num_terms() <= 2) {
+      // TVM reduces the coefficients of a sum of two, not of more.
+      for (Int& coefficient : rest.coefficients) coefficient = floor_mod(coefficient, divisor_);
+      if (stays_below(rest, divisor_)) return rest;
+    }
+    LoopIndex result(extents_.size());
+    result.add({Term::kMod, divisor_, std::make_shared<const Index>(rest.as_index()), 1}, 1);
+    return result;
+  }
+
+ private:
+  // Exact multiples of the divisor, divided by it; and the rest.
+  std::pair<LoopIndex, LoopIndex> separate(const LoopIndex& index) const {
+    LoopIndex multiple(extents_.size()), rest = index;
+    rest.constant = floor_mod(index.constant, divisor_);
+    multiple.constant = (index.constant - rest.constant) / divisor_;
+    for (std::size_t loop = 0; loop < extents_.size(); ++loop) {
+      if (index.coefficients[loop] % divisor_ == 0) {
+        multiple.coefficients[loop] = index.coefficients[loop] / divisor_;
+        rest.coefficients[loop] = 0;
+      }
+    }
+    rest.curved.clear();
+    for (Term term : index.curved) {
+      bool exact = term.coefficient % divisor_ == 0;
+      if (exact) term.coefficient /= divisor_;
+      (exact ? multiple : rest).curved.push_back(std::move(term));
+    }
+    return {std::move(multiple), std::move(rest)};
+  }
+
+  Int reach(const Term& term) const {
+    return span(Index{{term}, 0},
+                [this](Int loop) { return extents_[static_cast<std::size_t>(loop)]; });
+  }
+
+  bool stays_below(const LoopIndex& index, Int limit) const {
+    Int low = index.constant, high = index.constant;
+    for (std::size_t loop = 0; loop < extents_.size(); ++loop) {
+      Int coefficient = index.coefficients[loop];
+      (coefficient > 0 ? high : low) += coefficient * (extents_[loop] - 1);
+    }
+    for (const Term& term : index.curved) {
+      (term.coefficient > 0 ? high : low) += (term.coefficient > 0 ? 1 : -1) * (reach(term) - 1);
+    }
+    return low >= 0 && high < limit;
+  }
+
+  // A term whose coefficient divides the divisor, and is above all other terms together.
+  std::optional<Term> factor(const LoopIndex& index) const {
+    auto fits = [&](const Term& term) {
+      if (term.coefficient <= 1 || divisor_ % term.coefficient != 0) return false;
+      LoopIndex others = index;
+      others.add(alone(term), -term.coefficient);
+      return stays_below(others, term.coefficient);
+    };
+    for (std::size_t loop = 0; loop < extents_.size(); ++loop) {
+      if (index.coefficients[loop] == 0) continue;
+      Term term{Term::kAxis, static_cast<Int>(loop), nullptr, index.coefficients[loop]};
+      if (fits(term)) return term;
+    }
+    for (const Term& term : index.curved) {
+      if (fits(term)) return term;
+    }
+    return std::nullopt;
+  }
+
+  // The atom of a term.
+  LoopIndex alone(Term term) const {
+    LoopIndex result(extents_.size());
+    term.coefficient = 1;
+    if (term.kind == Term::kAxis) {
+      result.coefficients[static_cast<std::size_t>(term.number)] = 1;
+    } else {
+      result.curved.push_back(std::move(term));
+    }
+    return result;
+  }
+
+  Int divisor_;
+  const std::vector<Int>& extents_;
+};
+
+// The index in terms of loops, given each axis in those terms.
+inline LoopIndex in_loops(const Index& index, const std::vector<LoopIndex>& axes,
+                          const std::vector<Int>& extents) {
+  LoopIndex result(extents.size());
+  result.constant = index.constant;
+  for (const Term& term : index.terms) {
+    if (term.kind == Term::kAxis) {
+      result.add(axes[static_cast<std::size_t>(term.number)], term.coefficient);
+      continue;
+    }
+    LoopIndex inner = in_loops(*term.inner, axes, extents);
+    if (term.kind == Term::kOpaque) {
+      auto depends = std::make_shared<const Index>(inner.as_index());
+      result.add({Term::kOpaque, term.number, std::move(depends), 1}, term.coefficient);
+    } else {
+      Divider divider(term.number, extents);
+      bool divides = term.kind == Term::kDiv;
+      result.add(divides ? divider.quotient(inner) : divider.remainder(inner), term.coefficient);
+    }
+  }
+  return result;
+}
+
+}  // namespace cdmpp
