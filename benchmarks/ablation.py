@@ -1,6 +1,6 @@
 """What each group of fields of the computation vector buys in error.
 
-`python -m benchmarks.ablation cpu --logs FOLDER` (or `gpu`) trains the package's own predictor on
+`python benchmarks/ablation.py cpu --logs FOLDER` (or `gpu`) trains the package's own predictor on
 published measurements, once with all fields and once without each group, and writes
 `results/ablation-<device>.json` after every training, so a stopped run goes on where it was.
 
@@ -32,13 +32,17 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
-from benchmarks.interim import Hardware, StepReplayer, group_of
+if not __package__:  # started as a file, so that only its own folder is searched
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from benchmarks.provenance import RESULTS, provenance, write_json
 from benchmarks.records import RESERVED_NETWORKS, Skipped, TaskRecords, sample_records
 from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
-from tvm_cdmpp.ast.schema import FIELDS, SCHEMA_VERSION
+from tvm_cdmpp.ast.schema import FIELDS, GROUPS, SCHEMA_VERSION
+from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.spec import DeviceSpec, generic_gpu
 from tvm_cdmpp.extract.dag import analyse
+from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.models.predictor import Inputs, Network, Predictor, PredictorConfig
 from tvm_cdmpp.train.loop import FitConfig, TrainingRows, fit
 
@@ -127,25 +131,20 @@ class MaskedNetwork(Network):
         return super().forward(replace(inputs, leaves=leaves), base * self.keep[-1])
 
 
-def groups() -> tuple[str, ...]:
-    """Return the groups of fields, in the order of the schema."""
-    return tuple(dict.fromkeys(group_of(field) for field in FIELDS))
-
-
 def configurations() -> list[Configuration]:
     """Return what is trained; what matters most comes first."""
-    everything = frozenset(groups())
+    everything = frozenset(GROUPS)
     found = []
     for with_estimate in (False, True):
         found.append(Configuration(ALL, everything, with_estimate))
         found += [
             Configuration(f"without {group}", everything - {group}, with_estimate)
-            for group in groups()
+            for group in GROUPS
         ]
     found.append(Configuration("only arithmetic", frozenset(["arithmetic"]), False))
     found += [
         Configuration(f"only arithmetic and {group}", frozenset(["arithmetic", group]), False)
-        for group in groups()
+        for group in GROUPS
         if group != "arithmetic"
     ]
     return found
@@ -167,7 +166,7 @@ def extract(
     for number, task in enumerate(tasks):
         replayer = StepReplayer(
             analyse(task.compute_dag()),
-            hardware=Hardware(task.target.split()[0], task.parameters),
+            hardware=Hardware(*task.parameters),
             rewrites_layout=task.layout_rewrite_option != 0,
         )
         batch, errors = replayer.extract(b"\n".join(task.lines))
@@ -196,7 +195,7 @@ def train_and_test(
 ) -> dict[str, Any]:
     """Train one predictor on the rows that are not held out, and test it on the others."""
     begin = time.perf_counter()
-    keep = [group_of(field) in configuration.groups for field in FIELDS]
+    keep = [field.group in configuration.groups for field in FIELDS]
     mask = torch.tensor([*keep, configuration.with_estimate], dtype=torch.float32)
     device = SOURCES[settings.device].device
     with torch.random.fork_rng(devices=[]):
@@ -332,8 +331,7 @@ def _resume(settings: Settings, path: Path) -> dict[str, Any]:
         **provenance("numpy", "torch", "scikit-learn"),
         "settings": asdict(settings),
         "groups": {
-            group: [field.name for field in FIELDS if group_of(field) == group]
-            for group in groups()
+            group: [field.name for field in FIELDS if field.group == group] for group in GROUPS
         },
         "metrics": METRICS,
         "runs": [],

@@ -1,6 +1,6 @@
 """States scored per second: `CDMPPModel` against TVM's `XGBModel`, in one run.
 
-`python -m benchmarks.throughput` writes `results/throughput.json` and a plot next to it.
+`python benchmarks/throughput.py` writes `results/throughput.json` and a plot next to it.
 
 - Both models get the same distinct states of the same tasks, as the array that TVM hands to a cost
   model. The XGBoost booster is really trained, on other states of the task, with the analytic
@@ -33,12 +33,17 @@ import numpy.typing as npt
 import torch
 import xgboost
 
-from benchmarks.interim import Hardware, StepReplayer, dump_records
+if not __package__:  # started as a file, so that only its own folder is searched
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from benchmarks.provenance import RESULTS, provenance, write_json
-from tests.extract import sampling
+from benchmarks.workloads.tasks import ZooTask, make_task, sample_states, throughput_tasks
 from tvm_cdmpp.ast.schema import COLUMN
+from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.spec import detect_cpu, generic_gpu
 from tvm_cdmpp.extract.dag import analyse
+from tvm_cdmpp.extract.handover import dump_records
+from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
 from tvm_cdmpp.search.cost_model import CDMPPModel
 from tvm_cdmpp.tvm_runtime import load_tvm
@@ -69,27 +74,6 @@ class Settings:
     seed: int = 0
 
 
-def tasks() -> list[tuple[str, Any]]:
-    """Return names and search tasks, small to large, for CPUs and GPUs."""
-    cpu, gpu = "llvm -num-cores 4", "cuda"
-    chosen = [
-        (sampling.matmul, cpu),
-        (sampling.softmax, cpu),
-        (sampling.layer_norm, cpu),
-        (sampling.depthwise, cpu),
-        (sampling.conv2d_nhwc, cpu),
-        (sampling.conv2d_winograd, cpu),
-        (sampling.conv3d, cpu),
-        (sampling.dense, gpu),
-        (sampling.conv2d_nchw, gpu),
-        (sampling.batch_matmul, gpu),
-    ]
-    return [
-        (f"{builder.__name__} ({target.split()[0]})", sampling.make_task(builder, target))
-        for builder, target in chosen
-    ]
-
-
 def matmul_chain(length: int) -> list[Any]:
     """Return `length` products one after the other: more leaves and, with them, more loops."""
     size = 32
@@ -109,16 +93,11 @@ def contraction(axes: int) -> list[Any]:
     return [a, b, c]
 
 
-def distinct_states(task: Any, n: int, seed: int) -> list[Any]:
-    """Draw up to `n` distinct states."""
-    found: dict[bytes, Any] = {}
-    # Evolution repeats itself, so more is drawn than wanted.
-    states = sampling.sample_states(task, n + n // 2, seed)
-    for line, state in zip(dump_records(task, states).split(b"\n"), states, strict=True):
-        found.setdefault(line, state)
-    chosen = list(found.values())
-    np.random.default_rng(seed).shuffle(chosen)  # random and evolved states in any subset
-    return chosen[:n]
+def shuffled_states(task: Any, n: int, seed: int) -> list[Any]:
+    """Draw up to `n` distinct states, random and evolved ones mixed."""
+    states = sample_states(task, n, seed)
+    order = np.random.default_rng(seed).permutation(len(states))
+    return [states[place] for place in order]
 
 
 @contextmanager
@@ -217,7 +196,7 @@ def parts_seconds(task: Any, states: Any) -> tuple[dict[str, float], dict[str, f
     graph = analyse(task.compute_dag)
     replayer = StepReplayer(
         graph,
-        hardware=Hardware(task.target.kind.name, _parameters(task)),
+        hardware=Hardware.of(task.hardware_params),
         rewrites_layout=int(task.layout_rewrite_option) != 0,
     )
     predictor = Predictor.untrained(PredictorConfig(), 0)
@@ -240,9 +219,10 @@ def parts_seconds(task: Any, states: Any) -> tuple[dict[str, float], dict[str, f
     return {"hand-over": hand_over, **inside, "network": network}, figures
 
 
-def measure_task(name: str, task: Any, settings: Settings) -> dict[str, Any]:
+def measure_task(zoo_task: ZooTask, settings: Settings) -> dict[str, Any]:
     """Return everything about one task, in seconds per state."""
-    drawn = distinct_states(task, settings.states + TRAINING_STATES + 1, settings.seed)
+    task = zoo_task.make()
+    drawn = shuffled_states(task, settings.states + TRAINING_STATES + 1, settings.seed)
     # Simple tasks have few states: most are to be scored.
     split = min(TRAINING_STATES, max(len(drawn) // 4, 2))
     first, training = drawn[0], drawn[1 : split + 1]
@@ -269,7 +249,7 @@ def measure_task(name: str, task: Any, settings: Settings) -> dict[str, Any]:
     first_calls = [value * len(scored) for value in samples["ours 1 first call"]]
     per_state = {key: v for key, v in per_state.items() if "first call" not in key}
     return {
-        "task": name,
+        "task": zoo_task.name,
         "states": len(scored),
         "training_states": len(training),
         **figures,
@@ -296,7 +276,7 @@ def search_round(task: Any, settings: Settings) -> dict[str, Any]:
         task, Recorder(seed=settings.seed), seed=settings.seed + 1, verbose=0
     )
     policy.evolutionary_search(policy.sample_initial_population(), 64)
-    lines = [line for states in calls for line in dump_records(task, states).split(b"\n")]
+    lines = [line for states in calls for line in dump_records(task, states).splitlines()]
     model = CDMPPModel(seed=settings.seed)
     one, each = 0.0, 0.0
     with cores(1):
@@ -359,8 +339,8 @@ def curve_programs(
     """Return the seconds per state against leaves or loops, over tasks of growing size."""
     points = []
     for size in sizes:
-        task = sampling.make_task(builder, args=[size])
-        first, *rest = distinct_states(task, min(settings.states, 500) + 1, settings.seed)
+        task = make_task(builder, args=[size])
+        first, *rest = shuffled_states(task, min(settings.states, 500) + 1, settings.seed)
         states = _array(rest)
         runs = [
             ours_seconds(task, first, states, 1)["total"] / len(states)
@@ -400,7 +380,7 @@ def judge(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def table(result: dict[str, Any]) -> Iterator[str]:
     """Lay the result out as lines of text; microseconds per state."""
     yield (
-        f"{'us per state':26}{'states':>7}{'xgb 2':>9}{'xgb 1':>9}{'ours 1':>8}{'ours 2':>8}"
+        f"{'us per state':32}{'states':>7}{'xgb 2':>9}{'xgb 1':>9}{'ours 1':>8}{'ours 2':>8}"
         f"{'again':>7} |"
         + "".join(f"{part:>10}" for part in PARTS)
         + f" |{'ratio':>7}{'floors':>8}"
@@ -408,7 +388,7 @@ def table(result: dict[str, Any]) -> Iterator[str]:
     for row in result["tasks"]:
         times = {k: v["median"] * 1e6 for k, v in row["seconds_per_state"].items()}
         yield (
-            f"{row['task']:26}{row['states']:7}{times['xgb 2 total']:9.0f}"
+            f"{row['task']:32}{row['states']:7}{times['xgb 2 total']:9.0f}"
             f"{times['xgb 1 total']:9.0f}{times['ours 1 total']:8.1f}{times['ours 2 total']:8.1f}"
             f"{times['ours 1 again']:7.1f} |"
             + "".join(f"{times[f'part {part}']:10.1f}" for part in PARTS)
@@ -483,14 +463,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "settings": {**asdict(settings), "cores": len(os.sched_getaffinity(0))},
         "tasks": [],
     }
-    chosen = tasks()
-    for name, task in chosen:
-        row = measure_task(name, task, settings)
+    for zoo_task in throughput_tasks():
+        row = measure_task(zoo_task, settings)
         result["tasks"].append(row)
-        print(f"{name}: {row['ratio']:.1f} times XGBModel, {row['floors']:.2f} floors", flush=True)
+        print(
+            f"{row['task']}: {row['ratio']:.1f} times XGBModel, {row['floors']:.2f} floors",
+            flush=True,
+        )
     result["requirements"] = judge(result["tasks"])
     if settings.curves:
-        add_curves(result, dict(chosen), settings)
+        add_curves(result, settings)
     path = args.out / "throughput.json"
     write_json(path, result)
     plot(result, path.with_suffix(".png"))
@@ -498,11 +480,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def add_curves(result: dict[str, Any], chosen: dict[str, Any], settings: Settings) -> None:
+def add_curves(result: dict[str, Any], settings: Settings) -> None:
     """Add memory, curves and what remembering buys."""
-    name = "conv2d_nhwc (llvm)"
-    task = chosen[name]
-    states = distinct_states(task, MEMORY_STATES + 1, settings.seed)
+    chosen = {zoo_task.name: zoo_task for zoo_task in throughput_tasks()}
+    name = next(name for name in chosen if "conv2d_nhwc" in name)
+    task = chosen[name].make()
+    states = shuffled_states(task, MEMORY_STATES + 1, settings.seed)
     result["memory"] = {"task": name, **memory(task, states, settings)}
     print("memory done", flush=True)
     result["curves"] = [
@@ -517,8 +500,10 @@ def add_curves(result: dict[str, Any], chosen: dict[str, Any], settings: Setting
         },
     ]
     print("curves done", flush=True)
-    rounds = [name, next(n for n in chosen if "cuda" in n)]
-    result["search_rounds"] = [{"task": n, **search_round(chosen[n], settings)} for n in rounds]
+    rounds = [name, next(n for n in chosen if "conv2d" in n and "cuda" in n)]
+    result["search_rounds"] = [
+        {"task": n, **search_round(chosen[n].make(), settings)} for n in rounds
+    ]
 
 
 def _product(a: Any, b: Any, name: str) -> Any:
@@ -531,14 +516,6 @@ def _product(a: Any, b: Any, name: str) -> Any:
 def _array(states: Sequence[Any]) -> Any:
     """Return states as TVM hands them to a cost model."""
     return tvm.runtime.convert(list(states))
-
-
-def _parameters(task: Any) -> tuple[int, ...]:
-    names = (
-        "num_cores", "vector_unit_bytes", "cache_line_bytes", "max_shared_memory_per_block",
-        "max_local_memory_per_block", "max_threads_per_block", "max_vthread_extent", "warp_size",
-    )  # fmt: skip
-    return tuple(int(getattr(task.hardware_params, name)) for name in names)
 
 
 def _status_bytes(entry: str) -> int:
