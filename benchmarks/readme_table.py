@@ -102,8 +102,8 @@ def _throughput(file: Path, result: dict[str, Any]) -> Iterator[str]:
             task["task"],
             *(f"{times[f'{model} {n} total']:.0f}" for model in ("xgb", "ours") for n in (2, 1)),
             *(f"{times[f'part {part}']:.1f}" for part in parts),
-            f"{task['ratio']:.1f}",
-            f"{task['floors']:.2f}",
+            f"{task['ratio']['median']:.1f}",
+            f"{task['floors']['median']:.2f}",
         )
     yield ""
     for name, verdict in result["requirements"].items():
