@@ -6,8 +6,9 @@
   model. The XGBoost booster is really trained, on other states of the task, with the analytic
   estimate and noise as costs: nothing is measured, but its trees are as deep as a search's.
 - A repetition scores with every model in turn, and ratios are taken within repetitions, so that a
-  machine that slows down slows all; the result is the median over repetitions. Each repetition has a new `CDMPPModel`, which has seen one
-  other state of the task, so that no score comes from memory; what remembering buys is told apart.
+  machine that slows down slows all; the result is the median over repetitions. Each repetition has
+  a new `CDMPPModel`, which has seen one other state of the task, so that no score comes from
+  memory; what remembering buys is told apart.
 - "One thread" pins all threads of the process to one core, "two threads" to two. TVM extracts
   features with one thread per core, XGBoost's `nthread` is set.
 - The floor is the hand-over alone: states to log lines, which no model outside of TVM can avoid.
@@ -472,10 +473,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for zoo_task in throughput_tasks():
         row = measure_task(zoo_task, settings)
         result["tasks"].append(row)
-        print(
-            f"{row['task']}: {row['ratio']:.1f} times XGBModel, {row['floors']:.2f} floors",
-            flush=True,
-        )
+        ratio, floors = row["ratio"]["median"], row["floors"]["median"]
+        print(f"{row['task']}: {ratio:.1f} times XGBModel, {floors:.2f} floors", flush=True)
     result["requirements"] = judge(result["tasks"])
     if settings.curves:
         add_curves(result, settings)
