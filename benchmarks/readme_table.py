@@ -1,4 +1,4 @@
-"""Make the README's table of results from the files in `benchmarks/results`.
+"""Make the README's tables of results from the files in `benchmarks/results`.
 
 `python benchmarks/readme_table.py` rewrites the block between the two markers in README.md. A test
 fails when the block is not what this script makes.
@@ -7,7 +7,7 @@ fails when the block is not what this script makes.
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,31 +26,46 @@ def with_results(readme: str) -> str:
     before, rest = readme.split(BEGIN)
     after = rest.split(END)[1]
     files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-    sections = [_SECTIONS.get(file.stem, _comparison)(file) for file in files]
+    sections = [_section(file) for file in files]
     return before + "\n\n".join([BEGIN, *sections, END]) + after
 
 
-def _comparison(file: Path) -> str:
+def _section(file: Path) -> str:
     result = json.loads(file.read_text(encoding="utf-8"))
+    kind = file.stem.split("-")[0]
+    # Files of other names are comparisons, which are called after their network.
+    make = {"ablation": _ablation, "throughput": _throughput, "ast": _ast_equality}.get(
+        kind, _comparison
+    )
+    return "\n".join(make(file, result))
+
+
+def _comparison(file: Path, result: dict[str, Any]) -> Iterator[str]:
     settings, machine = result["settings"], result["machine"]
     trials = settings["trials"]
-    lines = [
+    yield (
         f"**{result['network']}, {len(result['tasks'])} tasks with the most work, {trials} trials, "
         f"{settings['seeds']} seeds, untrained predictor** "
         f"([data](benchmarks/results/{file.name}), "
         f"[plot](benchmarks/results/{file.with_suffix('.png').name})). Median over seeds "
-        "(smallest to largest); network latency is the weighted sum over the tasks.",
-        "",
-        f"| cost model | after {trials // 2} trials | after {trials} | winners, timed together "
-        "| search time | of it scoring and learning | programs that failed |",
-        "|---|---|---|---|---|---|---|",
-    ]
+        "(smallest to largest); network latency is the weighted sum over the tasks."
+    )
+    yield ""
+    yield from _table_head(
+        "cost model",
+        f"after {trials // 2} trials",
+        f"after {trials}",
+        "winners, timed together",
+        "search time",
+        "of it scoring and learning",
+        "programs that failed",
+    )
     for model in settings["models"]:
         searches = [s for s in result["searches"] if s["model"] == model]
         splits = [s["split"] for s in searches]
         total_s = [sum(split.values()) for split in splits]
         learning_s = sum(split["predict_s"] + split["update_s"] for split in splits)
-        cells = [
+        yield _row(
             model,
             _spread((_latency_at(s, trials // 2) for s in searches), 1e3, "ms"),
             _spread((_latency_at(s, trials) for s in searches), 1e3, "ms"),
@@ -58,28 +73,97 @@ def _comparison(file: Path) -> str:
             _spread(total_s, 1 / 60, "min"),
             f"{learning_s / sum(total_s):.0%}",
             str(sum(sum(s["failures"].values()) for s in searches)),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += [
-        "",
+        )
+    yield ""
+    yield (
         f"{result['date'][:10]}, commit {result['commit']}, `{result['command']}` on "
         f"{machine['physical_cores']} cores of {machine['cpu'] or 'an unnamed CPU'}, target "
-        f"`{result['target']}`, TVM {machine['tvm']}.",
-    ]
-    return "\n".join(lines)
+        f"`{result['target']}`, TVM {machine['tvm']}."
+    )
 
 
-def _agreement(file: Path) -> str:
-    result = json.loads(file.read_text(encoding="utf-8"))
-    total, machine = result["total"], result["machine"]
-    lines = [
-        f"**Compact ASTs without lowering against those of the lowered programs, {total['states']} "
-        f"states of {total['tasks']} tasks** ([data](benchmarks/results/{file.name})). States are "
-        "drawn by Ansor's sketch policy; they agree when every field of every leaf does.",
-        "",
-        "| target | tasks | states | leaves | states that agree | fields that differ, in states |",
-        "|---|---|---|---|---|---|",
-    ]
+def _throughput(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    settings = result["settings"]
+    yield (
+        f"**Microseconds to score a state** ([data](benchmarks/results/{file.name}), "
+        f"[plot](benchmarks/results/{file.with_suffix('.png').name})). "
+        f"Median of {settings['repetitions']} repetitions in one run, up to {settings['states']} "
+        "distinct states per task, none scored before. The ratio is XGBModel on two threads to "
+        "CDMPPModel on one; the floor is handing the states over."
+    )
+    yield ""
+    parts = ("hand-over", "parse", "replay", "features", "network")
+    yield from _table_head(
+        "task", "XGBModel, 2 threads", "1 thread", "CDMPPModel, 2 threads", "1 thread", *parts,
+        "ratio", "multiple of the floor",
+    )  # fmt: skip
+    for task in result["tasks"]:
+        times = {k: v["median"] * 1e6 for k, v in task["seconds_per_state"].items()}
+        yield _row(
+            task["task"],
+            *(f"{times[f'{model} {n} total']:.0f}" for model in ("xgb", "ours") for n in (2, 1)),
+            *(f"{times[f'part {part}']:.1f}" for part in parts),
+            f"{task['ratio']['median']:.1f}",
+            f"{task['floors']['median']:.2f}",
+        )
+    yield ""
+    for name, verdict in result["requirements"].items():
+        task = f" ({verdict['task']})" if "task" in verdict else ""
+        met = "met" if verdict["met"] else "**not met**"
+        figure = f"{name.replace('_', ' ')}: {verdict['value']:.3g}{task}"
+        yield f"- {figure}; {verdict['required']} required: {met}"
+    if "memory" in result:
+        kept = result["memory"]["kept_bytes_per_10000_states"] / 2**20
+        peak = result["memory"]["peak_bytes_with_10000_states"] / 2**20
+        yield f"- memory for 10,000 states: {kept:.0f} MiB kept, {peak:.0f} MiB at the peak"
+    for search in result.get("search_rounds", []):
+        yield (
+            f"- one search round of {search['task']}: {search['states']:,} states asked for, "
+            f"{search['distinct_states']:,} distinct; {search['seconds_one_model']:.2f} s, against "
+            f"{search['seconds_a_new_model_per_call']:.2f} s without remembering"
+        )
+    for curve in result.get("curves", []):
+        yield (
+            f"- time against {curve['x']} ({curve['task']}): a straight line explains "
+            f"{curve['r_squared']:.1%}"
+        )
+    yield ""
+    yield _origin(result)
+
+
+def _ablation(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    settings, data = result["settings"], result["data"]
+    yield (
+        f"**What each group of fields buys, {settings['device'].upper()}** "
+        f"([data](benchmarks/results/{file.name})). {data['records']:,} published measurements of "
+        f"{data['workloads']} workloads, {settings['test_share']:.0%} of the workloads held out; "
+        f"mean over {settings['seeds']} seeds, with other workloads held out by each (standard "
+        "deviation), and the difference to all fields on the same split."
+    )
+    yield ""
+    yield from _table_head("fields", "median APE", "MAPE", "Kendall's tau")
+    for row in result.get("summary", []):
+        yield _row(
+            row["configuration"],
+            *(_with_difference(row, metric, 100.0, 1, " %") for metric in ("median_ape", "mape")),
+            _with_difference(row, "kendall_tau", 1.0, 3, ""),
+        )
+    yield ""
+    yield _origin(result)
+
+
+def _ast_equality(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    total = result["total"]
+    yield (
+        f"**Compact ASTs without lowering against those of the lowered programs, "
+        f"{total['states']:,} states of {total['tasks']} tasks** "
+        f"([data](benchmarks/results/{file.name})). States are drawn by Ansor's sketch policy; they "
+        f"agree when every field of every leaf does: {total['agreeing']:,} do."
+    )
+    yield ""
+    yield from _table_head(
+        "target", "tasks", "states", "leaves", "states that agree", "what differs, in states"
+    )
     devices: dict[str, list[dict[str, Any]]] = {}
     for task in result["tasks"]:
         devices.setdefault(task["task"].split("/")[1], []).append(task)
@@ -89,22 +173,42 @@ def _agreement(file: Path) -> str:
             causes.update(task.get("causes", {}))
         sums = [sum(t.get(key, 0) for t in tasks) for key in ("states", "leaves", "agreeing")]
         differing = ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
-        cells = [device, len(tasks), *sums, differing or "none"]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines += [
-        "",
+        yield _row(device, str(len(tasks)), *(f"{n:,}" for n in sums), differing or "nothing")
+    yield ""
+    yield (
         f"{total.get('refused', 0)} states are refused by both, since TVM cannot lower them; "
         f"{total.get('opaque_reads', 0)} reads of the tasks have an index that is data or not "
-        f"affine. Ansor refuses {', '.join(result['refused_by_ansor'])}.",
-        "",
-        f"{result['date'][:10]}, commit {result['commit']}, `{result['command']}`, "
-        f"TVM {machine['tvm']}.",
-    ]
-    return "\n".join(lines)
+        f"affine. Ansor refuses {', '.join(result['refused_by_ansor'])}."
+    )
+    yield ""
+    yield _origin(result)
 
 
-_SECTIONS = {"ast-equality": _agreement}
-"""By the name of the file; the others are comparisons of searches."""
+def _origin(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    return (
+        f"{result['date'][:10]}, commit {result['commit']}, `{result['command']}` on "
+        f"{machine['physical_cores']} cores of {machine['cpu'] or 'an unnamed CPU'}, TVM "
+        f"{machine['tvm']}."
+    )
+
+
+def _table_head(*titles: str) -> Iterator[str]:
+    yield _row(*titles)
+    yield f"|{'---|' * len(titles)}"
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _with_difference(row: dict[str, Any], metric: str, scale: float, digits: int, unit: str) -> str:
+    mean, spread = (scale * row[metric][part] for part in ("mean", "spread"))
+    text = f"{mean:.{digits}f}{unit} ({spread:.{digits}f})"
+    if row["configuration"].startswith("all fields"):
+        return text
+    difference, spread = (scale * row[f"{metric}_difference"][part] for part in ("mean", "spread"))
+    return f"{text}, {difference:+.{digits}f} ({spread:.{digits}f})"
 
 
 def _latency_at(search: dict[str, Any], trials: int) -> float | None:
