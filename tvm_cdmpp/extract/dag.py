@@ -100,57 +100,81 @@ def _stage(op: Any, numbers: dict[Any, int]) -> StageSpec:
         # An axis of extent one stays in the indices: GPU threads may still run over it, guarded.
         if not _is_one(axis.dom.extent):
             analyzer.bind(axis.var, axis.dom)
-    source, combiner = _count(op.body, analyzer)
-    guard, guarded_read = _guard(op.body, analyzer, source.reads)
-    indices = _IndexBuilder({axis.var: n for n, axis in enumerate(axes)})
-    return StageSpec(
+    frame = StageSpec(
         op.name, shape, element_bytes(output.dtype), len(op.axis),
         tuple(_loop_extent(axis, analyzer, op) for axis in axes),
-        tuple(
-            Read(numbers[read.producer.op], tuple(indices(index) for index in read.indices))
-            for read in source.reads
-        ),
-        source.counts, combiner.counts,
-        float_bytes=max(source.float_bytes, combiner.float_bytes),
-        int_bytes=max(source.int_bytes, combiner.int_bytes),
-        choices=_choices(op.body, analyzer, indices),
+    )  # fmt: skip
+    indices = _IndexBuilder({axis.var: n for n, axis in enumerate(axes)}, numbers)
+    outputs = [_output(op, number, frame, indices, analyzer) for number in range(op.num_outputs)]
+    if len(outputs) == 1:
+        return outputs[0]
+    reads = dict.fromkeys(read for spec in outputs for read in spec.reads)
+    return replace(frame, reads=tuple(reads), outputs=tuple(outputs))
+
+
+def _output(
+    op: Any, number: int, frame: StageSpec, indices: _IndexBuilder, analyzer: Any
+) -> StageSpec:
+    """Describe one result of an operation."""
+    expr = op.body[number]
+    combiner = OperationCounter()
+    peers: list[int] = []
+    sources: list[int] = []
+    if isinstance(expr, tir.Reduce):
+        lhs, rhs = list(expr.combiner.lhs), list(expr.combiner.rhs)
+        result = expr.combiner.result[expr.value_index]
+        combiner = OperationCounter([*lhs, *rhs])
+        combiner.visit(result)
+        used = _variables(result)
+        peers = [n for n, var in enumerate(lhs) if n != number and var in used]
+        sources = [n for n, var in enumerate(rhs) if var in used]
+        values = [analyzer.simplify(value) for value in expr.source]
+        # As often as the combiner uses them.
+        expr = tir.stmt_functor.substitute(result, dict(zip(rhs, values, strict=True)))
+        value = OperationCounter(lhs)
+    else:
+        expr = analyzer.simplify(expr)
+        value = OperationCounter()
+    value.visit(expr)
+    guard, guarded_read = _guard(expr, value.reads)
+    return replace(
+        frame,
+        element_bytes=element_bytes(op.output(number).dtype),
+        reads=tuple(indices.read(read) for read in value.reads),
+        ops=tuple(a - b for a, b in zip(value.counts, combiner.counts, strict=True)),
+        combine_ops=combiner.counts,
+        float_bytes=value.float_bytes,
+        int_bytes=value.int_bytes,
+        peers=tuple(peers),
+        sources=tuple(sources),
+        choices=_choices(expr, indices),
         guard=guard,
         guarded_read=guarded_read,
-    )  # fmt: skip
+    )
 
 
-def _count(body: Any, analyzer: Any) -> tuple[OperationCounter, OperationCounter]:
-    """Count the operations of a stage's source, and those of its combiner."""
-    source, combiner = OperationCounter(), OperationCounter()
-    for expr in body:
-        if not isinstance(expr, tir.Reduce):
-            source.visit(analyzer.simplify(expr))
-            continue
-        combiner = OperationCounter([*expr.combiner.lhs, *expr.combiner.rhs])
-        combiner.visit(expr.combiner.result[expr.value_index])
-        # Outputs of a multi-output reduction share one source; walk it once.
-        if expr.value_index == 0:
-            for value in expr.source:
-                source.visit(analyzer.simplify(value))
-    return source, combiner
+def _variables(expr: Any) -> set[Any]:
+    found: set[Any] = set()
+    tir.stmt_functor.post_order_visit(
+        expr, lambda node: found.add(node) if isinstance(node, tir.Var) else None
+    )
+    return found
 
 
-def _guard(body: Any, analyzer: Any, reads: list[Any]) -> tuple[str, int]:
-    """Find the guard of a stage and the read it guards, as `StageSpec` defines them."""
-    if len(body) != 1 or isinstance(body[0], tir.Reduce):
+def _guard(expr: Any, reads: list[Any]) -> tuple[str, int]:
+    """Find the guard of an expression and the read it guards, as `StageSpec` defines them."""
+    if not isinstance(expr, tir.Call) or expr.op.name != "tir.if_then_else":
         return "", -1
-    expr = analyzer.simplify(body[0])
-    if not isinstance(expr, tir.Call):
-        return "", -1
-    if expr.op.name != "tir.if_then_else" or not isinstance(expr.args[2], tir.IntImm | tir.FloatImm):
+    _, value, otherwise = expr.args
+    if not isinstance(otherwise, tir.IntImm | tir.FloatImm):
         return "", -1
     equal = tvm.ir.structural_equal
-    found = (n for n, read in enumerate(reads) if equal(read, expr.args[1]))
-    return f"{expr.args[2]} {expr.dtype}", next(found, -1)
+    guarded = next((n for n, read in enumerate(reads) if equal(read, value)), -1)
+    return f"{otherwise} {expr.dtype}", guarded
 
 
-def _choices(body: Any, analyzer: Any, indices: _IndexBuilder) -> tuple[Choice, ...]:
-    """Find all choices of a stage, and what their conditions say about indices."""
+def _choices(expr: Any, indices: _IndexBuilder) -> tuple[Choice, ...]:
+    """Find all choices of an expression, and what their conditions say about indices."""
     found: list[Choice] = []
 
     def visit(node: Any) -> None:
@@ -160,11 +184,7 @@ def _choices(body: Any, analyzer: Any, indices: _IndexBuilder) -> tuple[Choice, 
             known = [_condition(part, indices) for part in parts]
             found.append(Choice(len(parts), tuple(part for part in known if part is not None)))
 
-    for expr in body:
-        for value in expr.source if isinstance(expr, tir.Reduce) else [expr]:
-            tir.stmt_functor.post_order_visit(analyzer.simplify(value), visit)
-        if isinstance(expr, tir.Reduce):
-            break  # the outputs of a reduction share one source
+    tir.stmt_functor.post_order_visit(expr, visit)
     return tuple(reversed(found))
 
 
@@ -198,8 +218,14 @@ def _condition(part: Any, indices: _IndexBuilder) -> Condition | None:
 class _IndexBuilder:
     """Turns index expressions into `Index`, axes being numbered as given."""
 
-    def __init__(self, axes: dict[Any, int]) -> None:
+    def __init__(self, axes: dict[Any, int], numbers: dict[Any, int]) -> None:
         self._axes = axes
+        self._numbers = numbers
+
+    def read(self, read: Any) -> Read:
+        """Turn a `ProducerLoad` into a `Read`."""
+        indices = tuple(self(index) for index in read.indices)
+        return Read(self._numbers[read.producer.op], indices, int(read.producer.value_index))
 
     def __call__(self, expr: Any) -> Index:
         """Turn one expression into an `Index`."""

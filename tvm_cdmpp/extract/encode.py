@@ -39,7 +39,7 @@ def _stage(stage: StageSpec, texts: dict[str, int]) -> list[int]:
         len(stage.reads),
     ]
     for read in stage.reads:
-        encoded += [read.stage, len(read.indices)]
+        encoded += [read.stage, read.output, len(read.indices)]
         for index in read.indices:
             encoded += _index(index, texts)
     encoded.append(len(stage.choices))
@@ -49,6 +49,11 @@ def _stage(stage: StageSpec, texts: dict[str, int]) -> list[int]:
             low = -_OPEN if condition.low is None else condition.low
             high = _OPEN if condition.high is None else condition.high
             encoded += [low, high, *_index(condition.index, texts)]
+    for numbers in (stage.peers, stage.sources):
+        encoded += [len(numbers), *numbers]
+    encoded.append(len(stage.outputs))
+    for output in stage.outputs:
+        encoded += _stage(output, texts)
     return encoded
 
 

@@ -33,6 +33,8 @@ class Read:
 
     stage: int
     indices: tuple[Index, ...]
+    output: int = 0
+    """Which result of a stage that has several."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,13 @@ class StageSpec:
     """Bytes of the widest float computed with, a reduction's combiner included; 0 if none."""
     int_bytes: int = 0
     """The same for integers, loop variables left out."""
+    outputs: tuple[StageSpec, ...] = ()
+    """The results of a stage that computes several at once, such as argmax; empty for one. They
+    share axes and loops; `reads` of the stage itself are those of all of them."""
+    peers: tuple[int, ...] = ()
+    """For one of several results of a reduction: the others whose sums so far it reads."""
+    sources: tuple[int, ...] = ()
+    """The same for those of the factored parts that it adds up, should they be factored."""
     choices: tuple[Choice, ...] = ()
     """The outermost first."""
     guard: str = ""

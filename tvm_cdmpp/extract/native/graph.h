@@ -10,9 +10,10 @@
 
 namespace cdmpp {
 
-// One access to a producer: its stage number and one index per buffer dimension.
+// One access to a producer: its stage number, which of its results, and one index per dimension.
 struct Read {
   int stage;
+  int output;
   std::shared_ptr<const Indices> indices;
 };
 
@@ -34,6 +35,11 @@ struct Spec {
   Int element_bytes = 0;
   Int float_bytes = 0;
   Int int_bytes = 0;
+  // The results of a stage that computes several at once; empty for one. `reads` above are those
+  // of all of them.
+  std::vector<std::shared_ptr<const Spec>> outputs;
+  std::vector<Int> peers;    // of one of several results: others whose sums so far it reads
+  std::vector<Int> sources;  // the same for what it adds up, should the reduction be factored
   std::vector<Choice> choices;  // the outermost first
   Int guard = -1;        // which constant a condition around everything stores instead
   Int guarded_read = -1;  // the read that this condition guards
@@ -48,6 +54,8 @@ struct Spec {
   OpCounts ops{};          // of the stored expression; for a reduction, of its source
   OpCounts combine_ops{};  // what a reduction adds to combine one more value
 
+  std::size_t num_outputs() const { return outputs.empty() ? 1 : outputs.size(); }
+  const Spec& output(std::size_t number) const { return outputs.empty() ? *this : *outputs[number]; }
   bool has_reduction() const { return static_cast<int>(extents.size()) > num_spatial; }
 };
 
@@ -112,9 +120,10 @@ inline SpecPtr read_spec(IntReader& read, int origin) {
   spec.combine_ops = read_ops(read);
   for (Int n = read(); n > 0; --n) {
     int stage = static_cast<int>(read());
+    int output = static_cast<int>(read());
     Indices indices(static_cast<std::size_t>(read()));
     for (Index& index : indices) index = read_index(read);
-    spec.reads.push_back({stage, std::make_shared<const Indices>(std::move(indices))});
+    spec.reads.push_back({stage, output, std::make_shared<const Indices>(std::move(indices))});
   }
   for (Int n = read(); n > 0; --n) {
     Choice choice{read(), std::vector<Condition>(static_cast<std::size_t>(read()))};
@@ -125,6 +134,9 @@ inline SpecPtr read_spec(IntReader& read, int origin) {
     }
     spec.choices.push_back(std::move(choice));
   }
+  spec.peers = read.list();
+  spec.sources = read.list();
+  for (Int n = read(); n > 0; --n) spec.outputs.push_back(read_spec(read, origin));
   return std::make_shared<const Spec>(std::move(spec));
 }
 

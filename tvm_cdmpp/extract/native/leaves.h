@@ -49,6 +49,9 @@ class Leaves {
     Loop loop;
   };
 
+  // Stage, which of its results, whether it is a thread's own part of a reduction.
+  using BufferKey = std::array<int, 3>;
+
   enum class Role { kPlain, kInit, kUpdate, kThreadInit, kThreadUpdate, kThreadResult };
 
   Nest& nest_of(const Stage& stage) { return *(*nests_)[static_cast<std::size_t>(stage.number)]; }
@@ -69,13 +72,13 @@ class Leaves {
       }
     }
     if (nest.crosses_threads) {
-      emit_leaf(nest, Role::kThreadUpdate);
+      emit_leaves(nest, Role::kThreadUpdate);
       while (open_.size() > open && open_.back().position >= static_cast<int>(common)) {
         open_.pop_back();
       }
-      emit_leaf(nest, Role::kThreadResult);
+      emit_leaves(nest, Role::kThreadResult);
     } else {
-      emit_leaf(nest, reduces ? Role::kUpdate : Role::kPlain);
+      emit_leaves(nest, reduces ? Role::kUpdate : Role::kPlain);
     }
     open_.resize(open);
     unroll_limit_ = unroll;
@@ -99,7 +102,7 @@ class Leaves {
         indices[dim] = add(indices[dim], scaled(axis_index(static_cast<Int>(n)), strides[dim]));
         strides[dim] *= spec->shape[n];
       }
-      spec->reads = {{read.stage, std::make_shared<const Indices>(std::move(indices))}};
+      spec->reads = {{read.stage, read.output, std::make_shared<const Indices>(std::move(indices))}};
       Stage& stage = *stages_.take();
       stage = Stage();
       stage.start(*spec);
@@ -131,7 +134,7 @@ class Leaves {
   // The init leaf, under its own copy of the spatial loops that follow.
   void emit_init(const Nest& nest) {
     if (nest.crosses_threads) {
-      emit_leaf(nest, Role::kThreadInit);
+      emit_leaves(nest, Role::kThreadInit);
       return;
     }
     std::size_t open = open_.size();
@@ -140,7 +143,7 @@ class Leaves {
          ++at) {
       if (!nest.path[at].is_reduce) enter(nest, at, false);
     }
-    emit_leaf(nest, Role::kInit);
+    emit_leaves(nest, Role::kInit);
     open_.resize(open);
     unroll_limit_ = unroll;
   }
@@ -157,49 +160,63 @@ class Leaves {
     open_.push_back({static_cast<int>(at), ++num_nodes_, {loop.extent, loop.kind, reduces}});
   }
 
-  void emit_leaf(const Nest& nest, Role role) {
-    const Spec& spec = *nest.spec;
+  // One leaf for each result of the stage.
+  void emit_leaves(const Nest& nest, Role role) {
+    for (std::size_t n = 0; n < nest.spec->num_outputs(); ++n) {
+      emit_leaf(nest, role, static_cast<int>(n));
+    }
+  }
+
+  void emit_leaf(const Nest& nest, Role role, int output) {
+    const Spec& spec = nest.spec->output(static_cast<std::size_t>(output));
     Leaf& leaf = *pool_.take();
     leaf.position = 2 * ++num_nodes_ - (static_cast<Int>(open_.size()) + 1);
     Int outermost = open_.empty() ? num_nodes_ : open_.front().node;
     leaf.nest = leaves_.empty() ? 0 : leaves_.back()->nest + (outermost != outermost_);
     outermost_ = outermost;
+    int number = nest.stage->number;
     bool in_registers = role == Role::kThreadInit || role == Role::kThreadUpdate;
-    leaf.buffer = buffer_number(2 * nest.stage->number + in_registers);
+    leaf.buffer = buffer_number({number, output, in_registers});
     leaf.origin = spec.origin;
     leaf.is_init = role == Role::kInit || role == Role::kThreadInit;
     leaf.unroll_limit = unroll_limit_;
-    leaf.ops = {};
-    bool computes = !leaf.is_init && role != Role::kThreadResult;
-    if (computes) {
-      leaf.ops = spec.ops;
-      add_ops(leaf.ops, spec.combine_ops);
-      drop_conditions(leaf, nest);
-    }
-    leaf.compute_bytes = computes ? spec.float_bytes : 0;
-    if (computes && leaf.compute_bytes == 0) leaf.compute_bytes = spec.int_bytes;
     leaf.loops.clear();
     for (const OpenLoop& open : open_) {
       bool own = open.position >= nest.depth;
       leaf.loops.push_back({open.loop.extent, open.loop.kind, own && open.loop.is_reduce});
     }
+    leaf.ops = {};
+    leaf.compute_bytes = 0;
     num_accesses_ = 0;
     if (in_registers) {
-      add_register(leaf, nest);
+      add_register(leaf, nest, output);
     } else {
-      add_access(leaf, nest, nest.stage->number, nullptr);
+      add_access(leaf, nest, number, output, nullptr);
     }
-    if (role == Role::kThreadResult) add_register(leaf, nest);
-    if (computes) {
-      for (const Read& read : spec.reads) add_access(leaf, nest, read.stage, read.indices.get());
+    if (role == Role::kThreadResult) add_register(leaf, nest, output);
+    if (!leaf.is_init && role != Role::kThreadResult) {
+      leaf.ops = spec.ops;
+      add_ops(leaf.ops, spec.combine_ops);
+      drop_conditions(leaf, nest, spec);
+      leaf.compute_bytes = spec.float_bytes ? spec.float_bytes : spec.int_bytes;
+      for (Int peer : spec.peers) {
+        if (in_registers) {
+          add_register(leaf, nest, static_cast<int>(peer));
+        } else {
+          add_access(leaf, nest, number, static_cast<int>(peer), nullptr);
+        }
+      }
+      for (const Read& read : spec.reads) {
+        add_access(leaf, nest, read.stage, read.output, read.indices.get());
+      }
     }
     leaf.accesses.resize(num_accesses_);
     leaves_.push_back(&leaf);
   }
 
   // Take off the parts of conditions that always hold here, such as those of padding not reached.
-  void drop_conditions(Leaf& leaf, const Nest& nest) {
-    for (const Choice& choice : nest.spec->choices) {
+  static void drop_conditions(Leaf& leaf, const Nest& nest, const Spec& spec) {
+    for (const Choice& choice : spec.choices) {
       Int dropped = 0;
       for (const Condition& condition : choice.conditions) {
         auto [low, high] =
@@ -213,7 +230,7 @@ class Leaves {
     }
   }
 
-  int buffer_number(int key) {
+  int buffer_number(const BufferKey& key) {
     auto found = std::find(buffers_.begin(), buffers_.end(), key);
     if (found == buffers_.end()) found = buffers_.insert(found, key);
     return static_cast<int>(found - buffers_.begin());
@@ -225,10 +242,10 @@ class Leaves {
   }
 
   // The variable in which a thread keeps its part of a reduction.
-  void add_register(Leaf& leaf, const Nest& nest) {
+  void add_register(Leaf& leaf, const Nest& nest, int output) {
     Access& access = next_access(leaf);
     int inner = nest.depth + nest.num_common;
-    access.element_bytes = nest.spec->element_bytes;
+    access.element_bytes = nest.spec->output(static_cast<std::size_t>(output)).element_bytes;
     access.scope = kLocal;
     access.is_inside = !open_.empty() && open_.front().position < inner;
     access.shape.assign(1, 1);
@@ -236,13 +253,13 @@ class Leaves {
     access.steps.assign(leaf.loops.size(), 0);
   }
 
-  // An access to the result of stage `number`; without indices, to the element that is stored.
-  void add_access(Leaf& leaf, const Nest& nest, int number, const Indices* indices) {
+  // An access to a result of stage `number`; without indices, to the element that is stored.
+  void add_access(Leaf& leaf, const Nest& nest, int number, int output, const Indices* indices) {
     Access& access = next_access(leaf);
     const Nest* producer = (*nests_)[static_cast<std::size_t>(number)];
     const Spec& buffer = producer ? *producer->spec
                                   : *replay_->flattened().specs[static_cast<std::size_t>(number)];
-    access.element_bytes = buffer.element_bytes;
+    access.element_bytes = buffer.output(static_cast<std::size_t>(output)).element_bytes;
     access.scope = producer ? producer->scope : kGlobal;
     access.is_inside = false;
     if (producer) {
@@ -375,7 +392,7 @@ class Leaves {
   std::vector<char> has_attached_;  // [stage]
   std::vector<std::unique_ptr<Spec>> copies_;
   Pool<Stage> stages_;
-  std::vector<int> buffers_;  // 2 * stage, + 1 for a thread's own part of a reduction
+  std::vector<BufferKey> buffers_;  // in order of the first store
   Indices rewritten_;
   LoopIndex index_;
   std::vector<char> unknown_;  // [loop]

@@ -38,24 +38,51 @@ inline std::vector<Index> axis_indices(std::size_t count) {
   return indices;
 }
 
-inline SpecPtr edited(const SpecPtr& spec, const std::vector<Read>& reads) {
+// A copy of a stage with every read changed by `edit`; the stage itself if that changes nothing.
+template <class Edit>
+SpecPtr edited(const SpecPtr& spec, const Edit& edit) {
+  bool any = false;
+  std::vector<Read> reads = spec->reads;
+  for (Read& read : reads) any = edit(read) || any;
+  if (!any) return spec;
   Spec copy = *spec;
-  copy.reads = reads;
+  copy.reads = std::move(reads);
+  for (SpecPtr& output : copy.outputs) output = edited(output, edit);
   return std::make_shared<const Spec>(std::move(copy));
 }
 
 // Renumber producers when a stage is inserted before stage number `first`.
 inline SpecPtr shifted(const SpecPtr& spec, int first) {
-  std::vector<Read> reads = spec->reads;
-  bool any = false;
-  for (Read& read : reads) {
-    if (read.stage >= first) ++read.stage, any = true;
+  return edited(spec, [first](Read& read) {
+    if (read.stage < first) return false;
+    ++read.stage;
+    return true;
+  });
+}
+
+inline bool same_read(const Read& a, const Read& b) {
+  return a.stage == b.stage && a.output == b.output &&
+         (a.indices == b.indices ||
+          std::equal(a.indices->begin(), a.indices->end(), b.indices->begin(), b.indices->end(),
+                     [](const Index& s, const Index& t) { return compare(s, t) == 0; }));
+}
+
+inline void read_once(std::vector<Read>& reads, const Read& read) {
+  auto same = [&read](const Read& other) { return same_read(read, other); };
+  if (std::none_of(reads.begin(), reads.end(), same)) reads.push_back(read);
+}
+
+// The reads of a stage with several results are those of all of them.
+inline void join_reads(Spec& spec) {
+  if (spec.outputs.empty()) return;
+  spec.reads.clear();
+  for (const SpecPtr& output : spec.outputs) {
+    for (const Read& read : output->reads) read_once(spec.reads, read);
   }
-  return any ? edited(spec, reads) : spec;
 }
 
 // A stage that copies stage `number` element by element.
-inline Spec copy_of(const Spec& source, int number, int scope) {
+inline Spec copy_of(const Spec& source, int number, int scope, int output = 0) {
   Spec copy;
   copy.origin = source.origin;
   copy.element_bytes = source.element_bytes;
@@ -63,7 +90,12 @@ inline Spec copy_of(const Spec& source, int number, int scope) {
   copy.num_spatial = static_cast<int>(source.shape.size());
   copy.shape = copy.extents = source.shape;
   auto identity = std::make_shared<const Indices>(axis_indices(source.shape.size()));
-  copy.reads = {{number, std::move(identity)}};
+  copy.reads = {{number, output, std::move(identity)}};
+  for (std::size_t n = 0; n < source.outputs.size(); ++n) {
+    copy.outputs.push_back(std::make_shared<const Spec>(
+        copy_of(*source.outputs[n], number, scope, static_cast<int>(n))));
+  }
+  join_reads(copy);
   return copy;
 }
 
@@ -77,11 +109,11 @@ inline void cache_read(RewriteNode& node, int number, int scope, const std::vect
   for (SpecPtr& spec : node.specs) spec = shifted(spec, number + 1);
   for (Int reader : readers) {
     SpecPtr& spec = node.specs[static_cast<std::size_t>(reader)];
-    std::vector<Read> reads = spec->reads;
-    for (Read& read : reads) {
-      if (read.stage == number) read.stage = number + 1;
-    }
-    spec = edited(spec, reads);
+    spec = edited(spec, [number](Read& read) {
+      if (read.stage != number) return false;
+      ++read.stage;
+      return true;
+    });
   }
   insert_stage(node, number + 1, std::move(copy));
 }
@@ -112,6 +144,41 @@ struct Factoring {
   Int factor;
   Int position;
 };
+
+// Put a factored stage in terms of its new axes.
+inline void rename_axes(Spec& spec, const std::vector<Index>& axes) {
+  for (Choice& choice : spec.choices) choice = substituted(choice, axes);
+  for (Read& read : spec.reads) {
+    Indices indices;
+    for (const Index& index : *read.indices) indices.push_back(substituted(index, axes));
+    read.indices = std::make_shared<const Indices>(std::move(indices));
+  }
+  for (SpecPtr& output : spec.outputs) {
+    Spec renamed = *output;
+    renamed.shape = spec.shape;
+    renamed.extents = spec.extents;
+    renamed.num_spatial = spec.num_spatial;
+    rename_axes(renamed, axes);
+    output = std::make_shared<const Spec>(std::move(renamed));
+  }
+}
+
+// Make a stage add up the parts that stage `number` has left.
+inline void add_up(Spec& spec, int number, const std::shared_ptr<const Indices>& indices) {
+  spec.ops = {};
+  spec.choices.clear();
+  spec.reads = {{number, 0, indices}};
+  for (SpecPtr& output : spec.outputs) {
+    Spec sum = *output;
+    sum.extents = spec.extents;
+    sum.ops = {};
+    sum.choices.clear();
+    sum.reads.clear();
+    for (Int source : sum.sources) sum.reads.push_back({number, static_cast<int>(source), indices});
+    output = std::make_shared<const Spec>(std::move(sum));
+  }
+  join_reads(spec);
+}
 
 // The factored stage keeps the reduction axes that the split does not touch, then the other parts
 // (schedule_dataflow_rewrite.cc); the final stage reduces over the factor alone.
@@ -160,83 +227,74 @@ inline void factor_reduction(RewriteNode& node, int number, const Factoring& fac
     axes[axis] = n == 0 ? fused : remainder(fused, spec.extents[axis]);
     fused = divided(fused, spec.extents[axis]);
   }
-  for (Choice& choice : factored.choices) choice = substituted(choice, axes);
-  for (Read& read : factored.reads) {
-    Indices indices;
-    for (const Index& index : *read.indices) indices.push_back(substituted(index, axes));
-    read.indices = std::make_shared<const Indices>(std::move(indices));
-  }
+  rename_axes(factored, axes);
 
   Spec final = spec;
   final.extents.resize(static_cast<std::size_t>(spec.num_spatial));
   final.extents.push_back(factor_extent);
-  final.ops = {};
-  final.choices.clear();
   Indices indices = axis_indices(static_cast<std::size_t>(spec.num_spatial));
   indices.insert(indices.begin() + position, axis_index(spec.num_spatial));
-  final.reads = {{number, std::make_shared<const Indices>(std::move(indices))}};
+  add_up(final, number, std::make_shared<const Indices>(std::move(indices)));
 
   for (SpecPtr& other : node.specs) other = shifted(other, number);
   node.specs[number] = std::make_shared<const Spec>(std::move(final));
   insert_stage(node, number, shifted(std::make_shared<const Spec>(std::move(factored)), number));
 }
 
-inline bool same_read(const Read& a, const Read& b) {
-  return a.stage == b.stage &&
-         (a.indices == b.indices ||
-          std::equal(a.indices->begin(), a.indices->end(), b.indices->begin(), b.indices->end(),
-                     [](const Index& s, const Index& t) { return compare(s, t) == 0; }));
-}
-
 inline void add_ops(OpCounts& to, const OpCounts& ops) {
   for (std::size_t n = 0; n < ops.size(); ++n) to[n] += ops[n];
 }
 
-// Replace reads of inlined stages by what those read; producers come first in the list.
+// Replace the reads of inlined stages by what those read.
+inline SpecPtr flattened(const SpecPtr& original, const RewriteNode& node,
+                         const std::vector<SpecPtr>& producers) {
+  Spec spec = *original;
+  spec.reads.clear();
+  for (std::size_t n = 0; n < original->reads.size(); ++n) {
+    const Read& read = original->reads[n];
+    auto at = static_cast<std::size_t>(read.stage);
+    if (!node.inlined[at]) {
+      read_once(spec.reads, read);
+      continue;
+    }
+    const Spec& producer = producers[at]->output(static_cast<std::size_t>(read.output));
+    add_ops(spec.ops, producer.ops);
+    spec.float_bytes = std::max(spec.float_bytes, producer.float_bytes);
+    spec.int_bytes = std::max(spec.int_bytes, producer.int_bytes);
+    std::size_t first = spec.choices.size();
+    for (const Choice& choice : producer.choices) {
+      spec.choices.push_back(substituted(choice, *read.indices));
+    }
+    if (spec.guard >= 0 && spec.guard == producer.guard &&
+        original->guarded_read == static_cast<Int>(n)) {
+      // The conditions of the two become one.
+      --spec.ops[kSelect];
+      ++spec.ops[kBool];
+      Choice& outer = spec.choices.front();
+      Choice& inner = spec.choices[first];
+      outer.num_parts += inner.num_parts;
+      outer.conditions.insert(outer.conditions.end(), inner.conditions.begin(),
+                              inner.conditions.end());
+      spec.choices.erase(spec.choices.begin() + static_cast<Int>(first));
+    }
+    for (const Read& inner : producer.reads) {
+      Indices indices;
+      for (const Index& index : *inner.indices) {
+        indices.push_back(substituted(index, *read.indices));
+      }
+      read_once(spec.reads, {inner.stage, inner.output,
+                             std::make_shared<const Indices>(std::move(indices))});
+    }
+  }
+  for (SpecPtr& output : spec.outputs) output = flattened(output, node, producers);
+  join_reads(spec);
+  return std::make_shared<const Spec>(std::move(spec));
+}
+
 inline Flattened flatten(const RewriteNode& node) {
   Flattened flat;
-  for (const SpecPtr& original : node.specs) {
-    Spec spec = *original;
-    spec.reads.clear();
-    auto read_once = [&spec](const Read& read) {
-      auto same = [&read](const Read& other) { return same_read(read, other); };
-      if (std::none_of(spec.reads.begin(), spec.reads.end(), same)) spec.reads.push_back(read);
-    };
-    for (std::size_t n = 0; n < original->reads.size(); ++n) {
-      const Read& read = original->reads[n];
-      if (!node.inlined[static_cast<std::size_t>(read.stage)]) {
-        read_once(read);
-        continue;
-      }
-      const Spec& producer = *flat.specs[static_cast<std::size_t>(read.stage)];
-      add_ops(spec.ops, producer.ops);
-      spec.float_bytes = std::max(spec.float_bytes, producer.float_bytes);
-      spec.int_bytes = std::max(spec.int_bytes, producer.int_bytes);
-      std::size_t first = spec.choices.size();
-      for (const Choice& choice : producer.choices) {
-        spec.choices.push_back(substituted(choice, *read.indices));
-      }
-      if (spec.guard >= 0 && spec.guard == producer.guard &&
-          original->guarded_read == static_cast<Int>(n)) {
-        // The conditions of the two become one.
-        --spec.ops[kSelect];
-        ++spec.ops[kBool];
-        Choice& outer = spec.choices.front();
-        Choice& inner = spec.choices[first];
-        outer.num_parts += inner.num_parts;
-        outer.conditions.insert(outer.conditions.end(), inner.conditions.begin(),
-                                inner.conditions.end());
-        spec.choices.erase(spec.choices.begin() + static_cast<Int>(first));
-      }
-      for (const Read& inner : producer.reads) {
-        Indices indices;
-        for (const Index& index : *inner.indices) {
-          indices.push_back(substituted(index, *read.indices));
-        }
-        read_once({inner.stage, std::make_shared<const Indices>(std::move(indices))});
-      }
-    }
-    flat.specs.push_back(std::make_shared<const Spec>(std::move(spec)));
+  for (const SpecPtr& original : node.specs) {  // producers come first
+    flat.specs.push_back(flattened(original, node, flat.specs));
   }
   flat.consumers.resize(flat.specs.size());
   for (std::size_t stage = 0; stage < flat.specs.size(); ++stage) {
