@@ -87,7 +87,9 @@ class LinearIndex:
             Of shape (loops,); beyond any sensible value where the index is unknown.
         """
         num_loops = len(self.largest)
-        values = self.bounds()[1]
+        low, high = self.bounds()
+        # Where the index is not one value at a fixed iteration, nothing is known of its steps.
+        values = np.where(low == high, high, UNBOUNDED << 1)
         steps: NDArray[np.int64] = values[num_loops + 1 :] - values[num_loops]
         return steps
 

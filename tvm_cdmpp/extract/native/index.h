@@ -2,15 +2,17 @@
 //
 // An index is `constant + sum(coefficient * atom)`. An atom is an axis, a floor division or modulo
 // of another index by a constant, or something opaque (data-dependent, not affine), which may reach
-// the whole dimension once one of the axes it depends on moves. Two questions are asked of an
+// the whole dimension once one of the axes it depends on moves. Three questions are asked of an
 // index: its *span*, the length of the interval it covers while each axis runs over an interval of
-// known length, and its *step*, how far it moves when the axes move. Spans are those of TVM's bound
-// inference, so they give buffer regions, loop extents and touched memory alike.
+// known length, as TVM's bound inference sees it; its *bounds* while the axes run from zero; and its
+// *step*, how far it moves when the axes move.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 namespace cdmpp {
@@ -143,7 +145,12 @@ inline Index substituted(const Index& index, const std::vector<Index>& axes) {
   return result;
 }
 
-// Length of the interval covered while axis `a` runs over `cover(a)` values.
+// How many rows of length `row` a block of values meets at most, blocks lying end to end.
+inline Int rows_met(Int block, Int row) {
+  return (row - std::gcd(block, row) + block - 1) / row + 1;
+}
+
+// Length of the interval covered, wherever it starts, while axis `a` runs over `cover(a)` values.
 template <class Cover>
 Int span(const Index& index, const Cover& cover) {
   Int total = 1;
@@ -154,14 +161,44 @@ Int span(const Index& index, const Cover& cover) {
     } else if (term.kind == Term::kOpaque) {
       length = length > 1 ? kUnbounded : 1;
     } else if (term.kind == Term::kDiv && length < kUnbounded) {
-      // n values meet at most ceil((n - 1) / d) + 1 quotients; the blocks that splits make are
-      // aligned, where ceil(n / d) is exact.
-      length = ceil_div(length, term.number);
+      length = rows_met(length, term.number);
     }
     if (length >= kUnbounded) return kUnbounded;
     total += std::abs(term.coefficient) * (length - 1);
   }
   return total;
+}
+
+// Smallest and largest value while axis `a` runs from 0 to `largest(a)`.
+template <class Largest>
+std::pair<Int, Int> bounds(const Index& index, const Largest& largest) {
+  Int low = index.constant, high = index.constant;
+  for (const Term& term : index.terms) {
+    std::pair<Int, Int> atom{0, 0};
+    if (term.kind == Term::kAxis) {
+      atom.second = largest(term.number);
+    } else {
+      atom = bounds(*term.inner, largest);
+      auto [first, last] = atom;
+      Int divisor = term.number;
+      if (term.kind == Term::kOpaque) {
+        atom = {0, last > first ? kUnbounded : 0};
+      } else if (last >= kUnbounded) {
+        atom = {0, term.kind == Term::kMod ? divisor - 1 : kUnbounded};
+      } else if (term.kind == Term::kDiv) {
+        atom = {floor_div(first, divisor), floor_div(last, divisor)};
+      } else if (floor_div(first, divisor) == floor_div(last, divisor)) {
+        atom = {floor_mod(first, divisor), floor_mod(last, divisor)};
+      } else {
+        atom = {0, divisor - 1};
+      }
+    }
+    if (atom.second >= kUnbounded) return {-kUnbounded, kUnbounded};
+    bool up = term.coefficient > 0;
+    low += term.coefficient * (up ? atom.first : atom.second);
+    high += term.coefficient * (up ? atom.second : atom.first);
+  }
+  return {low, high};
 }
 
 // Value where axis `a` is `value(a)`; opaque atoms count as zero.

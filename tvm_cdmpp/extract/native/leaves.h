@@ -221,6 +221,12 @@ class Leaves {
       for (const Condition& condition : choice.conditions) {
         auto [low, high] =
             in_loops(condition.index, nest.axes, nest.loop_extents).bounds(nest.loop_extents);
+        // Guards keep the axes within their extents.
+        for (const Term& term : condition.index.terms) {
+          if (term.kind != Term::kAxis) continue;
+          Int excess = term.coefficient * nest.excess[static_cast<std::size_t>(term.number)];
+          (excess > 0 ? high : low) -= excess;
+        }
         dropped += low >= condition.low && high <= condition.high;
       }
       bool holds = dropped == choice.num_parts;

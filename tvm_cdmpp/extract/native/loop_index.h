@@ -70,22 +70,14 @@ struct LoopIndex {
     return result;
   }
 
-  // How far the index reaches while the loops from `level` inward run.
-  Int span_from(std::size_t level, const std::vector<Int>& extents) const {
-    Int total = 1;
-    for (std::size_t loop = level; loop < coefficients.size(); ++loop) {
-      total += std::abs(coefficients[loop]) * (extents[loop] - 1);
-    }
-    return total + curved_span(level, extents);
-  }
-
-  // What the atoms that are not affine add to that.
+  // How far the atoms that are not affine reach while the loops from `level` inward run.
   Int curved_span(std::size_t level, const std::vector<Int>& extents) const {
     if (curved.empty()) return 0;
-    return span(Index{curved, 0}, [&](Int loop) {
-             auto at = static_cast<std::size_t>(loop);
-             return at >= level ? extents[at] : Int{1};
-           }) - 1;
+    auto [low, high] = cdmpp::bounds(Index{curved, 0}, [&](Int loop) {
+      auto at = static_cast<std::size_t>(loop);
+      return at >= level ? extents[at] - 1 : Int{0};
+    });
+    return high - low;
   }
 
   // How far it moves from the first to the second iteration of a loop.
@@ -102,13 +94,10 @@ struct LoopIndex {
     for (std::size_t loop = 0; loop < coefficients.size(); ++loop) {
       (coefficients[loop] > 0 ? high : low) += coefficients[loop] * (extents[loop] - 1);
     }
-    for (const Term& term : curved) {
-      Int reach = span(Index{{{term.kind, term.number, term.inner, 1}}, 0}, [&extents](Int loop) {
-        return extents[static_cast<std::size_t>(loop)];
-      });
-      (term.coefficient > 0 ? high : low) += term.coefficient * (reach - 1);
-    }
-    return {low, high};
+    auto [first, last] = cdmpp::bounds(Index{curved, 0}, [&extents](Int loop) {
+      return extents[static_cast<std::size_t>(loop)] - 1;
+    });
+    return {low + first, high + last};
   }
 
   // Whether its step over a loop is not known, as that of an index read from memory.

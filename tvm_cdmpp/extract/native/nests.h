@@ -9,8 +9,6 @@
 // of TVM's bound inference (te/schedule/bound.cc, message_passing.cc, te/operation/compute_op.cc).
 #pragma once
 
-#include <numeric>
-
 #include "loop_index.h"
 #include "replay.h"
 
@@ -47,6 +45,7 @@ struct Nest {
   std::vector<Int> region;       // [spatial axis], what one execution of the stage computes
   std::vector<Int> loop_extents;  // [loop]; 1 for one that does not advance by itself
   std::vector<LoopIndex> axes;   // [axis], in terms of the loops on the path
+  std::vector<Int> excess;       // [axis], how far loops that do not divide go beyond its extent
   std::vector<Int> needed;       // scratch
   std::vector<Int> cover[3];     // [level][axis], by the scope whose threads run always
   bool has_cover[3];
@@ -369,11 +368,6 @@ class Nests {
     for (std::size_t axis = 0; axis < nest.num_axes(); ++axis) result[axis] = iterator_cover_[axis];
   }
 
-  // How many rows of length `row` a block meets at most, blocks lying end to end.
-  static Int rows_met(Int block, Int row) {
-    return (row - std::gcd(block, row) + block - 1) / row + 1;
-  }
-
   // The axes in terms of loops: where the region starts, plus what the own loops add.
   void find_axes(Nest& nest) {
     std::size_t loops = nest.path.size();
@@ -384,8 +378,11 @@ class Nests {
     }
     find_iterators(nest);
     nest.axes.resize(nest.num_axes());
+    nest.excess.resize(nest.num_axes());
     for (std::size_t axis = 0; axis < nest.num_axes(); ++axis) {
       std::swap(nest.axes[axis], iterators_[axis]);
+      Int last = nest.axes[axis].bounds(nest.loop_extents).second;
+      nest.excess[axis] = std::max(last - nest.extents[axis] + 1, Int{0});
     }
     const auto& consumers = consumers_of(nest);
     if (nest.depth == 0 || consumers.empty()) return;

@@ -276,8 +276,8 @@ class Replay {
       reduces = reduces || stage.is_reduce[static_cast<std::size_t>(relation.parts.back())];
     }
     relation.whole = stage.add_iterator(reduces);
-    if (positions.empty()) {  // of a stage without loops: one that runs once
-      stage.order.push_back(relation.whole);
+    if (positions.empty()) {  // a loop that runs once
+      stage.order.insert(stage.order.begin(), relation.whole);
     } else {
       auto at = stage.order.begin() + positions[0];
       *at = relation.whole;
