@@ -476,10 +476,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ratio, floors = row["ratio"]["median"], row["floors"]["median"]
         print(f"{row['task']}: {ratio:.1f} times XGBModel, {floors:.2f} floors", flush=True)
     result["requirements"] = judge(result["tasks"])
-    if settings.curves:
-        add_curves(result, settings)
     path = args.out / "throughput.json"
     write_json(path, result)
+    if settings.curves:
+        add_curves(result, settings)
+        write_json(path, result)
     plot(result, path.with_suffix(".png"))
     print("\n".join(table(result)))
     return 0
