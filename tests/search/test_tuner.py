@@ -20,7 +20,7 @@ from tests.search.workloads import (
     read_log,
     shrink_search,
 )
-from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
+from tvm_cdmpp.errors import ConfigError, MeasureError, MissingDependencyError, RecordError
 from tvm_cdmpp.search.logs import append_records, check_log
 from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
 from tvm_cdmpp.search.reports import TuneSettings
@@ -100,9 +100,9 @@ def test_few_trials_go_to_the_heaviest_task(tmp_path: Path, session: MeasureSess
 def test_all_programs_failing_is_an_error_with_reasons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A machine without a compiler: what was built cannot be linked.
-    for tool in ("tar", "gzip"):
-        (tmp_path / tool).symlink_to(shutil.which(tool) or "")
+    # A machine whose compiler is broken: what was built cannot be linked.
+    for name, tool in (("tar", "tar"), ("gzip", "gzip"), ("g++", "false")):
+        (tmp_path / name).symlink_to(shutil.which(tool) or "")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with MeasureSession() as fresh:
@@ -110,6 +110,18 @@ def test_all_programs_failing_is_an_error_with_reasons(
         with pytest.raises(MeasureError, match=r"none of 6 programs .*6 x load failed.*example"):
             list(search.rounds())
     assert check_log(tmp_path / "log.json", TASKS, TARGET).num_failed == 6
+    # They count as trials, so the message says how to start afresh.
+    with MeasureSession() as fresh, pytest.raises(MeasureError, match=r"another log than .*log"):
+        list(tuner(tmp_path / "log.json", fresh).rounds())
+
+
+@pytest.mark.parametrize("compiler", [None, "/nonexistent/g++"])
+def test_no_compiler_is_known_before_the_search(
+    monkeypatch: pytest.MonkeyPatch, compiler: str | None
+) -> None:
+    monkeypatch.setattr("tvm.contrib.cc.get_cc", lambda: compiler)
+    with pytest.raises(MissingDependencyError, match=r"apt install g\+\+"), MeasureSession():
+        pass
 
 
 def test_build_timeout_is_counted(tmp_path: Path, session: MeasureSession) -> None:

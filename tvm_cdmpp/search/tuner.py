@@ -338,7 +338,9 @@ class NetworkTuner:
         example = self._recorder.example or "no message"
         raise MeasureError(
             f"none of {self._trials} programs could be built and run on this machine ({kinds}); "
-            f"for example: {example}. Run `tvm-cdmpp doctor`, which tests the compiler, too."
+            f"for example: {example}. Run `tvm-cdmpp doctor`, which tests the compiler, too. Then "
+            f"start again with another log than {self.log_report.path}: it keeps these failures, "
+            "and they count as trials."
         )
 
     @contextmanager
