@@ -104,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
         gain = evaluate_gain(network, target, log, seed=args.seed)
         if args.export is not None:
             deploy(network, target, log).export(args.export)
+    else:
+        console.print("no program was measured yet, so there is no network to time or to export")
     result = {
         "network": network.name,
         "target": str(target),
