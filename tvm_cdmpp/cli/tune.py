@@ -168,10 +168,12 @@ def _print_result(
             [
                 f"{index} {show.shorten(task.name)}",
                 str(task.weight),
-                f"{task.flops / 1e9:.3g}",
+                f"{task.flops / 1e9:.3g}" if task.flops > 0 else "-",
                 str(task.trials) if task.tuned else "not tuned",
                 show.milliseconds(task.latency_s),
-                f"{task.flops / 1e9 / task.latency_s:.1f}" if task.latency_s else "-",
+                f"{task.flops / 1e9 / task.latency_s:.1f}"
+                if task.latency_s and task.flops > 0
+                else "-",
             ]
             for index, task in enumerate(tuner.results())
         ],
