@@ -8,7 +8,7 @@ OPTIONS = {
     "tune": {"--trials", "--model", "--target", "--log", "--seed", "--json", "--export",
              "--input-shape"},
     "compare": {"--models", "--trials", "--seeds", "--tasks", "--round", "--target", "--out",
-                "--json"},
+                "--input-shape"},
     "doctor": {"--json"},
 }  # fmt: skip
 COMMON = {"--help", "--verbose"}

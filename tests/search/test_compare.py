@@ -102,3 +102,9 @@ def test_curve() -> None:
 def test_models_are_checked(models: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError, match="expected some of cdmpp"):
         CompareSettings(models=models)
+
+
+@pytest.mark.parametrize("wrong", [{"seeds": 0}, {"trials": 0}, {"round_size": 0}])
+def test_budgets_are_checked(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} must be at least 1, got 0"):
+        CompareSettings(models=("random",), **wrong)  # type: ignore[arg-type]

@@ -78,6 +78,24 @@ def test_other_network_is_refused(log: Path) -> None:
         prepare_log(log, [matmul(8, 8, 8)], TARGET)
 
 
+@pytest.mark.parametrize("content", ["Notes\nabout a network\n", "{}\n", "\n"])
+def test_a_file_that_is_no_log_is_refused_and_kept(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "notes.md"
+    file.write_text(content)
+    with pytest.raises(RecordError, match=r"notes\.md is not an Ansor log: .*\(line 1: "):
+        prepare_log(file, [matmul(8, 8, 8)], TARGET)
+    assert file.read_text() == content
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_log_that_cannot_be_written_is_known_before_the_search(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RecordError, match="cannot be written"):
+        prepare_log(tmp_path / "file" / "log.json", [matmul(8, 8, 8)], TARGET)
+    assert prepare_log(tmp_path / "new" / "log.json", [matmul(8, 8, 8)], TARGET).num_valid == 0
+    assert (tmp_path / "new" / "log.json").read_bytes() == b""
+
+
 def test_log_of_several_networks_is_accepted(log: Path) -> None:
     append_records(log, *invent(matmul(8, 8, 8), [1e-3]))
     report = prepare_log(log, [matmul(8, 8, 8)], TARGET)

@@ -233,9 +233,9 @@ def test_exported_program_with_a_free_size_asks_for_it(
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (None, "does not say the shape of image"),
+        (None, "does not say the shape of image.* `--input-shape image:1x3x224x224`"),
         ({"picture": IMAGE}, "no input called picture; its inputs are image"),
-        ({"image": (1, 4, 8, 8)}, "cannot import"),
+        ({"image": (1, 4, 8, 8)}, r"cannot import .* with the inputs image \(1, 4, 8, 8\) float32"),
         ({"image": (0, 3, 8, 8)}, "at least 1"),
     ],
 )
@@ -336,6 +336,19 @@ def test_onnx(onnx: Any, tmp_path: Path, batch: int | str, opset: int) -> None:
             return torch.relu(conv).mean(dim=(2, 3)) @ tensors["weight"].T + tensors["bias"]
 
     assert_computes(network, Same())
+
+
+def test_onnx_without_any_shape(onnx: Any, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.onnx"
+    save_onnx(onnx, path, batch=1, opset=17)
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    with pytest.raises(NetworkError, match="does not say the shape of image"):
+        load_network(str(path))
+    network = load_network(str(path), input_shapes={"image": IMAGE})
+    assert network.inputs == {"image": (IMAGE, "float32")}
 
 
 def test_unsupported_onnx_operator_is_named(onnx: Any, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.search.workloads import (
     read_log,
     shrink_search,
 )
-from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
+from tvm_cdmpp.errors import ConfigError, MeasureError, MissingDependencyError, RecordError
 from tvm_cdmpp.search.logs import append_records, check_log
 from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
 from tvm_cdmpp.search.reports import TuneSettings
@@ -73,7 +73,8 @@ def test_search_and_resume(tmp_path: Path, session: MeasureSession) -> None:
     # The next run goes on, with another model, and measures nothing twice.
     second = tuner(log, session, "xgb-warm", trials=10)
     assert second.trials == 6
-    assert second.network_latency_s == pytest.approx(first.network_latency_s)
+    # TVM writes latencies with six digits.
+    assert second.network_latency_s == pytest.approx(first.network_latency_s, rel=1e-5)
     assert second._model.model.bst is not None  # it learned from the log
     last = list(second.rounds())
     assert [report.measured for report in last] == [3, 1]
@@ -100,9 +101,9 @@ def test_few_trials_go_to_the_heaviest_task(tmp_path: Path, session: MeasureSess
 def test_all_programs_failing_is_an_error_with_reasons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A machine without a compiler: what was built cannot be linked.
-    for tool in ("tar", "gzip"):
-        (tmp_path / tool).symlink_to(shutil.which(tool) or "")
+    # A machine whose compiler is broken: what was built cannot be linked.
+    for name, tool in (("tar", "tar"), ("gzip", "gzip"), ("g++", "false")):
+        (tmp_path / name).symlink_to(shutil.which(tool) or "")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with MeasureSession() as fresh:
@@ -110,6 +111,18 @@ def test_all_programs_failing_is_an_error_with_reasons(
         with pytest.raises(MeasureError, match=r"none of 6 programs .*6 x load failed.*example"):
             list(search.rounds())
     assert check_log(tmp_path / "log.json", TASKS, TARGET).num_failed == 6
+    # They count as trials, so the message says how to start afresh.
+    with MeasureSession() as fresh, pytest.raises(MeasureError, match=r"another log than .*log"):
+        list(tuner(tmp_path / "log.json", fresh).rounds())
+
+
+@pytest.mark.parametrize("compiler", [None, "/nonexistent/g++"])
+def test_no_compiler_is_known_before_the_search(
+    monkeypatch: pytest.MonkeyPatch, compiler: str | None
+) -> None:
+    monkeypatch.setattr("tvm.contrib.cc.get_cc", lambda: compiler)
+    with pytest.raises(MissingDependencyError, match=r"apt install g\+\+"), MeasureSession():
+        pass
 
 
 def test_build_timeout_is_counted(tmp_path: Path, session: MeasureSession) -> None:
@@ -137,6 +150,21 @@ def test_full_disk_stops_the_search(tmp_path: Path, session: MeasureSession) -> 
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "log.json").read_bytes() == before
+
+
+def test_full_build_folder_is_no_failure_of_programs(
+    tmp_path: Path, session: MeasureSession
+) -> None:
+    log = tmp_path / "log.json"
+    recorder = tuner(log, session)._recorder
+    inputs, results = invent(TASKS[0], [1e-3, 0, 0])
+    message = "OSError: [Errno 28] No space left on device: '/tmp/tmp1/lib.o'"
+    results[2] = auto_scheduler.MeasureResult([1e10], 2, message, 0.1, 1.0)
+    with pytest.raises(MeasureError, match=r"disk is full: 1 programs .*TMPDIR"):
+        recorder.callback(None, inputs, results)
+    assert recorder.measured == 2
+    report = check_log(log, TASKS, TARGET)
+    assert (report.num_valid, report.num_failed) == (2, 1)
 
 
 def test_stop_keeps_the_batch_in_flight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
+from tvm_cdmpp.cli.inputs import add_input_shape, parse_input_shapes
 from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,12 +60,14 @@ def add_parser(subparsers: Any) -> None:
         metavar="DIR",
         help="folder for logs, comparison.json and comparison.png (default: compare-NETWORK)",
     )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_input_shape(parser)
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare, report, plot."""
+    # TVM takes seconds to load; a wrong command line must not.
+    shapes = parse_input_shapes(args.input_shape)
     from tvm_cdmpp.cli.interrupt import stop_on_interrupt
     from tvm_cdmpp.cli.plots import plot_comparison
     from tvm_cdmpp.search.compare import compare
@@ -84,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--tasks must be at least 1, got {args.tasks}")
     console = show.stderr_console()
     target = parse_target(args.target)
-    network = load_network(args.network)
+    network = load_network(args.network, input_shapes=shapes)
     tasks, weights = extract_tasks(network, target)
     if args.tasks is not None:
         chosen = heaviest_tasks(tasks, weights, args.tasks)
@@ -111,18 +114,15 @@ def run(args: argparse.Namespace) -> int:
         temporary.write_text(comparison.to_json(), encoding="utf-8")
         temporary.replace(folder / "comparison.json")
         plot_comparison(comparison, folder / "comparison.png")
-    if args.json:
-        print(comparison.to_json(), end="")
-    else:
-        _print_tables(comparison)
-        print(
-            f"\n{folder}: "
-            + (
-                "logs, comparison.json, comparison.png"
-                if comparison.complete
-                else "stopped; run the same command again to go on"
-            )
+    _print_tables(comparison)
+    print(
+        f"\n{folder}: "
+        + (
+            "logs, comparison.json, comparison.png"
+            if comparison.complete
+            else "stopped; run the same command again to go on"
         )
+    )
     return 0 if comparison.complete else _EXIT_INTERRUPTED
 
 
@@ -130,6 +130,7 @@ def _command(args: argparse.Namespace) -> str:
     """Write the command that repeats the comparison, wherever this one was started from."""
     names = ("models", "trials", "seeds", "tasks", "round", "target")
     given = [(f"--{name}", str(getattr(args, name))) for name in names if getattr(args, name)]
+    given += [("--input-shape", text) for text in args.input_shape]
     return shlex.join(["tvm-cdmpp", "compare", args.network, *itertools.chain(*given)])
 
 

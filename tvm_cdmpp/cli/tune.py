@@ -6,14 +6,13 @@ Ctrl-C: the search then ends with what was found, which is evaluated and exporte
 
 import argparse
 import json
-import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.cli.inputs import add_input_shape, parse_input_shapes
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,13 +60,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--export", type=Path, metavar="LIB.so", help="write the tuned network as a library"
     )
-    parser.add_argument(
-        "--input-shape",
-        action="append",
-        default=[],
-        metavar="NAME:1x3x224x224",
-        help="shape of an input of a model file; repeat for further inputs",
-    )
+    add_input_shape(parser)
     parser.set_defaults(func=run)
 
 
@@ -111,6 +104,8 @@ def run(args: argparse.Namespace) -> int:
         gain = evaluate_gain(network, target, log, seed=args.seed)
         if args.export is not None:
             deploy(network, target, log).export(args.export)
+    else:
+        console.print("no program was measured yet, so there is no network to time or to export")
     result = {
         "network": network.name,
         "target": str(target),
@@ -131,27 +126,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_result(tuner, gain, log, args.export)
     return _EXIT_INTERRUPTED if interrupted else 0
-
-
-def parse_input_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
-    """Read `NAME:1x3x224x224`.
-
-    Raises
-    ------
-    ConfigError
-        A text has another form, or a name comes twice.
-    """
-    shapes: dict[str, tuple[int, ...]] = {}
-    for text in texts:
-        match = re.fullmatch(r"(.+):([1-9]\d*(?:x[1-9]\d*)*)", text)
-        if match is None:
-            raise ConfigError(
-                f"--input-shape takes NAME:SIZExSIZE..., as in data:1x3x224x224; got {text!r}"
-            )
-        if match[1] in shapes:
-            raise ConfigError(f"--input-shape gives the input {match[1]!r} twice")
-        shapes[match[1]] = tuple(map(int, match[2].split("x")))
-    return shapes
 
 
 def default_log(network: str, target: Any) -> Path:
@@ -194,10 +168,12 @@ def _print_result(
             [
                 f"{index} {show.shorten(task.name)}",
                 str(task.weight),
-                f"{task.flops / 1e9:.3g}",
+                f"{task.flops / 1e9:.3g}" if task.flops > 0 else "-",
                 str(task.trials) if task.tuned else "not tuned",
                 show.milliseconds(task.latency_s),
-                f"{task.flops / 1e9 / task.latency_s:.1f}" if task.latency_s else "-",
+                f"{task.flops / 1e9 / task.latency_s:.1f}"
+                if task.latency_s and task.flops > 0
+                else "-",
             ]
             for index, task in enumerate(tuner.results())
         ],

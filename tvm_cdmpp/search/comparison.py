@@ -31,8 +31,9 @@ class CompareSettings:
                 f"expected some of {', '.join(COST_MODELS)}, each once; "
                 f"got {', '.join(self.models) or 'nothing'}"
             )
-        if self.seeds < 1:
-            raise ConfigError(f"seeds must be at least 1, got {self.seeds}")
+        for name in ("seeds", "trials", "round_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

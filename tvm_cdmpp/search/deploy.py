@@ -18,11 +18,11 @@ from typing import Any, TypeAlias
 from tvm_cdmpp.errors import (
     ConfigError,
     MeasureError,
-    MissingDependencyError,
     NetworkError,
     RecordError,
 )
 from tvm_cdmpp.search.logs import check_log
+from tvm_cdmpp.search.measure import check_compiler
 from tvm_cdmpp.search.networks import CHANNELS_FIRST, Network, change_layout, to_search_form
 from tvm_cdmpp.search.outputs import Array, compare_outputs, random_inputs
 from tvm_cdmpp.search.quiet import quiet_tvm, reason_of
@@ -285,11 +285,7 @@ def check_export_path(path: Path) -> None:
         raise ConfigError(f"The exported library's name must end in .so; got {path}.")
     if not path.parent.is_dir():
         raise ConfigError(f"The folder {path.parent} to export to does not exist; create it.")
-    if tvm.contrib.cc.get_cc() is None:
-        raise MissingDependencyError(
-            "Exporting a library needs a C++ compiler to link it, and none was found. Install g++ "
-            "(Debian: `apt install g++`; Fedora: `dnf install gcc-c++`)."
-        )
+    check_compiler()
 
 
 # ---------------------------------------------------------------- details

@@ -127,8 +127,9 @@ def _complete_shapes(
     missing = [name for name, shape in merged.items() if shape is None]
     if missing:
         raise NetworkError(
-            f"{path} does not say the shape of {', '.join(missing)}. Give a shape for each, as in "
-            f"{missing[0]}=1,3,224,224."
+            f"{path} does not say the shape of {', '.join(missing)}. Give a shape for each: "
+            f"`--input-shape {missing[0]}:1x3x224x224` on the command line, or "
+            f"`input_shapes={{{missing[0]!r}: (1, 3, 224, 224)}}`."
         )
     shapes = {name: tuple(shape) for name, shape in merged.items() if shape is not None}
     for name, shape in shapes.items():
@@ -137,11 +138,12 @@ def _complete_shapes(
     return shapes
 
 
-def _refusal(path: Path, error: Exception) -> NetworkError:
+def _refusal(path: Path, inputs: InputSpecs, error: Exception) -> NetworkError:
     lines = [line.strip() for line in str(error).splitlines()]
     unsupported = [line for line in lines if "not supported" in line or "not implemented" in line]
     reason = unsupported[0] if unsupported else reason_of(error)
-    return NetworkError(f"TVM cannot import {path}: {reason}.")
+    given = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in inputs.items())
+    return NetworkError(f"TVM cannot import {path} with the inputs {given}: {reason}.")
 
 
 # ---------------------------------------------------------------- PyTorch
@@ -186,7 +188,7 @@ def _from_export(path: Path, shapes: Shapes) -> Imported:
     try:
         return Imported(*trace_module(module, inputs), inputs)
     except _IMPORT_FAILURES as error:
-        raise _refusal(path, error) from error
+        raise _refusal(path, inputs, error) from error
 
 
 def _export_inputs(
@@ -227,7 +229,7 @@ def _from_torchscript(path: Path, shapes: Shapes) -> Imported:
         try:
             return Imported(*_import_trace(script, inputs), inputs)
         except _IMPORT_FAILURES as error:
-            raise _refusal(path, error) from error
+            raise _refusal(path, inputs, error) from error
 
 
 def _index_inputs(script: Any, names: list[str]) -> set[str]:
@@ -248,24 +250,27 @@ def _from_onnx(path: Path, shapes: Shapes) -> Imported:
     decode_error = importlib.import_module("google.protobuf.message").DecodeError
     try:
         model = onnx.load(path)
+        weights = {tensor.name for tensor in model.graph.initializer}
+        values = {v.name: v.type.tensor_type for v in model.graph.input if v.name not in weights}
+        known = {name: _static_shape(value) for name, value in values.items()}
+        _allow_missing_shapes(model.graph)
         onnx.checker.check_model(model)
     except (*_IMPORT_FAILURES, decode_error, onnx.checker.ValidationError) as error:
-        raise NetworkError(f"{path} is not a valid ONNX file: {error}.") from error
-    weights = {tensor.name for tensor in model.graph.initializer}
-    values = {v.name: v.type.tensor_type for v in model.graph.input if v.name not in weights}
-    complete = _complete_shapes(path, {n: _static_shape(v) for n, v in values.items()}, shapes)
+        reason = str(error).strip().rstrip(".")
+        raise NetworkError(f"{path} is not a valid ONNX file: {reason}.") from error
+    complete = _complete_shapes(path, known, shapes)
     dtypes = {
         name: str(onnx.helper.tensor_dtype_to_np_dtype(value.elem_type))
         for name, value in values.items()
     }
+    inputs = {name: (shape, dtypes[name]) for name, shape in complete.items()}
     _inline_reduction_axes(onnx, model.graph)
     try:
         with _onnx_mapping(onnx), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             mod, params = tvm.relay.frontend.from_onnx(model, shape=complete, dtype=dtypes)
     except _IMPORT_FAILURES as error:
-        raise _refusal(path, error) from error
-    inputs = {name: (shape, dtypes[name]) for name, shape in complete.items()}
+        raise _refusal(path, inputs, error) from error
     return Imported(mod, dict(params), inputs)
 
 
@@ -286,6 +291,13 @@ def _static_shape(tensor: Any) -> tuple[int, ...] | None:
         return None
     sizes = tuple(int(dim.dim_value) for dim in tensor.shape.dim)
     return sizes if all(sizes) else None
+
+
+def _allow_missing_shapes(graph: Any) -> None:
+    """Let inputs and outputs be without a shape: the checker demands one, other tools do not."""
+    for value in (*graph.input, *graph.output):
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
 
 
 def _inline_reduction_axes(onnx: Any, graph: Any) -> None:

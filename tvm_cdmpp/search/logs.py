@@ -110,11 +110,12 @@ def prepare_log(path: Path, tasks: Sequence[Any], target: Any) -> LogReport:
     Raises
     ------
     RecordError
-        The log is another target's or another network's (it is left as it is), or the files cannot
-        be written.
+        The log is another target's or another network's, or no log at all (it is left as it is),
+        or the files cannot be written.
     """
     report = check_log(path, tasks, target)
     _refuse_foreign(report, target)
+    _check_writable(path)
     if report.corrupt or not report.ends_in_newline:
         _repair(report)
     return report
@@ -207,6 +208,26 @@ def _refuse_foreign(report: LogReport, target: Any) -> None:
             f"{len(report.other_workloads)} tasks, none of which is in this network: it was made "
             "for another network, input shape or layout. Choose another log."
         )
+    if report.corrupt and not (report.num_valid or report.other_workloads):
+        first = report.corrupt[0]
+        raise RecordError(
+            f"{report.path} is not an Ansor log: none of its {len(report.corrupt)} lines is a "
+            f"measure record (line {first.number}: {first.reason}). Choose another log, or remove "
+            "this file."
+        )
+
+
+def _check_writable(path: Path) -> None:
+    """Find out before the search, not after its first batch."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise RecordError(
+            f"the log {path} cannot be written: {error.strerror}. Choose another log, or make its "
+            "folder writable."
+        ) from error
 
 
 def _repair(report: LogReport) -> None:

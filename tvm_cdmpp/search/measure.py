@@ -10,6 +10,7 @@ The build and run functions are called in a thread that blocks SIGINT. Child pro
 that, so Ctrl-C in a terminal reaches the search only and the batch in flight ends well.
 """
 
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from tvm_cdmpp.errors import CDMPPError
+from tvm_cdmpp.errors import CDMPPError, MissingDependencyError
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
@@ -70,6 +71,11 @@ class MeasureSession:
     ----------
     build_s, run_s
         Wall time spent in building and in running programs so far.
+
+    Raises
+    ------
+    MissingDependencyError
+        On entering: there is no C++ compiler to link programs with.
     """
 
     def __init__(self) -> None:
@@ -81,6 +87,7 @@ class MeasureSession:
         self._scope = ExitStack()
 
     def __enter__(self) -> "MeasureSession":
+        check_compiler()
         self._thread = ThreadPoolExecutor(1, "measure", initializer=_block_interrupts)
         self._replace(_measure, "PopenPoolExecutor", self._pool)
         self._replace(_measure, "PopenWorker", self._worker)
@@ -151,6 +158,17 @@ class MeasureSession:
     def _replace(self, module: Any, name: str, value: Any) -> None:
         self._scope.callback(setattr, module, name, getattr(module, name))
         setattr(module, name, value)
+
+
+def check_compiler() -> None:
+    """Raise `MissingDependencyError` without a C++ compiler, which links whatever TVM builds."""
+    compiler = tvm.contrib.cc.get_cc()
+    if compiler is None or shutil.which(compiler) is None:
+        found = "none was found" if compiler is None else f"{compiler!r}, from CXX or CC, is none"
+        raise MissingDependencyError(
+            f"TVM needs a C++ compiler to link what it builds, and {found}. Install g++ (Debian: "
+            "`apt install g++`; Fedora: `dnf install gcc-c++`)."
+        )
 
 
 def _block_interrupts() -> None:

@@ -85,7 +85,7 @@ class TaskResult:
     name: str
     weight: int
     flops: float
-    """Floating point operations of one run."""
+    """Floating point operations of one run; negative where TVM cannot count them."""
     trials: int
     latency_s: float | None
     """Of the best program; None without a valid one."""

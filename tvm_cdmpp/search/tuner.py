@@ -13,6 +13,9 @@ turns between several searches. Choices:
   own while it runs.
 """
 
+import errno
+import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -38,6 +41,9 @@ _PythonBasedMeasureCallback: Any = auto_scheduler.measure.PythonBasedMeasureCall
 
 # So many programs without a valid one, from two tasks or more, and measuring itself is broken.
 _HOPELESS = 32
+
+# How it looks in the message of a program that failed.
+_DISK_FULL = os.strerror(errno.ENOSPC)
 
 # TVM's `MeasureErrorNo`, in words.
 _FAILURES = {
@@ -79,14 +85,24 @@ class _Recorder(_PythonBasedMeasureCallback):
         self._progress = progress
 
     def callback(self, policy: Any, inputs: Any, results: Any) -> None:
+        pairs = list(zip(inputs, results, strict=True))
+        # A full disk says nothing about a program, so such failures must not get into the log.
+        kept = [pair for pair in pairs if _DISK_FULL not in str(pair[1].error_msg)]
         try:
-            append_records(self._log, inputs, results)
+            if kept:
+                append_records(self._log, *zip(*kept, strict=True))
+            for measured, result in kept:
+                self.count(measured, result)
+            if len(kept) < len(pairs):
+                raise MeasureError(
+                    f"the disk is full: {len(pairs) - len(kept)} programs could not be built in "
+                    f"{tempfile.gettempdir()}. The log {self._log} holds all others; free some "
+                    "space, or point TMPDIR to another folder, and run again."
+                )
         except CDMPPError as error:
             # Kept, because older TVMs turn what passes through their C++ part into a TVMError.
             self.error = error
             raise
-        for measured, result in zip(inputs, results, strict=True):
-            self.count(measured, result)
 
     def count(self, measured: Any, result: Any) -> None:
         """Take one record into the count."""
@@ -190,7 +206,7 @@ class NetworkTuner:
         Raises
         ------
         MeasureError
-            No program at all could be built and run.
+            No program at all could be built and run, or the folder that they are built in is full.
         RecordError
             The log could not be written.
         """
@@ -338,7 +354,9 @@ class NetworkTuner:
         example = self._recorder.example or "no message"
         raise MeasureError(
             f"none of {self._trials} programs could be built and run on this machine ({kinds}); "
-            f"for example: {example}. Run `tvm-cdmpp doctor`, which tests the compiler, too."
+            f"for example: {example}. Run `tvm-cdmpp doctor`, which tests the compiler, too. Then "
+            f"start again with another log than {self.log_report.path}: it keeps these failures, "
+            "and they count as trials."
         )
 
     @contextmanager

@@ -1,0 +1,38 @@
+"""The option `--input-shape`, which all commands that take a network share."""
+
+import argparse
+import re
+
+from tvm_cdmpp.errors import ConfigError
+
+
+def add_input_shape(parser: argparse.ArgumentParser) -> None:
+    """Add the option; `parse_input_shapes` reads what it collects."""
+    parser.add_argument(
+        "--input-shape",
+        action="append",
+        default=[],
+        metavar="NAME:1x3x224x224",
+        help="shape of an input of a model file; repeat for further inputs",
+    )
+
+
+def parse_input_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
+    """Read `NAME:1x3x224x224`.
+
+    Raises
+    ------
+    ConfigError
+        A text has another form, or a name comes twice.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for text in texts:
+        match = re.fullmatch(r"(.+):([1-9]\d*(?:x[1-9]\d*)*)", text)
+        if match is None:
+            raise ConfigError(
+                f"--input-shape takes NAME:SIZExSIZE..., as in data:1x3x224x224; got {text!r}"
+            )
+        if match[1] in shapes:
+            raise ConfigError(f"--input-shape gives the input {match[1]!r} twice")
+        shapes[match[1]] = tuple(map(int, match[2].split("x")))
+    return shapes
