@@ -149,9 +149,10 @@ class Nests {
       whole = !shares_path(nest, consumer);
       for (std::size_t level = 0; level < levels && !whole; ++level) {
         const Int* covers = cover(consumer, std::min(running, nest.scope), level);
+        const Int* widest = cover(consumer, std::min(running, nest.scope), 0);
         for (std::size_t dim = 0; dim < dims; ++dim) {
           Int& longest = lengths[level * dims + dim];
-          longest = std::max(longest, union_span(consumers, n, end, dim, covers));
+          longest = std::max(longest, union_span(consumers, n, end, dim, covers, widest));
         }
       }
       n = end;
@@ -190,22 +191,30 @@ class Nests {
     return true;
   }
 
-  // Span of the union of several reads of one dimension; shifted reads widen the interval.
+  // Span of the union of several reads of one dimension. Reads that start apart widen the interval:
+  // by a constant, or by what the loops further out, which run in `widest`, move one and not the
+  // other.
   static Int union_span(const std::vector<Consumer>& reads, std::size_t first, std::size_t end,
-                        std::size_t dim, const Int* covers) {
+                        std::size_t dim, const Int* covers, const Int* widest) {
     auto cover = [covers](Int axis) { return covers[axis]; };
     const Index& one = (*reads[first].read->indices)[dim];
-    Int longest = span(one, cover);
+    Int longest = span(one, cover), apart = 0;
     Int smallest = one.constant, largest = one.constant;
-    bool alike = true;
     for (std::size_t n = first + 1; n < end; ++n) {
       const Index& other = (*reads[n].read->indices)[dim];
       longest = std::max(longest, span(other, cover));
       smallest = std::min(smallest, other.constant);
       largest = std::max(largest, other.constant);
-      alike = alike && same_terms(one, other);
+      if (same_terms(one, other)) continue;
+      Int ahead = 0, behind = 0;
+      for (const Term& term : add(other, scaled(one, -1)).terms) {
+        if (term.kind != Term::kAxis) continue;
+        Int moves = term.coefficient * (widest[term.number] - covers[term.number]);
+        (moves > 0 ? ahead : behind) += std::abs(moves);
+      }
+      apart = std::max({apart, ahead, behind});
     }
-    return alike && longest < kUnbounded ? longest + largest - smallest : longest;
+    return longest < kUnbounded ? longest + std::max(largest - smallest, apart) : longest;
   }
 
   void find_region(Nest& nest) {
