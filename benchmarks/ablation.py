@@ -43,6 +43,7 @@ from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.spec import DeviceSpec, generic_gpu
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.replayer import StepReplayer
+from tvm_cdmpp.extract.stage import LayoutRewrite
 from tvm_cdmpp.models.predictor import Inputs, Network, Predictor, PredictorConfig
 from tvm_cdmpp.train.loop import FitConfig, TrainingRows, fit
 
@@ -166,8 +167,8 @@ def extract(
     for number, task in enumerate(tasks):
         replayer = StepReplayer(
             analyse(task.compute_dag()),
-            hardware=Hardware(*task.parameters),
-            rewrites_layout=task.layout_rewrite_option != 0,
+            Hardware(*task.parameters),
+            LayoutRewrite(task.layout_rewrite_option),
         )
         batch, errors = replayer.extract(b"\n".join(task.lines))
         for line, error in errors.items():

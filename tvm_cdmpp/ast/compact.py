@@ -1,6 +1,6 @@
 """Compact ASTs: the leaves of tensor programs in pre-order, and where they sit in the tree.
 
-Programs of a batch are stored one after the other without padding; `pad` makes the dense form
+Programs of a batch are stored one after the other without padding; `densify` makes the dense form
 that a Transformer wants. The position of a leaf is `2 * k - depth`, with `k` its pre-order number
 among the root, the loops with more than one iteration and the leaves, and the root at depth 0:
 its place in the serialised tree of CDMPP (Hu et al., EuroSys 2024), end markers counted.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,33 +68,40 @@ class CompactASTBatch:
         rows = np.repeat(self.offsets[chosen], counts) + within
         return CompactASTBatch.of_counts(self.vectors[rows], self.positions[rows], counts)
 
-    def pad(
-        self, num_leaves: int | None = None
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-        """Return the dense form.
 
-        Parameters
-        ----------
-        num_leaves
-            Leaves per program in the result; the longest program's by default.
+def dense_mask(leaf_counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Tell where programs have leaves once they are padded to the longest of them.
 
-        Returns
-        -------
-        vectors
-            Of shape (programs, num_leaves, NUM_FIELDS), zero where there is no leaf.
-        positions
-            Of shape (programs, num_leaves).
-        mask
-            True where there is a leaf, of shape (programs, num_leaves).
-        """
-        counts = self.leaf_counts
-        width = int(counts.max(initial=1)) if num_leaves is None else num_leaves
-        mask = np.arange(width) < counts[:, None]
-        vectors = np.zeros((len(self), width, self.vectors.shape[1]), dtype=np.float32)
-        positions = np.zeros((len(self), width), dtype=np.int32)
-        vectors[mask] = self.vectors
-        positions[mask] = self.positions
-        return vectors, positions, mask
+    Returns
+    -------
+    mask
+        True where there is a leaf, of shape (programs, leaves of the longest program).
+    """
+    mask: npt.NDArray[np.bool_] = np.arange(leaf_counts.max(initial=1)) < leaf_counts[:, None]
+    return mask
+
+
+def densify(values: npt.NDArray[Any], mask: npt.NDArray[np.bool_]) -> npt.NDArray[Any]:
+    """Lay values of leaves out in the dense form that a Transformer wants.
+
+    Parameters
+    ----------
+    values
+        One entry per leaf, of shape (leaves, ...).
+    mask
+        From `dense_mask`.
+
+    Returns
+    -------
+    dense
+        Of shape mask.shape + (...), zero where there is no leaf; a view where nothing is padded.
+    """
+    shape = (*mask.shape, *values.shape[1:])
+    if mask.all():
+        return values.reshape(shape)
+    dense = np.zeros(shape, dtype=values.dtype)
+    dense[mask] = values
+    return dense
 
 
 def concatenate(batches: Sequence[CompactASTBatch]) -> CompactASTBatch:

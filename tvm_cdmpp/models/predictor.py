@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tvm_cdmpp.ast.compact import CompactASTBatch, positional_encoding
+from tvm_cdmpp.ast.compact import CompactASTBatch, dense_mask, densify, positional_encoding
 from tvm_cdmpp.ast.schema import NUM_FIELDS
 from tvm_cdmpp.devices.spec import DEVICE_FIELDS, DeviceSpec
 from tvm_cdmpp.errors import ConfigError
@@ -112,8 +112,11 @@ class Inputs:
 def make_inputs(batch: CompactASTBatch, device: DeviceSpec, config: PredictorConfig) -> Inputs:
     """Prepare programs for the network; all have at least one leaf."""
     leaf_s = estimate_leaf_latency_s(batch, device)
-    vectors = np.concatenate([batch.vectors, np.log2(leaf_s)[:, None].astype(np.float32)], axis=1)
-    leaves, positions, mask = CompactASTBatch(vectors, batch.positions, batch.offsets).pad()
+    mask = dense_mask(batch.leaf_counts)
+    leaves = np.empty((*mask.shape, _NUM_INPUTS), dtype=np.float32)
+    leaves[..., :-1] = densify(batch.vectors, mask)
+    leaves[..., -1] = densify(np.log2(leaf_s), mask)
+    positions = densify(batch.positions, mask)
     known = positional_encoding(np.arange(positions.max(initial=0) + 1), config.width)
     return Inputs(
         torch.from_numpy(leaves),

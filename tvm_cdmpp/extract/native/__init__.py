@@ -211,9 +211,7 @@ def _unpack(packed: Sequence[int], names: Sequence[str]) -> list[Leaf]:
         element_bytes, scope, is_inside, dims = take(4)
         shape = take(dims)
         cover = tuple(take(num_loops + 1) for _ in range(dims))
-        return Access(
-            element_bytes, SCOPES[scope], bool(is_inside), shape, cover, take(num_loops)
-        )
+        return Access(element_bytes, SCOPES[scope], bool(is_inside), shape, cover, take(num_loops))
 
     def take_leaf() -> Leaf:
         buffer, nest, origin, is_init, position, unroll_limit, compute_bytes = take(7)

@@ -110,7 +110,7 @@ class Leaves {
       std::size_t fused = dims.size() >= 5 ? 3 : dims.size() >= 3 ? 2 : 0;
       if (fused) {
         Relation relation{false, false, stage.add_iterator(false), {}, {}};
-        relation.parts.assign(stage.order.begin(), stage.order.begin() + static_cast<Int>(fused));
+        relation.parts.copy(stage.order.begin(), stage.order.begin() + static_cast<Int>(fused));
         stage.order.erase(stage.order.begin(), stage.order.begin() + static_cast<Int>(fused) - 1);
         stage.order.front() = relation.whole;
         stage.relations.push_back(std::move(relation));
@@ -345,7 +345,7 @@ class Leaves {
     for (std::size_t n = layout.size(); n-- > 0;) {
       auto [dim, extent] = layout[n];
       auto at = static_cast<std::size_t>(dim);
-      rewritten_[n] = remainder(divided(indices[at], inner[at]), extent);
+      if (extent > 1) rewritten_[n] = remainder(divided(indices[at], inner[at]), extent);
       inner[at] *= extent;
       shape[n] = extent;
     }

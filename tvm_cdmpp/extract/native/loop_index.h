@@ -9,15 +9,19 @@
 #include <utility>
 
 #include "index.h"
+#include "small.h"
 
 namespace cdmpp {
 
+constexpr std::size_t kMaxLoops = 63;
+using LoopInts = Small<Int, kMaxLoops>;  // one per loop around a statement
+
 struct LoopIndex {
-  std::vector<Int> coefficients;  // [loop]
+  LoopInts coefficients;          // [loop]
   std::vector<Term> curved;       // the atoms that are not affine; their axes are loops
   Int constant = 0;
 
-  explicit LoopIndex(std::size_t loops = 0) : coefficients(loops, 0) {}
+  explicit LoopIndex(std::size_t loops = 0) : coefficients(loops) {}
 
   void clear(std::size_t loops) {
     coefficients.assign(loops, 0);
@@ -71,7 +75,7 @@ struct LoopIndex {
   }
 
   // How far the atoms that are not affine reach while the loops from `level` inward run.
-  Int curved_span(std::size_t level, const std::vector<Int>& extents) const {
+  Int curved_span(std::size_t level, const LoopInts& extents) const {
     if (curved.empty()) return 0;
     auto [low, high] = cdmpp::bounds(Index{curved, 0}, [&](Int loop) {
       auto at = static_cast<std::size_t>(loop);
@@ -89,7 +93,7 @@ struct LoopIndex {
   }
 
   // The smallest and the largest value over all loops.
-  std::pair<Int, Int> bounds(const std::vector<Int>& extents) const {
+  std::pair<Int, Int> bounds(const LoopInts& extents) const {
     Int low = constant, high = constant;
     for (std::size_t loop = 0; loop < coefficients.size(); ++loop) {
       (coefficients[loop] > 0 ? high : low) += coefficients[loop] * (extents[loop] - 1);
@@ -147,7 +151,7 @@ struct LoopIndex {
 class Divider {
  public:
   // `reduces`: whether TVM still comes to reduce the coefficients of a sum under a modulo.
-  Divider(Int divisor, const std::vector<Int>& extents, bool reduces = true)
+  Divider(Int divisor, const LoopInts& extents, bool reduces = true)
       : divisor_(divisor), extents_(extents), reduces_(reduces) {}
 
   LoopIndex quotient(const LoopIndex& index) const {
@@ -246,13 +250,13 @@ class Divider {
   }
 
   Int divisor_;
-  const std::vector<Int>& extents_;
+  const LoopInts& extents_;
   bool reduces_;
 };
 
 // The index in terms of loops, given each axis in those terms.
 inline LoopIndex in_loops(const Index& index, const std::vector<LoopIndex>& axes,
-                          const std::vector<Int>& extents) {
+                          const LoopInts& extents) {
   LoopIndex result(extents.size());
   result.constant = index.constant;
   for (const Term& term : index.terms) {

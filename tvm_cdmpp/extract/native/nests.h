@@ -43,17 +43,16 @@ struct Nest {
   std::vector<PathLoop> path;
   std::vector<Int> extents;      // [iterator]
   std::vector<Int> region;       // [spatial axis], what one execution of the stage computes
-  std::vector<Int> loop_extents;  // [loop]; 1 for one that does not advance by itself
+  LoopInts loop_extents;         // [loop]; 1 for one that does not advance by itself
   std::vector<LoopIndex> axes;   // [axis], in terms of the loops on the path
   std::vector<Int> excess;       // [axis], how far loops that do not divide go beyond its extent
-  std::vector<Int> needed;       // scratch
-  std::vector<Int> cover[3];     // [level][axis], by the scope whose threads run always
-  bool has_cover[3];
+  // By the scope whose threads run always: cover of the spatial axes at the inherited levels and
+  // below them, [level][axis]; of all axes at all levels, [level][axis]; which levels are known.
+  std::vector<Int> needed[3];
+  std::vector<Int> cover[3];
+  std::uint64_t known[3];
 
   std::size_t num_axes() const { return spec->extents.size(); }
-  const Int* cover_at(int scope_running, std::size_t level) const {
-    return cover[scope_running].data() + level * num_axes();
-  }
 };
 
 class Nests {
@@ -84,7 +83,10 @@ class Nests {
     Nest* nest = pool_.take();
     nest->stage = &stage;
     nest->spec = &spec;
-    for (bool& has : nest->has_cover) has = false;
+    for (int scope = 0; scope < 3; ++scope) {
+      nest->known[scope] = 0;
+      nest->needed[scope].clear();
+    }
     inherit(*nest);
     find_region(*nest);
     find_extents(*nest);
@@ -93,9 +95,22 @@ class Nests {
     return nest;
   }
 
+  // Covers of all axes at one level while the threads of `scope` run always.
   const Int* cover(Nest& nest, int scope, std::size_t level) {
-    if (!nest.has_cover[scope]) find_cover(nest, scope);
-    return nest.cover_at(scope, level);
+    std::size_t axes = nest.num_axes(), dims = nest.region.size();
+    if (nest.known[scope] == 0) nest.cover[scope].resize((nest.path.size() + 1) * axes);
+    Int* result = nest.cover[scope].data() + level * axes;
+    std::uint64_t bit = std::uint64_t{1} << level;
+    if (nest.known[scope] & bit) return result;
+    nest.known[scope] |= bit;
+    own_cover(nest, scope, static_cast<int>(level), result);
+    // What moves the region adds to that.
+    const std::vector<Int>& moved = needed(nest, scope);
+    std::size_t row = std::min(level, static_cast<std::size_t>(nest.depth)) * dims;
+    for (std::size_t dim = 0; dim < dims; ++dim) {
+      result[dim] += std::max(moved[row + dim] - nest.region[dim], Int{0});
+    }
+    return result;
   }
 
   void inherit(Nest& nest) {
@@ -138,7 +153,8 @@ class Nests {
     const Spec& spec = *nest.spec;
     std::size_t dims = spec.shape.size();
     std::size_t levels = static_cast<std::size_t>(nest.depth) + 1;
-    std::vector<Int>& lengths = nest.needed;
+    std::vector<Int>& lengths = nest.needed[running];
+    if (!lengths.empty() || dims == 0) return lengths;
     lengths.assign(levels * dims, 1);
     bool whole = spec.is_output;
     const auto& consumers = consumers_of(nest);
@@ -314,26 +330,6 @@ class Nests {
       if (own_memory) loop.advances_at = kNowhere;
     }
     nest.path.push_back(loop);
-  }
-
-  // Covers of all axes at all levels while the threads of `scope` run always.
-  void find_cover(Nest& nest, int scope) {
-    std::size_t axes = nest.num_axes(), dims = nest.region.size(), loops = nest.path.size();
-    auto depth = static_cast<std::size_t>(nest.depth);
-    std::vector<Int>& result = nest.cover[scope];
-    result.resize((loops + 1) * axes);
-    for (std::size_t level = 0; level <= loops; ++level) {
-      own_cover(nest, scope, static_cast<int>(level), result.data() + level * axes);
-    }
-    // What moves the region adds to that.
-    const std::vector<Int>& moved = needed(nest, scope);
-    for (std::size_t level = 0; level <= loops; ++level) {
-      for (std::size_t dim = 0; dim < dims; ++dim) {
-        Int whole = moved[std::min(level, depth) * dims + dim];
-        if (whole > nest.region[dim]) result[level * axes + dim] += whole - nest.region[dim];
-      }
-    }
-    nest.has_cover[scope] = true;
   }
 
   // Values that the axes take while the own loops from `level` inward run, from the loops up

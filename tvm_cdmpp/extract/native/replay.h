@@ -11,8 +11,8 @@ struct Relation {
   bool is_split;
   bool inner_to_outer;  // of a split: whether factors are those of the inner parts, else the outer
   int whole;
-  std::vector<int> parts;
-  std::vector<Int> factors;
+  Small<int, 32> parts;
+  Small<Int, 32> factors;
 };
 
 // The loops of a stage while steps are applied. Iterators are numbered per stage, axes first.
@@ -254,7 +254,8 @@ class Replay {
   void split(Stage& stage, Int position, const std::vector<Int>& factors, bool inner_to_outer) {
     int whole = stage.at(position);
     bool reduces = stage.is_reduce[static_cast<std::size_t>(whole)] != 0;
-    Relation relation{true, inner_to_outer, whole, {}, factors};
+    Relation relation{true, inner_to_outer, whole, {}, {}};
+    relation.factors.copy(factors.begin(), factors.end());
     for (std::size_t n = 0; n <= factors.size(); ++n) {
       relation.parts.push_back(stage.add_iterator(reduces));
     }
@@ -358,7 +359,7 @@ class Replay {
       throw std::invalid_argument("a factored reduction needs a split before");
     }
     const Spec& spec = *node_->specs[checked(step.stage)];
-    std::vector<int> touched{split->whole};
+    Small<int, 32> touched(1, split->whole);
     for (const Relation& relation : stage.relations) {
       if (!relation.is_split && relation.whole == split->whole) touched = relation.parts;
     }
@@ -372,7 +373,7 @@ class Replay {
       extent *= spec.extents[static_cast<std::size_t>(axis)];
     }
     // Factors are kept as they are, and what is left goes to the part without one.
-    factoring.parts = split->factors;
+    factoring.parts.assign(split->factors.begin(), split->factors.end());
     Int rest = extent;
     for (std::size_t n = 0; n < split->factors.size(); ++n) {
       rest = ceil_div(rest, split->inner_to_outer ? split->factors[split->factors.size() - 1 - n]
