@@ -11,8 +11,7 @@ published measurements, once with all fields and once without each group, and wr
 - The predictor corrects an analytic estimate that is computed from many fields, so with it a
   removed group still speaks. Everything is therefore trained twice: with the estimate, as the
   package works ("with estimate"), and with neither the estimate as base nor as an input ("fields
-  alone"), which shows what the fields themselves carry. "only" trainings keep arithmetic and one
-  other group, on fields alone.
+  alone"), which shows what the fields themselves carry.
 """
 
 import argparse
@@ -98,7 +97,7 @@ class Configuration:
     """One variant of the inputs."""
 
     fields: str
-    """"all fields", "without <group>", or "only arithmetic and <group>"."""
+    """"all fields" or "without <group>"."""
     groups: frozenset[str]
     """Groups that stay."""
     with_estimate: bool
@@ -142,12 +141,6 @@ def configurations() -> list[Configuration]:
             Configuration(f"without {group}", everything - {group}, with_estimate)
             for group in GROUPS
         ]
-    found.append(Configuration("only arithmetic", frozenset(["arithmetic"]), False))
-    found += [
-        Configuration(f"only arithmetic and {group}", frozenset(["arithmetic", group]), False)
-        for group in GROUPS
-        if group != "arithmetic"
-    ]
     return found
 
 
@@ -308,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--logs", type=Path, required=True, help="folder of the published logs")
     parser.add_argument("--records", type=int, default=None, help="per workload")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
     args = parser.parse_args(arguments)

@@ -157,8 +157,8 @@ def _ast_equality(file: Path, result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"**Compact ASTs without lowering against those of the lowered programs, "
         f"{total['states']:,} states of {total['tasks']} tasks** "
-        f"([data](benchmarks/results/{file.name})). States are drawn by Ansor's sketch policy; they "
-        f"agree when every field of every leaf does: {total['agreeing']:,} do."
+        f"([data](benchmarks/results/{file.name})). States are drawn by Ansor's sketch policy; "
+        f"they agree when every field of every leaf does: {total['agreeing']:,} do."
     )
     yield ""
     yield from _table_head(

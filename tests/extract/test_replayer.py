@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from tvm_cdmpp.extract.bounds import StageBounds, evaluate
+from tvm_cdmpp.extract.steps import split_record_steps
+from tvm_cdmpp.extract.structure import Leaf, Structure, build_structure
 
 from tests.extract import sampling
 from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.ast.schema import COLUMN, FIELDS, TRAFFIC_CAPACITIES_BYTES
 from tvm_cdmpp.extract import features
-from tvm_cdmpp.extract.bounds import StageBounds, evaluate
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.extract.stage import OP_CLASSES, TaskGraph
-from tvm_cdmpp.extract.steps import split_record_steps
-from tvm_cdmpp.extract.structure import Leaf, Structure, build_structure
 from tvm_cdmpp.extract.tir import TirLeaf, extract_exact
 
 auto_scheduler = sampling.auto_scheduler

@@ -7,6 +7,8 @@ import re
 from typing import Any
 
 import pytest
+from tvm_cdmpp.extract.steps import split_record_steps
+from tvm_cdmpp.extract.structure import build_structure
 
 from tests.extract import sampling
 from tvm_cdmpp.errors import RecordError
@@ -14,8 +16,6 @@ from tvm_cdmpp.extract import replayer as replayer_module
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.extract.stage import TaskGraph
-from tvm_cdmpp.extract.steps import split_record_steps
-from tvm_cdmpp.extract.structure import build_structure
 
 Steps = list[Any]
 
