@@ -53,9 +53,9 @@ class PredictorConfig:
 
     width: int = 64
     """Width of the encoder; a multiple of twice the heads."""
-    heads: int = 4
-    layers: int = 2
-    hidden: int = 128
+    heads: int = 2
+    layers: int = 1
+    hidden: int = 64
     """Width of the feed-forward part and of the head."""
     dropout: float = 0.0
 

@@ -61,6 +61,7 @@ def _library() -> ctypes.CDLL:
         "new": (ctypes.c_void_p, [_INTS, ctypes.c_int64, ctypes.c_int, _DOUBLES]),
         "free": (None, [ctypes.c_void_p]),
         "extract": (ctypes.c_int64, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64]),
+        "release": (None, [ctypes.c_void_p]),
         "vectors": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p]),
         "positions": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
         "counts": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
@@ -124,6 +125,7 @@ class NativeReplayer:
         positions = _copied(library.cdmpp_positions(self._handle), leaves, np.int32)
         # A program has at least one leaf, so a record without any is one that failed.
         errors = {int(record): self._error(int(record)) for record in np.flatnonzero(counts == 0)}
+        library.cdmpp_release(self._handle)
         return NativeResult(vectors.reshape(leaves, NUM_FIELDS), positions, counts, errors)
 
     def leaves(self, record: bytes, names: Sequence[str]) -> list[Leaf] | RecordError:

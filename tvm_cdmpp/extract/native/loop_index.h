@@ -150,7 +150,7 @@ struct LoopIndex {
 // Tells the bounds of parts of an index, and takes it apart for division.
 class Divider {
  public:
-  // `reduces`: whether TVM still comes to reduce the coefficients of a sum under a modulo.
+  // `reduces`: whether TVM comes to reduce the coefficients of a sum under a modulo as well.
   Divider(Int divisor, const LoopInts& extents, bool reduces = true)
       : divisor_(divisor), extents_(extents), reduces_(reduces) {}
 
@@ -172,18 +172,20 @@ class Divider {
   LoopIndex remainder(const LoopIndex& index) const {
     LoopIndex rest = separate(index).second;
     if (stays_below(rest, divisor_)) return rest;
-    if (auto single = factor(rest)) {
-      // (c * x + y) % (c * d) = (x % d) * c + y for y below c.
-      LoopIndex x = alone(*single);
-      rest.add(x, -single->coefficient);
-      Divider inner(divisor_ / single->coefficient, extents_);
-      rest.add(inner.remainder(x), single->coefficient);
-      return rest;
-    }
-    if (reduces_ && rest.num_terms() <= 2) {
-      // TVM reduces the coefficients of a sum of two, not of more.
-      for (Int& coefficient : rest.coefficients) coefficient = floor_mod(coefficient, divisor_);
-      if (stays_below(rest, divisor_)) return rest;
+    // TVM simplifies a sum of two under a modulo, not one of more.
+    if (rest.num_terms() <= 2) {
+      if (auto single = factor(rest)) {
+        // (c * x + y) % (c * d) = (x % d) * c + y for y below c.
+        LoopIndex x = alone(*single);
+        rest.add(x, -single->coefficient);
+        Divider inner(divisor_ / single->coefficient, extents_);
+        rest.add(inner.remainder(x), single->coefficient);
+        return rest;
+      }
+      if (reduces_) {
+        for (Int& coefficient : rest.coefficients) coefficient = floor_mod(coefficient, divisor_);
+        if (stays_below(rest, divisor_)) return rest;
+      }
     }
     LoopIndex result(extents_.size());
     result.add({Term::kMod, divisor_, std::make_shared<const Index>(rest.as_index()), 1}, 1);

@@ -66,6 +66,14 @@ class Replayer {
     return &packed_;
   }
 
+  // Give the memory of the results back; a search has many tasks, and works on one at a time.
+  void release() {
+    vectors = {};
+    positions = {};
+    counts = {};
+    errors = {};
+  }
+
   std::vector<float> vectors;
   std::vector<std::int32_t> positions;
   std::vector<std::int32_t> counts;
@@ -130,7 +138,9 @@ EXPORT Int cdmpp_extract(void* replayer, const char* text, Int length) {
   return static_cast<Replayer*>(replayer)->extract({text, static_cast<std::size_t>(length)});
 }
 
-// What the last call made: vectors [leaf][field], positions [leaf], leaf counts [record].
+EXPORT void cdmpp_release(void* replayer) { static_cast<Replayer*>(replayer)->release(); }
+
+// What the last call made, until `release`: vectors [leaf][field], positions [leaf], leaf counts [record].
 EXPORT const float* cdmpp_vectors(void* replayer) {
   return static_cast<Replayer*>(replayer)->vectors.data();
 }

@@ -237,6 +237,16 @@ class Nests {
     std::size_t dims = nest.spec->shape.size();
     const std::vector<Int>& levels = needed(nest, kLocal);
     nest.region.assign(levels.end() - static_cast<Int>(dims), levels.end());
+    for (std::size_t dim = 0; dim < dims; ++dim) {
+      Int &extent = nest.region[dim], shape = nest.spec->shape[dim];
+      if (extent <= shape) continue;
+      // A moving interval that always covers the dimension is clipped as well.
+      LoopIndex start = region_start(nest, dim);
+      const Nest& consumer = *nests_[static_cast<std::size_t>(consumers_of(nest).front().stage)];
+      if (start.coefficients.empty()) continue;
+      auto [low, high] = start.bounds(consumer.loop_extents);
+      if (high <= 0 && low + extent >= shape) extent = shape;
+    }
   }
 
   // Extents of the iterators, from the axes down (PassDownDomain).
@@ -389,27 +399,31 @@ class Nests {
       Int last = nest.axes[axis].bounds(nest.loop_extents).second;
       nest.excess[axis] = std::max(last - nest.extents[axis] + 1, Int{0});
     }
-    const auto& consumers = consumers_of(nest);
-    if (nest.depth == 0 || consumers.empty()) return;
-    const Nest& consumer = *nests_[static_cast<std::size_t>(consumers.front().stage)];
-    if (!shares_path(nest, consumer)) return;
-    // Of several reads of one consumer, the one that starts first.
     for (std::size_t dim = 0; dim < nest.region.size(); ++dim) {
       if (nest.region[dim] >= nest.spec->shape[dim]) continue;
-      const Index* first = nullptr;
-      for (const Consumer& read : consumers) {
-        if (read.stage != consumers.front().stage) break;
-        const Index& index = (*read.read->indices)[dim];
-        if (!first || index.constant < first->constant) first = &index;
-      }
-      LoopIndex start = in_loops(*first, consumer.axes, consumer.loop_extents);
-      start = start.restricted([&nest](std::size_t loop) {
-        return loop < static_cast<std::size_t>(nest.depth) &&
-               !runs_always(nest.scope, nest.path[loop].kind);
-      });
+      LoopIndex start = region_start(nest, dim);
       start.coefficients.resize(loops);
       nest.axes[dim].add(start, 1);
     }
+  }
+
+  // Where the region starts in one dimension, in terms of the loops of its consumer.
+  LoopIndex region_start(const Nest& nest, std::size_t dim) const {
+    const auto& consumers = consumers_of(nest);
+    if (nest.depth == 0 || consumers.empty()) return LoopIndex();
+    const Nest& consumer = *nests_[static_cast<std::size_t>(consumers.front().stage)];
+    if (!shares_path(nest, consumer)) return LoopIndex();
+    // Of several reads of one consumer, the one that starts first.
+    const Index* first = nullptr;
+    for (const Consumer& read : consumers) {
+      if (read.stage != consumers.front().stage) break;
+      const Index& index = (*read.read->indices)[dim];
+      if (!first || index.constant < first->constant) first = &index;
+    }
+    return in_loops(*first, consumer.axes, consumer.loop_extents).restricted([&](std::size_t loop) {
+      return loop < static_cast<std::size_t>(nest.depth) &&
+             !runs_always(nest.scope, nest.path[loop].kind);
+    });
   }
 
   // The own iterators in terms of loops (PassUpIndex), into `iterators_`.
