@@ -31,6 +31,7 @@ RANKS = {
 TVM_PLACES = (
     "tvm_runtime",
     "extract.dag",
+    "extract.handover",
     "extract.operations",
     "extract.tir",
     "extract.tir_index",

@@ -7,8 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate, positional_encoding
-from tvm_cdmpp.ast.schema import ACCESS_SLOTS, COLUMN, FIELDS, NUM_FIELDS, TRAFFIC_CAPACITIES_BYTES
+from tvm_cdmpp.ast.compact import (
+    CompactASTBatch,
+    concatenate,
+    dense_mask,
+    densify,
+    positional_encoding,
+)
+from tvm_cdmpp.ast.schema import (
+    ACCESS_SLOTS,
+    COLUMN,
+    FIELDS,
+    GROUPS,
+    NUM_FIELDS,
+    TRAFFIC_CAPACITIES_BYTES,
+)
 
 
 def make(counts: Sequence[int], first: int = 1) -> CompactASTBatch:
@@ -56,13 +69,35 @@ def test_concatenate_keeps_every_program(parts: list[list[int]]) -> None:
         first += len(batch)
 
 
-@given(COUNTS, st.integers(0, 4))
-def test_pad_and_unpad(counts: list[int], extra: int) -> None:
+@given(COUNTS)
+def test_of_counts_divides_leaves_among_programs(counts: list[int]) -> None:
+    expected = make(counts)
+    made = CompactASTBatch.of_counts(
+        expected.vectors, expected.positions, np.array(counts, dtype=np.int64)
+    )
+    assert programs(made) == programs(expected)
+    assert made.leaf_counts.tolist() == counts
+    assert made.offsets.dtype == np.int64
+
+
+@given(COUNTS)
+def test_vectors_of_one_program(counts: list[int]) -> None:
     batch = make(counts)
-    width = max(counts, default=1) + extra
-    vectors, positions, mask = batch.pad(width)
-    assert vectors.shape == (len(counts), width, NUM_FIELDS)
+    for n, count in enumerate(counts):
+        assert batch.vectors_of(n).shape == (count, NUM_FIELDS)
+        np.testing.assert_array_equal(batch.vectors_of(n), batch.take([n]).vectors)
+
+
+@given(COUNTS)
+def test_dense_form(counts: list[int]) -> None:
+    batch = make(counts)
+    mask = dense_mask(batch.leaf_counts)
+    vectors, positions = densify(batch.vectors, mask), densify(batch.positions, mask)
+    assert mask.shape == (len(counts), max([1, *counts]))
     assert mask.sum(axis=1).tolist() == counts
+    assert vectors.shape == (*mask.shape, NUM_FIELDS)
+    assert positions.shape == mask.shape
+    assert (vectors.dtype, positions.dtype) == (np.float32, np.int32)
     np.testing.assert_array_equal(vectors[mask], batch.vectors)
     np.testing.assert_array_equal(positions[mask], batch.positions)
     assert not vectors[~mask].any()
@@ -71,8 +106,15 @@ def test_pad_and_unpad(counts: list[int], extra: int) -> None:
     assert all(row[:count].all() for row, count in zip(mask, counts, strict=True))
 
 
-def test_pad_is_as_wide_as_the_longest_program() -> None:
-    assert make([1, 3, 2]).pad()[0].shape == (3, 3, NUM_FIELDS)
+def test_dense_form_is_as_wide_as_the_longest_program() -> None:
+    batch = make([1, 3, 2])
+    assert densify(batch.vectors, dense_mask(batch.leaf_counts)).shape == (3, 3, NUM_FIELDS)
+
+
+def test_dense_form_of_equal_programs_copies_nothing() -> None:
+    batch = make([2, 2, 2])
+    dense = densify(batch.vectors, dense_mask(batch.leaf_counts))
+    assert np.shares_memory(dense, batch.vectors)
 
 
 def test_empty_batches() -> None:
@@ -80,7 +122,9 @@ def test_empty_batches() -> None:
     assert len(empty) == 0
     assert empty.vectors.shape == (0, NUM_FIELDS)
     assert len(empty.take([])) == 0
-    assert empty.pad()[2].size == 0
+    mask = dense_mask(empty.leaf_counts)
+    assert mask.shape == (0, 1)
+    assert densify(empty.vectors, mask).shape == (0, 1, NUM_FIELDS)
     assert programs(concatenate([empty, make([2]), empty])) == programs(make([2]))
 
 
@@ -108,6 +152,7 @@ def test_schema() -> None:
     assert len(set(names)) == len(names) == NUM_FIELDS
     assert [COLUMN[name] for name in names] == list(range(NUM_FIELDS))
     assert all(field.meaning for field in FIELDS)
+    assert list(dict.fromkeys(field.group for field in FIELDS)) == list(GROUPS)
     assert list(TRAFFIC_CAPACITIES_BYTES) == sorted(TRAFFIC_CAPACITIES_BYTES)
 
 

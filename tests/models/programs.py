@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,8 +68,17 @@ def random_steps(generator: np.random.Generator) -> Steps:
     return steps
 
 
+def log_lines(programs: Sequence[Steps]) -> bytes:
+    """The lines of an Ansor log; all but the steps is left empty."""
+    records = [
+        {"i": [["", "", [], "", 0, []], [[], steps]], "r": [[0], 0, 0, 0], "v": "v0.6"}
+        for steps in programs
+    ]
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
 def extract(programs: Sequence[Steps], graph: TaskGraph | None = None) -> CompactASTBatch:
-    batch, errors = StepReplayer(graph or matmul_graph()).extract(programs)
+    batch, errors = StepReplayer(graph or matmul_graph()).extract(log_lines(programs))
     assert errors == {}
     return batch
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from tests.models.programs import extract, matmul_graph, parallel_rows, random_batch
-from tvm_cdmpp.ast.compact import concatenate
+from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
+from tvm_cdmpp.ast.schema import FIELDS, GROUPS
 from tvm_cdmpp.devices.spec import DeviceSpec, generic_gpu
-from tvm_cdmpp.models.analytic import estimate_latency_s, estimate_leaf_latency_s
+from tvm_cdmpp.models.analytic import estimate_latency_s, estimate_leaf_latency_s, sum_leaves
 
 CPU = DeviceSpec(name="cpu", kind="cpu", cores=8)
 
@@ -31,10 +32,27 @@ def test_programs_are_the_sum_of_their_leaves() -> None:
     leaves_s = estimate_leaf_latency_s(batch, CPU)
     sums = [leaves_s[a:b].sum() for a, b in zip(batch.offsets, batch.offsets[1:], strict=False)]
     np.testing.assert_allclose(estimate_latency_s(batch, CPU) - sums, 5e-7, rtol=1e-6)
+    # A leaf counts for its own program alone, also beside programs without leaves.
+    counts = np.array([0, 2, 0, 1])
+    some = CompactASTBatch.of_counts(batch.vectors[:3], batch.positions[:3], counts)
+    seconds = sum_leaves(some, np.array([1.0, 2.0, 4.0]))
+    np.testing.assert_allclose(seconds - 5e-7, [0, 3, 0, 4])
 
 
 def test_no_programs() -> None:
     assert estimate_latency_s(concatenate([]), CPU).shape == (0,)
+
+
+@pytest.mark.parametrize("missing", [*GROUPS, "everything"])
+@pytest.mark.parametrize("device", [CPU, generic_gpu("cuda")], ids=lambda d: d.kind)
+def test_fields_may_be_missing(device: DeviceSpec, missing: str) -> None:
+    """An ablation sets them to zero; the suite makes errors of numpy's warnings."""
+    batch = random_batch(50)
+    kept = [missing not in (field.group, "everything") for field in FIELDS]
+    without = CompactASTBatch(batch.vectors * np.float32(kept), batch.positions, batch.offsets)
+    latencies_s = estimate_latency_s(without, device)
+    assert np.isfinite(latencies_s).all()
+    assert (latencies_s > 0).all()
 
 
 def test_parallel_is_not_slower_on_eight_cores() -> None:

@@ -97,13 +97,15 @@ def test_not_a_checkpoint(tmp_path: Path) -> None:
             load_predictor(file)
 
 
+@pytest.mark.parametrize("version", [1, 99])
 def test_other_schema(
-    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "SCHEMA_VERSION", 99)
+        patch.setattr(checkpoint, "SCHEMA_VERSION", version)
         save_predictor(tmp_path / "m", predictor)
-    with pytest.raises(CheckpointError, match=r"schema version 99; .*Train it again"):
+    expected = rf"schema version {version}; .*reads .* schema version 2\. Train it again"
+    with pytest.raises(CheckpointError, match=expected):
         load_predictor(tmp_path / "m")
 
 

@@ -11,7 +11,14 @@ from tvm_cdmpp.ast.compact import concatenate
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.analytic import estimate_latency_s
-from tvm_cdmpp.models.predictor import Predictor, PredictorConfig, make_inputs
+from tvm_cdmpp.models import predictor as predictor_module
+from tvm_cdmpp.models.predictor import (
+    Inputs,
+    Predictor,
+    PredictorConfig,
+    make_inputs,
+    torch_threads,
+)
 
 DEVICE = DeviceSpec(name="cpu", kind="cpu", cores=4)
 
@@ -45,6 +52,60 @@ def test_padding_changes_nothing(predictor: Predictor) -> None:
     padded, padded_runs = predictor.predict(concatenate([batch, longest]), DEVICE)
     np.testing.assert_allclose(padded[:-1], alone, rtol=1e-5)
     np.testing.assert_allclose(padded_runs[:-1], alone_runs, atol=1e-5)
+
+
+def test_training_pads_and_sees_the_same_labels(predictor: Predictor) -> None:
+    """Programs are scored in chunks of one leaf count, but trained on side by side."""
+    batch = random_batch(40)
+    inputs = make_inputs(batch, DEVICE, predictor.network.config)
+    assert not inputs.mask.all()
+    with torch.inference_mode():
+        labels, logits = predictor.network(inputs, predictor.base(inputs))
+    latencies_s, runs = predictor.predict(batch, DEVICE)
+    padded_s = predictor.labels.inverse(labels.numpy().astype(np.float64))
+    np.testing.assert_allclose(padded_s, latencies_s, rtol=1e-5)
+    np.testing.assert_allclose(torch.sigmoid(logits).numpy(), runs, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1, 7, 39, 40])
+def test_chunks_change_nothing(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    batch = random_batch(40)
+    latencies_s, runs = predictor.predict(batch, DEVICE)
+    monkeypatch.setattr(predictor_module, "_CHUNK_PROGRAMS", size)
+    chunked_s, chunked_runs = predictor.predict(batch, DEVICE)
+    np.testing.assert_allclose(chunked_s, latencies_s, rtol=1e-5)
+    np.testing.assert_allclose(chunked_runs, runs, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_threads", [None, 2])
+def test_threads(
+    predictor: Predictor, monkeypatch: pytest.MonkeyPatch, num_threads: int | None
+) -> None:
+    batch = random_batch(20)
+    expected, _ = predictor.predict(batch, DEVICE)
+    seen = []
+
+    def spy(inputs: Inputs, base: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(torch.get_num_threads())
+        return forward(inputs, base)
+
+    forward = predictor.network.forward
+    monkeypatch.setattr(predictor.network, "forward", spy)
+    with torch_threads(3):
+        options = {} if num_threads is None else {"num_threads": num_threads}
+        latencies_s, _ = predictor.predict(batch, DEVICE, **options)
+        assert torch.get_num_threads() == 3
+    assert set(seen) == {num_threads or 1}
+    np.testing.assert_allclose(latencies_s, expected, rtol=1e-5)
+
+
+def test_threads_come_back_after_an_error() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(ZeroDivisionError), torch_threads(before + 1):
+        _ = 1 / 0
+    assert torch.get_num_threads() == before
 
 
 def test_order_and_company_change_nothing(predictor: Predictor) -> None:

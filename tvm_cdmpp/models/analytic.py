@@ -194,6 +194,7 @@ def _lanes(count: _Count, flag: _Flag, device: DeviceSpec) -> FloatArray:
         unused = count(f"{slot}_element_bytes") == 0
         straight &= unused | flag(f"{slot}_is_contiguous") | flag(f"{slot}_is_invariant")
     extent = np.where(flag("is_vectorized"), count("vector_extent"), count("inner0_extent") + 1.0)
+    extent = np.maximum(extent, 1.0)  # a vector without the field would divide zero by zero
     automatic = straight & flag("write_is_contiguous")
     # A loop of 20 on 16 lanes takes two vectors: 10 lanes are used.
     full = np.maximum(extent / np.ceil(extent / device.simd_lanes), 1.0)

@@ -33,18 +33,18 @@ _CHUNK_PROGRAMS = 512
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Keep PyTorch on one thread.
+def torch_threads(num_threads: int) -> Iterator[None]:
+    """Let PyTorch use this many threads.
 
-    The network is too small to gain from more, and where a search keeps the other cores busy,
-    waiting for them costs ten times the work.
+    The network is too small to gain much from several, and where a search keeps the other cores
+    busy, waiting for them costs ten times the work.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    before = torch.get_num_threads()
+    torch.set_num_threads(num_threads)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +233,7 @@ class Predictor:
         return torch.from_numpy(base.astype(np.float32))
 
     def predict(
-        self, batch: CompactASTBatch, device: DeviceSpec
+        self, batch: CompactASTBatch, device: DeviceSpec, *, num_threads: int = 1
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Predict latencies.
 
@@ -243,6 +243,8 @@ class Predictor:
             Compact ASTs of n programs, each with at least one leaf.
         device
             Hardware to predict for.
+        num_threads
+            Threads for scoring; one is best while a search keeps the other cores busy.
 
         Returns
         -------
@@ -254,7 +256,7 @@ class Predictor:
         latencies_s = np.empty(len(batch))
         probability = np.ones(len(batch))
         self.network.eval()
-        with one_thread(), torch.inference_mode():
+        with torch_threads(num_threads), torch.inference_mode():
             for chosen in _chunks(batch.leaf_counts):
                 inputs = make_inputs(batch.take(chosen), device, self.network.config)
                 labels, logits = self.network(inputs, self.base(inputs))

@@ -75,6 +75,8 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         Size of the network.
     fit_config
         How each update trains.
+    num_threads
+        Threads for scoring; one is best while the search keeps the other cores busy.
 
     Attributes
     ----------
@@ -91,13 +93,17 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         device: DeviceSpec | None = None,
         config: PredictorConfig | None = None,
         fit_config: FitConfig | None = None,
+        num_threads: int = 1,
     ) -> None:
         super().__init__()
+        if num_threads < 1:
+            raise ConfigError(f"num_threads must be at least 1; got {num_threads}.")
         self.seed = seed
         self.num_failed = 0
         self.num_unscored = 0
         self._device = device
         self._fit_config = fit_config or FitConfig()
+        self._num_threads = num_threads
         self._predictor = Predictor.untrained(config or PredictorConfig(), seed)
         self._tasks: dict[str, _TaskEntry] = {}
         self._task_keys: list[str] = []
@@ -148,7 +154,9 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         usable = np.flatnonzero(batch.leaf_counts > 0)
         if usable.size:
             known = batch if usable.size == len(batch) else batch.take(usable)
-            latencies_s, runs = self._predictor.predict(known, self._device_of(task))
+            latencies_s, runs = self._predictor.predict(
+                known, self._device_of(task), num_threads=self._num_threads
+            )
             scores[usable] = np.maximum(runs, 1e-3) / latencies_s
         result: list[float] = scores.tolist()
         return result

@@ -19,7 +19,7 @@ from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.labels import LabelTransform
-from tvm_cdmpp.models.predictor import Inputs, Network, Predictor, make_inputs, one_thread
+from tvm_cdmpp.models.predictor import Inputs, Network, Predictor, make_inputs, torch_threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ def fit(
         optimizer, config.learning_rate, total_steps=max(config.steps, 1), pct_start=0.2
     )
     network.train()
-    with one_thread(), torch.random.fork_rng(devices=[]):
+    with torch_threads(1), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # dropout
         for _ in range(config.steps):
             chosen = torch.randperm(len(inputs), generator=generator)[: config.batch_size]
