@@ -307,11 +307,30 @@ def test_unregistered_workload(
 ) -> None:
     write_log(tmp_path / "log.json", [matmul.part(0, 4)])
     registry = auto_scheduler.workload_registry.WORKLOAD_FUNC_REGISTRY
-    monkeypatch.delitem(registry, "tests.matmul")
+    monkeypatch.delitem(registry, "zoo.matmul")
     model = new_model()
-    with pytest.raises(RecordError, match=r"tests\.matmul.* is not registered; extract"):
+    with pytest.raises(RecordError, match=r"None of the 4 .*zoo\.matmul.* is not registered; extract"):
         model.update_from_file(str(tmp_path / "log.json"))
     assert np.isfinite(scores_of(model, matmul)).all()
+
+
+def test_a_log_with_an_unregistered_workload(
+    matmul: Sample,
+    conv: Sample,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Records that cannot be used are counted, and the others are learned from."""
+    write_log(tmp_path / "log.json", [conv.part(0, 8), matmul.part(0, 3), conv.part(8, 16)])
+    monkeypatch.delitem(auto_scheduler.workload_registry.WORKLOAD_FUNC_REGISTRY, "zoo.matmul")
+    model = new_model()
+    model.update_from_file(str(tmp_path / "log.json"))
+    assert model.num_unscored == 3
+    assert "3 programs could not be analysed; record 9: The workload" in caplog.text
+    expected = new_model()
+    expected.update(conv.part(0, 16).inputs, conv.part(0, 16).results)
+    np.testing.assert_array_equal(scores_of(model, conv), scores_of(expected, conv))
 
 
 def test_tasks_of_another_device(matmul: Sample) -> None:

@@ -83,7 +83,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
     num_failed
         Measurements that failed so far; they are never used as latencies.
     num_unscored
-        Programs that could not be analysed so far; they got the lowest score.
+        Programs and records that could not be analysed so far; programs got the lowest score.
     """
 
     def __init__(
@@ -170,22 +170,33 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             `MeasureInput` and `MeasureResult` pairs. Failed ones are counted and used only to
             learn which programs cannot run.
         """
+        self._learn(inputs, results)
+
+    def _learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, RecordError]:
+        """Update, and return what is wrong with the records that cannot be used, by number."""
         if not inputs:
-            return
+            return {}
         asts: list[CompactASTBatch] = [self._rows.asts]
         latencies_s: list[float] = []
         tasks: list[int] = []
-        for task, members in self._by_task(inputs):
-            entry = self._entry(task)
+        problems: dict[int, RecordError] = {}
+        for members in _by_task(inputs):
+            try:
+                task = _with_dag(inputs[members[0]].task)
+                entry = self._entry(task)
+            except RecordError as error:
+                problems |= dict.fromkeys(members, error)
+                continue
             records = dump_records(task, [inputs[m].state for m in members])
             batch, errors = entry.replayer.extract(records)
-            self._count_unscored(errors)
+            problems |= {members[p]: error for p, error in errors.items()}
             for member, line in zip(members, records.splitlines(), strict=True):
                 self._note_failure(line, results[member])
             usable = [p for p in range(len(members)) if p not in errors]
             asts.append(batch.take(usable))
             latencies_s += [_latency_s(results[members[p]]) for p in usable]
             tasks += [entry.number] * len(usable)
+        self._count_unscored(problems)
         self._rows = TrainingRows(
             concatenate(asts),
             np.concatenate([self._rows.latencies_s, latencies_s]),
@@ -197,6 +208,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             assert self._device is not None
             seed = self.seed + self._num_updates
             fit(self._predictor, self._rows, self._device, self._fit_config, seed)
+        return problems
 
     def update_from_file(self, file_name: str, n_lines: int | None = None) -> None:
         """Learn from the records of an Ansor log.
@@ -212,10 +224,16 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         Raises
         ------
         RecordError
-            If a record's workload is not registered.
+            If no record can be used. Some that cannot, because their workload is not registered
+            or their steps do not fit it, are counted in `num_unscored` and logged.
         """
         inputs, results = auto_scheduler.RecordReader(str(file_name)).read_lines(n_lines)
-        self.update(inputs, results)
+        problems = self._learn(inputs, results)
+        if problems and len(problems) == len(inputs):
+            raise RecordError(
+                f"None of the {len(inputs)} records of '{file_name}' can be used; the first: "
+                f"{problems[min(problems)]}"
+            )
 
     def save(self, file_name: str) -> None:
         """Write the predictor and all it was trained on to one file, atomically."""
@@ -298,16 +316,6 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             )
         return self._device
 
-    def _by_task(self, inputs: Sequence[Any]) -> list[tuple[Any, list[int]]]:
-        groups: dict[tuple[str, str], tuple[Any, list[int]]] = {}
-        for number, item in enumerate(inputs):
-            task = item.task
-            key = (task.workload_key, str(task.target))
-            if key not in groups:
-                groups[key] = (_with_dag(task), [])
-            groups[key][1].append(number)
-        return list(groups.values())
-
     def _forget_scores(self) -> None:
         for entry in self._tasks.values():
             entry.scores.clear()
@@ -322,11 +330,23 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
     def _count_unscored(self, errors: dict[int, RecordError]) -> None:
         if errors:
             self.num_unscored += len(errors)
+            first = min(errors)
             _logger.warning(
-                "%d programs could not be analysed, the first because: %s",
+                "%d programs could not be analysed; record %d: %s",
                 len(errors),
-                next(iter(errors.values())),
+                first + 1,
+                errors[first],
             )
+
+
+def _by_task(inputs: Sequence[Any]) -> list[list[int]]:
+    """Group the numbers of records by task."""
+    groups: dict[tuple[str, str, int], list[int]] = {}
+    for number, item in enumerate(inputs):
+        task = item.task
+        key = (task.workload_key, str(task.target), int(task.layout_rewrite_option))
+        groups.setdefault(key, []).append(number)
+    return list(groups.values())
 
 
 def _with_dag(task: Any) -> Any:
