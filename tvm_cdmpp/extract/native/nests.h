@@ -26,6 +26,7 @@ struct PathLoop {
   int advances_at;
 };
 constexpr int kNowhere = -1;
+constexpr double kMaxExecutions = 1e18;
 
 // Which loops run at every level when memory of this scope must be filled.
 inline bool runs_always(int scope, int kind) {
@@ -91,6 +92,7 @@ class Nests {
     find_region(*nest);
     find_extents(*nest);
     append_own_loops(*nest);
+    check_executions(*nest);
     find_axes(*nest);
     return nest;
   }
@@ -249,6 +251,13 @@ class Nests {
     }
   }
 
+  // Refuse more executions than the numbers here can count.
+  static void check_executions(const Nest& nest) {
+    double executions = 1;
+    for (const PathLoop& loop : nest.path) executions *= static_cast<double>(loop.extent);
+    if (executions > kMaxExecutions) throw std::out_of_range("loops that would never end");
+  }
+
   // Extents of the iterators, from the axes down (PassDownDomain).
   void find_extents(Nest& nest) {
     const Stage& stage = *nest.stage;
@@ -263,19 +272,21 @@ class Nests {
     for (const Relation& relation : stage.relations) {
       if (!relation.is_split) {
         Int fused = 1;
-        for (int part : relation.parts) fused *= extent(part);
+        for (int part : relation.parts) fused = extent_product(fused, extent(part));
         extent(relation.whole) = fused;
         continue;
       }
-      Int rest = extent(relation.whole);
+      Int rest = extent(relation.whole), all = 1;
       std::size_t count = relation.factors.size();
       for (std::size_t n = 0; n < count; ++n) {
         std::size_t at = relation.inner_to_outer ? count - 1 - n : n;
         int part = relation.parts[relation.inner_to_outer ? at + 1 : at];
         Int factor = relation.factors[at];
         extent(part) = bound_[static_cast<std::size_t>(part)] ? factor : std::min(factor, rest);
+        all = extent_product(all, extent(part));
         rest = ceil_div(rest, factor);
       }
+      extent_product(all, rest);
       extent(relation.inner_to_outer ? relation.parts.front() : relation.parts.back()) = rest;
     }
   }

@@ -6,6 +6,16 @@
 
 namespace cdmpp {
 
+constexpr Int kMaxExtent = Int{1} << 31;  // TVM counts iterations in 32 bits
+
+inline Int extent_product(Int a, Int b) {
+  if (a >= kMaxExtent || b >= kMaxExtent || a * b >= kMaxExtent) {
+    throw std::out_of_range("a loop of " + std::to_string(a) + " x " + std::to_string(b) +
+                            " iterations");
+  }
+  return a * b;
+}
+
 // Split `parts` (outer to inner) off `whole`, or fuse `parts` into `whole`.
 struct Relation {
   bool is_split;
@@ -86,6 +96,7 @@ class Replay {
   void run(const std::vector<Step>& steps, std::size_t count) {
     if (num_nodes_ > kMaxNodes) root_.next.clear(), num_nodes_ = 0;
     node_ = &root_;
+    depth_ = 0;
     pool_.reset();
     stages_.clear();
     for (const SpecPtr& spec : root_.specs) stages_.push_back(fresh(*spec));
@@ -103,7 +114,7 @@ class Replay {
 
  private:
   static constexpr int kMaxNodes = 4096;
-  static constexpr Int kMaxExtent = Int{1} << 31;
+  static constexpr int kMaxRewrites = 256;  // of one record
 
   static std::string name_of(const Step& step) {
     for (const auto& [name, kind] : kStepKinds) {
@@ -144,7 +155,7 @@ class Replay {
         }
         Int last = 1;
         for (auto at = static_cast<std::size_t>(step.c) - 1; at < factors.size(); ++at) {
-          last *= factors[at];
+          last = extent_product(last, factors[at]);
         }
         factors.resize(static_cast<std::size_t>(step.c) - 1);
         factors.push_back(last);
@@ -158,7 +169,7 @@ class Replay {
           if (step.b < 0 || step.b >= static_cast<Int>(factors.size())) {
             throw std::out_of_range("level " + std::to_string(step.b));
           }
-          factor *= factors[static_cast<std::size_t>(step.b)];
+          factor = extent_product(factor, factors[static_cast<std::size_t>(step.b)]);
         }
         split(stage, step.a, {factor}, step.c != 0);
         break;
@@ -198,6 +209,7 @@ class Replay {
         if (spec.has_reduction() || spec.is_placeholder) {
           throw std::invalid_argument("a reduction or an input cannot be inlined");
         }
+        if (spec.is_output) throw std::invalid_argument("an output cannot be inlined");
         stage.attached_to = nullptr;
         rewrite({static_cast<Int>(step.kind), step.stage},
                 [&](RewriteNode& node) { node.inlined[checked(step.stage)] = 1; });
@@ -330,6 +342,10 @@ class Replay {
   // Go down one rewrite, made by `edit` if it is new.
   template <class Edit>
   void rewrite(const std::vector<Int>& key, const Edit& edit) {
+    if (++depth_ > kMaxRewrites) {
+      throw std::length_error("more than " + std::to_string(kMaxRewrites) +
+                              " steps that change operations");
+    }
     std::unique_ptr<RewriteNode>& next = node_->next[key];
     if (!next) {
       auto made = std::make_unique<RewriteNode>();
@@ -396,6 +412,7 @@ class Replay {
 
   RewriteNode root_;
   int num_nodes_ = 0;
+  int depth_ = 0;  // of `node_`
   RewriteNode* node_ = nullptr;
   Pool<Stage> pool_;
   std::vector<Stage*> stages_;
