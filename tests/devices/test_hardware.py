@@ -38,7 +38,16 @@ def test_values_are_in_the_order_of_logs() -> None:
 
 def test_values_can_be_divided_by() -> None:
     """A GPU's task has no cores to speak of, and a hand-made one may leave all at zero."""
-    assert Hardware.of(parameters(-1, 16, 64, 1, 2, 3, 4, 5)).values() == (-1, 16, 64, 1, 2, 3, 4, 5)
+    assert Hardware.of(parameters(-1, 16, 64, 1, 2, 3, 4, 5)).values() == (
+        -1,
+        16,
+        64,
+        1,
+        2,
+        3,
+        4,
+        5,
+    )
     assert Hardware.of(parameters(*[0] * 8)).values() == (0, 1, 1, 0, 0, 0, 0, 0)
     assert all(isinstance(value, float) for value in Hardware().values())
 

@@ -10,8 +10,8 @@ from tests.models.programs import extract, matmul_graph, random_batch
 from tvm_cdmpp.ast.compact import concatenate
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.models.analytic import estimate_latency_s
 from tvm_cdmpp.models import predictor as predictor_module
+from tvm_cdmpp.models.analytic import estimate_latency_s
 from tvm_cdmpp.models.predictor import (
     Inputs,
     Predictor,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,14 @@ import pytest
 from scipy.stats import spearmanr
 
 from tests.extract import sampling
+from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
+from tvm_cdmpp.extract.replayer import StepReplayer
+from tvm_cdmpp.models import checkpoint
 from tvm_cdmpp.models.checkpoint import save_predictor
 from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
+from tvm_cdmpp.search import cost_model
 from tvm_cdmpp.search.cost_model import CDMPPModel
 from tvm_cdmpp.train.loop import FitConfig
 
@@ -125,6 +129,165 @@ def test_no_states(matmul: Sample) -> None:
     assert model.predict(matmul.task, []) == []
     model.update([], [])
     assert len(model.predict(matmul.task, matmul.states[:2])) == 2
+
+
+@dataclass
+class Work:
+    """Programs that were replayed and scored, call by call."""
+
+    replayed: list[int] = field(default_factory=list)
+    scored: list[int] = field(default_factory=list)
+    threads: set[int] = field(default_factory=set)
+
+    def clear(self) -> None:
+        self.replayed.clear()
+        self.scored.clear()
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Work:
+    done = Work()
+    extract, predict = StepReplayer.extract, Predictor.predict
+
+    def count_replayed(replayer: StepReplayer, records: bytes) -> Any:
+        done.replayed.append(len(records.splitlines()))
+        return extract(replayer, records)
+
+    def count_scored(
+        predictor: Predictor, batch: CompactASTBatch, device: DeviceSpec, *, num_threads: int = 1
+    ) -> Any:
+        done.scored.append(len(batch))
+        done.threads.add(num_threads)
+        return predict(predictor, batch, device, num_threads=num_threads)
+
+    monkeypatch.setattr(StepReplayer, "extract", count_replayed)
+    monkeypatch.setattr(Predictor, "predict", count_scored)
+    return done
+
+
+def test_a_program_is_scored_once_until_the_next_update(matmul: Sample, work: Work) -> None:
+    model = new_model()
+    few, more = matmul.states[:8], matmul.states[:12]
+    first = model.predict(matmul.task, few + few[::-1] + few[:1])
+    assert work == Work([8], [8], {1})
+    assert first[8:16] == first[:8][::-1]
+    assert first[16] == first[0]
+    # TVM hands the same programs over as other objects.
+    copies = [item.state for item in matmul.part(0, 8).inputs]
+    assert model.predict(matmul.task, copies) == first[:8]
+    assert work == Work([8], [8], {1})
+    # Of a call with old and new ones, only the new ones are work.
+    assert model.predict(matmul.task, more[::-1])[::-1][:8] == first[:8]
+    assert work == Work([8, 4], [8, 4], {1})
+
+    learn(model, matmul.part(20, 40))
+    work.clear()
+    again = model.predict(matmul.task, more)
+    assert work == Work([12], [12], {1})
+    assert again[:8] != first[:8]
+    # So is a single failure.
+    model.update(matmul.part(0, 1).inputs, [result(1.0, RUN_TIMEOUT)])
+    work.clear()
+    model.predict(matmul.task, more)
+    assert work == Work([12], [12], {1})
+
+
+def test_tasks_do_not_share_scores(matmul: Sample, conv: Sample, work: Work) -> None:
+    model = new_model()
+    alone = scores_of(model, matmul.part(0, 8))
+    scores_of(model, conv.part(0, 8))
+    np.testing.assert_array_equal(scores_of(model, matmul.part(0, 8)), alone)
+    assert work.replayed == [8, 8]
+
+
+def test_company_changes_no_score(matmul: Sample, tmp_path: Path) -> None:
+    model = learn(new_model(), matmul.part(0, 48))
+    model.save(str(tmp_path / "m"))
+    together = scores_of(model, matmul)
+    for first, last in ((0, 1), (5, 6), (40, 96)):
+        model.load(str(tmp_path / "m"))  # forgets the scores
+        alone = scores_of(model, matmul.part(first, last))
+        np.testing.assert_allclose(alone, together[first:last], rtol=1e-5)
+
+
+def test_scores_to_remember_are_limited(
+    matmul: Sample, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost_model, "_MAX_SCORES", 20)
+    model = new_model()
+    expected = scores_of(new_model(), matmul)
+    work.clear()
+    for _ in range(3):
+        for first in range(0, 96, 8):
+            np.testing.assert_allclose(
+                scores_of(model, matmul.part(first, first + 8)), expected[first : first + 8],
+                rtol=1e-5,
+            )  # fmt: skip
+            (entry,) = model._tasks.values()
+            assert len(entry.scores) <= 20 + 8
+    assert sum(work.replayed) == 3 * 96
+
+
+def test_threads_for_scoring(matmul: Sample, work: Work) -> None:
+    expected = scores_of(new_model(), matmul)
+    assert work.threads == {1}
+    several = CDMPPModel(0, device=DEVICE, num_threads=2)
+    np.testing.assert_allclose(scores_of(several, matmul), expected, rtol=1e-5)
+    assert work.threads == {1, 2}
+    with pytest.raises(ConfigError, match="num_threads must be at least 1; got 0"):
+        CDMPPModel(num_threads=0)
+
+
+@pytest.fixture
+def broken(matmul: Sample, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """Numbers of states whose records cannot be analysed: their first step is unknown."""
+    numbers = [2, 5]
+    lines = cost_model.dump_records(matmul.task, [matmul.states[n] for n in numbers]).splitlines()
+    dump = cost_model.dump_records
+
+    def dump_broken(task: Any, states: Sequence[Any]) -> bytes:
+        found = dump(task, states).splitlines()
+        return b"\n".join(
+            line.replace(b'[[], [["', b'[[], [["?') if line in lines else line for line in found
+        )
+
+    monkeypatch.setattr(cost_model, "dump_records", dump_broken)
+    yield numbers
+
+
+def test_programs_that_cannot_be_analysed(
+    matmul: Sample, broken: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = new_model()
+    scores = scores_of(model, matmul.part(0, 16))
+    assert model.num_unscored == len(broken)
+    assert "2 programs could not be analysed, the first because: " in caplog.text
+    assert np.flatnonzero(scores < 1e-5).tolist() == broken
+    assert (scores > 0).all()
+    others = np.delete(np.arange(16), broken)
+    alone = model.predict(matmul.task, [matmul.states[n] for n in others])
+    np.testing.assert_array_equal(alone, scores[others])
+    scores_of(model, matmul.part(0, 16))
+    assert model.num_unscored == len(broken), "counted once"
+
+    # Nothing can be learned from them, but from the others of their batch.
+    learn(model, matmul.part(0, 16))
+    assert model.num_unscored == 2 * len(broken)
+    fewer = new_model()
+    fewer.update(
+        [matmul.inputs[n] for n in others], [result(matmul.latencies_s[n]) for n in others]
+    )
+    np.testing.assert_array_equal(
+        scores_of(model, matmul.part(16, 32)), scores_of(fewer, matmul.part(16, 32))
+    )
+
+
+def test_nothing_but_programs_that_cannot_be_analysed(matmul: Sample, broken: list[int]) -> None:
+    model = new_model()
+    states = [matmul.states[n] for n in broken]
+    assert model.predict(matmul.task, states) == [1e-6, 1e-6]
+    model.update([matmul.inputs[n] for n in broken], [result(1.0)] * 2)
+    assert np.isfinite(scores_of(model, matmul)).all()
 
 
 def test_update_learns_what_was_measured(matmul: Sample) -> None:
@@ -248,6 +411,18 @@ def test_save_and_load(matmul: Sample, conv: Sample, tmp_path: Path) -> None:
     assert agreement(loaded, conv) > 0.8
 
 
+def test_load_forgets_the_scores_of_before(matmul: Sample, tmp_path: Path) -> None:
+    file = str(tmp_path / "m")
+    model = learn(new_model(), matmul.part(0, 16))
+    expected = scores_of(model, matmul)
+    model.save(file)
+    learn(model, matmul.part(16, 48))
+    other = scores_of(model, matmul)
+    model.load(file)
+    assert (other != expected).any()
+    np.testing.assert_array_equal(scores_of(model, matmul), expected)
+
+
 def test_save_before_anything_was_measured(matmul: Sample, tmp_path: Path) -> None:
     new_model(seed=2).save(str(tmp_path / "m"))
     loaded = new_model(seed=4)
@@ -256,18 +431,26 @@ def test_save_before_anything_was_measured(matmul: Sample, tmp_path: Path) -> No
     learn(loaded, matmul.part(0, 8))
 
 
-def test_files_that_cannot_be_loaded(matmul: Sample, tmp_path: Path) -> None:
+def test_files_that_cannot_be_loaded(
+    matmul: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = learn(new_model(), matmul.part(0, 16))
     before = scores_of(model, matmul)
     text = tmp_path / "log.json"
     text.write_text("{}\n")
     bare = tmp_path / "bare"
     save_predictor(bare, Predictor.untrained(PredictorConfig(), 0))
-    for file in (text, tmp_path / "missing", bare):
+    old = tmp_path / "old"
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "SCHEMA_VERSION", 1)
+        model.save(str(old))
+    for file in (text, tmp_path / "missing", bare, old):
         with pytest.raises(CheckpointError, match=str(file)):
             model.load(str(file))
     with pytest.raises(CheckpointError, match="not the state of a search"):
         model.load(str(bare))
+    with pytest.raises(CheckpointError, match=r"schema version 1;.* Train it again"):
+        model.load(str(old))
     np.testing.assert_array_equal(scores_of(model, matmul), before)
 
 
@@ -309,7 +492,7 @@ def test_unregistered_workload(
     registry = auto_scheduler.workload_registry.WORKLOAD_FUNC_REGISTRY
     monkeypatch.delitem(registry, "zoo.matmul")
     model = new_model()
-    with pytest.raises(RecordError, match=r"None of the 4 .*zoo\.matmul.* is not registered; extract"):
+    with pytest.raises(RecordError, match=r"None of the 4 .*zoo\.matmul.* is not registered"):
         model.update_from_file(str(tmp_path / "log.json"))
     assert np.isfinite(scores_of(model, matmul)).all()
 
@@ -343,6 +526,22 @@ def test_tasks_of_another_device(matmul: Sample) -> None:
     assert np.isfinite(scores_of(model, matmul)).all()
     with pytest.raises(ConfigError, match="a gpu; got a task with target 'llvm"):
         scores_of(CDMPPModel(device=DeviceSpec(name="x", kind="gpu")), matmul)
+
+
+@pytest.mark.parametrize("builder", [sampling.matmul, sampling.conv2d_nchw, sampling.softmax])
+def test_programs_for_a_gpu(builder: Any) -> None:
+    task = sampling.make_task(builder, "cuda -arch=sm_80")
+    gpu = sample(task, 24)
+    model = CDMPPModel(fit_config=QUICK)
+    before = scores_of(model, gpu)
+    learn(model, gpu.part(0, 16))
+    after = scores_of(model, gpu)
+    for scores in (before, after):
+        assert np.isfinite(scores).all()
+        assert (scores > 0).all()
+        assert len(set(scores)) > len(gpu) // 2
+    assert (before != after).any()
+    assert model.num_unscored == model.num_failed == 0
 
 
 def test_the_device_of_a_task_is_this_machine(matmul: Sample) -> None:
