@@ -173,6 +173,8 @@ class IndexEvaluator:
             return self._hull(self(expr.true_value), self(expr.false_value))
         if kind is tir.Call and getattr(expr.op, "name", "") == "tir.if_then_else":
             return self._hull(self(expr.args[1]), self(expr.args[2]))
+        if kind is tir.BufferLoad:
+            return self._loaded(expr)
         return self._unknown(expr)
 
     def _constant(self, value: int) -> LinearIndex:
@@ -221,6 +223,17 @@ class IndexEvaluator:
     def _hull(self, left: LinearIndex, right: LinearIndex) -> LinearIndex:
         (a, b), (c, d) = left.bounds(), right.bounds()
         return self._rest(np.minimum(a, c), np.maximum(b, d), left.loops | right.loops)
+
+    def _loaded(self, load: Any) -> LinearIndex:
+        """Evaluate an index read from a buffer: anything, once another element is read."""
+        indices = [self(index) for index in load.indices]
+        moved = np.zeros(self._largest.shape[1], dtype=bool)
+        for low, high in (index.bounds() for index in indices):
+            at_first = low[len(self._largest)]
+            moved |= (low != at_first) | (high != at_first)
+        high = np.where(moved, UNBOUNDED, 0)
+        loops = frozenset[int]().union(*(index.loops for index in indices))
+        return self._rest(np.zeros_like(high), high, loops)
 
     def _unknown(self, expr: Any) -> LinearIndex:
         """Evaluate something that no rule covers, such as an index read from a buffer."""

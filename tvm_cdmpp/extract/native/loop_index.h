@@ -107,7 +107,7 @@ struct LoopIndex {
   // Whether its step over a loop is not known, as that of an index read from memory.
   bool is_opaque_in(std::size_t loop) const {
     return std::any_of(curved.begin(), curved.end(),
-                       [loop](const Term& term) { return moves_unknown(term, loop, false); });
+                       [loop](const Term& term) { return moves_unknown(term, loop); });
   }
 
   // Whether it is a single floor division.
@@ -132,12 +132,13 @@ struct LoopIndex {
   }
 
  private:
-  static bool moves_unknown(const Term& term, std::size_t loop, bool unknown) {
-    if (term.kind == Term::kAxis) return unknown && static_cast<std::size_t>(term.number) == loop;
-    unknown = unknown || term.kind == Term::kOpaque;
+  static bool moves_unknown(const Term& term, std::size_t loop) {
+    if (term.kind == Term::kAxis) return false;
+    auto first = [loop](Int other) { return Int{static_cast<std::size_t>(other) == loop}; };
+    if (term.kind == Term::kOpaque && step(*term.inner, first) != 0) return true;
     const auto& terms = term.inner->terms;
     return std::any_of(terms.begin(), terms.end(),
-                       [&](const Term& inner) { return moves_unknown(inner, loop, unknown); });
+                       [loop](const Term& inner) { return moves_unknown(inner, loop); });
   }
 
   static Index sorted(const std::vector<Term>& terms) {

@@ -475,6 +475,7 @@ class Nests {
     LoopIndex base = iterators_[static_cast<std::size_t>(relation.whole)];
     Int divisor = 1, left = nest.extents[static_cast<std::size_t>(relation.whole)];
     int num_inside = 0;
+    bool guarded = is_guarded(nest, relation.whole);
     for (std::size_t n = relation.parts.size(); n-- > 0;) {
       auto part = static_cast<std::size_t>(relation.parts[n]);
       Int extent = nest.extents[part];
@@ -483,12 +484,12 @@ class Nests {
       LoopIndex& index = iterators_[part];
       index = base;
       if (n > 0) {
-        // The guard `whole < total` around the loops makes the outermost modulo superfluous.
+        // A guard `whole < total` around the loops makes the outermost modulo superfluous.
         Divider outer(divisor * extent, nest.loop_extents, num_inside < 2);
-        index = left == 1 ? outer.without_multiples(base) : outer.remainder(base);
+        index = left == 1 && guarded ? outer.without_multiples(base) : outer.remainder(base);
       }
       index = Divider(divisor, nest.loop_extents).quotient(index);
-      if (extent == 1) index.curved.clear();  // the guard keeps it at zero
+      if (extent == 1 && guarded) index.curved.clear();  // kept at zero by the guard
       divisor *= extent;
       ++num_inside;
       LoopIndex rest = Divider(divisor, nest.loop_extents).quotient(base);
@@ -498,6 +499,21 @@ class Nests {
         num_inside = 0;
       }
     }
+  }
+
+  // Whether TVM guards an iterator itself, as its split does not divide it. What is wrong with
+  // splits of its parts is guarded there, which says the same if the part is all of it.
+  static bool is_guarded(const Nest& nest, int iterator) {
+    auto extent = [&nest](int i) { return nest.extents[static_cast<std::size_t>(i)]; };
+    for (const Relation& relation : nest.stage->relations) {
+      if (!relation.is_split || relation.whole != iterator) continue;
+      Int product = 1;
+      for (int part : relation.parts) product *= extent(part);
+      if (product > extent(iterator)) return true;
+      if (extent(relation.parts.front()) < product) return false;
+      iterator = relation.parts.front();
+    }
+    return false;
   }
 
   const Flattened* flattened_ = nullptr;
