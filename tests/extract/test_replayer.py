@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from benchmarks.workloads import handwritten, matrix, movement, reduction
 from benchmarks.workloads import convolution as conv
+from benchmarks.workloads import handwritten, matrix, movement, reduction
 from benchmarks.workloads.tasks import GPUS, INSERT_STAGE, NO_REWRITE, PRE_TRANSFORMED, ZooTask
 from tests.extract import sampling
 from tests.extract.records import Steps, exact_leaves, record_of
@@ -129,7 +129,8 @@ def test_every_computation_vector_is_sound(sample: Sampled) -> None:
     assert (batch.positions > 0).all()
     flags = [COLUMN[field.name] for field in FIELDS if field.scale == "flag"]
     assert np.isin(batch.vectors[:, flags], [0, 1]).all()
-    fractions = [COLUMN[field.name] for field in FIELDS if field.scale == "fraction"]
+    # Shares of limits are above one where a program breaks them, as Ansor's first ones may.
+    fractions = [COLUMN[name] for name in ("core_use", "vector_use", "warp_use")]
     assert (batch.vectors[:, fractions] <= 1).all()
 
 
@@ -288,7 +289,7 @@ def test_matmul_by_hand() -> None:
             # k comes back to the same three sums; the lanes in between touch a line of each.
             "write_reuse_count": 8, "write_reuse_distance": 3 * 64,
             # Each row needs all of B anew: its own line of A and C, three of B.
-            "read0_reuse_count": 4, "read0_reuse_distance": 64 + 8 * 64 + 64,
+            "read0_reuse_count": 4, "read0_reuse_distance": 64 + 3 * 64 + 64,
             # All lanes multiply the same element of A.
             "read1_reuse_count": 3, "read1_reuse_distance": 3 * 64,
         },
@@ -454,10 +455,10 @@ def test_cuda_by_hand() -> None:
         {"write_is_shared": 0, "buffer_is_register": 1, "buffer_bytes": 16, "buffer_fills": 192,
          # Of B, the largest: each thread reads every other element, so all of 63 in a row.
          "read0_warp_sectors": 8, "read1_is_shared": 1,
-         # Registers and A's shared row are the same for the whole warp.
-         "write_warp_sectors": 1, "read1_warp_sectors": 1, "read2_warp_sectors": 0},
+         # A's shared row is the same for the whole warp; registers are no memory.
+         "read1_warp_sectors": 1, "write_warp_sectors": 0, "read2_warp_sectors": 0},
     )  # fmt: skip
-    expect(store, {"is_copy": 1, "write_warp_sectors": 8, "read0_warp_sectors": 1})
+    expect(store, {"is_copy": 1, "write_warp_sectors": 8, "read0_warp_sectors": 0})
 
 
 def test_warps_by_hand() -> None:
