@@ -1,4 +1,4 @@
-"""Spans, steps and rewriting of index expressions, against enumeration."""
+"""Index expressions, and what the compiled code says of them, against enumeration."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.extract.records import record_of
+from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.index import Axis, FloorDiv, FloorMod, Index, Opaque, axis_index
+from tvm_cdmpp.extract.replayer import StepReplayer
+from tvm_cdmpp.extract.stage import Read, StageSpec, TaskGraph
 
 NUM_AXES = 3
+LARGE = 10**6  # no index here reaches as far
 EXTENTS = st.tuples(*[st.integers(1, 5)] * NUM_AXES)
 POINTS = st.tuples(*[st.integers(-6, 9)] * NUM_AXES)
 
@@ -60,49 +65,86 @@ def interval(index: Index, extents: Sequence[int]) -> int:
     return max(values) - min(values) + 1
 
 
+def read_through(index: Index, extents: tuple[int, ...]) -> tuple[list[int], list[int]]:
+    """How far a read reaches, level by level, and its steps, as the compiled code has them.
+
+    A level per axis and one more, whatever the extents: the two for axes that do not move, and
+    zero for their steps, are filled in.
+    """
+    source = StageSpec("A", (LARGE,), 4, 1, (LARGE,), is_placeholder=True)
+    reader = StageSpec("B", extents, 4, NUM_AXES, extents, (Read(0, (index,)),), is_output=True)
+    (leaves,) = StepReplayer(TaskGraph((source, reader))).leaves(record_of([]))
+    assert not isinstance(leaves, RecordError)
+    (leaf,) = leaves
+    (cover,), steps = leaf.accesses[1].cover, list(leaf.accesses[1].steps)
+    assert [loop.extent for loop in leaf.loops] == [extent for extent in extents if extent > 1]
+    levels = [sum(e > 1 for e in extents[:axis]) for axis in range(NUM_AXES + 1)]
+    moved = [steps.pop(0) if extent > 1 else 0 for extent in extents]
+    return [cover[level] for level in levels], moved
+
+
+def intervals(index: Index, extents: tuple[int, ...]) -> list[int]:
+    """For each level the values reached while the axes from that one inward run."""
+    outer = [(1,) * axis for axis in range(NUM_AXES + 1)]
+    return [interval(index, (*ones, *extents[len(ones) :])) for ones in outer]
+
+
 @given(affine(), EXTENTS)
-def test_affine_spans_are_exact(index: Index, extents: tuple[int, ...]) -> None:
-    assert index.span(lambda axis: float(extents[axis])) == interval(index, extents)
-
-
-@given(nested(least=0, constants=False), EXTENTS)
-def test_spans_from_the_origin_are_upper_bounds(index: Index, extents: tuple[int, ...]) -> None:
-    assert index.span(lambda axis: float(extents[axis])) >= interval(index, extents)
-
-
-@given(st.integers(1, 40), st.integers(1, 9))
-def test_spans_of_one_quotient_and_remainder_are_exact(extent: int, divisor: int) -> None:
-    for index in (axis_index(0).floordiv(divisor), axis_index(0).floormod(divisor)):
-        assert index.span(lambda _: float(extent)) == len(
-            {value(index, [x]) for x in range(extent)}
-        )
-
-
-def test_spans_of_many_candidates_at_once() -> None:
-    index = axis_index(0).scaled(2) + axis_index(1).floordiv(4) + Index((), 7)
-    spans = {0: np.array([1.0, 3.0, 5.0]), 1: np.array([8.0, 1.0, 9.0])}
-    np.testing.assert_array_equal(index.span(spans.__getitem__), [2, 5, 11])
-
-
-def test_opaque_reaches_everything_and_does_not_move() -> None:
-    opaque = Index(((Opaque("gather"), 1),)) + axis_index(0)
-    for index in (opaque, opaque.floordiv(3), opaque.floormod(3).scaled(2) + axis_index(1)):
-        assert index.opaque
-    assert opaque.span(lambda _: 4.0) == np.inf
-    assert opaque.step(lambda _: 4.0) == 4.0
-    assert not axis_index(0).floordiv(3).opaque
+def test_affine_indices_reach_what_they_touch(index: Index, extents: tuple[int, ...]) -> None:
+    assert read_through(index, extents)[0] == intervals(index, extents)
 
 
 @given(nested(), EXTENTS)
-def test_step_is_the_distance_from_the_origin(index: Index, steps: tuple[int, ...]) -> None:
-    moved = value(index, steps) - value(index, (0,) * NUM_AXES)
-    assert index.step(lambda axis: float(steps[axis])) == moved
+def test_no_index_reaches_further_than_it_is_said_to(
+    index: Index, extents: tuple[int, ...]
+) -> None:
+    pairs = zip(read_through(index, extents)[0], intervals(index, extents), strict=True)
+    assert all(said >= touched for said, touched in pairs)
 
 
-@given(nested(), st.tuples(*[nested(depth=1)] * NUM_AXES), POINTS)
-def test_substitution_composes(index: Index, axes: tuple[Index, ...], point: list[int]) -> None:
-    inner = [value(axis, point) for axis in axes]
-    assert value(index.substitute(axes), point) == value(index, inner)
+@given(st.integers(1, 40), st.integers(1, 9))
+def test_one_quotient_or_remainder_is_exact(extent: int, divisor: int) -> None:
+    for index in (axis_index(0).floordiv(divisor), axis_index(0).floormod(divisor)):
+        extents = (extent, 1, 1)
+        assert read_through(index, extents)[0] == intervals(index, extents)
+
+
+@given(nested(), EXTENTS)
+def test_steps_are_distances_from_the_origin(index: Index, extents: tuple[int, ...]) -> None:
+    units = np.eye(NUM_AXES, dtype=int).tolist()
+    moved = [abs(value(index, unit) - value(index, (0,) * NUM_AXES)) for unit in units]
+    expected = [step if extent > 1 else 0 for step, extent in zip(moved, extents, strict=True)]
+    assert read_through(index, extents)[1] == expected
+
+
+def test_opaque_indices_reach_everything_and_do_not_move() -> None:
+    opaque = Index(((Opaque("gather", axis_index(1)), 1),)) + axis_index(0)
+    for index in (opaque, opaque.floordiv(3), opaque.floormod(3).scaled(2) + axis_index(1)):
+        assert index.opaque
+    assert not axis_index(0).floordiv(3).opaque
+    # It stands still where the axis that it depends on does.
+    assert read_through(opaque, (3, 5, 2)) == ([LARGE, LARGE, 1, 1], [1, 0, 0])
+
+
+@given(nested(), st.tuples(*[nested(depth=1)] * NUM_AXES), EXTENTS)
+def test_inlining_composes(index: Index, axes: tuple[Index, ...], extents: tuple[int, ...]) -> None:
+    """The steps of a read through an inlined stage are those of the composed index."""
+    shape = (LARGE,) * NUM_AXES
+    stages = (
+        StageSpec("A", (LARGE,), 4, 1, (LARGE,), is_placeholder=True),
+        StageSpec("B", shape, 4, NUM_AXES, shape, (Read(0, (index,)),)),
+        StageSpec("C", extents, 4, NUM_AXES, extents, (Read(1, axes),), is_output=True),
+    )
+    (leaves,) = StepReplayer(TaskGraph(stages)).leaves(record_of([["CI", 1]]))
+    assert not isinstance(leaves, RecordError)
+    (leaf,) = leaves
+
+    def composed(point: Sequence[int]) -> int:
+        return value(index, [value(axis, point) for axis in axes])
+
+    units = [unit for unit, e in zip(np.eye(NUM_AXES, dtype=int), extents, strict=True) if e > 1]
+    moved = tuple(abs(composed(unit.tolist()) - composed((0,) * NUM_AXES)) for unit in units)
+    assert leaf.accesses[1].steps == moved
 
 
 @given(nested(), nested(), st.integers(-3, 3), POINTS)
@@ -128,6 +170,3 @@ def test_simplifications() -> None:
     assert (x.scaled(6) + Index((), 13)).floormod(3) == Index((), 1)
     assert (x.scaled(6) + y).floormod(3) == y.floormod(3)
     assert (x.scaled(6) + y).floordiv(3) == Index(((FloorDiv(x.scaled(6) + y, 3), 1),))
-    # A split undone: (x * 4 + y) with x = z // 4 and y = z % 4 keeps its value.
-    back = (x.scaled(4) + y).substitute([axis_index(2).floordiv(4), axis_index(2).floormod(4)])
-    assert [value(back, [0, 0, z]) for z in range(9)] == list(range(9))

@@ -212,7 +212,12 @@ def _gpu() -> list[Field]:
         Field("gpu", "shared_share", "fraction", "the same over the device's limit"),
         Field("gpu", "register_bytes", "log2", "memory of one thread in the nest"),
         *(
-            Field("gpu", f"{slot}_warp_sectors", "log2", "32-byte sectors that one warp touches")
+            Field(
+                "gpu",
+                f"{slot}_warp_sectors",
+                "log2",
+                "32-byte sectors that one warp touches; none of registers",
+            )
             for slot in ACCESS_SLOTS
         ),
     ]

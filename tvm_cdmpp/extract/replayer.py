@@ -65,4 +65,5 @@ class StepReplayer:
     def leaves(self, records: bytes) -> list[list[Leaf] | RecordError]:
         """Return the leaves of programs before they become vectors, or what went wrong."""
         names = [stage.name for stage in self.graph.stages]
-        return [self._native.leaves(line, names) for line in records.splitlines()]
+        lines = records.removesuffix(b"\n").split(b"\n") if records else []
+        return [self._native.leaves(line, names) for line in lines]

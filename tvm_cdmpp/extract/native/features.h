@@ -353,6 +353,7 @@ void write_gpu(const LeafFacts& facts, const Hardware& hardware, Writer& out) {
     double sectors = 0;
     for (std::size_t at = slot.first; at < slot.end && across < loops.size(); ++at) {
       const Access& access = *facts.touched[at].access;
+      if (access.scope == kLocal) continue;  // registers
       double lanes = std::min(warp, static_cast<double>(loops[across].extent));
       double bytes = static_cast<double>(access.element_bytes);
       double reach = (lanes - 1) * static_cast<double>(access.steps[across]) * bytes + bytes;

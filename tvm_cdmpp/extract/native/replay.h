@@ -181,12 +181,11 @@ class Replay {
         reorder(stage, step.list);
         break;
       case StepKind::AN:
-        if (step.b < 0 || step.b > kNumLoopKinds) {
+        // One more asks for a tensor intrinsic, which TVM does not replay either.
+        if (step.b < 0 || step.b >= kNumLoopKinds) {
           throw std::out_of_range("annotation " + std::to_string(step.b));
         }
-        // The last annotation asks for a tensor intrinsic, which this format does not describe.
-        stage.kind[static_cast<std::size_t>(stage.at(step.a))] =
-            step.b == kNumLoopKinds ? kSerial : static_cast<int>(step.b);
+        stage.kind[static_cast<std::size_t>(stage.at(step.a))] = static_cast<int>(step.b);
         break;
       case StepKind::PR:
         pragma(stage, step);
@@ -327,10 +326,11 @@ class Replay {
     Int limit = 0;
     const char* end = step.text.data() + step.text.size();
     bool unrolls = step.text.substr(0, kUnroll.size()) == kUnroll;
-    if (!unrolls || std::from_chars(step.text.data() + kUnroll.size(), end, limit).ptr != end ||
-        limit < 0) {
-      throw std::invalid_argument("unknown pragma '" + std::string(step.text) + "'");
+    if (unrolls) {
+      auto [stop, error] = std::from_chars(step.text.data() + kUnroll.size(), end, limit);
+      unrolls = stop == end && error == std::errc() && limit >= 0;
     }
+    if (!unrolls) throw std::invalid_argument("unknown pragma " + quoted(step.text));
     if (step.a < 0) stage.at(step.a);
     // TVM ignores the pragma on an iterator that does not exist (a stage without loops).
     if (step.a < static_cast<Int>(stage.order.size())) {

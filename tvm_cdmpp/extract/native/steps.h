@@ -19,6 +19,12 @@ struct RecordError {
   std::string message;
 };
 
+// Text of a record for a message.
+inline std::string quoted(std::string_view text) {
+  constexpr std::size_t kLongest = 40;
+  return "'" + std::string(text.substr(0, kLongest)) + (text.size() > kLongest ? "...'" : "'");
+}
+
 enum class StepKind { AN, FU, PR, RE, SP, FSP, FFSP, SA, CA, CI, CR, CHR, CHW, RF };
 
 constexpr std::pair<std::string_view, StepKind> kStepKinds[] = {
@@ -194,8 +200,8 @@ inline void read_step(JsonReader& json, Step& step, std::size_t number) {
   if (known == std::end(kStepKinds)) {
     std::string names;
     for (const auto& kind : kStepKinds) names += (names.empty() ? "" : ", ") + std::string(kind.first);
-    throw RecordError{"Transform step " + std::to_string(number) + " is of unknown kind '" +
-                      std::string(name) + "'; expected one of " + names + "."};
+    throw RecordError{"Transform step " + std::to_string(number) + " is of unknown kind " +
+                      quoted(name) + "; expected one of " + names + "."};
   }
   step.kind = known->second;
   read_fields(json, step);
