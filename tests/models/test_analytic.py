@@ -48,8 +48,8 @@ def test_no_programs() -> None:
 def test_fields_may_be_missing(device: DeviceSpec, missing: str) -> None:
     """An ablation sets them to zero; the suite makes errors of numpy's warnings."""
     batch = random_batch(50)
-    kept = [missing not in (field.group, "everything") for field in FIELDS]
-    without = CompactASTBatch(batch.vectors * np.float32(kept), batch.positions, batch.offsets)
+    kept = np.array([missing not in (field.group, "everything") for field in FIELDS])
+    without = CompactASTBatch(batch.vectors * kept, batch.positions, batch.offsets)
     latencies_s = estimate_latency_s(without, device)
     assert np.isfinite(latencies_s).all()
     assert (latencies_s > 0).all()

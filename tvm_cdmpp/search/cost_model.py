@@ -299,10 +299,10 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         return self._device
 
     def _by_task(self, inputs: Sequence[Any]) -> list[tuple[Any, list[int]]]:
-        groups: dict[tuple[str, str], tuple[Any, list[int]]] = {}
+        groups: dict[tuple[str, str, int], tuple[Any, list[int]]] = {}
         for number, item in enumerate(inputs):
             task = item.task
-            key = (task.workload_key, str(task.target))
+            key = (task.workload_key, str(task.target), int(task.layout_rewrite_option))
             if key not in groups:
                 groups[key] = (_with_dag(task), [])
             groups[key][1].append(number)
