@@ -58,7 +58,7 @@ setup(
             "typing_extensions",
         ],
         "onnx": ["onnx"],
-        "test": ["hypothesis", "mypy", "onnx", "pytest", "ruff"],
+        "test": ["hypothesis", "mypy", "onnx", "orjson", "pytest", "ruff"],
     },
     entry_points={"console_scripts": ["tvm-cdmpp = tvm_cdmpp.cli.main:main"]},
 )

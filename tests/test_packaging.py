@@ -1,5 +1,6 @@
 """What the metadata, the README and the constraints promise to each other."""
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
@@ -40,10 +41,23 @@ def test_every_required_package_has_a_tested_version() -> None:
     lists = re.search(r"install_requires=.*?entry_points", read("setup.py"), re.S)
     assert lists is not None
     required = set(re.findall(r'^ +f?"([\w-]+)(?=[>="{])(?!":)', lists[0], re.M))
-    required |= {"onnx", "hypothesis", "mypy", "pytest", "ruff"}
+    required |= {"onnx", "hypothesis", "mypy", "orjson", "pytest", "ruff"}
     tested = set(re.findall(r"^([\w.-]+)==\d", read("constraints.txt"), re.M))
     assert len(required) > 15
     assert required <= tested
+
+
+def test_sources_of_the_compiled_part_are_shipped() -> None:
+    """An installed package holds them, and one that is made from an sdist compiles them."""
+    listed = re.search(r'package_data=\{"tvm_cdmpp": (\[.*?\])\}', read("setup.py"), re.S)
+    assert listed is not None
+    package = ROOT / "tvm_cdmpp"
+    shipped = {path for pattern in ast.literal_eval(listed[1]) for path in package.glob(pattern)}
+    native = package / "extract" / "native"
+    sources = {p for p in native.iterdir() if p.is_file() and p.suffix not in (".py", ".so")}
+    assert native / "native.cpp" in sources
+    assert len(sources) > 10
+    assert shipped == {*sources, package / "py.typed"}
 
 
 def test_results_in_the_readme_are_those_of_the_result_files() -> None:

@@ -97,7 +97,8 @@ def test_dense_form(counts: list[int]) -> None:
     assert mask.sum(axis=1).tolist() == counts
     assert vectors.shape == (*mask.shape, NUM_FIELDS)
     assert positions.shape == mask.shape
-    assert (vectors.dtype, positions.dtype) == (np.float32, np.int32)
+    assert vectors.dtype == np.float32
+    assert positions.dtype == np.int32
     np.testing.assert_array_equal(vectors[mask], batch.vectors)
     np.testing.assert_array_equal(positions[mask], batch.positions)
     assert not vectors[~mask].any()

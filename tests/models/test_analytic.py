@@ -43,16 +43,19 @@ def test_no_programs() -> None:
     assert estimate_latency_s(concatenate([]), CPU).shape == (0,)
 
 
-@pytest.mark.parametrize("missing", [*GROUPS, "everything"])
 @pytest.mark.parametrize("device", [CPU, generic_gpu("cuda")], ids=lambda d: d.kind)
-def test_fields_may_be_missing(device: DeviceSpec, missing: str) -> None:
-    """An ablation sets them to zero; the suite makes errors of numpy's warnings."""
+def test_fields_may_be_missing(device: DeviceSpec) -> None:
+    """Zeros in their place still give an estimate; the suite makes errors of numpy's warnings."""
     batch = random_batch(50)
-    kept = [missing not in (field.group, "everything") for field in FIELDS]
-    without = CompactASTBatch(batch.vectors * np.float32(kept), batch.positions, batch.offsets)
-    latencies_s = estimate_latency_s(without, device)
-    assert np.isfinite(latencies_s).all()
-    assert (latencies_s > 0).all()
+    groups = np.array([field.group for field in FIELDS])
+    ablations = [groups != group for group in GROUPS]
+    ablations += [np.arange(len(FIELDS)) != column for column in range(len(FIELDS))]
+    ablations.append(np.zeros(len(FIELDS), dtype=np.bool_))
+    for kept in ablations:
+        without = CompactASTBatch(batch.vectors * kept, batch.positions, batch.offsets)
+        latencies_s = estimate_latency_s(without, device)
+        assert np.isfinite(latencies_s).all()
+        assert (latencies_s > 0).all()
 
 
 def test_parallel_is_not_slower_on_eight_cores() -> None:

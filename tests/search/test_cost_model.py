@@ -14,10 +14,12 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import spearmanr
 
+from benchmarks.workloads.matrix import matmul_layout_free
 from tests.extract import sampling
 from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
+from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.models import checkpoint
 from tvm_cdmpp.models.checkpoint import save_predictor
@@ -242,11 +244,11 @@ def test_threads_for_scoring(matmul: Sample, work: Work) -> None:
 def broken(matmul: Sample, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Numbers of states whose records cannot be analysed: their first step is unknown."""
     numbers = [2, 5]
-    lines = cost_model.dump_records(matmul.task, [matmul.states[n] for n in numbers]).splitlines()
-    dump = cost_model.dump_records
+    broken_states = [matmul.states[n] for n in numbers]
+    lines = dump_records(matmul.task, broken_states).splitlines()
 
     def dump_broken(task: Any, states: Sequence[Any]) -> bytes:
-        found = dump(task, states).splitlines()
+        found = dump_records(task, states).splitlines()
         return b"\n".join(
             line.replace(b'[[], [["', b'[[], [["?') if line in lines else line for line in found
         )
@@ -316,6 +318,22 @@ def test_several_tasks_share_a_model(matmul: Sample, conv: Sample) -> None:
     for model in (apart, mixed):
         assert agreement(model, matmul.part(0, 32)) > 0.8
         assert agreement(model, conv) > 0.8
+
+
+def test_layouts_of_one_workload_are_tasks_of_their_own() -> None:
+    """In one batch, too: the programs of the other layout have other leaves."""
+    mixed, apart = new_model(), new_model()
+    options = auto_scheduler.LayoutRewriteOption
+    samples = [
+        sample(sampling.make_task(matmul_layout_free, layout=layout), 8)
+        for layout in (options.NO_REWRITE, options.REWRITE_FOR_PRE_TRANSFORMED)
+    ]
+    learn(mixed, *samples)
+    for one in samples:
+        learn(apart, one)
+    assert set(mixed._rows.tasks) == {0, 1}
+    np.testing.assert_array_equal(mixed._rows.tasks, apart._rows.tasks)
+    np.testing.assert_array_equal(mixed._rows.asts.vectors, apart._rows.asts.vectors)
 
 
 def test_one_seed_one_sequence(matmul: Sample) -> None:
