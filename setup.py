@@ -25,7 +25,7 @@ setup(
             sources=[f"{NATIVE}/native.cpp"],
             depends=[str(path.relative_to(HERE)) for path in (HERE / NATIVE).glob("*.h")],
             language="c++",
-            extra_compile_args=["-std=c++17", "-O3", "-fvisibility=hidden"],
+            extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden"],
             # A machine without a compiler can still use everything but extraction.
             optional=True,
         )
