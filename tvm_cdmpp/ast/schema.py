@@ -18,8 +18,8 @@ al., OSDI 2020, appendix B) without its allocation features. What differs:
   filled in.
 - New: traffic into caches of eight sizes (a roofline's memory side: Williams et al., CACM 2009),
   with the arithmetic intensity at each, strides of the two innermost loops, work left for one core
-  and what its last round wastes, use of vector registers, sums kept open, and for GPUs use of warps,
-  shares of the limits and memory sectors per warp.
+  and what its last round wastes, use of vector registers, sums kept open, and for GPUs use of
+  warps, shares of the limits and memory sectors per warp.
 
 "Touched" is the bounding box of the elements that an access reaches while some loops run; nothing
 is clipped at guards of loops that do not divide.

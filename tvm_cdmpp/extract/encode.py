@@ -5,7 +5,6 @@ from __future__ import annotations
 from tvm_cdmpp.extract.index import Axis, FloorDiv, FloorMod, Index, Opaque
 from tvm_cdmpp.extract.stage import StageSpec, TaskGraph
 
-
 _OPEN = 1 << 60
 """Stands for the end of a condition that is open."""
 

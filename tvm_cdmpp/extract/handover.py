@@ -33,7 +33,7 @@ def dump_records(task: Any, states: Sequence[Any]) -> bytes:
     inputs = [auto_scheduler.MeasureInput(task, state) for state in states]
     results = [_PLACEHOLDER_RESULT] * len(inputs)
     if hasattr(os, "memfd_create"):
-        with open(os.memfd_create("records"), "rb") as file:
+        with os.fdopen(os.memfd_create("records"), "rb") as file:
             _save(f"/proc/self/fd/{file.fileno()}", inputs, results)
             return file.read()
     with tempfile.TemporaryDirectory() as folder:
