@@ -480,9 +480,8 @@ def test_rewritten_layouts_are_read_in_order(layout: LayoutRewrite) -> None:
     # The output's columns innermost: a column of the weight.
     steps: Steps = [["RE", 2, [0, 2, 1]]]
     leaves = ByHand(task, steps, layout=layout).leaves
-    update = leaves[-1]
-    strides = {"read0_stride": 96 if layout == LayoutRewrite.AS_GIVEN else 1, "read1_stride": 0}
-    expect(update, strides)
+    stride = 96 if layout == LayoutRewrite.AS_GIVEN else 1
+    expect(leaves[-1], {"read0_stride": stride, "read1_stride": 0})
     assert len(leaves) == (3 if layout == LayoutRewrite.COPIED else 2)
     if layout == LayoutRewrite.COPIED:
         expect(leaves[0], {"is_copy": 1, "executions": 32 * 96, "parallel_extent": 96})

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
 
 _INTS = ctypes.POINTER(ctypes.c_int64)
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 _STAGES_OF_WORK = ("parse", "replay", "features")
 
 
@@ -181,10 +183,11 @@ def _pointer(hardware: Hardware) -> ctypes.Array[ctypes.c_double]:
     return (ctypes.c_double * len(values))(*values)
 
 
-def _copied(pointer: object, count: int, dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
-    if count == 0:
-        return np.zeros(0, dtype=dtype)
-    return np.ctypeslib.as_array(pointer, shape=(count,)).copy()  # type: ignore[arg-type]
+def _copied(pointer: Any, count: int, scalar: type[_Scalar]) -> npt.NDArray[_Scalar]:
+    values = np.empty(count, dtype=scalar)
+    if count > 0:  # else the pointer may be null
+        values[:] = np.ctypeslib.as_array(pointer, shape=(count,))
+    return values
 
 
 def _pack(leaves: Sequence[Leaf]) -> list[int]:

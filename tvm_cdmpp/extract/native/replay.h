@@ -397,6 +397,7 @@ class Replay {
     }
     factoring.parts.insert(
         split->inner_to_outer ? factoring.parts.begin() : factoring.parts.end(), rest);
+    std::accumulate(factoring.parts.begin(), factoring.parts.end(), Int{1}, extent_product);
     factoring.factor = std::find(split->parts.begin(), split->parts.end(), factor) -
                        split->parts.begin();
 
