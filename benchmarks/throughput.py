@@ -45,6 +45,7 @@ from tvm_cdmpp.devices.spec import detect_cpu, generic_gpu
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.extract.replayer import StepReplayer
+from tvm_cdmpp.extract.stage import LayoutRewrite
 from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
 from tvm_cdmpp.search.cost_model import CDMPPModel
 from tvm_cdmpp.tvm_runtime import load_tvm
@@ -181,7 +182,7 @@ class XGBTimer:
 
 def ours_seconds(task: Any, first: Any, states: Any, threads: int) -> dict[str, float]:
     """Return the seconds of scoring states with a new model, and of scoring them again."""
-    model = CDMPPModel(seed=0)
+    model = CDMPPModel(seed=0, num_threads=threads)
     with cores(threads):
         # What a task costs once: the analysis of its DAG.
         first_call, _ = timed(lambda: model.predict(task, _array([first])))
@@ -197,8 +198,8 @@ def parts_seconds(task: Any, states: Any) -> tuple[dict[str, float], dict[str, f
     graph = analyse(task.compute_dag)
     replayer = StepReplayer(
         graph,
-        hardware=Hardware.of(task.hardware_params),
-        rewrites_layout=int(task.layout_rewrite_option) != 0,
+        Hardware.of(task.hardware_params),
+        LayoutRewrite(int(task.layout_rewrite_option)),
     )
     predictor = Predictor.untrained(PredictorConfig(), 0)
     device = detect_cpu() if task.target.kind.name == "llvm" else generic_gpu("gpu")
