@@ -6,7 +6,6 @@ The operators are those of the benchmarks; a choice of them is quick enough for 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from benchmarks.workloads.convolution import (
     conv1d_ncw,
@@ -45,16 +44,11 @@ BUILDERS: tuple[Callable[[], Tensors], ...] = (
 )  # fmt: skip
 
 
-def task_zoo(target: str = "llvm -num-cores 4") -> list[tuple[str, Any]]:
-    """Return (name, task) for every builder."""
-    return [(builder.__name__, make_task(builder, target)) for builder in BUILDERS]
-
-
 __all__ = [
     "BUILDERS", "Tensors", "auto_scheduler", "average_pool", "batch_matmul", "conv1d_ncw",
     "conv2d_1x1", "conv2d_dilated", "conv2d_grouped", "conv2d_nchw", "conv2d_nhwc",
     "conv2d_transposed", "conv2d_winograd", "conv3d_ncdhw", "dense", "depthwise",
     "depthwise_nhwc", "elementwise", "global_pool", "layer_norm", "make_task", "matmul",
-    "matmul_relu", "max_pool", "norm", "sample_states", "softmax", "task_zoo", "te", "topi",
+    "matmul_relu", "max_pool", "norm", "sample_states", "softmax", "te", "topi",
     "transpose_reshape", "tvm",
 ]  # fmt: skip

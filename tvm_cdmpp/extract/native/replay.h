@@ -31,6 +31,7 @@ struct Stage {
   std::vector<int> order;  // iterators that are loops, outermost first
   std::vector<char> is_reduce;
   std::vector<int> kind;
+  std::vector<int> num_fusions;  // [iterator], one after the other, that it stems from
   Stage* attached_to = nullptr;
   int attached_at = 0;  // iterator of that stage
   int unroll_at = -1;   // iterator that carries the unroll pragma
@@ -42,14 +43,16 @@ struct Stage {
     order.clear();
     is_reduce.clear();
     kind.clear();
+    num_fusions.clear();
     for (int n = 0; n < static_cast<int>(spec.extents.size()); ++n) {
       order.push_back(add_iterator(n >= spec.num_spatial));
     }
   }
 
-  int add_iterator(bool reduces) {
+  int add_iterator(bool reduces, int fusions = 0) {
     is_reduce.push_back(reduces);
     kind.push_back(kSerial);
+    num_fusions.push_back(fusions);
     return static_cast<int>(is_reduce.size()) - 1;
   }
 
@@ -114,6 +117,7 @@ class Replay {
 
  private:
   static constexpr int kMaxNodes = 4096;
+  static constexpr int kMaxFusions = 8;  // one after the other; Ansor has three at most
   static constexpr int kMaxRewrites = 256;  // of one record
 
   static std::string name_of(const Step& step) {
@@ -265,10 +269,11 @@ class Replay {
   void split(Stage& stage, Int position, const std::vector<Int>& factors, bool inner_to_outer) {
     int whole = stage.at(position);
     bool reduces = stage.is_reduce[static_cast<std::size_t>(whole)] != 0;
+    int fusions = stage.num_fusions[static_cast<std::size_t>(whole)];
     Relation relation{true, inner_to_outer, whole, {}, {}};
     relation.factors.copy(factors.begin(), factors.end());
     for (std::size_t n = 0; n <= factors.size(); ++n) {
-      relation.parts.push_back(stage.add_iterator(reduces));
+      relation.parts.push_back(stage.add_iterator(reduces, fusions));
     }
     auto at = stage.order.begin() + position;
     *at = relation.parts.front();
@@ -280,14 +285,21 @@ class Replay {
   void fuse(Stage& stage, const std::vector<Int>& positions) {
     Relation relation{false, false, 0, {}, {}};
     bool reduces = false;
+    int fusions = 0;
     for (std::size_t n = 0; n < positions.size(); ++n) {
       if (positions[n] != positions[0] + static_cast<Int>(n)) {
         throw std::invalid_argument("the iterators to fuse are not adjacent");
       }
       relation.parts.push_back(stage.at(positions[n]));
-      reduces = reduces || stage.is_reduce[static_cast<std::size_t>(relation.parts.back())];
+      auto part = static_cast<std::size_t>(relation.parts.back());
+      reduces = reduces || stage.is_reduce[part];
+      fusions = std::max(fusions, stage.num_fusions[part] + 1);
     }
-    relation.whole = stage.add_iterator(reduces);
+    // Taking loops apart again that are split and fused in turns takes exponentially long.
+    if (fusions > kMaxFusions) {
+      throw std::length_error("loops fused more than " + std::to_string(kMaxFusions) + " times");
+    }
+    relation.whole = stage.add_iterator(reduces, fusions);
     if (positions.empty()) {  // a loop that runs once
       stage.order.insert(stage.order.begin(), relation.whole);
     } else {
