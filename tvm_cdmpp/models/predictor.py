@@ -84,6 +84,8 @@ class Inputs:
         Device vectors; (B, len(DEVICE_FIELDS)).
     analytic_s
         Analytic latencies of the programs; (B,), float64.
+    is_padded
+        Whether some program has fewer leaves than others.
     """
 
     leaves: Tensor
@@ -91,6 +93,7 @@ class Inputs:
     mask: Tensor
     device: Tensor
     analytic_s: npt.NDArray[np.float64] = field(repr=False)
+    is_padded: bool
 
     def __len__(self) -> int:
         """Return the number of programs."""
@@ -106,6 +109,7 @@ class Inputs:
             mask[:, :width],
             self.device[programs],
             self.analytic_s[programs.numpy()],
+            self.is_padded,
         )
 
 
@@ -124,6 +128,7 @@ def make_inputs(batch: CompactASTBatch, device: DeviceSpec, config: PredictorCon
         torch.from_numpy(mask),
         torch.from_numpy(np.tile(device.vector(), (len(batch), 1))),
         sum_leaves(batch, leaf_s).astype(np.float64),
+        not mask.all(),
     )
 
 
@@ -143,7 +148,7 @@ class Network(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(2 * width)
         self.head = nn.Sequential(
-            nn.Linear(2 * width, config.hidden), nn.GELU(), nn.Linear(config.hidden, 2)
+            nn.Linear(2 * width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 2)
         )
         last = self.head[-1]
         assert isinstance(last, nn.Linear)
@@ -156,16 +161,21 @@ class Network(nn.Module):
 
         `base` is the label of the analytic latency, which the head corrects.
         """
-        scaled = (inputs.leaves - self.input_mean) * self.input_scale
-        hidden = self.embed(scaled.clamp(-8.0, 8.0)) + inputs.encoding  # (B, L, D)
+        # (leaves - mean) * scale, in one pass.
+        shift = -self.input_mean * self.input_scale
+        scaled = torch.addcmul(shift, inputs.leaves, self.input_scale).clamp(-8.0, 8.0)
+        hidden = self.embed(scaled) + inputs.encoding  # (B, L, D)
         hidden = hidden + self.device(inputs.device)[:, None]
-        mask = None if bool(inputs.mask.all()) else inputs.mask[:, None, None, :]
+        mask = inputs.mask[:, None, None, :] if inputs.is_padded else None
         for layer in self.layers:
             hidden = layer(hidden, mask)
-        present = inputs.mask[..., None]
-        total = (hidden * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
-        largest = hidden.masked_fill(~present, -1e4).amax(dim=1)
-        correction = self.head(self.norm(torch.cat([total, largest], dim=1)))
+        if inputs.is_padded:
+            present = inputs.mask[..., None]
+            mean = (hidden * present).sum(dim=1) / present.sum(dim=1).clamp(min=1)
+            largest = hidden.masked_fill(~present, -1e4).amax(dim=1)
+        else:
+            mean, largest = hidden.sum(dim=1) * (1.0 / hidden.shape[1]), hidden.amax(dim=1)
+        correction = self.head(self.norm(torch.cat([mean, largest], dim=1)))
         return base + correction[:, 0], correction[:, 1]
 
 
@@ -181,7 +191,7 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(config.width)
         self.mlp = nn.Sequential(
             nn.Linear(config.width, config.hidden),
-            nn.GELU(),
+            nn.ReLU(),
             nn.Linear(config.hidden, config.width),
         )
         self.dropout = nn.Dropout(config.dropout)

@@ -75,7 +75,7 @@ def _library() -> ctypes.CDLL:
             [_INTS, ctypes.c_int64, _DOUBLES, ctypes.POINTER(ctypes.c_float)],
         ),
         "field_names": (ctypes.c_char_p, []),
-        "field_is_log": (ctypes.POINTER(ctypes.c_char), []),
+        "field_is_log": (ctypes.POINTER(ctypes.c_float), []),
     }
     for name, (result, arguments) in signatures.items():
         function = getattr(library, f"cdmpp_{name}")

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cmath>
+#include <cstring>
 #include <string>
 
 #include "leaf.h"
@@ -45,14 +46,14 @@ class NameWriter {
   void log2(const char* prefix, const char* name, double) { add(prefix, name, true); }
   void plain(const char* prefix, const char* name, double) { add(prefix, name, false); }
   std::string names;                // separated by spaces
-  std::vector<char> is_log;
+  std::vector<float> is_log;    // 1 or 0
 
  private:
   void add(const char* prefix, const char* name, bool log) {
     if (!names.empty()) names += ' ';
     if (*prefix) names += std::string(prefix) + '_';
     names += name;
-    is_log.push_back(log);
+    is_log.push_back(log ? 1.0F : 0.0F);
   }
 };
 
@@ -440,14 +441,32 @@ class Features {
   std::vector<NestFacts> nests_;
 };
 
+// log2(1 + count) of a count, exact for powers of two; plain enough for the compiler to vectorize.
+inline float log2_of_one_more(float count) {
+  float x = 1.0F + count;
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  // x = mantissa * 2^exponent, the mantissa between 0.707 and 1.414.
+  std::uint32_t shifted = bits - 0x3f3504f3U;
+  auto exponent = static_cast<float>(static_cast<std::int32_t>(shifted) >> 23);
+  std::uint32_t rest = (shifted & 0x007fffffU) + 0x3f3504f3U;
+  float mantissa;
+  std::memcpy(&mantissa, &rest, sizeof(mantissa));
+  // 2 / ln 2 * atanh(t), up to t^9: what is left out is below the precision of a float.
+  float t = (mantissa - 1.0F) / (mantissa + 1.0F), u = t * t;
+  float series = 1.0F + u * (1.0F / 3 + u * (1.0F / 5 + u * (1.0F / 7 + u * (1.0F / 9))));
+  return exponent + 2.885390082F * t * series;
+}
+
 // Turn the counts among the fields into logarithms.
 inline void take_logarithms(std::vector<float>& vectors) {
-  const std::vector<char>& is_log = field_names().is_log;
+  const std::vector<float>& is_log = field_names().is_log;
   std::size_t width = is_log.size();
   for (std::size_t row = 0; row < vectors.size(); row += width) {
+    float* values = vectors.data() + row;
     for (std::size_t field = 0; field < width; ++field) {
-      float& value = vectors[row + field];
-      if (is_log[field]) value = std::log2(1.0F + value);
+      float logarithm = log2_of_one_more(values[field]);
+      values[field] = is_log[field] != 0.0F ? logarithm : values[field];
     }
   }
 }

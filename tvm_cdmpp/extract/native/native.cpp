@@ -191,4 +191,4 @@ EXPORT int cdmpp_describe(const Int* packed, Int length, const double* hardware,
 
 // Names of the fields, in order, separated by spaces; and whether each is a logarithm.
 EXPORT const char* cdmpp_field_names() { return field_names().names.c_str(); }
-EXPORT const char* cdmpp_field_is_log() { return field_names().is_log.data(); }
+EXPORT const float* cdmpp_field_is_log() { return field_names().is_log.data(); }
