@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.workloads import convolution as conv
 from benchmarks.workloads import handwritten, matrix, movement, reduction
-from benchmarks.workloads.tasks import GPUS, INSERT_STAGE, NO_REWRITE, PRE_TRANSFORMED, ZooTask
+from benchmarks.workloads.tasks import GPUS, INSERT_STAGE, NO_REWRITE, PRE_TRANSFORMED, ZooTask, zoo
 from tests.extract import sampling
 from tests.extract.records import Steps, exact_leaves, record_of
 from tvm_cdmpp.ast.compact import CompactASTBatch
@@ -508,3 +508,16 @@ def layout_free_dense() -> list[Any]:
         attrs=attrs,
     )
     return [data, weight, result]
+
+
+def test_a_tile_that_straddles_two_groups() -> None:
+    """Four of 24 channels, six to a group of four inputs: some tiles need the inputs of two."""
+    task = next(t for t in zoo() if t.name == "conv1d_grouped/cpu").make()
+    steps = [
+        ["SP", 3, 1, 24, [4], 1],
+        ["CA", 1, 3, 1],
+    ]
+    fast = StepReplayer(analyse(task.compute_dag)).leaves(record_of(steps))[0]
+    assert isinstance(fast, list)
+    assert fast[0].accesses[0].shape[1] == 8
+    assert differences(fast, exact_leaves(task, steps)) == []
