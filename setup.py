@@ -17,7 +17,9 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tvm_cdmpp", "tvm_cdmpp.*"]),
-    package_data={"tvm_cdmpp": ["py.typed", "extract/native/*.h", "extract/native/*.cpp"]},
+    package_data={
+        "tvm_cdmpp": ["py.typed", "devices/*.json", "extract/native/*.h", "extract/native/*.cpp"]
+    },
     ext_modules=[
         # Loaded through ctypes: plain C++, so that Python's headers are not needed.
         Extension(

@@ -40,8 +40,9 @@ if not __package__:  # started as a file, so that only its own folder is searche
 from benchmarks.provenance import RESULTS, provenance, write_json
 from benchmarks.workloads.tasks import ZooTask, make_task, sample_states, throughput_tasks
 from tvm_cdmpp.ast.schema import COLUMN
+from tvm_cdmpp.devices.detect import detect_cpu
 from tvm_cdmpp.devices.hardware import Hardware
-from tvm_cdmpp.devices.spec import detect_cpu, generic_gpu
+from tvm_cdmpp.devices.spec import generic_gpu
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.extract.replayer import StepReplayer

@@ -15,6 +15,7 @@ PACKAGE = Path(tvm_cdmpp.__file__).parent
 # A room may import itself and the rooms of lower rank; rooms of one rank do not know each other.
 RANKS = {
     "errors": 0,
+    "files": 1,
     "ast": 1,
     "libcuda_stub": 1,
     "data": 2,

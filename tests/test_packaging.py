@@ -49,7 +49,7 @@ def test_every_required_package_has_a_tested_version() -> None:
 
 def test_sources_of_the_compiled_part_are_shipped() -> None:
     """An installed package holds them, and one that is made from an sdist compiles them."""
-    listed = re.search(r'package_data=\{"tvm_cdmpp": (\[.*?\])\}', read("setup.py"), re.S)
+    listed = re.search(r'package_data=\{\s*"tvm_cdmpp": (\[.*?\])\s*\}', read("setup.py"), re.S)
     assert listed is not None
     package = ROOT / "tvm_cdmpp"
     shipped = {path for pattern in ast.literal_eval(listed[1]) for path in package.glob(pattern)}
@@ -57,7 +57,7 @@ def test_sources_of_the_compiled_part_are_shipped() -> None:
     sources = {p for p in native.iterdir() if p.is_file() and p.suffix not in (".py", ".so")}
     assert native / "native.cpp" in sources
     assert len(sources) > 10
-    assert shipped == {*sources, package / "py.typed"}
+    assert shipped == {*sources, package / "py.typed", package / "devices" / "registry.json"}
 
 
 def test_results_in_the_readme_are_those_of_the_result_files() -> None:

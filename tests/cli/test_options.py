@@ -1,25 +1,24 @@
 """The command line is an interface: its set of options changes on purpose only."""
 
-import argparse
+from tvm_cdmpp.cli.main import build_parser, leaf_parsers
 
-from tvm_cdmpp.cli.main import build_parser
-
-OPTIONS = {
+OPTIONS: dict[str, set[str]] = {
     "tune": {"--trials", "--model", "--target", "--log", "--seed", "--json", "--export",
              "--input-shape"},
     "compare": {"--models", "--trials", "--seeds", "--tasks", "--round", "--target", "--out",
                 "--input-shape"},
+    "device show": {"--file"},
+    "device detect": {"--json"},
+    "device add": set(),
     "doctor": {"--json"},
 }  # fmt: skip
 COMMON = {"--help", "--verbose"}
 
 
 def test_options_of_every_command() -> None:
-    actions = build_parser()._actions
-    commands = next(a for a in actions if isinstance(a, argparse._SubParsersAction)).choices
     found = {
         name: {option for a in parser._actions for option in a.option_strings if option[1] == "-"}
-        for name, parser in commands.items()
+        for name, parser in leaf_parsers(build_parser()).items()
     }
     assert found == {name: options | COMMON for name, options in OPTIONS.items()}
 

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from tests.models.programs import random_batch
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError
+from tvm_cdmpp.files import write_atomically
 from tvm_cdmpp.models import checkpoint
-from tvm_cdmpp.models.checkpoint import load_predictor, save_predictor, write_atomically
+from tvm_cdmpp.models.checkpoint import load_predictor, save_predictor
 from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
 from tvm_cdmpp.train.loop import FitConfig, TrainingRows, fit
 

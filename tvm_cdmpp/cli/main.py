@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from tvm_cdmpp import __version__
-from tvm_cdmpp.cli import compare, doctor, tune
+from tvm_cdmpp.cli import compare, device, doctor, tune
 from tvm_cdmpp.errors import CDMPPError
 
 _logger = logging.getLogger(__name__)
 
-_COMMANDS = (tune, compare, doctor)
+_COMMANDS = (tune, compare, device, doctor)
 _EXIT_ERROR = 2
 _EXIT_INTERRUPTED = 130
 
@@ -59,11 +59,23 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in _COMMANDS:
         command.add_parser(subparsers)
-    for subparser in subparsers.choices.values():
-        subparser.add_argument(
+    for leaf in leaf_parsers(parser).values():
+        leaf.add_argument(
             "-v", "--verbose", action="count", default=0, help="more log messages; twice for all"
         )
     return parser
+
+
+def leaf_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the commands that do something, by what is typed to get there."""
+    groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    if not groups:
+        return {"": parser}
+    return {
+        f"{name} {rest}".strip(): leaf
+        for name, child in groups[0].choices.items()
+        for rest, leaf in leaf_parsers(child).items()
+    }
 
 
 def _configure_logging(verbose: int) -> None:

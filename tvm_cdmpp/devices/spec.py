@@ -1,21 +1,23 @@
 """What the predictor knows about a device: a few figures with units, and a vector of them.
 
-CPUs are detected from Linux's own tables; what a table does not tell falls back to figures of a
-common server core, listed in one place below.
+The float32 peak follows from cores, clock, vector width and multiply-adds, so that it cannot
+contradict them. Other peaks and the sizes of shared memory are for reports; where nobody states
+them they are None. Vectors hold no figure that may be None.
 """
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.devices.host import read_host_cpu
 from tvm_cdmpp.errors import ConfigError
+
+Kind: TypeAlias = Literal["cpu", "gpu", "accelerator"]
+KINDS: tuple[Kind, ...] = ("cpu", "gpu", "accelerator")
 
 DEVICE_FIELDS = (
     "is_gpu",
@@ -30,50 +32,99 @@ DEVICE_FIELDS = (
 )
 """Entries of a device vector; all but the first as log2 relative to the default device."""
 
+REQUIRED_FIGURES = (
+    "cores",
+    "clock_hz",
+    "simd_bytes",
+    "fused_multiply_adds_per_cycle",
+    "l1_bytes",
+    "l2_bytes",
+    "l3_bytes",
+    "bandwidth_bytes_per_s",
+)
+OPTIONAL_FIGURES = (
+    "shared_bytes_per_core",
+    "shared_bytes_per_block",
+    "float16_flops",
+    "int8_ops",
+)
+FIGURES = (*REQUIRED_FIGURES, *OPTIONAL_FIGURES)
+"""All that is known about a device, by the names of `DeviceSpec`; optional ones may be None."""
+
+# A register holds at least one float32; a device may lack a last-level cache.
+_LEAST = {"simd_bytes": 4, "l3_bytes": 0}
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceSpec:
-    """The hardware that programs run on."""
+    """The hardware that programs run on.
+
+    Devices are equal when name, kind and figures are.
+
+    Raises
+    ------
+    ConfigError
+        A figure is not finite or too small to be true.
+    """
 
     name: str
-    kind: Literal["cpu", "gpu"]
+    kind: Kind
     cores: int = 8
     """CPU cores in use, or GPU multiprocessors."""
     clock_hz: float = 3.0e9
+    """A CPU's base clock, a GPU's boost clock: what vendors compute peaks from."""
     simd_bytes: int = 32
     """Bytes of one vector register, or of one float32 per lane of a warp."""
     fused_multiply_adds_per_cycle: float = 2.0
     """Vector multiply-adds one core starts in a cycle."""
     l1_bytes: float = 32 * 2**10
-    """Data cache of a core, or shared memory of a multiprocessor."""
+    """Data cache of a core; of a multiprocessor its fast memory: the cache and shared memory where
+    they are one, else the larger."""
     l2_bytes: float = 1 * 2**20
-    """Second-level cache of a core, or of the GPU."""
+    """Second-level cache of a core, or its part of one that cores share; all of it on a GPU."""
     l3_bytes: float = 32 * 2**20
     """Last-level cache of the chip; 0 where there is none."""
     bandwidth_bytes_per_s: float = 50e9
     """Main memory."""
+    shared_bytes_per_core: float | None = None
+    """Shared memory of a multiprocessor, at most."""
+    shared_bytes_per_block: float | None = None
+    """Shared memory that one block of threads may have, at most."""
+    float16_flops: float | None = None
+    """Dense operations per second of all cores, tensor units included."""
+    int8_ops: float | None = None
+    """Dense operations per second of all cores, tensor units included."""
+    aliases: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """Further names, such as the one the driver tells."""
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+    """Where each figure comes from, by its name; empty where nobody said."""
+    note: str = field(default="", compare=False, repr=False)
+    """What to know about the figures, such as what is assumed."""
 
     def __post_init__(self) -> None:
         """Reject figures that would give a device vector that is not finite."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, str):
+        for figure in FIGURES:
+            value = getattr(self, figure)
+            if value is None and figure in OPTIONAL_FIGURES:
                 continue
-            least = 0 if field.name == "l3_bytes" else 1
-            if not np.isfinite(value) or value < least:
+            least = _LEAST.get(figure, 1)
+            if value is None or not np.isfinite(value) or value < least:
                 raise ConfigError(
-                    f"{field.name} of device '{self.name}' must be a finite number of at least "
+                    f"{figure} of device '{self.name}' must be a finite number of at least "
                     f"{least}; got {value}."
                 )
 
     @property
     def simd_lanes(self) -> int:
-        """Float32 values per vector register."""
+        """Float32 values per vector register; on a GPU the size of a warp."""
         return self.simd_bytes // 4
 
     @property
     def peak_flops(self) -> float:
-        """Float32 operations per second of all cores, a multiply-add being two."""
+        """Float32 operations per second of all cores, a multiply-add being two.
+
+        Without the tensor units of GPUs, which programs of Ansor do not use.
+        """
         per_cycle = 2.0 * self.fused_multiply_adds_per_cycle * self.simd_lanes
         return self.cores * self.clock_hz * per_cycle
 
@@ -96,67 +147,10 @@ _GENERIC_GPU = DeviceSpec(
     l2_bytes=6 * 2**20,
     l3_bytes=0,
     bandwidth_bytes_per_s=600e9,
+    sources=dict.fromkeys(REQUIRED_FIGURES, "assumed: a common data-centre GPU"),
 )
 
 
 def generic_gpu(name: str) -> DeviceSpec:
     """Return the figures of a common data-centre GPU, for a GPU about which nothing is known."""
     return replace(_GENERIC_GPU, name=name)
-
-
-def detect_cpu(cores: int | None = None, simd_bytes: int | None = None) -> DeviceSpec:
-    """Describe this machine's CPU.
-
-    Parameters
-    ----------
-    cores
-        Cores that programs may use; those this process may run on by default.
-    simd_bytes
-        Vector register size that the compiler uses; the CPU's largest by default.
-
-    Returns
-    -------
-    device
-        Figures from /proc/cpuinfo and /sys/devices/system/cpu where these exist.
-    """
-    host = read_host_cpu()
-    clock = re.search(r"^cpu MHz\s*:\s*([\d.]+)$", _read(Path("/proc/cpuinfo")), re.MULTILINE)
-    spec = DeviceSpec(
-        name=host.name or "cpu",
-        kind="cpu",
-        cores=cores or host.physical_cores,
-        clock_hz=float(clock.group(1)) * 1e6 if clock else _REFERENCE.clock_hz,
-        simd_bytes=simd_bytes or _widest_vector(host.flags),
-    )
-    caches = _cache_bytes()
-    return replace(
-        spec,
-        l1_bytes=caches.get("1", spec.l1_bytes),
-        l2_bytes=caches.get("2", spec.l2_bytes),
-        l3_bytes=caches.get("3", spec.l3_bytes),
-    )
-
-
-def _widest_vector(flags: frozenset[str]) -> int:
-    if "avx512f" in flags:
-        return 64
-    return 32 if "avx2" in flags or "avx" in flags else 16
-
-
-def _cache_bytes() -> dict[str, float]:
-    """Read the sizes of the first core's data caches, by level."""
-    sizes: dict[str, float] = {}
-    for index in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind = _read(index / "level").strip(), _read(index / "type").strip()
-        size = re.fullmatch(r"(\d+)([KMG]?)", _read(index / "size").strip())
-        if size and kind in ("Data", "Unified") and level in ("1", "2", "3"):
-            unit = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[size.group(2)]
-            sizes[level] = float(size.group(1)) * unit
-    return sizes
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

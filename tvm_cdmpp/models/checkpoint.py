@@ -6,9 +6,7 @@ the new one. Further tensors (measured programs, for example) may travel with th
 
 from __future__ import annotations
 
-import contextlib
 import json
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +20,7 @@ from safetensors.torch import save
 
 from tvm_cdmpp.ast.schema import SCHEMA_VERSION
 from tvm_cdmpp.errors import CheckpointError
+from tvm_cdmpp.files import write_atomically
 from tvm_cdmpp.models.labels import LabelTransform
 from tvm_cdmpp.models.predictor import Network, Predictor, PredictorConfig
 
@@ -68,28 +67,6 @@ def save_predictor(
     }
     data = save({**weights, **tensors}, metadata={_HEADER: json.dumps(header)})
     write_atomically(path, data)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write bytes under a temporary name in the same folder, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
-        temporary = Path(file.name)
-        try:
-            file.write(data)
-            file.flush()
-        except OSError:
-            temporary.unlink()
-            raise
-    try:
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def load_predictor(

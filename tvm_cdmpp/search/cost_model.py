@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
+from tvm_cdmpp.devices.detect import device_for
 from tvm_cdmpp.devices.hardware import Hardware
-from tvm_cdmpp.devices.spec import DeviceSpec, detect_cpu, generic_gpu
+from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.handover import dump_records
@@ -69,8 +70,9 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
     seed
         One seed gives one sequence of scores.
     device
-        Hardware that programs are measured on; by default this machine's CPU with the cores and
-        vector width of the task's hardware parameters, or a generic GPU for GPU targets.
+        Hardware that programs are measured on, such as `find_device("t4")`. By default what the
+        target names, as in `cuda -model=t4`; else this machine's CPU, with the cores and vector
+        width of the task's hardware parameters, or its CUDA GPU; else a generic GPU.
     config
         Size of the network.
     fit_config
@@ -307,7 +309,9 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
 
     def _device_of(self, task: Any) -> DeviceSpec:
         if self._device is None:
-            self._device = _device_for(task)
+            model = str(task.target.attrs.get("model", ""))
+            hardware = Hardware.of(task.hardware_params)
+            self._device = device_for(task.target.kind.name, model, hardware)
         expected = "cpu" if task.target.kind.name in ("llvm", "c") else "gpu"
         if self._device.kind != expected:
             raise ConfigError(
@@ -377,13 +381,3 @@ def _latency_s(result: Any) -> float:
     if result.error_no != 0:
         return np.inf
     return float(np.mean([float(cost) for cost in result.costs]))
-
-
-def _device_for(task: Any) -> DeviceSpec:
-    kind = task.target.kind.name
-    if kind not in ("llvm", "c"):
-        return generic_gpu(kind)
-    parameters = task.hardware_params
-    return detect_cpu(
-        cores=max(1, int(parameters.num_cores)), simd_bytes=int(parameters.vector_unit_bytes)
-    )

@@ -1,0 +1,163 @@
+"""The devices of this machine, and the one a task gets."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.devices.test_cuda import A100, T4, UNKNOWN
+from tvm_cdmpp.devices import detect
+from tvm_cdmpp.devices.cuda import CudaProperties
+from tvm_cdmpp.devices.detect import detect_cpu, detect_gpus, device_for
+from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.devices.host import HostCPU
+from tvm_cdmpp.devices.jsonform import dump_devices, parse_devices
+from tvm_cdmpp.devices.registry import find_device
+from tvm_cdmpp.devices.spec import REQUIRED_FIGURES, DeviceSpec
+from tvm_cdmpp.errors import UnknownDeviceError
+
+CPU = Hardware(cores=3, vector_bytes=32)
+GPU = Hardware(cores=-1, vector_bytes=16, threads=1024, warp=32)
+
+
+def be(monkeypatch: pytest.MonkeyPatch, name: str, cores: int = 4) -> None:
+    host = HostCPU(
+        architecture="x86_64", name=name, flags=frozenset(["avx2"]), physical_cores=cores
+    )
+    monkeypatch.setattr(detect, "read_host_cpu", lambda: host)
+
+
+def have(monkeypatch: pytest.MonkeyPatch, *gpus: CudaProperties) -> None:
+    monkeypatch.setattr(detect, "read_cuda_gpus", lambda: gpus)
+
+
+def test_detected_cpu_is_plausible() -> None:
+    device = detect_cpu()
+    assert device.kind == "cpu"
+    assert device.name
+    assert 1 <= device.cores <= 1024
+    assert 4e8 <= device.clock_hz <= 1e10
+    assert device.simd_bytes in (16, 32, 64)
+    assert 2**12 <= device.l1_bytes <= device.l2_bytes
+    assert np.isfinite(device.vector()).all()
+    assert set(REQUIRED_FIGURES) <= set(device.sources)
+    assert parse_devices(dump_devices([device]), "detected") == (device,)
+
+
+def test_what_the_caller_knows_wins() -> None:
+    device = detect_cpu(cores=3, simd_bytes=16)
+    assert (device.cores, device.simd_bytes) == (3, 16)
+
+
+def test_a_known_cpu_has_the_registry_s_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    be(monkeypatch, "Intel(R) Xeon(R) Platinum 8272CL CPU @ 2.60GHz", cores=13)
+    entry = find_device("xeon-platinum-8272cl")
+    device = detect_cpu()
+    assert device.name == entry.name
+    assert (device.cores, device.simd_bytes) == (13, 64)
+    assert device.peak_flops == entry.peak_flops / 2
+    assert device.int8_ops == pytest.approx((entry.int8_ops or 0) / 2)
+    assert (device.clock_hz, device.l3_bytes) == (entry.clock_hz, entry.l3_bytes)
+    assert device.sources["cores"] == "in use by programs"
+    assert device.sources["l3_bytes"] == entry.sources["l3_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("name", "simd_bytes", "flops_per_cycle"),
+    [
+        ("xeon-platinum-8272cl", 64, 64), ("xeon-platinum-8272cl", 32, 32),
+        ("xeon-silver-4210", 64, 32), ("xeon-silver-4210", 32, 32), ("xeon-silver-4210", 16, 16),
+        ("epyc-9654", 64, 32), ("epyc-9654", 32, 32), ("epyc-7452", 64, 32),
+        ("graviton4", 16, 32), ("graviton3", 16, 16), ("graviton2", 16, 16),
+    ],
+)  # fmt: skip
+def test_peaks_of_narrower_vectors(
+    monkeypatch: pytest.MonkeyPatch, name: str, simd_bytes: int, flops_per_cycle: float
+) -> None:
+    be(monkeypatch, name)
+    device = detect_cpu(1, simd_bytes)
+    assert device.peak_flops == flops_per_cycle * device.clock_hz
+
+
+def test_an_unknown_cpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    be(monkeypatch, "Some(R) CPU X-5 @ 3.00GHz")
+    device = detect_cpu()
+    assert device.name == "some-cpu-x-5"
+    assert device.aliases == ("Some(R) CPU X-5 @ 3.00GHz",)
+    assert (device.cores, device.simd_bytes) == (4, 32)
+    assert device.sources["bandwidth_bytes_per_s"].startswith("assumed")
+    be(monkeypatch, "")
+    assert detect_cpu().name == "cpu"
+
+
+def test_known_gpus_have_the_registry_s_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, A100, T4)
+    assert detect_gpus() == (find_device("a100-40gb"), find_device("t4"))
+
+
+def test_unknown_gpus_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    slice_of_one = replace(A100, multiprocessors=42)
+    have(monkeypatch, UNKNOWN, slice_of_one)
+    laptop, part = detect_gpus()
+    assert laptop.name == "nvidia-geforce-rtx-3050-laptop-gpu"
+    assert (part.cores, part.name) == (42, "nvidia-a100-sxm4-40gb")
+    assert parse_devices(dump_devices([laptop, part]), "detected") == (laptop, part)
+
+
+def test_a_task_s_device_is_the_one_its_target_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, T4)
+    assert device_for("cuda", "2080ti", GPU) is find_device("rtx-2080-ti")
+    assert device_for("rocm", "mi50", GPU) is find_device("mi50")
+    named = device_for("llvm", "graviton2", replace(CPU, vector_bytes=16))
+    assert named == replace(
+        find_device("graviton2"), cores=3, int8_ops=named.int8_ops,
+        float16_flops=named.float16_flops,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["unknown", ""])
+def test_a_task_without_a_name_gets_what_is_here(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, model: str
+) -> None:
+    have(monkeypatch, T4, A100)
+    be(monkeypatch, "AMD EPYC 7452 32-Core Processor")
+    assert device_for("cuda", model, GPU) is find_device("t4")
+    cpu = device_for("llvm", model, CPU)
+    assert (cpu.name, cpu.cores, cpu.simd_bytes) == ("epyc-7452", 3, 32)
+    assert device_for("llvm", model, replace(CPU, cores=-1)).cores == 1
+    for kind in ("rocm", "metal", "opencl"):
+        assert device_for(kind, model, GPU).name == kind
+    have(monkeypatch)
+    generic = device_for("cuda", model, GPU)
+    assert (generic.kind, generic.name) == ("gpu", "cuda")
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("kind", "model"), [("cuda", "quux"), ("cuda", "graviton2"),
+                                             ("llvm", "t4")])  # fmt: skip
+def test_a_name_that_does_not_fit_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, model: str
+) -> None:
+    have(monkeypatch, T4)
+    device = device_for(kind, model, CPU)
+    assert device.kind == ("gpu" if kind == "cuda" else "cpu")
+    assert f"-model={model} is no known" in caplog.text
+
+
+def test_a_failing_driver_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> tuple[DeviceSpec, ...]:
+        raise UnknownDeviceError("cuInit fails")
+
+    monkeypatch.setattr(detect, "read_cuda_gpus", fail)
+    assert device_for("cuda", "", GPU).name == "cuda"
+    assert "cuInit fails" in caplog.text
+
+
+def test_a_gpu_that_cannot_be_described_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    have(monkeypatch, replace(UNKNOWN, memory_clock_khz=0))
+    assert device_for("cuda", "", GPU).name == "cuda"
+    assert "bandwidth_bytes_per_s" in caplog.text

@@ -1,0 +1,163 @@
+"""`tvm-cdmpp device`: which devices are known, which are here, and how to add one."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvm_cdmpp.errors import CDMPPError
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.devices.spec import DeviceSpec
+
+_UNITS = (
+    ("_bytes_per_s", 1e9, "GB/s"),
+    ("_flops", 1e12, "TFLOP/s"),
+    ("_ops", 1e12, "TOP/s"),
+    ("_hz", 1e9, "GHz"),
+)
+_BINARY_UNITS = ((2**20, "MiB"), (2**10, "KiB"), (1, "B"))
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "device",
+        help="show, detect and add devices",
+        description="The devices that the predictor knows figures of.",
+    )
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+
+    show = actions.add_parser(
+        "show",
+        help="list all devices, or all figures of one with their sources",
+        description="List all devices, or all figures of one with their sources.",
+    )
+    which = show.add_mutually_exclusive_group()
+    which.add_argument("name", nargs="?", metavar="NAME", help="a device, such as t4")
+    which.add_argument("--file", type=Path, help="the devices of a file instead of the known ones")
+    show.set_defaults(func=run_show)
+
+    detect = actions.add_parser(
+        "detect",
+        help="describe the CPU and the CUDA GPUs of this machine",
+        description="Describe the CPU and the CUDA GPUs of this machine.",
+    )
+    detect.add_argument(
+        "--json", action="store_true", help="print them in the form that `device add` takes"
+    )
+    detect.set_defaults(func=run_detect)
+
+    add = actions.add_parser(
+        "add",
+        help="make the devices of a file known",
+        description="Check a file of devices and put them among the user's; equal names replace.",
+    )
+    add.add_argument("file", type=Path, metavar="FILE", help="JSON, as `device detect --json`")
+    add.set_defaults(func=run_add)
+
+
+def run_show(args: argparse.Namespace) -> int:
+    """Print the table of all devices, or the figures of some."""
+    from tvm_cdmpp.devices.registry import find_device, load_registry, read_device_file
+
+    if args.file is not None:
+        _print_figures(read_device_file(args.file))
+    elif args.name is not None:
+        _print_figures([find_device(args.name)])
+    else:
+        _print_overview(load_registry().devices)
+    return 0
+
+
+def run_detect(args: argparse.Namespace) -> int:
+    """Print the devices of this machine; 1 if there is a CUDA driver that fails."""
+    from tvm_cdmpp.devices.detect import detect_cpu, detect_gpus
+    from tvm_cdmpp.devices.jsonform import dump_devices
+
+    devices, problem = [detect_cpu()], ""
+    try:
+        devices += detect_gpus()
+    except CDMPPError as error:
+        problem = str(error)
+    if args.json:
+        print(dump_devices(devices), end="")
+    else:
+        _print_figures(devices)
+        if len(devices) == 1 and not problem:
+            print("\nno CUDA GPU: there is no driver, or it shows none")
+    if problem:
+        _print_problem(problem)
+    return 1 if problem else 0
+
+
+def run_add(args: argparse.Namespace) -> int:
+    """Put the devices of a file among the user's."""
+    from tvm_cdmpp.devices.registry import add_devices, read_device_file, user_device_file
+
+    devices, user_file = read_device_file(args.file), user_device_file()
+    replaced = add_devices(devices, user_file)
+    for device in devices:
+        print(f"{'replaced' if device.name in replaced else 'added'} {device.name}")
+    print(f"in {user_file}")
+    return 0
+
+
+def _print_overview(devices: "Sequence[DeviceSpec]") -> None:
+    from tvm_cdmpp.cli.show import print_table, stdout_console
+
+    columns = ("kind", "cores", "clock_hz", "peak_flops", "l2_bytes", "bandwidth_bytes_per_s")
+    header = ("device", "kind", "cores", "clock", "float32", "L2", "memory")
+    rows = [
+        [device.name, *(_with_unit(name, getattr(device, name)) for name in columns)]
+        for device in devices
+    ]
+    print_table(stdout_console(), f"{len(devices)} devices", header, rows)
+
+
+def _print_figures(devices: "Sequence[DeviceSpec]") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from tvm_cdmpp.cli.show import stdout_console
+    from tvm_cdmpp.devices.spec import FIGURES
+
+    console = stdout_console()
+    for number, device in enumerate(devices):
+        if number:
+            console.print()
+        names = f", also {', '.join(device.aliases)}" if device.aliases else ""
+        console.print(Text(f"{device.name} ({device.kind}){names}"))
+        if device.note:
+            console.print(Text(device.note))
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, justify="right")
+        table.add_column(overflow="fold")
+        for name in FIGURES:
+            value = _with_unit(name, getattr(device, name))
+            table.add_row(name, value, Text(device.sources.get(name, "")))
+        computed = "cores x clock x lanes x multiply-adds x 2"
+        table.add_row("peak_flops", _with_unit("peak_flops", device.peak_flops), computed)
+        console.print(table)
+
+
+def _print_problem(problem: str) -> None:
+    from rich.text import Text
+
+    from tvm_cdmpp.cli.show import stderr_console
+
+    stderr_console().print(Text(problem))
+
+
+def _with_unit(name: str, value: Any) -> str:
+    """Write a figure with the unit that its name tells."""
+    if value is None:
+        return "unknown"
+    for suffix, scale, unit in _UNITS:
+        if name.endswith(suffix):
+            return f"{value / scale:.4g} {unit}"
+    if "_bytes" in name:
+        scale, unit = next((s, u) for s, u in _BINARY_UNITS if value >= s or s == 1)
+        return f"{value / scale:.4g} {unit}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

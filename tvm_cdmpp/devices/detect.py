@@ -1,0 +1,198 @@
+"""The devices of this machine, and the one that a task's programs run on.
+
+A device that the registry knows has the registry's figures, the same on every machine and every
+day, as a predictor needs them that was trained elsewhere. Others are described by Linux's tables
+or the CUDA driver; what these do not tell is assumed, and `sources` says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from tvm_cdmpp.devices.cuda import CudaProperties, describe_gpu, read_cuda_gpus
+from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.devices.host import HostCPU, read_host_cpu
+from tvm_cdmpp.devices.registry import Registry, load_registry
+from tvm_cdmpp.devices.spec import REQUIRED_FIGURES, DeviceSpec, generic_gpu
+from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
+
+_logger = logging.getLogger(__name__)
+
+_CPU_TARGETS = ("llvm", "c")
+_UNNAMED_MODELS = ("", "unknown")  # what TVM puts into targets on its own
+_ASSUMED = "assumed: a common server core"
+_CACHES = "/sys/devices/system/cpu/cpu0/cache"
+
+
+def device_for(
+    target_kind: str, model: str, hardware: Hardware, registry: Registry | None = None
+) -> DeviceSpec:
+    """Choose the device that a task's programs run on.
+
+    Parameters
+    ----------
+    target_kind
+        Kind of the task's target, such as `llvm` or `cuda`.
+    model
+        The target's `-model`: a device of the registry, or `unknown`.
+    hardware
+        The task's hardware parameters; a CPU gets its cores and vector width from them.
+    registry
+        Known devices; the built-in ones and the user's by default.
+
+    Returns
+    -------
+    device
+        The device that the target names; else this machine's CPU for CPU targets and its first
+        GPU for `cuda`; else a generic GPU.
+    """
+    known = registry or load_registry()
+    kind = "cpu" if target_kind in _CPU_TARGETS else "gpu"
+    cores, simd_bytes = max(1, hardware.cores), hardware.vector_bytes
+    named = known.match(model)
+    if named is not None and named.kind == kind:
+        return _programmed(named, cores, simd_bytes) if kind == "cpu" else named
+    if model not in _UNNAMED_MODELS:
+        _logger.warning(
+            "the target's -model=%s is no known %s; `tvm-cdmpp device add` adds one", model, kind
+        )
+    if kind == "cpu":
+        return detect_cpu(cores, simd_bytes, registry=known)
+    gpus: tuple[DeviceSpec, ...] = ()
+    if target_kind == "cuda":
+        try:
+            gpus = detect_gpus(known)
+        except (UnknownDeviceError, ConfigError) as error:
+            _logger.warning("%s", error)
+    device = gpus[0] if gpus else generic_gpu(target_kind)
+    _logger.info("predicting for %s", device.name if gpus else "a generic GPU")
+    return device
+
+
+def detect_gpus(registry: Registry | None = None) -> tuple[DeviceSpec, ...]:
+    """Describe the GPUs that the CUDA driver shows, in its order; none without a driver.
+
+    Raises
+    ------
+    UnknownDeviceError
+        There is a driver, but it fails.
+    ConfigError
+        The driver tells an impossible figure about a GPU that the registry does not know.
+    """
+    known = registry or load_registry()
+    return tuple(_known_gpu(properties, known) for properties in read_cuda_gpus())
+
+
+def _known_gpu(properties: CudaProperties, registry: Registry) -> DeviceSpec:
+    """Return the registry's device of this name, unless this is another one of that name.
+
+    Laptops have other chips under the name of a card, and a part of a divided GPU has its name.
+    """
+    entry = registry.match(properties.name)
+    if entry is not None and entry.cores == properties.multiprocessors:
+        return entry
+    return replace(describe_gpu(properties), name=_dashed(properties.name))
+
+
+def detect_cpu(
+    cores: int | None = None, simd_bytes: int | None = None, *, registry: Registry | None = None
+) -> DeviceSpec:
+    """Describe this machine's CPU.
+
+    Parameters
+    ----------
+    cores
+        Cores that programs may use; those this process may run on by default.
+    simd_bytes
+        Vector register size that the compiler uses; the CPU's largest by default.
+    registry
+        Known devices; the built-in ones and the user's by default.
+
+    Returns
+    -------
+    device
+        Figures from the registry where it knows the CPU, else from Linux's tables.
+    """
+    host = read_host_cpu()
+    entry = (registry or load_registry()).match(host.name)
+    cores = cores or host.physical_cores
+    if entry is not None and entry.kind == "cpu":
+        return _programmed(entry, cores, simd_bytes or entry.simd_bytes)
+    return _described(host, cores, simd_bytes)
+
+
+def _programmed(entry: DeviceSpec, cores: int, simd_bytes: int) -> DeviceSpec:
+    """Return a CPU as programs use it: some of its cores, vectors of some width."""
+    # Narrow vectors do not gain what a core lacks in width, beyond the two units of all cores.
+    most = max(2.0, entry.fused_multiply_adds_per_cycle)
+    lanes_per_cycle = entry.fused_multiply_adds_per_cycle * entry.simd_bytes
+    share = cores / entry.cores
+    return replace(
+        entry,
+        cores=cores,
+        simd_bytes=simd_bytes,
+        fused_multiply_adds_per_cycle=min(lanes_per_cycle / simd_bytes, most),
+        float16_flops=None if entry.float16_flops is None else share * entry.float16_flops,
+        int8_ops=None if entry.int8_ops is None else share * entry.int8_ops,
+        sources={**entry.sources, **dict.fromkeys(("cores", "simd_bytes"), "in use by programs")},
+    )
+
+
+def _described(host: HostCPU, cores: int, simd_bytes: int | None) -> DeviceSpec:
+    """Describe a CPU by Linux's tables."""
+    figures: dict[str, float] = {}
+    sources = {
+        **dict.fromkeys(REQUIRED_FIGURES, _ASSUMED),
+        "cores": "in use by programs",
+        "simd_bytes": "in use by programs" if simd_bytes else "/proc/cpuinfo",
+    }
+    clock = re.search(r"^cpu MHz\s*:\s*([\d.]+)$", _read(Path("/proc/cpuinfo")), re.MULTILINE)
+    if clock:
+        figures["clock_hz"] = float(clock.group(1)) * 1e6
+        sources["clock_hz"] = "/proc/cpuinfo"
+    for level, size in _cache_bytes().items():
+        figures[f"l{level}_bytes"] = size
+        sources[f"l{level}_bytes"] = _CACHES
+    return DeviceSpec(
+        name=_dashed(host.name) or "cpu",
+        kind="cpu",
+        cores=cores,
+        simd_bytes=simd_bytes or _widest_vector(host.flags),
+        aliases=(host.name,) if host.name else (),
+        sources=sources,
+        **figures,  # type: ignore[arg-type]  # none of them is an integer's
+    )
+
+
+def _dashed(name: str) -> str:
+    """Turn a name into one as files of devices have it."""
+    words = re.findall(r"[a-z0-9][a-z0-9.+]*", re.sub(r"\((r|tm)\)|@.*", " ", name.casefold()))
+    return "-".join(words)
+
+
+def _widest_vector(flags: frozenset[str]) -> int:
+    if "avx512f" in flags:
+        return 64
+    return 32 if "avx2" in flags or "avx" in flags else 16
+
+
+def _cache_bytes() -> dict[str, float]:
+    """Read the sizes of the first core's data caches, by level."""
+    sizes: dict[str, float] = {}
+    for index in sorted(Path(_CACHES).glob("index*")):
+        level, kind = _read(index / "level").strip(), _read(index / "type").strip()
+        size = re.fullmatch(r"(\d+)([KMG]?)", _read(index / "size").strip())
+        if size and kind in ("Data", "Unified") and level in ("1", "2", "3"):
+            unit = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}[size.group(2)]
+            sizes[level] = float(size.group(1)) * unit
+    return sizes
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
