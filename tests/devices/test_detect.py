@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.devices.test_cuda import A100, T4, UNKNOWN
 from tvm_cdmpp.devices import detect
@@ -12,7 +14,7 @@ from tvm_cdmpp.devices.detect import detect_cpu, detect_gpus, device_for
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.host import HostCPU
 from tvm_cdmpp.devices.jsonform import dump_devices, parse_devices
-from tvm_cdmpp.devices.registry import find_device
+from tvm_cdmpp.devices.registry import built_in_devices, find_device
 from tvm_cdmpp.devices.spec import REQUIRED_FIGURES, DeviceSpec
 from tvm_cdmpp.errors import UnknownDeviceError
 
@@ -68,7 +70,8 @@ def test_a_known_cpu_has_the_registry_s_figures(monkeypatch: pytest.MonkeyPatch)
         ("xeon-platinum-8272cl", 64, 64), ("xeon-platinum-8272cl", 32, 32),
         ("xeon-silver-4210", 64, 32), ("xeon-silver-4210", 32, 32), ("xeon-silver-4210", 16, 16),
         ("epyc-9654", 64, 32), ("epyc-9654", 32, 32), ("epyc-7452", 64, 32),
-        ("graviton4", 16, 32), ("graviton3", 16, 16), ("graviton2", 16, 16),
+        ("graviton4", 16, 32), ("graviton3", 16, 32), ("graviton2", 16, 16), ("graviton2", 64, 16),
+        ("cortex-a72", 64, 8),
     ],
 )  # fmt: skip
 def test_peaks_of_narrower_vectors(
@@ -77,6 +80,20 @@ def test_peaks_of_narrower_vectors(
     be(monkeypatch, name)
     device = detect_cpu(1, simd_bytes)
     assert device.peak_flops == flops_per_cycle * device.clock_hz
+
+
+@given(
+    st.sampled_from([device for device in built_in_devices() if device.kind == "cpu"]),
+    st.integers(-1, 512),
+    st.sampled_from([0, 4, 8, 16, 32, 64, 128]),
+)
+def test_every_known_cpu_fits_every_task(entry: DeviceSpec, cores: int, vector_bytes: int) -> None:
+    device = device_for("llvm", entry.name, Hardware(cores=cores, vector_bytes=vector_bytes))
+    assert device.name == entry.name
+    assert device.cores == max(1, cores)
+    assert device.simd_bytes <= entry.simd_bytes
+    assert device.peak_flops / device.cores <= entry.peak_flops / entry.cores
+    assert np.isfinite(device.vector()).all()
 
 
 def test_an_unknown_cpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from tests.models.programs import random_batch
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError
-from tvm_cdmpp.files import write_atomically
 from tvm_cdmpp.models import checkpoint
 from tvm_cdmpp.models.checkpoint import load_predictor, save_predictor
 from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
@@ -168,10 +167,3 @@ def test_a_failing_write_leaves_the_old_file(predictor: Predictor, tmp_path: Pat
         save_predictor(file, predictor, extra={"version": 2})
     assert load_predictor(file)[2] == {"version": 1}
     assert list(tmp_path.iterdir()) == [file]
-
-
-def test_a_failing_rename_leaves_the_old_files(tmp_path: Path) -> None:
-    (tmp_path / "m").mkdir()
-    with pytest.raises(OSError, match="m"):
-        write_atomically(tmp_path / "m", b"data")
-    assert [path.name for path in tmp_path.iterdir()] == ["m"]

@@ -17,6 +17,7 @@ from scipy.stats import spearmanr
 from benchmarks.workloads.matrix import matmul_layout_free
 from tests.extract import sampling
 from tvm_cdmpp.ast.compact import CompactASTBatch
+from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
 from tvm_cdmpp.extract.handover import dump_records
@@ -544,6 +545,17 @@ def test_tasks_of_another_device(matmul: Sample) -> None:
     assert np.isfinite(scores_of(model, matmul)).all()
     with pytest.raises(ConfigError, match="a gpu; got a task with target 'llvm"):
         scores_of(CDMPPModel(device=DeviceSpec(name="x", kind="gpu")), matmul)
+
+
+@pytest.mark.parametrize("target", ["cuda -arch=sm_75 -model={}", "rocm -model={}"])
+def test_the_target_may_name_the_device(target: str) -> None:
+    def scores(name: str, device: DeviceSpec | None = None) -> Floats:
+        task = sampling.make_task(sampling.matmul, target.format(name), (64, 64, 64))
+        states = sampling.sample_states(task, 8, seed=3)
+        return np.array(CDMPPModel(device=device).predict(task, states))
+
+    np.testing.assert_array_equal(scores("t4"), scores("unknown", find_device("t4")))
+    assert (scores("t4") != scores("mi100")).all()
 
 
 @pytest.mark.parametrize("builder", [sampling.matmul, sampling.conv2d_nchw, sampling.softmax])

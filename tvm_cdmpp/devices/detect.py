@@ -120,13 +120,15 @@ def detect_cpu(
     entry = (registry or load_registry()).match(host.name)
     cores = cores or host.physical_cores
     if entry is not None and entry.kind == "cpu":
-        return _programmed(entry, cores, simd_bytes or entry.simd_bytes)
+        return _programmed(entry, cores, simd_bytes)
     return _described(host, cores, simd_bytes)
 
 
-def _programmed(entry: DeviceSpec, cores: int, simd_bytes: int) -> DeviceSpec:
+def _programmed(entry: DeviceSpec, cores: int, simd_bytes: int | None) -> DeviceSpec:
     """Return a CPU as programs use it: some of its cores, vectors of some width."""
-    # Narrow vectors do not gain what a core lacks in width, beyond the two units of all cores.
+    # TVM's own hardware parameters claim 64 bytes for every CPU.
+    simd_bytes = min(simd_bytes or entry.simd_bytes, entry.simd_bytes)
+    # One unit for wide vectors is two for narrow ones, on all cores that have such a thing.
     most = max(2.0, entry.fused_multiply_adds_per_cycle)
     lanes_per_cycle = entry.fused_multiply_adds_per_cycle * entry.simd_bytes
     share = cores / entry.cores
