@@ -1,6 +1,10 @@
 """The command line is an interface: its set of options changes on purpose only."""
 
-from tvm_cdmpp.cli.main import build_parser, leaf_parsers
+import argparse
+
+import pytest
+
+from tvm_cdmpp.cli.main import build_parser
 
 OPTIONS: dict[str, set[str]] = {
     "tune": {"--trials", "--model", "--target", "--log", "--seed", "--json", "--export",
@@ -13,6 +17,27 @@ OPTIONS: dict[str, set[str]] = {
     "doctor": {"--json"},
 }  # fmt: skip
 COMMON = {"--help", "--verbose"}
+
+
+def leaf_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers of the commands that do something, by what is typed to get there."""
+    groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    if not groups:
+        return {"": parser}
+    return {
+        f"{name} {rest}".strip(): leaf
+        for name, child in groups[0].choices.items()
+        for rest, leaf in leaf_parsers(child).items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "verbose"),
+    [("doctor", 0), ("doctor -vv", 2), ("device show", 0), ("device show -v", 1),
+     ("device -vv show", 2)],
+)  # fmt: skip
+def test_verbose_may_stand_anywhere(line: str, verbose: int) -> None:
+    assert build_parser().parse_args(line.split()).verbose == verbose
 
 
 def test_options_of_every_command() -> None:

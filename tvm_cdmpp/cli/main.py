@@ -9,6 +9,7 @@ import errno
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from tvm_cdmpp import __version__
 from tvm_cdmpp.cli import compare, device, doctor, tune
@@ -19,6 +20,20 @@ _logger = logging.getLogger(__name__)
 _COMMANDS = (tune, compare, device, doctor)
 _EXIT_ERROR = 2
 _EXIT_INTERRUPTED = 130
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """The parser of a command, or of a part of one: `-v` may stand at any of them."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.add_argument(
+            "-v",
+            "--verbose",
+            action="count",
+            default=argparse.SUPPRESS,  # a part must not undo what its command was given
+            help="more log messages; twice for all",
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,26 +71,13 @@ def build_parser() -> argparse.ArgumentParser:
         prog="tvm-cdmpp", description="TVM's auto-scheduler with the CDMPP predictor."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    parser.set_defaults(verbose=0)
+    subparsers = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser
+    )
     for command in _COMMANDS:
         command.add_parser(subparsers)
-    for leaf in leaf_parsers(parser).values():
-        leaf.add_argument(
-            "-v", "--verbose", action="count", default=0, help="more log messages; twice for all"
-        )
     return parser
-
-
-def leaf_parsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    """Return the parsers of the commands that do something, by what is typed to get there."""
-    groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    if not groups:
-        return {"": parser}
-    return {
-        f"{name} {rest}".strip(): leaf
-        for name, child in groups[0].choices.items()
-        for rest, leaf in leaf_parsers(child).items()
-    }
 
 
 def _configure_logging(verbose: int) -> None:
