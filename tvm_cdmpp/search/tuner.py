@@ -3,9 +3,11 @@
 `NetworkTuner.rounds` yields after every round, so that a caller can show progress, stop, or take
 turns between several searches. Choices:
 
-- Which task is next is TVM's decision (see `scheduler`). Few trials make the rounds smaller, as TVM
-  does, because a task without any record falls back to code that is slower than TVM's default.
+- Which task is next is TVM's decision (see `scheduler`). Few trials make the rounds smaller, twice
+  as small as TVM does, because a task without any record falls back to code that is slower than
+  TVM's default, and because the rounds that come after know more.
   With fewer trials than tasks, where TVM gives up, only the heaviest tasks are tuned.
+- Small rounds breed fewer candidates: TVM's 2,048 would take ten times as long as measuring two.
 - A log that exists is continued: no program is measured twice, the model learns from the records,
   and they count as trials.
 - Every batch is on the disk before the next one starts; a killed search loses the one in flight.
@@ -41,6 +43,9 @@ _PythonBasedMeasureCallback: Any = auto_scheduler.measure.PythonBasedMeasureCall
 
 # So many programs without a valid one, from two tasks or more, and measuring itself is broken.
 _HOPELESS = 32
+
+# TVM's default of candidates per generation, and how many a measured program of a round is worth.
+_POPULATION, _CANDIDATES_PER_PROGRAM, _LEAST_POPULATION = 2048, 128, 256
 
 # How it looks in the message of a program that failed.
 _DISK_FULL = os.strerror(errno.ENOSPC)
@@ -175,7 +180,7 @@ class NetworkTuner:
         self._tuned = chosen
         self.left_out = tuple(sorted(set(range(len(tasks))) - set(chosen)))
         self.log_report = prepare_log(log, tasks, tasks[0].target)
-        self._round_size = min(settings.round_size, max(1, settings.trials // len(chosen)))
+        self._round_size = min(settings.round_size, _round_size(settings.trials, len(chosen)))
         if isinstance(model, str):
             model = make_cost_model(
                 model,
@@ -264,6 +269,7 @@ class NetworkTuner:
                 auto_scheduler.SketchPolicy(
                     task,
                     self._model,
+                    params=search_params(self._round_size),
                     seed=1 + index + len(tasks) * self._settings.seed,  # 0 would mean "no seed"
                     verbose=0,
                     init_search_callbacks=preload,
@@ -369,6 +375,28 @@ class NetworkTuner:
         finally:
             self._numpy = np.random.get_state()  # noqa: NPY002
             np.random.set_state(outside)  # noqa: NPY002
+
+
+def _round_size(trials: int, num_tasks: int) -> int:
+    """Divide few trials: every task gets one round, and half of the trials are left for more.
+
+    The first rounds choose with a model that knows nothing of a task yet. Rounds of less than two
+    programs would leave cores idle while they are built.
+    """
+    return max(trials // (2 * num_tasks), min(2, trials // num_tasks))
+
+
+def search_params(round_size: int) -> dict[str, Any]:
+    """Return the parameters of `SketchPolicy` for a round of so many programs.
+
+    They are TVM's defaults, except that rounds of fewer than 16 programs get a population in
+    proportion, so that choosing programs does not take many times as long as measuring them.
+    """
+    wanted = max(_LEAST_POPULATION, _CANDIDATES_PER_PROGRAM * round_size)
+    return {
+        **auto_scheduler.SketchPolicy.DEFAULT_PARAMS,
+        "evolutionary_search_population": min(_POPULATION, wanted),
+    }
 
 
 def heaviest_tasks(tasks: Sequence[Any], weights: Sequence[int], number: int) -> list[int]:

@@ -41,6 +41,15 @@ class NativeResult:
     errors: dict[int, RecordError]
 
 
+class TVMFunctions(ctypes.Structure):
+    """Addresses of functions of TVM, in the order of handover.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_void_p)
+        for name in ("call", "free", "array_item", "array", "measure_input", "save_records")
+    )
+
+
 @cache
 def _library() -> ctypes.CDLL:
     """Load the compiled library, and check that it was made from these sources.
@@ -74,6 +83,17 @@ def _library() -> ctypes.CDLL:
             ctypes.c_int,
             [_INTS, ctypes.c_int64, _DOUBLES, ctypes.POINTER(ctypes.c_float)],
         ),
+        "hand_over": (
+            ctypes.c_int,
+            [
+                ctypes.POINTER(TVMFunctions),
+                ctypes.c_void_p,
+                ctypes.c_void_p,
+                ctypes.c_int64,
+                ctypes.c_void_p,
+                ctypes.c_char_p,
+            ],
+        ),
         "field_names": (ctypes.c_char_p, []),
         "field_is_log": (ctypes.POINTER(ctypes.c_float), []),
     }
@@ -88,6 +108,20 @@ def _library() -> ctypes.CDLL:
             "Install tvm_cdmpp again, which compiles it anew."
         )
     return library
+
+
+def hand_over(
+    tvm: TVMFunctions,
+    task: ctypes.c_void_p,
+    states: ctypes.c_void_p,
+    count: int,
+    result: ctypes.c_void_p,
+    path: str,
+) -> bool:
+    """Append a line of an Ansor log per state of an array to a file; False if TVM failed."""
+    return bool(
+        _library().cdmpp_hand_over(ctypes.byref(tvm), task, states, count, result, path.encode())
+    )
 
 
 def compiled_fields() -> list[tuple[str, bool]]:

@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "features.h"
+#include "handover.h"
 #include "leaves.h"
 
 #ifdef _WIN32
@@ -187,6 +188,12 @@ EXPORT int cdmpp_describe(const Int* packed, Int length, const double* hardware,
   } catch (const std::exception&) {
     return 0;
   }
+}
+
+// Append states, as lines of an Ansor log, to a file; returns 0 if TVM failed (see handover.h).
+EXPORT int cdmpp_hand_over(const TVMFunctions* tvm, void* task, void* states, Int count,
+                           void* result, const char* path) {
+  return HandOver(*tvm).run(task, states, count, result, path);
 }
 
 // Names of the fields, in order, separated by spaces; and whether each is a logarithm.
