@@ -169,16 +169,16 @@ Int span(const Index& index, const Cover& cover) {
   return total;
 }
 
-// Smallest and largest value while axis `a` runs from 0 to `largest(a)`.
+// Smallest and largest value of a sum while axis `a` runs from 0 to `largest(a)`.
 template <class Largest>
-std::pair<Int, Int> bounds(const Index& index, const Largest& largest) {
-  Int low = index.constant, high = index.constant;
-  for (const Term& term : index.terms) {
+std::pair<Int, Int> bounds(const std::vector<Term>& terms, Int constant, const Largest& largest) {
+  Int low = constant, high = constant;
+  for (const Term& term : terms) {
     std::pair<Int, Int> atom{0, 0};
     if (term.kind == Term::kAxis) {
       atom.second = largest(term.number);
     } else {
-      atom = bounds(*term.inner, largest);
+      atom = bounds(term.inner->terms, term.inner->constant, largest);
       auto [first, last] = atom;
       Int divisor = term.number;
       if (term.kind == Term::kOpaque) {
@@ -201,20 +201,20 @@ std::pair<Int, Int> bounds(const Index& index, const Largest& largest) {
   return {low, high};
 }
 
-// Value where axis `a` is `value(a)`; opaque atoms count as zero.
+// Value of a sum where axis `a` is `value(a)`; opaque atoms count as zero.
 template <class Value>
-Int value_at(const Index& index, const Value& value) {
-  Int total = index.constant;
-  for (const Term& term : index.terms) {
+Int value_at(const std::vector<Term>& terms, Int constant, const Value& value) {
+  Int total = constant;
+  for (const Term& term : terms) {
     switch (term.kind) {
       case Term::kAxis:
         total += term.coefficient * value(term.number);
         break;
       case Term::kDiv:
-        total += term.coefficient * floor_div(value_at(*term.inner, value), term.number);
+        total += term.coefficient * floor_div(value_at(term.inner->terms, term.inner->constant, value), term.number);
         break;
       case Term::kMod:
-        total += term.coefficient * floor_mod(value_at(*term.inner, value), term.number);
+        total += term.coefficient * floor_mod(value_at(term.inner->terms, term.inner->constant, value), term.number);
         break;
       case Term::kOpaque:
         break;
@@ -223,10 +223,10 @@ Int value_at(const Index& index, const Value& value) {
   return total;
 }
 
-// How far the index moves when axis `a` moves from 0 to `moved(a)`.
+// How far a sum moves when axis `a` moves from 0 to `moved(a)`.
 template <class Moved>
-Int step(const Index& index, const Moved& moved) {
-  return value_at(index, moved) - value_at(index, [](Int) { return Int{0}; });
+Int step(const std::vector<Term>& terms, Int constant, const Moved& moved) {
+  return value_at(terms, constant, moved) - value_at(terms, constant, [](Int) { return Int{0}; });
 }
 
 }  // namespace cdmpp

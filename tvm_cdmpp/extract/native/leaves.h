@@ -26,6 +26,7 @@ class Leaves {
     buffers_.clear();
     copies_.clear();
     stages_.reset();
+    parts_nest_ = nullptr;
     has_attached_.assign(nests_->size(), 0);
     for (const Nest* nest : *nests_) {
       const Stage* target = nest ? nest->stage->attached_to : nullptr;
@@ -47,6 +48,18 @@ class Leaves {
     int position;  // in the path of the stage that owns it
     Int node;
     Loop loop;
+  };
+
+  // One dimension of a rewritten layout: a digit of a dimension of the input.
+  struct LayoutPart {
+    std::size_t dim;
+    Int extent;
+    Int stride;
+
+    LoopIndex of(const LoopIndex& index, const LoopInts& extents) const {
+      if (extent == 1) return LoopIndex(extents.size());
+      return Divider(extent, extents).remainder(Divider(stride, extents).quotient(index));
+    }
   };
 
   // Stage, which of its results, whether it is a thread's own part of a reduction.
@@ -90,24 +103,22 @@ class Leaves {
       const Spec& input = *replay_->flattened().specs[static_cast<std::size_t>(read.stage)];
       if (!input.is_layout_free) continue;
       auto spec = std::make_unique<Spec>();
-      std::vector<Int> dims = rewrite_layout(nest, *read.indices, spec->shape);
+      const std::vector<LayoutPart>& parts = rewrite_layout(nest, *read.indices);
+      Indices indices(input.shape.size());
+      for (std::size_t n = 0; n < parts.size(); ++n) {
+        spec->shape.push_back(parts[n].extent);
+        Index& index = indices[parts[n].dim];
+        index.terms.push_back({Term::kAxis, static_cast<Int>(n), nullptr, parts[n].stride});
+      }
       spec->element_bytes = input.element_bytes;
       spec->is_output = true;  // computed as a whole
-      spec->num_spatial = static_cast<int>(dims.size());
+      spec->num_spatial = static_cast<int>(parts.size());
       spec->extents = spec->shape;
-      Indices indices(input.shape.size());
-      std::vector<Int> strides(input.shape.size(), 1);
-      for (std::size_t n = dims.size(); n-- > 0;) {
-        auto dim = static_cast<std::size_t>(dims[n]);
-        indices[dim] = add(indices[dim], scaled(axis_index(static_cast<Int>(n)), strides[dim]));
-        strides[dim] *= spec->shape[n];
-      }
       spec->reads = {{read.stage, read.output, std::make_shared<const Indices>(std::move(indices))}};
       Stage& stage = *stages_.take();
-      stage = Stage();
       stage.start(*spec);
       // The schedule that TVM gives it (RewriteLayout).
-      std::size_t fused = dims.size() >= 5 ? 3 : dims.size() >= 3 ? 2 : 0;
+      std::size_t fused = parts.size() >= 5 ? 3 : parts.size() >= 3 ? 2 : 0;
       if (fused) {
         Relation relation{false, false, stage.add_iterator(false), {}, {}};
         relation.parts.copy(stage.order.begin(), stage.order.begin() + static_cast<Int>(fused));
@@ -277,9 +288,11 @@ class Leaves {
     access.shape = producer ? producer->region : buffer.shape;
     bool is_copy = static_cast<std::size_t>(nest.stage->number) >= has_attached_.size() -
                                                                    copies_.size();
+    const std::vector<LayoutPart>* parts = nullptr;
     if (buffer.is_layout_free && rewrites_ && indices && !is_copy) {
-      rewrite_layout(nest, *indices, access.shape);
-      indices = &rewritten_;
+      parts = &rewrite_layout(nest, *indices);
+      access.shape.clear();
+      for (const LayoutPart& part : *parts) access.shape.push_back(part.extent);
     }
     std::size_t dims = access.shape.size(), loops = leaf.loops.size();
     access.cover.resize(dims * (loops + 1));
@@ -289,7 +302,8 @@ class Leaves {
     for (std::size_t dim = dims; dim-- > 0;) {
       const LoopIndex* index = &nest.axes[dim];
       if (indices) {
-        index_ = in_loops((*indices)[dim], nest.axes, nest.loop_extents);
+        index_ = in_loops((*indices)[parts ? (*parts)[dim].dim : dim], nest.axes, nest.loop_extents);
+        if (parts) index_ = (*parts)[dim].of(index_, nest.loop_extents);
         index = &index_;
       }
       Int reach = 1, shape = access.shape[dim];
@@ -310,53 +324,47 @@ class Leaves {
   }
 
   // Give a constant input the layout in which it is read (GetNewLayout in compute_dag.cc): one
-  // dimension per loop over one of its axes, in the order of the loops. Return which of the old
-  // dimensions each new one is a part of.
-  std::vector<Int> rewrite_layout(const Nest& nest, const Indices& indices, std::vector<Int>& shape) {
-    std::vector<std::pair<Int, Int>> layout;  // dimension of the input, extent
-    auto dimension_of = [&indices](Int axis) {
-      for (std::size_t dim = 0; dim < indices.size(); ++dim) {
-        const auto& terms = indices[dim].terms;
-        if (terms.size() == 1 && terms[0].kind == Term::kAxis && terms[0].number == axis) {
-          return static_cast<Int>(dim);
-        }
-      }
-      return Int{-1};
-    };
-    std::vector<std::pair<Int, Int>> own = original_loops(nest, nest.stage->order);
-    std::vector<std::pair<Int, Int>> loops;
+  // dimension per loop over one of its axes, in the order of the loops. Valid until the next call.
+  const std::vector<LayoutPart>& rewrite_layout(const Nest& nest, const Indices& indices) {
+    if (parts_nest_ == &nest && parts_indices_ == &indices) return parts_;
+    parts_nest_ = &nest;
+    parts_indices_ = &indices;
+    parts_.clear();
+    original_loops(nest, nest.stage->order, own_loops_);
     if (const Stage* target = nest.stage->attached_to) {
       auto end = std::find(target->order.begin(), target->order.end(), nest.stage->attached_at);
-      loops = original_loops(nest_of(*target), {target->order.begin(), end + 1});
+      original_loops(nest_of(*target), {target->order.begin(), end + 1}, outer_loops_);
       // The outer loops are taken to be over the axes of the stage's own first loops.
-      loops.resize(std::min(loops.size(), own.size()));
-      for (std::size_t n = 0; n < loops.size(); ++n) loops[n].first = own[n].first;
+      for (std::size_t n = 0; n < std::min(outer_loops_.size(), own_loops_.size()); ++n) {
+        add_part(indices, own_loops_[n].first, outer_loops_[n].second);
+      }
     }
-    loops.insert(loops.end(), own.begin(), own.end());
-    for (const auto& [axis, extent] : loops) {
-      Int dim = dimension_of(axis);
-      if (dim >= 0) layout.emplace_back(dim, extent);
+    for (const auto& [axis, extent] : own_loops_) add_part(indices, axis, extent);
+    stride_.assign(indices.size(), 1);
+    for (std::size_t n = parts_.size(); n-- > 0;) {
+      Int& stride = stride_[parts_[n].dim];
+      parts_[n].stride = stride;
+      stride *= parts_[n].extent;
     }
-    std::vector<Int> dims;
-    for (const auto& part : layout) dims.push_back(part.first);
-    rewritten_.assign(layout.size(), {});
-    shape.assign(layout.size(), 1);
-    std::vector<Int> inner(indices.size(), 1);
-    for (std::size_t n = layout.size(); n-- > 0;) {
-      auto [dim, extent] = layout[n];
-      auto at = static_cast<std::size_t>(dim);
-      if (extent > 1) rewritten_[n] = remainder(divided(indices[at], inner[at]), extent);
-      inner[at] *= extent;
-      shape[n] = extent;
+    return parts_;
+  }
+
+  // Add the dimension that a loop over an axis makes, if a dimension of the input is that axis.
+  void add_part(const Indices& indices, Int axis, Int extent) {
+    for (std::size_t dim = 0; dim < indices.size(); ++dim) {
+      const auto& terms = indices[dim].terms;
+      if (terms.size() == 1 && terms[0].kind == Term::kAxis && terms[0].number == axis) {
+        parts_.push_back({dim, extent, 1});
+        return;
+      }
     }
-    return dims;
   }
 
   // The axis and extent of every loop, fused ones taken apart.
-  static std::vector<std::pair<Int, Int>> original_loops(const Nest& nest,
-                                                         const std::vector<int>& order) {
+  static void original_loops(const Nest& nest, const std::vector<int>& order,
+                             std::vector<std::pair<Int, Int>>& loops) {
     const Stage& stage = *nest.stage;
-    std::vector<std::pair<Int, Int>> loops;
+    loops.clear();
     for (int iterator : order) {
       auto fused = std::find_if(stage.relations.begin(), stage.relations.end(),
                                 [iterator](const Relation& relation) {
@@ -370,7 +378,6 @@ class Leaves {
         }
       }
     }
-    return loops;
   }
 
   static Int axis_of(const Stage& stage, int iterator) {
@@ -399,7 +406,12 @@ class Leaves {
   std::vector<std::unique_ptr<Spec>> copies_;
   Pool<Stage> stages_;
   std::vector<BufferKey> buffers_;  // in order of the first store
-  Indices rewritten_;
+  // What `rewrite_layout` made last, and for which read; and its scratch.
+  std::vector<LayoutPart> parts_;
+  const Nest* parts_nest_ = nullptr;
+  const Indices* parts_indices_ = nullptr;
+  std::vector<std::pair<Int, Int>> own_loops_, outer_loops_;
+  std::vector<Int> stride_;
   LoopIndex index_;
   std::vector<char> unknown_;  // [loop]
 };

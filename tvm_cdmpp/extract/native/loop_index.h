@@ -77,7 +77,7 @@ struct LoopIndex {
   // How far the atoms that are not affine reach while the loops from `level` inward run.
   Int curved_span(std::size_t level, const LoopInts& extents) const {
     if (curved.empty()) return 0;
-    auto [low, high] = cdmpp::bounds(Index{curved, 0}, [&](Int loop) {
+    auto [low, high] = cdmpp::bounds(curved, 0, [&](Int loop) {
       auto at = static_cast<std::size_t>(loop);
       return at >= level ? extents[at] - 1 : Int{0};
     });
@@ -87,7 +87,7 @@ struct LoopIndex {
   // How far it moves from the first to the second iteration of a loop.
   Int step_of(std::size_t loop) const {
     if (curved.empty()) return coefficients[loop];
-    return coefficients[loop] + step(Index{curved, constant}, [loop](Int other) {
+    return coefficients[loop] + step(curved, constant, [loop](Int other) {
              return Int{static_cast<std::size_t>(other) == loop};
            });
   }
@@ -98,7 +98,8 @@ struct LoopIndex {
     for (std::size_t loop = 0; loop < coefficients.size(); ++loop) {
       (coefficients[loop] > 0 ? high : low) += coefficients[loop] * (extents[loop] - 1);
     }
-    auto [first, last] = cdmpp::bounds(Index{curved, 0}, [&extents](Int loop) {
+    if (curved.empty()) return {low, high};
+    auto [first, last] = cdmpp::bounds(curved, 0, [&extents](Int loop) {
       return extents[static_cast<std::size_t>(loop)] - 1;
     });
     return {low + first, high + last};
@@ -135,7 +136,7 @@ struct LoopIndex {
   static bool moves_unknown(const Term& term, std::size_t loop) {
     if (term.kind == Term::kAxis) return false;
     auto first = [loop](Int other) { return Int{static_cast<std::size_t>(other) == loop}; };
-    if (term.kind == Term::kOpaque && step(*term.inner, first) != 0) return true;
+    if (term.kind == Term::kOpaque && step(term.inner->terms, term.inner->constant, first) != 0) return true;
     const auto& terms = term.inner->terms;
     return std::any_of(terms.begin(), terms.end(),
                        [loop](const Term& inner) { return moves_unknown(inner, loop); });
