@@ -300,14 +300,11 @@ def _count_duplicates(report: InputReport, spool: Path, is_first: Any) -> None:
         report.bins.pop(name, None)
         if chosen.any():
             report.bins[name] = int(np.count_nonzero(chosen))
-    report.first[DUPLICATE] = f"{lines[~is_first][0]}"
-    if FAILED in report.first and report.first[FAILED].split(":")[0] not in map(
-        str, lines[is_first & failed][:1]
-    ):
-        remaining = lines[is_first & failed]
-        report.first.pop(FAILED)
-        if len(remaining):
-            report.first[FAILED] = str(remaining[0])
+        line = str(lines[chosen][0]) if chosen.any() else None
+        if line is None:
+            report.first.pop(name, None)
+        elif name != KEPT and report.first.get(name, "").split(":")[0] != line:
+            report.first[name] = line
 
 
 def _old_sources(store: RecordStore) -> list[Source]:

@@ -5,7 +5,6 @@ records is written last; where it exists, the log need not be read again.
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -66,15 +65,15 @@ class Spooled:
     """
 
     lines: int = 0
-    bins: Counter[str] = field(default_factory=Counter)
+    bins: dict[str, int] = field(default_factory=dict)
     first: dict[str, str] = field(default_factory=dict)
-    unknown: Counter[str] = field(default_factory=Counter)
+    unknown: dict[str, int] = field(default_factory=dict)
     tasks: list[TaskKey] = field(default_factory=list)
     workloads: list[Workload] = field(default_factory=list)
 
     def count(self, bin_: str, line: int, reason: str = "") -> None:
         """Put a line into a bin."""
-        self.bins[bin_] += 1
+        self.bins[bin_] = self.bins.get(bin_, 0) + 1
         if bin_ != KEPT:
             self.first.setdefault(bin_, f"{line}: {reason}" if reason else str(line))
 
@@ -87,8 +86,6 @@ class Spooled:
     def load(path: Path) -> "Spooled":
         """Read what `save` wrote."""
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for name in ("bins", "unknown"):
-            content[name] = Counter(content[name])
         content["tasks"] = [
             TaskKey(**{**task, "hardware_parameters": tuple(task["hardware_parameters"])})
             for task in content["tasks"]
@@ -126,7 +123,7 @@ def spool_log(
     on_read
         Told the bytes read so far.
     """
-    with replacing(spool) as temporary, pq.ParquetWriter(temporary, SPOOL, "1") as writer:
+    with replacing(spool) as temporary, pq.ParquetWriter(temporary, SPOOL, compression="zstd") as writer:
         reader = _LogReader(log, book, inspector, writer)
         for number, (line, defect) in enumerate(read_lines(log.path, on_read), start=1):
             reader.take(number, line, defect)
@@ -196,7 +193,8 @@ class _LogReader:
             workload = self._look_up(record.workload_key)
             self._workloads[record.workload_key] = workload
         if isinstance(workload, str):
-            self.spooled.unknown[record.workload_key] += 1
+            unknown = self.spooled.unknown
+            unknown[record.workload_key] = unknown.get(record.workload_key, 0) + 1
             raise LineError(UNKNOWN, workload)
         kind = record.target.split()[0]
         self._target_kind = self._target_kind or kind

@@ -184,8 +184,6 @@ class RecordStore:
         ends = np.cumsum(per_measurement.value_lengths().to_numpy(zero_copy_only=False))
         last = np.cumsum(costs.value_lengths().to_numpy(zero_copy_only=False))
         ends = np.concatenate([[0], ends])[np.concatenate([[0], last])].astype(np.int64)
-        sums = np.concatenate([[0.0], np.cumsum(per_measurement.flatten().to_numpy())])
-        del sums  # differences of a running sum would lose digits of short programs
         values = per_measurement.flatten().to_numpy()
         counts = np.diff(ends)
         latencies_s = np.full(len(counts), np.nan)
