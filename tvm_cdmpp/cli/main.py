@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 
 from tvm_cdmpp import __version__
-from tvm_cdmpp.cli import compare, doctor, tune
+from tvm_cdmpp.cli import compare, data, doctor, tune
 from tvm_cdmpp.errors import CDMPPError
 
 _logger = logging.getLogger(__name__)
 
-_COMMANDS = (tune, compare, doctor)
+_COMMANDS = (tune, compare, data, doctor)
 _EXIT_ERROR = 2
 _EXIT_INTERRUPTED = 130
 

@@ -23,9 +23,9 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def write_named_by_content(folder: Path, stem: str, suffix: str, write: Callable[[Path], None]) -> (
-    tuple[str, str]
-):
+def write_named_by_content(
+    folder: Path, stem: str, suffix: str, write: Callable[[Path], None]
+) -> tuple[str, str]:
     """Write a file whose name ends in a part of its hash, so that it never changes once it exists.
 
     Parameters

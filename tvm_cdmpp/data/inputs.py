@@ -96,7 +96,9 @@ def find_inputs(
             raise ConfigError(f"{given} does not exist; give logs, or folders of logs")
         chosen = sorted(p for p in given.rglob("*") if p.is_file()) if root == given else [given]
         if workloads is None:
-            found |= dict.fromkeys(p for p in sorted(root.iterdir()) if _WORKLOADS.fullmatch(p.name))
+            found |= dict.fromkeys(
+                p for p in sorted(root.iterdir()) if _WORKLOADS.fullmatch(p.name)
+            )
         file = sources or root / SOURCES_NAME
         if file not in entries:
             entries[file] = _read_sources(file) if sources or file.is_file() else []

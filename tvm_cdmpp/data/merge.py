@@ -95,7 +95,9 @@ def place(sources: Sequence[Source]) -> Placement:
             task = np.array(mapped, np.int32)[batch["task"].to_numpy()]
             tasks.append(task)
             for number, steps in zip(task.tolist(), _bytes_of(batch["steps"]), strict=True):
-                digests += blake2b(steps, digest_size=16, salt=number.to_bytes(8, "little")).digest()
+                digests += blake2b(
+                    steps, digest_size=16, salt=number.to_bytes(8, "little")
+                ).digest()
         hashes.append(np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2))
         owners.append(np.concatenate(tasks))
     ends = np.cumsum([len(owner) for owner in owners])

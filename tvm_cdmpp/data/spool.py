@@ -123,7 +123,10 @@ def spool_log(
     on_read
         Told the bytes read so far.
     """
-    with replacing(spool) as temporary, pq.ParquetWriter(temporary, SPOOL, compression="zstd") as writer:
+    with (
+        replacing(spool) as temporary,
+        pq.ParquetWriter(temporary, SPOOL, compression="zstd") as writer,
+    ):
         reader = _LogReader(log, book, inspector, writer)
         for number, (line, defect) in enumerate(read_lines(log.path, on_read), start=1):
             reader.take(number, line, defect)

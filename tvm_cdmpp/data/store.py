@@ -109,7 +109,9 @@ class RecordStore:
         RecordError
             A file is not what was written.
         """
-        damaged = [n for n, sha256 in self.file_hashes.items() if hash_file(self.path / n) != sha256]
+        damaged = [
+            n for n, sha256 in self.file_hashes.items() if hash_file(self.path / n) != sha256
+        ]
         if damaged:
             raise RecordError(
                 f"files of the record store {self.path} are damaged: {', '.join(damaged)}. "
@@ -224,9 +226,7 @@ class RecordStore:
                 lines[place] = self._heads[record["task"]] + _tail(record)
         return lines
 
-    def _blocks(
-        self, rows: npt.NDArray[np.int64]
-    ) -> Iterator[tuple[range, npt.NDArray[np.int64]]]:
+    def _blocks(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[range, npt.NDArray[np.int64]]]:
         """Yield the row groups that hold some rows, and the places of those rows."""
         starts = self._group_starts
         groups = np.searchsorted(starts, rows, side="right") - 1
