@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rich.console import Console
+
     from tvm_cdmpp.data.importer import ImportReport, InputReport, Progress
 
 _SHOWN_EXAMPLES = 3
@@ -105,16 +107,17 @@ def report_to_json(report: "ImportReport", ignored: Iterable[str] = ()) -> dict[
 @contextmanager
 def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich import progress as rich_progress
 
-    console = Console(stderr=True)
     columns = (
-        BarColumn(20),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[log]}"),
+        rich_progress.BarColumn(20),
+        rich_progress.TaskProgressColumn(),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TextColumn("{task.fields[log]}"),
     )
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as bar:
+    console = Console(stderr=True)
+    hidden = not sys.stderr.isatty()
+    with rich_progress.Progress(*columns, console=console, disable=hidden) as bar:
         task = bar.add_task("", log="", total=None)
 
         def show(progress: "Progress") -> None:
@@ -146,15 +149,8 @@ def _print_report(report: "ImportReport", ignored: Iterable[str], out: Path) -> 
         table.add_row("all", *(f"{count:,}" for count in [lines, *map(total.get, shown)]))
     if report.inputs:
         console.print(table)
-    for name in shown[1:]:
-        examples = [f"{log.name}:{log.first[name]}" for log in report.inputs if name in log.first]
-        more = len(examples) - _SHOWN_EXAMPLES
-        console.print(Text(f"\n{name}, first in each log:"))
-        for example in examples[:_SHOWN_EXAMPLES]:
-            cut = "..." if len(example) > _LONGEST_EXAMPLE else ""
-            console.print(Text(f"  {example[:_LONGEST_EXAMPLE]}{cut}"))
-        if more > 0:
-            console.print(Text(f"  and in {more} more (--json lists all)"))
+    for name in BINS[1:]:
+        _print_examples(console, name, report.inputs)
     for name, reason in report.skipped.items():
         console.print(Text(f"not read: {name} ({reason})"))
     if names := list(ignored):
@@ -162,6 +158,22 @@ def _print_report(report: "ImportReport", ignored: Iterable[str], out: Path) -> 
     if report.resumed:
         console.print(Text(f"{report.resumed} logs had been read by an import that did not end"))
     console.print(Text(f"\n{report.num_records:,} distinct programs in {out}"))
+
+
+def _print_examples(console: "Console", name: str, logs: "Iterable[InputReport]") -> None:
+    """Show the first lines of a bin."""
+    from rich.text import Text
+
+    examples = [f"{log.name}:{log.first[name]}" for log in logs if name in log.first]
+    if not examples:
+        return
+    console.print(Text(f"\n{name}, first in each log:"))
+    for example in examples[:_SHOWN_EXAMPLES]:
+        cut = "..." if len(example) > _LONGEST_EXAMPLE else ""
+        console.print(Text(f"  {example[:_LONGEST_EXAMPLE]}{cut}"))
+    if len(examples) > _SHOWN_EXAMPLES:
+        more = len(examples) - _SHOWN_EXAMPLES
+        console.print(Text(f"  and in {more} more (--json lists all)"))
 
 
 def _total(logs: "Iterable[InputReport]") -> Counter[str]:

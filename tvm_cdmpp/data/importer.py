@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,9 @@ from tvm_cdmpp.data.merge import (
     task_table,
     workload_table,
     write_parts,
+    write_table,
 )
-from tvm_cdmpp.data.schema import COMPRESSION, MANIFEST, SCHEMA_VERSION
+from tvm_cdmpp.data.schema import MANIFEST, SCHEMA_VERSION
 from tvm_cdmpp.data.spool import Spooled, TaskKey, spool_log
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.data.workloads import Inspector, Workload, WorkloadBook
@@ -250,11 +252,8 @@ class _Import:
         files: dict[str, dict[str, str]] = {}
         for stem, table in tables.items():
             name, sha256 = write_named_by_content(
-                self.out, stem, ".parquet",
-                lambda path, t=table: pq.write_table(
-                    t, path, write_page_checksum=True, **COMPRESSION
-                ),
-            )  # fmt: skip
+                self.out, stem, ".parquet", partial(write_table, table)
+            )
             files[stem] = {"file": name, "sha256": sha256}
         hashes = [entry["sha256"] for entry in (*parts, *files.values())]
         manifest = {

@@ -88,9 +88,9 @@ def read_lines(path: Path, on_read: Callable[[int], None]) -> Iterator[tuple[byt
         head = raw.peek(6)
         stream: Any = raw
         if head.startswith(b"\xfd7zXZ\x00"):
-            stream = lzma.open(raw)
+            stream = lzma.LZMAFile(raw)
         elif head.startswith(b"\x1f\x8b"):
-            stream = gzip.open(raw)
+            stream = gzip.GzipFile(fileobj=raw)
         rest, overlong = b"", ""
         while True:
             try:

@@ -8,6 +8,7 @@ parts of the store in one pass, and each part is then sorted on its own.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def write_parts(
         with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
             table = _merged(stream.read_all())
         name, sha256 = write_named_by_content(
-            folder, "records", ".parquet", lambda temporary, t=table: _write_records(t, temporary)
+            folder, "records", ".parquet", partial(write_table, table)
         )
         parts.append({"file": name, "sha256": sha256, "rows": table.num_rows})
         path.unlink()
@@ -195,6 +196,14 @@ def workload_table(workloads: Sequence[Workload]) -> pa.Table:
         for workload in workloads
     ]
     return pa.Table.from_pylist(rows, schema=WORKLOADS)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a table as all files of a store are written."""
+    pq.write_table(
+        table, path, row_group_size=ROWS_PER_GROUP, use_dictionary=["task"],
+        write_page_checksum=True, **COMPRESSION,
+    )  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -283,10 +292,3 @@ def _merged(table: pa.Table) -> pa.Table:
         ends = pa.array(offsets[[*starts, len(row)]], pa.int32())
         columns.append(pa.ListArray.from_arrays(ends, column.flatten()))
     return pa.Table.from_arrays(columns, schema=RECORDS)
-
-
-def _write_records(table: pa.Table, path: Path) -> None:
-    pq.write_table(
-        table, path, row_group_size=ROWS_PER_GROUP, use_dictionary=["task"],
-        write_page_checksum=True, **COMPRESSION,
-    )  # fmt: skip

@@ -231,7 +231,7 @@ class _LogReader:
         for row in self._rows:
             if not row.record.error_no:
                 by_task.setdefault(row.task, []).append(row)
-        misfits = {}
+        misfits: dict[int, str] = {}
         dags = {workload.workload_id: workload.dag for workload in self.spooled.workloads}
         for number, rows in by_task.items():
             task = self.spooled.tasks[number]

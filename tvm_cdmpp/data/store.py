@@ -313,4 +313,5 @@ def _tail(record: dict[str, Any]) -> bytes:
     costs_s = [cost for measured in record["costs_s"] for cost in measured]
     error_no = 0 if costs_s else record["error_nos"][0]
     result = [costs_s or [_FAILED_COST_S], error_no, 0, record["timestamps_s"][0]]
-    return record["steps"].encode() + b']],"r":' + orjson.dumps(result) + b',"v":"v0.6"}\n'
+    steps: str = record["steps"]
+    return steps.encode() + b']],"r":' + orjson.dumps(result) + b',"v":"v0.6"}\n'

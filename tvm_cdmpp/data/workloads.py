@@ -113,7 +113,7 @@ class WorkloadBook:
                 except (KeyError, TypeError, ValueError) as error:
                     raise RecordError(
                         f"{path}:{number} is no workload: expected an object with workload_key, "
-                        f"dag and files ({type(error).__name__}: {error}). Repair or remove the line."
+                        f"dag and files ({type(error).__name__}: {error}). Repair or remove it."
                     ) from error
                 digest.update(orjson.dumps(entry, option=orjson.OPT_SORT_KEYS))
         book.fingerprint = digest.hexdigest()
