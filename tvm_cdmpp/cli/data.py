@@ -106,8 +106,8 @@ def report_to_json(report: "ImportReport", ignored: Iterable[str] = ()) -> dict[
 
 @contextmanager
 def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
-    from rich.console import Console
     from rich import progress as rich_progress
+    from rich.console import Console
 
     columns = (
         rich_progress.BarColumn(20),

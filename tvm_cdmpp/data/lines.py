@@ -9,6 +9,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -85,12 +86,7 @@ def read_lines(path: Path, on_read: Callable[[int], None]) -> Iterator[tuple[byt
         The defect is empty for all but damaged and overlong lines.
     """
     with path.open("rb") as raw:
-        head = raw.peek(6)
-        stream: Any = raw
-        if head.startswith(b"\xfd7zXZ\x00"):
-            stream = lzma.LZMAFile(raw)
-        elif head.startswith(b"\x1f\x8b"):
-            stream = gzip.GzipFile(fileobj=raw)
+        stream = _unpacked(raw)
         rest, overlong = b"", ""
         while True:
             try:
@@ -115,6 +111,15 @@ def read_lines(path: Path, on_read: Callable[[int], None]) -> Iterator[tuple[byt
                 break
         if rest:
             yield rest, overlong
+
+
+def _unpacked(raw: BufferedReader) -> Any:
+    head = raw.peek(6)
+    if head.startswith(b"\xfd7zXZ\x00"):
+        return lzma.LZMAFile(raw)
+    if head.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=raw)
+    return raw
 
 
 def parse_line(line: bytes) -> LogRecord:

@@ -7,11 +7,9 @@ from typing import Any, TypeAlias
 
 from tvm_cdmpp.data.workloads import DagFacts
 from tvm_cdmpp.devices.hardware import Hardware
-from tvm_cdmpp.errors import RecordError
-from tvm_cdmpp.extract.dag import analyse
+from tvm_cdmpp.extract.dag import analyse, load_dag
 from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
-from tvm_cdmpp.search.quiet import reason_of
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
@@ -38,7 +36,7 @@ class TvmInspector:
         RecordError
             TVM, or the analysis of DAGs, cannot take it.
         """
-        compute_dag = _load(dag)
+        compute_dag = load_dag(dag)
         self._graphs[dag] = analyse(compute_dag)
         return DagFacts(str(compute_dag.workload_key()), float(compute_dag.flop_ct))
 
@@ -89,18 +87,14 @@ def rebuild_workload(key: str) -> str | None:
         return None
 
 
-def _load(dag: str) -> Any:
-    try:
-        return tvm.auto_scheduler.ComputeDAG(list(tvm.ir.load_json(dag)))
-    except (tvm.TVMError, TypeError, ValueError, AttributeError) as error:
-        raise RecordError(f"TVM cannot read the DAG: {reason_of(error)}") from error
-
-
 # ------------------------------------------------ functions that published logs name
 # Each was compared with the DAGs that their authors' programs give.
 
 
-def _matmul(n: int, m: int, k: int, dtype: str = "float32") -> list[Tensor]:
+# Tensors are given in the order in which those programs register them.
+
+
+def _matmul(n: int, k: int, m: int, dtype: str = "float32") -> list[Tensor]:
     left = te.placeholder((n, k), name="A", dtype=dtype)
     right = te.placeholder((k, m), name="B", dtype=dtype)
     axis = te.reduce_axis((0, k), name="k")
@@ -110,4 +104,92 @@ def _matmul(n: int, m: int, k: int, dtype: str = "float32") -> list[Tensor]:
     return [left, right, product]
 
 
-FUNCTIONS: dict[str, Callable[..., Sequence[Tensor]]] = {}
+def _batch_matmul(batch: int, heads: int, n: int, k: int, m: int) -> list[Tensor]:
+    left = te.placeholder((batch * heads, n, k), name="A")
+    right = te.placeholder((batch * heads, k, m), name="B")
+    return [left, right, topi.nn.batch_matmul(left, right, transpose_b=False)]
+
+
+def _conv2d(*arguments: Any) -> list[Tensor]:
+    batch, channels, height, width, filters, kernel_h, kernel_w, stride, padding = arguments
+    data = te.placeholder((batch, channels, height, width), name="input0")
+    kernel = te.placeholder((filters, channels, kernel_h, kernel_w), name="input1")
+    return [data, kernel, topi.nn.conv2d_nchw(data, kernel, stride, padding, 1)]
+
+
+def _conv2d_tutorial(*arguments: Any) -> list[Tensor]:
+    """Make a plain `conv2d`, in the argument order of `conv2d_layer` in TVM's tutorials."""
+    batch, height, width, filters, channels, kernel_h, kernel_w, stride, padding = arguments
+    data = te.placeholder((batch, channels, height, width), name="data")
+    kernel = te.placeholder((filters, channels, kernel_h, kernel_w), name="kernel")
+    return [data, kernel, topi.nn.conv2d_nchw(data, kernel, stride, padding, 1)]
+
+
+def _conv2d_bias_relu(*arguments: Any) -> list[Tensor]:
+    """Make the `conv2d_layer` of TVM's tutorials."""
+    batch, height, width, filters, channels, kernel_h, kernel_w, stride, padding = arguments
+    data = te.placeholder((batch, channels, height, width), name="data")
+    kernel = te.placeholder((filters, channels, kernel_h, kernel_w), name="kernel")
+    bias = te.placeholder((1, filters, 1, 1), name="bias")
+    conv = topi.nn.conv2d_nchw(data, kernel, stride, padding, dilation=1, out_dtype="float32")
+    return [data, kernel, bias, topi.nn.relu(conv + bias)]
+
+
+def _conv2d_layer(*arguments: Any) -> list[Tensor]:
+    """Tell the two meanings apart: the tutorial gives strides and padding as lists."""
+    is_tutorial = len(arguments) == 9 and isinstance(arguments[7], list)
+    return _conv2d_bias_relu(*arguments) if is_tutorial else _conv2d(*arguments)
+
+
+def _depthwise(*arguments: Any) -> list[Tensor]:
+    batch, channels, height, width, kernel_h, kernel_w, stride, padding = arguments
+    data = te.placeholder((batch, channels, height, width), name="data")
+    kernel = te.placeholder((channels, 1, kernel_h, kernel_w), name="kernel")
+    return [data, kernel, topi.nn.depthwise_conv2d_nchw(data, kernel, stride, padding, 1)]
+
+
+def _pool(*arguments: Any) -> list[Tensor]:
+    kind, batch, channels, height, width, kernel_h, kernel_w, stride, padding = arguments
+    data = te.placeholder((batch, channels, height, width), name="data")
+    pad = [(kernel_h - 1) // 2, (kernel_w - 1) // 2] * 2 if padding == "SAME" else [0] * 4
+    kernel, strides = [kernel_h, kernel_w], [stride, stride]
+    return [data, topi.nn.pool2d(data, kernel, strides, [1, 1], pad, kind, count_include_pad=True)]
+
+
+def _relu(*shape: int) -> list[Tensor]:
+    data = te.placeholder(shape, name="data")
+    return [data, topi.nn.relu(data)]
+
+
+def _reduction(shape: list[int], axis: int | list[int], keep_dims: bool) -> list[Tensor]:
+    data = te.placeholder(shape, name="data")
+    return [data, topi.sum(data, axis, keep_dims)]
+
+
+def _conv2d_of_shapes(shape: list[int], kernel_shape: list[int]) -> list[Tensor]:
+    data = te.placeholder(shape, name="A")
+    kernel = te.placeholder(kernel_shape, name="W")
+    return [data, kernel, topi.nn.conv2d_nchw(data, kernel, 1, 1, 1)]
+
+
+def _conv3d_of_shapes(shape: list[int], kernel_shape: list[int]) -> list[Tensor]:
+    data = te.placeholder(shape, name="A")
+    kernel = te.placeholder(kernel_shape, name="W")
+    return [data, kernel, topi.nn.conv3d_ncdhw(data, kernel, 1, 1, 1, 1)]
+
+
+FUNCTIONS: dict[str, Callable[..., Sequence[Tensor]]] = {
+    "matmul": _matmul,
+    "matmul_layer": _matmul,
+    "ansor_mm": _matmul,
+    "batch_matmul_layer": _batch_matmul,
+    "conv2d": _conv2d_tutorial,
+    "conv2d_layer": _conv2d_layer,
+    "depthwise_conv2d_layer": _depthwise,
+    "pool_layer": _pool,
+    "relu_layer": _relu,
+    "reduction_layer": _reduction,
+    "conv2d_ansor": _conv2d_of_shapes,
+    "conv3d_ansor": _conv3d_of_shapes,
+}
+"""By the name in a workload key; called with the key's arguments."""
