@@ -194,6 +194,12 @@ class RecordStore:
             latencies_s[measured] = np.add.reduceat(values, ends[:-1][measured]) / counts[measured]
         return latencies_s
 
+    def steps(self, rows: range | None = None) -> list[bytes]:
+        """Return the transform steps of programs, as JSON."""
+        column = self.columns("steps", rows=rows)["steps"]
+        values: list[bytes] = column.cast(pa.binary()).to_pylist()
+        return values
+
     def records(self, rows: Sequence[int] | npt.NDArray[np.int64] | range) -> bytes:
         """Return records as lines of an Ansor log, version v0.6.
 

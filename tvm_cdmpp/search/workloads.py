@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from tvm_cdmpp.data.workloads import DagFacts
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.extract.dag import analyse, load_dag
-from tvm_cdmpp.extract.replayer import StepReplayer
+from tvm_cdmpp.extract.replayer import StepReplayer, records_of_steps
 from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
 from tvm_cdmpp.tvm_runtime import load_tvm
 
@@ -17,9 +17,6 @@ te, topi = tvm.te, tvm.topi
 _registry = importlib.import_module("tvm.auto_scheduler.workload_registry")
 
 Tensor: TypeAlias = Any
-
-# Around a record's steps; nothing else of a line matters to the replayer.
-_HEAD, _TAIL = b'{"i":[["","",[],"",0,[]],[[],', b']],"r":[[0],0,0,0],"v":"v0.6"}\n'
 
 
 class TvmInspector:
@@ -51,8 +48,7 @@ class TvmInspector:
         if dag not in self._graphs:
             self.describe(dag)
         replayer = StepReplayer(self._graphs[dag], Hardware(*hardware), LayoutRewrite(layout))
-        records = b"".join(_HEAD + text + _TAIL for text in steps)
-        _, errors = replayer.extract(records)
+        _, errors = replayer.extract(records_of_steps(steps))
         return {place: str(error) for place, error in errors.items()}
 
 

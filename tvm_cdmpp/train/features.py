@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -110,13 +111,13 @@ def load_features(
     failures: list[tuple[int, str]] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for number, (begin, end) in enumerate(zip(starts[:-1], starts[1:], strict=True)):
+        for number, (begin, end) in enumerate(pairwise(starts.tolist())):
             report = folder / f"{number:05}.json"
             if not report.is_file():
-                _extract_part(store, range(int(begin), int(end)), folder / f"{number:05}", report)
+                _extract_part(store, range(begin, end), folder / f"{number:05}", report)
             found = json.loads(report.read_text(encoding="utf-8"))
             failures.append((found["num_failed"], found["first_failure"]))
-            on_rows(int(end))
+            on_rows(end)
     except (OSError, ValueError) as error:
         raise RecordError(
             f"features cannot be kept in {folder}: {error}. Free some space or remove the folder, "
@@ -130,7 +131,7 @@ def _extract_part(store: RecordStore, rows: range, stem: Path, report: Path) -> 
     """Extract consecutive rows; the report is written last, when the arrays are whole."""
     # TVM is loaded for parts that are not there yet only.
     from tvm_cdmpp.extract.dag import analyse, load_dag
-    from tvm_cdmpp.extract.replayer import StepReplayer
+    from tvm_cdmpp.extract.replayer import StepReplayer, records_of_steps
     from tvm_cdmpp.extract.stage import LayoutRewrite
 
     batches, num_failed, first_failure = [], 0, ""
@@ -146,16 +147,16 @@ def _extract_part(store: RecordStore, rows: range, stem: Path, report: Path) -> 
         )
         for first in range(begin, end, _ROWS_AT_ONCE):
             chunk = range(first, min(first + _ROWS_AT_ONCE, end))
-            batch, errors = replayer.extract(store.records(chunk))
+            batch, errors = replayer.extract(records_of_steps(store.steps(chunk)))
             batches.append(batch)
             num_failed += len(errors)
             for place, error in errors.items():
                 first_failure = first_failure or f"record {first + place}: {error}"
     joined = concatenate(batches)
     for name in _ARRAYS:
-        with replacing(stem.with_name(f"{stem.name}.{name}.npy")) as temporary:
-            with temporary.open("wb") as file:
-                np.save(file, getattr(joined, name))
+        array = stem.with_name(f"{stem.name}.{name}.npy")
+        with replacing(array) as temporary, temporary.open("wb") as file:
+            np.save(file, getattr(joined, name))
     with replacing(report) as temporary:
         found = {"num_failed": num_failed, "first_failure": first_failure}
         temporary.write_text(json.dumps(found), encoding="utf-8")
