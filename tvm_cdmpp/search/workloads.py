@@ -5,6 +5,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+import orjson
+
 from tvm_cdmpp.data.workloads import DagFacts
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.extract.dag import analyse, load_dag
@@ -17,6 +19,13 @@ te, topi = tvm.te, tvm.topi
 _registry = importlib.import_module("tvm.auto_scheduler.workload_registry")
 
 Tensor: TypeAlias = Any
+
+_MADE = -1
+"""Extent of a loop that a step made."""
+_NEW_STAGES = ("CHR", "CHW", "RF")
+"""Steps after which stages have other numbers than in the DAG."""
+_NEW_LOOPS = ("RE", "FU", "FSP", "FFSP", "CA", "SA")
+"""Steps after which the loops of their stage are not those of the DAG."""
 
 
 class TvmInspector:
@@ -49,7 +58,34 @@ class TvmInspector:
             self.describe(dag)
         replayer = StepReplayer(self._graphs[dag], Hardware(*hardware), LayoutRewrite(layout))
         _, errors = replayer.extract(records_of_steps(steps))
-        return {place: str(error) for place, error in errors.items()}
+        found = {place: str(error) for place, error in errors.items()}
+        for place, text in enumerate(steps):
+            reason = "" if place in errors else _wrong_extent(self._graphs[dag], text)
+            if reason:
+                found[place] = reason
+        return found
+
+
+def _wrong_extent(graph: TaskGraph, steps: bytes) -> str:
+    """Tell whether a loop that is split had another length in the workload the steps are of.
+
+    Neither TVM nor the replayer looks at the length that a step notes down. It is compared for
+    loops of the DAG itself; loops that other steps made have lengths of their own.
+    """
+    loops: dict[int, list[int]] = {}
+    for kind, stage, *values in orjson.loads(steps):
+        if kind in _NEW_STAGES:
+            break
+        if kind == "SP" and stage < len(graph.stages):
+            place, extent, lengths, _ = values
+            extents = loops.setdefault(stage, list(graph.stages[stage].axis_extents))
+            if place < len(extents):
+                if extent and extents[place] not in (_MADE, extent):
+                    return f"a loop of {extents[place]} iterations is split as one of {extent}"
+                extents[place : place + 1] = [_MADE] * (len(lengths) + 1)
+        elif kind in _NEW_LOOPS:
+            loops[stage] = []
+    return ""
 
 
 def rebuild_workload(key: str) -> str | None:
