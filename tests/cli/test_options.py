@@ -10,18 +10,32 @@ OPTIONS = {
     "compare": {"--models", "--trials", "--seeds", "--tasks", "--round", "--target", "--out",
                 "--input-shape"},
     "doctor": {"--json"},
+    "data import": {"--out", "--device", "--sources", "--workloads", "--json"},
 }  # fmt: skip
 COMMON = {"--help", "--verbose"}
 
 
+def _commands(
+    parser: argparse.ArgumentParser, name: str = ""
+) -> dict[str, argparse.ArgumentParser]:
+    """Return the parsers that have no sub-commands, by the words that lead to them."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return {
+                words: found
+                for word, choice in action.choices.items()
+                for words, found in _commands(choice, f"{name} {word}".strip()).items()
+            }
+    return {name: parser}
+
+
 def test_options_of_every_command() -> None:
-    actions = build_parser()._actions
-    commands = next(a for a in actions if isinstance(a, argparse._SubParsersAction)).choices
     found = {
         name: {option for a in parser._actions for option in a.option_strings if option[1] == "-"}
-        for name, parser in commands.items()
+        for name, parser in _commands(build_parser()).items()
     }
     assert found == {name: options | COMMON for name, options in OPTIONS.items()}
+    assert all(len(options) <= 8 for options in OPTIONS.values())
 
 
 def test_defaults_of_tune() -> None:

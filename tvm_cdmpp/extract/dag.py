@@ -69,7 +69,7 @@ def load_dag(text: str) -> Any:
     """
     try:
         return tvm.auto_scheduler.ComputeDAG(list(tvm.ir.load_json(text)))
-    except (tvm.TVMError, TypeError, ValueError, AttributeError) as error:
+    except (tvm.TVMError, TypeError, ValueError, AttributeError, LookupError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise RecordError(f"TVM cannot read the DAG: {reason[-1].strip()}") from error
 

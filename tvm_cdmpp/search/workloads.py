@@ -23,7 +23,7 @@ Tensor: TypeAlias = Any
 _MADE = -1
 """Extent of a loop that a step made."""
 _NEW_STAGES = ("CHR", "CHW", "RF")
-"""Steps after which stages have other numbers than in the DAG."""
+"""Steps that make two stages of one."""
 _NEW_LOOPS = ("RE", "FU", "FSP", "FFSP", "CA", "SA")
 """Steps after which the loops of their stage are not those of the DAG."""
 
@@ -72,19 +72,21 @@ def _wrong_extent(graph: TaskGraph, steps: bytes) -> str:
     Neither TVM nor the replayer looks at the length that a step notes down. It is compared for
     loops of the DAG itself; loops that other steps made have lengths of their own.
     """
-    loops: dict[int, list[int]] = {}
+    loops = [list(stage.axis_extents) for stage in graph.stages]
     for kind, stage, *values in orjson.loads(steps):
-        if kind in _NEW_STAGES:
-            break
-        if kind == "SP" and stage < len(graph.stages):
+        if kind == "SP":
             place, extent, lengths, _ = values
-            extents = loops.setdefault(stage, list(graph.stages[stage].axis_extents))
-            if place < len(extents):
-                if extent and extents[place] not in (_MADE, extent):
-                    return f"a loop of {extents[place]} iterations is split as one of {extent}"
-                extents[place : place + 1] = [_MADE] * (len(lengths) + 1)
+            if place < len(loops[stage]):
+                expected = loops[stage][place]
+                if extent and expected not in (_MADE, extent):
+                    return f"a loop of {expected} iterations is split as one of {extent}"
+                loops[stage][place : place + 1] = [_MADE] * (len(lengths) + 1)
         elif kind in _NEW_LOOPS:
             loops[stage] = []
+        elif kind in _NEW_STAGES:
+            # The first of the two does the work of the stage as it was, in whatever loops.
+            loops.insert(stage, loops[stage] if kind == "CHW" else [])
+            loops[stage + 1] = []
     return ""
 
 
@@ -111,11 +113,11 @@ def rebuild_workload(key: str) -> str | None:
         if function is not None:
             tensors = function(*arguments)
         elif name in _registry.WORKLOAD_FUNC_REGISTRY:
-            tensors = tvm.auto_scheduler.workload_key_to_tensors(key)
+            tensors = _registry.workload_key_to_tensors(key)
         else:
             return None
         return str(tvm.ir.save_json(list(tensors)))
-    except (TypeError, ValueError, AssertionError, AttributeError, tvm.TVMError):
+    except (TypeError, ValueError, AssertionError, tvm.TVMError):
         return None
 
 
