@@ -58,7 +58,7 @@ class Source:
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Read some columns, a batch at a time."""
         with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
-            yield from file.iter_batches(ROWS_PER_GROUP, columns=list(columns))
+            yield from file.iter_batches(ROWS_PER_GROUP, columns=list(columns), use_threads=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +103,12 @@ def place(sources: Sequence[Source]) -> Placement:
         owners.append(np.concatenate(tasks))
     ends = np.cumsum([len(owner) for owner in owners])
     hashed, owner = np.concatenate(hashes), np.concatenate(owners)
+    hashes.clear()
     order = np.lexsort((hashed[:, 1], hashed[:, 0]))  # stable: equal ones stay in their order
-    starts = np.ones(len(order), bool)
-    starts[1:] = (hashed[order[1:]] != hashed[order[:-1]]).any(axis=1)
+    starts = np.zeros(len(order), bool)
+    starts[:1] = True
+    for half in (0, 1):
+        starts[1:] |= np.diff(hashed[order, half]) != 0
     firsts = order[starts]
     is_first = np.zeros(len(order), bool)
     is_first[firsts] = True

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 MANIFEST = "store.json"
-ROWS_PER_PART = 1 << 16
+ROWS_PER_PART = 1 << 15
 ROWS_PER_GROUP = 1 << 13
 COMPRESSION = {"compression": "zstd", "compression_level": 6}
 

@@ -31,7 +31,7 @@ from tvm_cdmpp.data.schema import SPOOL
 from tvm_cdmpp.data.workloads import Inspector, Workload, WorkloadBook
 from tvm_cdmpp.errors import RecordError
 
-_BATCH_RECORDS = 16384
+_BATCH_RECORDS = 4096
 _BATCH_BYTES = 32 << 20
 
 
