@@ -35,7 +35,7 @@ setup(
         "matplotlib>=3.7",
         "numpy>=1.24",
         "orjson>=3.9",
-        "pyarrow>=14",
+        "pyarrow>=16",
         "rich>=13",
         "safetensors>=0.4",
         "scikit-learn>=1.3",

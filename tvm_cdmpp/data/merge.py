@@ -250,10 +250,11 @@ def _deal(
             stack.enter_context(pa.ipc.new_stream(str(path), PLACED, options=_IPC))
             for path in dealt
         ]
+        places = {task: number for number, task in enumerate(placement.tasks)}
         for source, rows in zip(sources, placement.rows, strict=True):
             begin = 0
             inputs = pa.array(source.inputs, pa.int32())
-            numbers = pa.array([placement.tasks.index(task) for task in source.tasks], pa.int32())
+            numbers = pa.array([places[task] for task in source.tasks], pa.int32())
             for batch in source.batches(RECORDS.names):
                 row = rows[begin : begin + batch.num_rows]
                 begin += batch.num_rows
