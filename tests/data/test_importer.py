@@ -29,6 +29,7 @@ from tvm_cdmpp.data.importer import InputReport, Progress
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.data.workloads import WorkloadBook
 from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.search.workloads import rebuild_workload
 
 Measurements = Counter[tuple[str, tuple[float, ...], int]]
 
@@ -259,6 +260,21 @@ def test_devices_and_meanings_stay_apart(tmp_path: Path) -> None:
     report = import_all(tmp_path / "other", *files, known=meanings)
     assert report.inputs[0].bins == {"kept": 2}
     assert report.inputs[1].bins == {"steps do not fit": 2, "comment": 1}
+
+
+def test_a_name_means_what_the_steps_fit(tmp_path: Path) -> None:
+    """The arguments of `matmul` come in two orders; here the book has the wrong one."""
+    key = '["matmul", 37, 48, 64, "float32"]'
+    made = records(6)
+    for record in made:
+        record["i"][0][0] = key
+    wrong = WorkloadBook("wrong order")
+    wrong._add({"workload_key": key, "files": "*", "dag": rebuild_workload(key)[0]})
+    log = write_log(tmp_path / "a.json", made)
+    (report,) = import_all(tmp_path / "store", log, known=wrong).inputs
+    assert report.bins == {"kept": 6}
+    (workload,) = RecordStore.open(tmp_path / "store").workloads.to_pylist()
+    assert workload["dag"] == rebuild_workload(key)[1]
 
 
 def test_tvm_reads_the_records_of_a_store(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ class _LogReader:
     def _task_of(self, record: LogRecord) -> int:
         workload = self._workloads.get(record.workload_key)
         if workload is None:
-            workload = self._look_up(record.workload_key)
+            workload = self._look_up(record)
             self._workloads[record.workload_key] = workload
         if isinstance(workload, str):
             unknown = self.spooled.unknown
@@ -214,11 +214,21 @@ class _LogReader:
                 self.spooled.workloads.append(workload)
         return self._tasks[key]
 
-    def _look_up(self, key: str) -> Workload | str:
-        """Return what a key means in this log, or why that is not known."""
-        found = self._book.find(key, Path(self._log.name).name)
+    def _look_up(self, record: LogRecord) -> Workload | str:
+        """Return what a record's key means in this log, or why that is not known.
+
+        Functions of one name take their arguments in different orders: the first meaning that the
+        steps fit counts.
+        """
+        key, log_name = record.workload_key, Path(self._log.name).name
+        candidates = self._book.candidates(key, log_name, self._inspector)
+        if not candidates:
+            return f"no DAG is known for {key}"
+        described = record.hardware_parameters, record.layout_rewrite_option, [record.steps]
+        fitting = (w for w in candidates if not self._inspector.misfits(w.dag, *described))
         try:
-            return self._book.checked(found, key, self._inspector)
+            chosen = next(fitting, candidates[0]) if len(candidates) > 1 else candidates[0]
+            return self._book.checked(chosen, key, self._inspector)
         except RecordError as error:
             return str(error)
 

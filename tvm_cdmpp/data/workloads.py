@@ -71,8 +71,8 @@ class Inspector(Protocol):
     def describe(self, dag: str) -> DagFacts:
         """Describe a DAG; `RecordError` if TVM cannot read it."""
 
-    def rebuild(self, key: str) -> str | None:
-        """Return the DAG of a workload key that names a known function."""
+    def rebuild(self, key: str) -> list[str]:
+        """Return the DAGs that a workload key may mean which names a known function."""
 
     def misfits(
         self, dag: str, hardware: Sequence[int], layout: int, steps: Sequence[bytes]
@@ -128,26 +128,23 @@ class WorkloadBook:
         plain = _flat(key)
         return self._specific.get((plain, log_name)) or self._general.get(plain)
 
-    def checked(self, found: Workload | None, key: str, inspector: Inspector) -> Workload:
-        """Complete a workload with what TVM says about it, once.
+    def candidates(self, key: str, log_name: str, inspector: Inspector) -> list[Workload]:
+        """Return what a key may mean in a log: what the book says first, if it says anything."""
+        found = self.find(key, log_name)
+        rebuilt = [] if is_hash(key) else inspector.rebuild(key)
+        return [
+            *([found] if found else []),
+            *(Workload(workload_id(dag), (key,), dag, "named function") for dag in rebuilt),
+        ]
 
-        Parameters
-        ----------
-        found
-            From `find`; None to have the DAG rebuilt from the key.
-        key
-            The workload key in the log.
+    def checked(self, found: Workload, key: str, inspector: Inspector) -> Workload:
+        """Complete a workload with what TVM says about it, once.
 
         Raises
         ------
         RecordError
-            No DAG is known for the key, or it is the DAG of another key.
+            It is the DAG of another key.
         """
-        if found is None:
-            dag = inspector.rebuild(key)
-            if dag is None:
-                raise RecordError(f"no DAG is known for {key}")
-            found = Workload(workload_id(dag), (key,), dag, "named function")
         identity = (found.workload_id, found.names)
         if identity not in self._checked:
             facts = inspector.describe(found.dag)

@@ -46,8 +46,8 @@ class TvmInspector:
         self._graphs[dag] = analyse(compute_dag)
         return DagFacts(str(compute_dag.workload_key()), float(compute_dag.flop_ct))
 
-    def rebuild(self, key: str) -> str | None:
-        """Return the DAG of a key that names a function of `FUNCTIONS` or one registered in TVM."""
+    def rebuild(self, key: str) -> list[str]:
+        """Return the DAGs that a key may mean; see `rebuild_workload`."""
         return rebuild_workload(key)
 
     def misfits(
@@ -90,7 +90,7 @@ def _wrong_extent(graph: TaskGraph, steps: bytes) -> str:
     return ""
 
 
-def rebuild_workload(key: str) -> str | None:
+def rebuild_workload(key: str) -> list[str]:
     """Make the DAG of a named workload anew.
 
     Parameters
@@ -100,25 +100,24 @@ def rebuild_workload(key: str) -> str | None:
 
     Returns
     -------
-    dag
-        `tvm.ir.save_json` of its tensors; None if the name is not known or its arguments do not
-        fit, for a name says nothing certain about a function that is not there.
+    dags
+        `tvm.ir.save_json` of its tensors: by the functions of that name in `FUNCTIONS`, or the one
+        that is registered in TVM. A function that does not take the arguments gives none.
     """
     try:
         name, *arguments = json.loads(key)
+        functions = FUNCTIONS.get(name, ())
+        if not functions and name in _registry.WORKLOAD_FUNC_REGISTRY:
+            functions = (lambda *_: _registry.workload_key_to_tensors(key),)
     except (TypeError, ValueError):
-        return None
-    function = FUNCTIONS.get(name) if isinstance(name, str) else None
-    try:
-        if function is not None:
-            tensors = function(*arguments)
-        elif name in _registry.WORKLOAD_FUNC_REGISTRY:
-            tensors = _registry.workload_key_to_tensors(key)
-        else:
-            return None
-        return str(tvm.ir.save_json(list(tensors)))
-    except (TypeError, ValueError, AssertionError, tvm.TVMError):
-        return None
+        return []
+    dags = []
+    for function in functions:
+        try:
+            dags.append(str(tvm.ir.save_json(list(function(*arguments)))))
+        except (TypeError, ValueError, AssertionError, tvm.TVMError):
+            continue
+    return list(dict.fromkeys(dags))
 
 
 # ------------------------------------------------ functions that published logs name
@@ -136,6 +135,10 @@ def _matmul(n: int, k: int, m: int, dtype: str = "float32") -> list[Tensor]:
         (n, m), lambda i, j: te.sum(left[i, axis] * right[axis, j], axis=axis), name="C"
     )
     return [left, right, product]
+
+
+def _matmul_reduced_last(n: int, m: int, k: int, dtype: str = "float32") -> list[Tensor]:
+    return _matmul(n, k, m, dtype)
 
 
 def _batch_matmul(batch: int, heads: int, n: int, k: int, m: int) -> list[Tensor]:
@@ -212,18 +215,18 @@ def _conv3d_of_shapes(shape: list[int], kernel_shape: list[int]) -> list[Tensor]
     return [data, kernel, topi.nn.conv3d_ncdhw(data, kernel, 1, 1, 1, 1)]
 
 
-FUNCTIONS: dict[str, Callable[..., Sequence[Tensor]]] = {
-    "matmul": _matmul,
-    "matmul_layer": _matmul,
-    "ansor_mm": _matmul,
-    "batch_matmul_layer": _batch_matmul,
-    "conv2d": _conv2d_tutorial,
-    "conv2d_layer": _conv2d_layer,
-    "depthwise_conv2d_layer": _depthwise,
-    "pool_layer": _pool,
-    "relu_layer": _relu,
-    "reduction_layer": _reduction,
-    "conv2d_ansor": _conv2d_of_shapes,
-    "conv3d_ansor": _conv3d_of_shapes,
+FUNCTIONS: dict[str, tuple[Callable[..., Sequence[Tensor]], ...]] = {
+    "matmul": (_matmul, _matmul_reduced_last),
+    "matmul_layer": (_matmul,),
+    "ansor_mm": (_matmul,),
+    "batch_matmul_layer": (_batch_matmul,),
+    "conv2d": (_conv2d_tutorial,),
+    "conv2d_layer": (_conv2d_layer,),
+    "depthwise_conv2d_layer": (_depthwise,),
+    "pool_layer": (_pool,),
+    "relu_layer": (_relu,),
+    "reduction_layer": (_reduction,),
+    "conv2d_ansor": (_conv2d_of_shapes,),
+    "conv3d_ansor": (_conv3d_of_shapes,),
 }
 """By the name in a workload key; called with the key's arguments."""
