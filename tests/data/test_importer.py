@@ -253,7 +253,11 @@ def test_devices_and_meanings_stay_apart(tmp_path: Path) -> None:
     assert store.workloads.num_rows == 1
     assert store.workloads["networks"].to_pylist() == [["net"]]
 
-    key = made[0]["i"][0][0]
+    key = '["product", 37]'
+    for record in made:
+        record["i"][0][0] = key
+    logs[0].write_bytes(write_log(tmp_path / "c.json", made).read_bytes())
+    logs[1].write_bytes(b"# b\n" + logs[0].read_bytes())
     meanings = WorkloadBook("two meanings")
     for size, name in ((37, "a.json"), (80, "b.json")):
         meanings._add({**workload_entry(size, [name]), "workload_key": key})
