@@ -36,6 +36,8 @@ setup(
     install_requires=[
         "matplotlib>=3.7",
         "numpy>=1.24",
+        "orjson>=3.9",
+        "pyarrow>=16",
         "rich>=13",
         "safetensors>=0.4",
         "scikit-learn>=1.3",
@@ -60,7 +62,7 @@ setup(
             "typing_extensions",
         ],
         "onnx": ["onnx"],
-        "test": ["hypothesis", "mypy", "onnx", "orjson", "pytest", "ruff"],
+        "test": ["hypothesis", "mypy", "onnx", "pytest", "ruff"],
     },
     entry_points={"console_scripts": ["tvm-cdmpp = tvm_cdmpp.cli.main:main"]},
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+_IN_THE_STORE = ("kept", "failed measurement", "duplicate")
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
@@ -34,9 +35,13 @@ def _section(file: Path) -> str:
     result = json.loads(file.read_text(encoding="utf-8"))
     kind = file.stem.split("-")[0]
     # Files of other names are comparisons, which are called after their network.
-    make = {"ablation": _ablation, "throughput": _throughput, "ast": _ast_equality}.get(
-        kind, _comparison
-    )
+    makers = {
+        "ablation": _ablation,
+        "throughput": _throughput,
+        "ast": _ast_equality,
+        "data": _data_import,
+    }
+    make = makers.get(kind, _comparison)
     return "\n".join(make(file, result))
 
 
@@ -185,6 +190,37 @@ def _ast_equality(file: Path, result: dict[str, Any]) -> Iterator[str]:
         f"{total.get('opaque_reads', 0)} reads of the tasks have an index that is data or not "
         f"affine. Ansor refuses {', '.join(result['refused_by_ansor'])}."
     )
+    yield ""
+    yield _origin(result)
+
+
+def _data_import(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    done, reading = result["import"], result["reading"]
+    seconds = reading["seconds"]
+    kept = sum(done["bins"].get(name, 0) for name in _IN_THE_STORE)
+    yield (
+        f"**Import of {done['lines']:,} published measurements** "
+        f"([data](benchmarks/results/{file.name})). {kept / done['lines']:.1%} of the lines are in "
+        f"the store, as {done['records']:,} distinct programs of {reading['tasks']:,} tasks; the "
+        f"DAGs of the others are not known. {done['seconds']:.0f} s, "
+        f"{done['peak_bytes'] / 2**20:,.0f} MiB at the peak, {done['input_bytes'] / 2**20:.0f} MiB "
+        f"of packed logs to {done['store_bytes'] / 2**20:.0f} MiB. Opening the store takes "
+        f"{seconds['open'] * 1e3:.1f} ms, reading all latencies "
+        f"{seconds['latencies of all records'] * 1e3:.0f} ms."
+    )
+    yield ""
+    yield from _table_head(
+        "device", "source", "licence", "lines", *_IN_THE_STORE, "not in the store", "recovered"
+    )
+    for row in done["sources"]:
+        counts = [row["bins"].get(name, 0) for name in _IN_THE_STORE]
+        left = ", ".join(
+            f"{count:,} {name}" for name, count in row["bins"].items() if name not in _IN_THE_STORE
+        )
+        yield _row(
+            row["device"], row["source"], row["licence"], f"{row['lines']:,}",
+            *(f"{count:,}" for count in counts), left or "nothing", f"{row['recovered']:.1%}",
+        )  # fmt: skip
     yield ""
     yield _origin(result)
 

@@ -15,6 +15,7 @@ OPTIONS: dict[str, set[str]] = {
     "device detect": {"--json"},
     "device add": set(),
     "doctor": {"--json"},
+    "data import": {"--out", "--device", "--sources", "--workloads", "--json"},
 }  # fmt: skip
 COMMON = {"--help", "--verbose"}
 
@@ -46,6 +47,7 @@ def test_options_of_every_command() -> None:
         for name, parser in leaf_parsers(build_parser()).items()
     }
     assert found == {name: options | COMMON for name, options in OPTIONS.items()}
+    assert all(len(options) <= 8 for options in OPTIONS.values())
 
 
 def test_defaults_of_tune() -> None:

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvm_cdmpp import __version__
-from tvm_cdmpp.cli import compare, device, doctor, tune
+from tvm_cdmpp.cli import compare, data, device, doctor, tune
 from tvm_cdmpp.errors import CDMPPError
 
 _logger = logging.getLogger(__name__)
 
-_COMMANDS = (tune, compare, device, doctor)
+_COMMANDS = (tune, compare, data, device, doctor)
 _EXIT_ERROR = 2
 _EXIT_INTERRUPTED = 130
 

@@ -59,6 +59,21 @@ def analyse(compute_dag: Any) -> TaskGraph:
     return TaskGraph(stages, opaque)
 
 
+def load_dag(text: str) -> Any:
+    """Return the `ComputeDAG` whose tensors `tvm.ir.save_json` wrote.
+
+    Raises
+    ------
+    RecordError
+        TVM cannot read it.
+    """
+    try:
+        return tvm.auto_scheduler.ComputeDAG(list(tvm.ir.load_json(text)))
+    except (tvm.TVMError, TypeError, ValueError, AttributeError, LookupError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise RecordError(f"TVM cannot read the DAG: {reason[-1].strip()}") from error
+
+
 def _constant(value: Any, what: str, op: Any) -> int:
     if not isinstance(value, tir.IntImm):
         raise RecordError(

@@ -6,12 +6,22 @@ compiled code in `native` replays the steps as numbers and computes the leaves f
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.ast.leaf import Leaf
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.native import NativeReplayer
 from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
+
+# Of a line, nothing but the steps matters here.
+_BEFORE_STEPS, _AFTER_STEPS = b'{"i":[["","",[],"",0,[]],[[],', b']],"r":[[0],0,0,0],"v":"v0.6"}\n'
+
+
+def records_of_steps(programs: Iterable[bytes]) -> bytes:
+    """Return a line for `StepReplayer.extract` per program, given by its steps as JSON."""
+    return b"".join([_BEFORE_STEPS + steps + _AFTER_STEPS for steps in programs])
 
 
 class StepReplayer:

@@ -111,7 +111,7 @@ def _library() -> ctypes.CDLL:
 
 
 def hand_over(
-    tvm: TVMFunctions,
+    functions: TVMFunctions,
     task: ctypes.c_void_p,
     states: ctypes.c_void_p,
     count: int,
@@ -120,7 +120,9 @@ def hand_over(
 ) -> bool:
     """Append a line of an Ansor log per state of an array to a file; False if TVM failed."""
     return bool(
-        _library().cdmpp_hand_over(ctypes.byref(tvm), task, states, count, result, path.encode())
+        _library().cdmpp_hand_over(
+            ctypes.byref(functions), task, states, count, result, path.encode()
+        )
     )
 
 

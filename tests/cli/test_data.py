@@ -1,0 +1,67 @@
+"""`tvm-cdmpp data import`, as it is typed."""
+
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+
+from tests.data.logs import records, workload_entry, write_log
+from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.data.store import RecordStore
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    log = write_log(folder / "a.json", records(4))
+    with log.open("a") as file:
+        file.write("half a li")
+    write_log(folder / "b.json", records(2))
+    with lzma.open(folder / "workloads.jsonl.xz", "wt") as packed:
+        packed.write(json.dumps(workload_entry()) + "\n")
+    return folder
+
+
+def test_the_table_tells_what_became_of_every_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder.parent / "store"
+    assert main(["data", "import", str(folder), "--device", "x86-8t", "--out", str(out)]) == 0
+    shown = capsys.readouterr().out
+    table = [line.split() for line in shown.splitlines()]
+    assert ["a.json", "5", "4", "0", "1"] in table
+    assert ["b.json", "2", "0", "2", "0"] in table
+    assert ["all", "7", "4", "2", "1"] in table
+    assert "a.json:5: not JSON" in shown
+    assert "4 distinct programs in" in shown
+    assert len(RecordStore.open(out)) == 4
+
+
+def test_json_and_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(folder.parent / "store")
+    command = ["data", "import", str(folder / "a.json"), "--device", "x86-8t", "--out", out]
+    assert main([*command, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["bins"] == {"kept": 4, "unreadable": 1}
+    assert report["logs"][0]["recovered"] == 4
+    assert main(command) == 0
+    assert "not read: a.json (same content as a.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give --device NAME"),
+        (["--device", "My GPU"], "lower-case words"),
+        (["--device", "x", "--sources", "none.json"], "none.json cannot be read"),
+    ],
+)
+def test_wrong_arguments(
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder.parent / "store"
+    assert main(["data", "import", str(folder), "--out", str(out), *arguments]) == 2
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert not out.exists()

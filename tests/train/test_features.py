@@ -1,0 +1,92 @@
+"""Features of a store are those of its records, and extracted once."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.logs import book, import_all, records, task_of, write_log
+from tvm_cdmpp.ast.compact import CompactASTBatch
+from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.extract.dag import analyse
+from tvm_cdmpp.extract.replayer import StepReplayer
+from tvm_cdmpp.extract.stage import LayoutRewrite
+from tvm_cdmpp.train.features import load_features
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecordStore:
+    monkeypatch.setattr("tvm_cdmpp.data.merge.ROWS_PER_PART", 10)
+    made = [*records(12), *records(12, 80)]
+    # A failed measurement, whose steps may be anything.
+    made[3]["i"][1][1] = [["SP", 99, 0, 8, [1], 1]]
+    made[3]["r"] = [[1e10], 1, 0, 0]
+    import_all(tmp_path / "store", write_log(tmp_path / "a.json", made), known=book(37, 80))
+    return RecordStore.open(tmp_path / "store")
+
+
+def direct(store: RecordStore, task: int, size: int) -> CompactASTBatch:
+    made = task_of(size)
+    replayer = StepReplayer(
+        analyse(made.compute_dag),
+        Hardware.of(made.hardware_params),
+        LayoutRewrite(int(made.layout_rewrite_option)),
+    )
+    return replayer.extract(store.records(store.rows_of(task)))[0]
+
+
+def test_they_are_those_of_the_fast_path(store: RecordStore) -> None:
+    features = load_features(store)
+    assert len(features) == 24
+    assert (features.num_failed, features.first_failure.split(":")[0]) == (1, "record 3")
+    for task, size in ((0, 37), (1, 80)):
+        expected = direct(store, task, size)
+        found = features.take(store.rows_of(task))
+        np.testing.assert_array_equal(found.vectors, expected.vectors)
+        np.testing.assert_array_equal(found.positions, expected.positions)
+        np.testing.assert_array_equal(found.offsets, expected.offsets)
+    assert features.leaf_counts[3] == 0
+
+
+def test_rows_in_any_order(store: RecordStore) -> None:
+    features = load_features(store)
+    rows = [23, 3, 0, 11, 11, 9, 20]
+    found = features.take(rows)
+    assert found.leaf_counts.tolist() == features.leaf_counts[rows].tolist()
+    for place, row in enumerate(rows):
+        np.testing.assert_array_equal(found.vectors_of(place), features.take([row]).vectors)
+    assert len(features.take([])) == 0
+
+
+def test_they_are_extracted_once_and_go_on_after_a_kill(
+    store: RecordStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(rows: int) -> None:
+        if rows == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_features(store, stop)
+    asked: list[range] = []
+    steps = RecordStore.steps
+
+    def recording(self: RecordStore, rows: range) -> list[bytes]:
+        asked.append(rows)
+        return steps(self, rows)
+
+    monkeypatch.setattr(RecordStore, "steps", recording)
+    load_features(store)
+    assert min(rows.start for rows in asked) == 10
+    asked.clear()
+    features = load_features(store)
+    assert asked == []
+    assert isinstance(features._parts[0].vectors, np.memmap)
+
+
+def test_a_damaged_array_is_named(store: RecordStore) -> None:
+    features = load_features(store)
+    (features.folder / "00001.vectors.npy").write_bytes(b"damaged")
+    with pytest.raises(RecordError, match="Remove the folder"):
+        load_features(store).take([12])

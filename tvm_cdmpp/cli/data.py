@@ -1,0 +1,182 @@
+"""`tvm-cdmpp data`: measure records. `data import` reads logs into a record store.
+
+Progress goes to stderr, the table of bins to stdout. Exit code 0 when all logs were read, whatever
+their lines are; running the same command again goes on after a kill.
+"""
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rich.console import Console
+
+    from tvm_cdmpp.data.importer import ImportReport, InputReport, Progress
+
+_SHOWN_EXAMPLES = 3
+_LONGEST_EXAMPLE = 110
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command and its sub-commands."""
+    parser = subparsers.add_parser(
+        "data", help="import measurements", description="Work with stored measurements."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_import(commands)
+
+
+def _add_import(commands: Any) -> None:
+    parser = commands.add_parser(
+        "import",
+        help="read Ansor logs into a record store",
+        description="Read Ansor logs (plain, gz or xz), folders of them, or TenSet's "
+        "measure_records, into a record store. Running the same command again goes on after an "
+        "interruption; logs that are in the store already are not read again.",
+    )
+    parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a log or a folder")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the record store")
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="device of the logs that the sources file does not name, such as nvidia-v100",
+    )
+    parser.add_argument(
+        "--sources",
+        type=Path,
+        metavar="FILE",
+        help="JSON: device, source and licence by log (default: sources.json next to the logs)",
+    )
+    parser.add_argument(
+        "--workloads",
+        type=Path,
+        metavar="FILE",
+        help="DAGs by workload key (default: workloads.jsonl[.gz|.xz] next to the logs)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(func=run_import)
+
+
+def run_import(args: argparse.Namespace) -> int:
+    """Find the logs, import them, and tell what became of every line."""
+    from tvm_cdmpp.data.importer import import_logs
+    from tvm_cdmpp.data.inputs import check_device_name, find_inputs
+    from tvm_cdmpp.data.workloads import WorkloadBook
+
+    device = None if args.device is None else check_device_name(args.device)
+    inputs = find_inputs(args.logs, device, args.sources, args.workloads)
+    book = WorkloadBook.read(inputs.workloads)
+    # TVM takes seconds to load; a wrong command line must not.
+    from tvm_cdmpp.search.workloads import TvmInspector
+
+    with _progress_bar() as on_progress:
+        report = import_logs(inputs.logs, args.out, book, TvmInspector(), on_progress)
+    if args.json:
+        print(json.dumps(report_to_json(report, inputs.ignored), indent=1))
+    else:
+        _print_report(report, inputs.ignored, args.out)
+    return 0
+
+
+def report_to_json(report: "ImportReport", ignored: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what an import did as plain data."""
+    names = ("name", "device", "source", "licence", "network", "lines", "bins", "first", "unknown")
+    return {
+        "records": report.num_records,
+        "content_hash": report.content_hash,
+        "resumed": report.resumed,
+        "lines": sum(log.lines for log in report.inputs),
+        "bins": dict(_total(report.inputs)),
+        "logs": [
+            {**{name: getattr(log, name) for name in names}, "recovered": log.recovered}
+            for log in report.inputs
+        ],
+        "skipped": report.skipped,
+        "ignored": list(ignored),
+    }
+
+
+@contextmanager
+def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns = (
+        rich_progress.BarColumn(20),
+        rich_progress.TaskProgressColumn(),
+        rich_progress.TimeElapsedColumn(),
+        rich_progress.TextColumn("{task.fields[log]}"),
+    )
+    console = Console(stderr=True)
+    hidden = not sys.stderr.isatty()
+    with rich_progress.Progress(*columns, console=console, disable=hidden) as bar:
+        task = bar.add_task("", log="", total=None)
+
+        def show(progress: "Progress") -> None:
+            bar.update(task, completed=progress.done, total=progress.total, log=progress.doing)
+
+        yield show
+
+
+def _print_report(report: "ImportReport", ignored: Iterable[str], out: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from tvm_cdmpp.data.lines import BINS
+
+    console = Console()
+    total = _total(report.inputs)
+    shown = [name for name in BINS if total[name]]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("log", overflow="fold")
+    for name in ("lines", *shown):
+        table.add_column(name, justify="right")
+    for log in report.inputs:
+        counts = [log.lines, *(log.bins.get(name, 0) for name in shown)]
+        table.add_row(Text(log.name), *(f"{count:,}" for count in counts))
+    if len(report.inputs) > 1:
+        lines = sum(log.lines for log in report.inputs)
+        table.add_section()
+        table.add_row("all", *(f"{count:,}" for count in [lines, *map(total.get, shown)]))
+    if report.inputs:
+        console.print(table)
+    for name in BINS[1:]:
+        _print_examples(console, name, report.inputs)
+    for name, reason in report.skipped.items():
+        console.print(Text(f"not read: {name} ({reason})"))
+    if names := list(ignored):
+        console.print(Text(f"not logs by their names: {', '.join(names)}"))
+    if report.resumed:
+        console.print(Text(f"{report.resumed} logs had been read by an import that did not end"))
+    console.print(Text(f"\n{report.num_records:,} distinct programs in {out}"))
+
+
+def _print_examples(console: "Console", name: str, logs: "Iterable[InputReport]") -> None:
+    """Show the first lines of a bin."""
+    from rich.text import Text
+
+    examples = [f"{log.name}:{log.first[name]}" for log in logs if name in log.first]
+    if not examples:
+        return
+    console.print(Text(f"\n{name}, first in each log:"))
+    for example in examples[:_SHOWN_EXAMPLES]:
+        cut = "..." if len(example) > _LONGEST_EXAMPLE else ""
+        console.print(Text(f"  {example[:_LONGEST_EXAMPLE]}{cut}"))
+    if len(examples) > _SHOWN_EXAMPLES:
+        more = len(examples) - _SHOWN_EXAMPLES
+        console.print(Text(f"  and in {more} more (--json lists all)"))
+
+
+def _total(logs: "Iterable[InputReport]") -> Counter[str]:
+    total: Counter[str] = Counter()
+    for log in logs:
+        total.update(log.bins)
+    return total

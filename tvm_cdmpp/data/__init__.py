@@ -1,0 +1,1 @@
+"""Measure records: read, checked, deduplicated, stored. Needs no TVM."""

@@ -1,0 +1,181 @@
+"""Which files to import, and what is known about each: device, origin, licence.
+
+A sources file is JSON: `{"schema": 1, "files": [{"pattern": "gpu-t4.*", "device": "nvidia-t4",
+"source": "where it was published", "licence": "MIT", "network": "resnet_50", "target": "cuda"}]}`.
+The first entry whose glob fits a file's name counts; all but `pattern` may be left out.
+"""
+
+import fnmatch
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tvm_cdmpp.errors import ConfigError
+
+SOURCES_NAME = "sources.json"
+_WORKLOADS = re.compile(r"workloads\.jsonl?(\.gz|\.xz)?")
+_LOG = re.compile(r".+\.(json|jsonl|log)(\.gz|\.xz)?")
+_DEVICE = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
+# TenSet: measure_records/<device>/([<hash>,<shape>...],<target>).json
+_TENSET = re.compile(r"\(\[[0-9a-f]{32},.*\],(?P<target>\w+)\)\.json(\.gz|\.xz)?")
+_TENSET_DEVICES = {
+    "e5-2673": "intel-e5-2673",
+    "epyc-7452": "amd-epyc-7452",
+    "graviton2": "aws-graviton2",
+    "k80": "nvidia-k80",
+    "platinum-8272": "intel-platinum-8272",
+    "t4": "nvidia-t4",
+}
+_TENSET_LICENCE = "CC-BY-4.0"
+_FIELDS = ("pattern", "device", "source", "licence", "network", "target")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogFile:
+    """A log to import."""
+
+    path: Path
+    name: str
+    """Its path below the folder that was given; what results call it."""
+    device: str
+    """Lower-case words with dashes, such as `nvidia-v100`."""
+    source: str = ""
+    """Where it was published."""
+    licence: str = ""
+    network: str = ""
+    """The network it was made for."""
+    target: str = ""
+    """Kind of target its records must have; that of the first kept record if empty."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inputs:
+    """What some paths on the command line come down to."""
+
+    logs: tuple[LogFile, ...]
+    workloads: tuple[Path, ...]
+    """Files that give the DAGs of workload keys."""
+    ignored: tuple[str, ...]
+    """Files in the given folders that are no logs by their names."""
+
+
+def find_inputs(
+    paths: Sequence[Path],
+    device: str | None = None,
+    sources: Path | None = None,
+    workloads: Path | None = None,
+) -> Inputs:
+    """Find the logs under some paths.
+
+    Parameters
+    ----------
+    paths
+        Logs, or folders of them; TenSet's layout is known.
+    device
+        Device of the logs about which the sources file says nothing.
+    sources
+        The sources file; `sources.json` next to the logs by default.
+    workloads
+        DAGs of workloads; `workloads.jsonl`, packed or not, next to the logs by default.
+
+    Raises
+    ------
+    ConfigError
+        A path holds no log, the sources file is wrong, or nothing tells a log's device.
+    """
+    entries: dict[Path, list[dict[str, str]]] = {}
+    logs: list[LogFile] = []
+    found: dict[Path, None] = {workloads: None} if workloads else {}
+    ignored: list[str] = []
+    for given in paths:
+        root = given if given.is_dir() else given.parent
+        if not given.exists():
+            raise ConfigError(f"{given} does not exist; give logs, or folders of logs")
+        chosen = sorted(p for p in given.rglob("*") if p.is_file()) if root == given else [given]
+        if workloads is None:
+            found |= dict.fromkeys(
+                p for p in sorted(root.iterdir()) if _WORKLOADS.fullmatch(p.name)
+            )
+        file = sources or root / SOURCES_NAME
+        if file not in entries:
+            entries[file] = _read_sources(file) if sources or file.is_file() else []
+        before = len(logs)
+        for path in chosen:
+            if _WORKLOADS.fullmatch(path.name) or path.name == SOURCES_NAME:
+                continue
+            name = path.relative_to(root).as_posix()
+            if given.is_dir() and not _LOG.fullmatch(path.name):
+                ignored.append(name)
+            else:
+                logs.append(_describe(path, name, device, entries[file]))
+        if len(logs) == before:
+            raise ConfigError(f"{given} holds no log (*.json, *.jsonl or *.log, plain, gz or xz)")
+    return Inputs(
+        logs=tuple({log.path.resolve(): log for log in logs}.values()),
+        workloads=tuple(found),
+        ignored=tuple(ignored),
+    )
+
+
+def check_device_name(name: str) -> str:
+    """Return a device's name if it is one.
+
+    Raises
+    ------
+    ConfigError
+        It is not made of lower-case words with dashes.
+    """
+    if not _DEVICE.fullmatch(name):
+        raise ConfigError(
+            f"a device is named by lower-case words with dashes, such as nvidia-v100; got '{name}'"
+        )
+    return name
+
+
+def _describe(
+    path: Path, name: str, device: str | None, entries: Sequence[dict[str, str]]
+) -> LogFile:
+    log = LogFile(path=path, name=name, device=device or "")
+    tenset = _TENSET.fullmatch(path.name)
+    if tenset:
+        log = replace(
+            log, device=log.device or _TENSET_DEVICES.get(path.parent.name, ""), source="TenSet",
+            licence=_TENSET_LICENCE, target=tenset["target"],
+        )  # fmt: skip
+    for entry in entries:
+        if fnmatch.fnmatchcase(path.name, entry["pattern"]):
+            known: dict[str, Any] = {k: v for k, v in entry.items() if k != "pattern"}
+            log = replace(log, **known)
+            break
+    if not log.device:
+        raise ConfigError(
+            f"the device of {path} is not known: give --device NAME, or name it in a sources file"
+        )
+    check_device_name(log.device)
+    return log
+
+
+def _read_sources(path: Path) -> list[dict[str, str]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the sources file {path} cannot be read: {error}") from error
+    if not isinstance(content, dict) or content.get("schema") != 1:
+        raise ConfigError(f"the sources file {path} must be an object with 'schema': 1")
+    entries = content.get("files")
+    if not isinstance(entries, list):
+        raise ConfigError(f"the sources file {path} must hold a list 'files'")
+    for number, entry in enumerate(entries):
+        if (
+            not isinstance(entry, dict)
+            or "pattern" not in entry
+            or not all(k in _FIELDS and isinstance(v, str) for k, v in entry.items())
+        ):
+            raise ConfigError(
+                f"entry {number} of 'files' in {path} must give a pattern and may give "
+                f"{', '.join(_FIELDS[1:])}, all of them texts; got {entry!r}"
+            )
+    return entries

@@ -1,0 +1,298 @@
+"""The second half of an import: spooled records and those of an old store become a new store.
+
+A program that was measured several times becomes one row with all measurements. What is kept in
+memory for every record is a hash and a few numbers; the records themselves are dealt out to the
+parts of the store in one pass, and each part is then sorted on its own.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tvm_cdmpp.data.files import write_named_by_content
+from tvm_cdmpp.data.schema import (
+    COMPRESSION,
+    PLACED,
+    RECORDS,
+    ROWS_PER_GROUP,
+    ROWS_PER_PART,
+    TASKS,
+    WORKLOADS,
+)
+from tvm_cdmpp.data.spool import TaskKey
+from tvm_cdmpp.data.workloads import Workload, operator_class
+
+Ints = npt.NDArray[np.int64]
+
+_MAX_PARTS = 500
+"""All are open at once while records are dealt out."""
+_MEASUREMENTS = ("costs_s", "error_nos", "timestamps_s", "inputs")
+_IPC = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A Parquet file of records, and what the numbers in it mean.
+
+    Attributes
+    ----------
+    tasks
+        By the file's task numbers.
+    inputs
+        Number in the new store, by the file's numbers of inputs.
+    """
+
+    path: Path
+    tasks: Sequence[TaskKey]
+    inputs: Sequence[int]
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Read some columns, a batch at a time."""
+        with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
+            yield from file.iter_batches(ROWS_PER_GROUP, columns=list(columns), use_threads=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where every record of the sources goes.
+
+    Attributes
+    ----------
+    rows
+        Row in the new store, by source.
+    is_first
+        Whether the record is the first of its program, by source.
+    tasks
+        In the new order.
+    num_rows
+        By task.
+    """
+
+    rows: list[Ints]
+    is_first: list[npt.NDArray[np.bool_]]
+    tasks: list[TaskKey]
+    num_rows: Ints
+
+
+def place(sources: Sequence[Source]) -> Placement:
+    """Find out which records are of the same program, and order the programs by task."""
+    numbers: dict[TaskKey, int] = {}
+    hashes: list[npt.NDArray[np.uint64]] = []
+    owners: list[npt.NDArray[np.int32]] = []
+    for source in sources:
+        mapped = [numbers.setdefault(task, len(numbers)) for task in source.tasks]
+        digests = bytearray()
+        tasks = [np.zeros(0, np.int32)]
+        for batch in source.batches(["task", "steps"]):
+            task = np.array(mapped, np.int32)[batch["task"].to_numpy()]
+            tasks.append(task)
+            for number, steps in zip(task.tolist(), _bytes_of(batch["steps"]), strict=True):
+                digests += blake2b(
+                    steps, digest_size=16, salt=number.to_bytes(8, "little")
+                ).digest()
+        hashes.append(np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2))
+        owners.append(np.concatenate(tasks))
+    ends = np.cumsum([len(owner) for owner in owners])
+    hashed, owner = np.concatenate(hashes), np.concatenate(owners)
+    hashes.clear()
+    order = np.lexsort((hashed[:, 1], hashed[:, 0]))  # stable: equal ones stay in their order
+    starts = np.zeros(len(order), bool)
+    starts[:1] = True
+    for half in (0, 1):
+        starts[1:] |= np.diff(hashed[order, half]) != 0
+    firsts = order[starts]
+    is_first = np.zeros(len(order), bool)
+    is_first[firsts] = True
+    row_of_group = np.empty(len(firsts), np.int64)
+    row_of_group[np.lexsort((firsts, owner[firsts]))] = np.arange(len(firsts))
+    rows = np.empty(len(order), np.int64)
+    rows[order] = row_of_group[np.cumsum(starts) - 1]
+    num_rows = np.bincount(owner[firsts], minlength=len(numbers)).astype(np.int64)
+    return Placement(
+        np.split(rows, ends[:-1]), np.split(is_first, ends[:-1]), list(numbers), num_rows
+    )
+
+
+def write_parts(
+    folder: Path,
+    scratch: Path,
+    sources: Sequence[Source],
+    placement: Placement,
+    on_part: Callable[[int, int], None] = lambda _done, _all: None,
+) -> list[dict[str, Any]]:
+    """Write the records in their new order.
+
+    Parameters
+    ----------
+    folder, scratch
+        Of the store, and for files that are removed again.
+    sources, placement
+        The records, and where they go.
+    on_part
+        Told how many parts are written, and how many there will be.
+
+    Returns
+    -------
+    parts
+        Name, hash and number of rows of each file.
+    """
+    total = int(placement.num_rows.sum())
+    rows_per_part = max(ROWS_PER_PART, -(-total // _MAX_PARTS))
+    dealt = [scratch / f"dealt-{n}.arrow" for n in range(-(-total // rows_per_part))]
+    _deal(sources, placement, dealt, rows_per_part)
+    parts = []
+    for number, path in enumerate(dealt):
+        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
+            table = _merged(stream.read_all())
+        name, sha256 = write_named_by_content(
+            folder, "records", ".parquet", partial(write_table, table)
+        )
+        parts.append({"file": name, "sha256": sha256, "rows": table.num_rows})
+        path.unlink()
+        on_part(number + 1, len(dealt))
+    return parts
+
+
+def task_table(placement: Placement, workloads: Sequence[Workload]) -> pa.Table:
+    """Return the task table of a store."""
+    tasks = placement.tasks
+    rows = {workload.workload_id: row for row, workload in enumerate(workloads)}
+    firsts = np.cumsum(placement.num_rows) - placement.num_rows
+    columns = [
+        [rows[task.workload_id] for task in tasks],
+        *(
+            [getattr(task, name) for task in tasks]
+            for name in ("workload_id", "device", "target", "hardware_parameters")
+        ),
+        [task.layout_rewrite_option for task in tasks],
+        firsts,
+        placement.num_rows,
+    ]
+    return pa.Table.from_arrays(
+        [pa.array(c, f.type) for c, f in zip(columns, TASKS, strict=True)], schema=TASKS
+    )
+
+
+def workload_table(workloads: Sequence[Workload]) -> pa.Table:
+    """Return the workload table of a store."""
+    rows = [
+        {
+            "workload_id": workload.workload_id,
+            "workload_key": workload.workload_key,
+            "names": list(workload.names),
+            "dag": workload.dag,
+            "operator": operator_class(workload.dag),
+            "flops": workload.flops,
+            "networks": [name for name, _ in workload.networks],
+            "network_weights": [weight for _, weight in workload.networks],
+            "derived_from": workload.derived_from,
+        }
+        for workload in workloads
+    ]
+    return pa.Table.from_pylist(rows, schema=WORKLOADS)
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Write a table as all files of a store are written."""
+    pq.write_table(
+        table, path, row_group_size=ROWS_PER_GROUP, use_dictionary=["task"],
+        write_page_checksum=True, **COMPRESSION,
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class WorkloadMerger:
+    """One entry per DAG, with all that is known about it."""
+
+    _found: dict[str, Workload] = field(default_factory=dict)
+
+    def add(self, workload: Workload, network: str = "") -> None:
+        """Join an entry with an earlier one of the same DAG."""
+        old = self._found.get(workload.workload_id, workload)
+        weights = {**dict(workload.networks), **dict(old.networks)}
+        if network:
+            weights.setdefault(network, None)
+        self._found[workload.workload_id] = Workload(
+            old.workload_id,
+            tuple(dict.fromkeys((*old.names, *workload.names))),
+            old.dag,
+            old.derived_from,
+            tuple(weights.items()),
+            old.workload_key,
+            old.flops,
+        )
+
+    def workloads(self) -> list[Workload]:
+        """Return the entries in the order in which they came."""
+        return list(self._found.values())
+
+
+def _bytes_of(steps: pa.StringArray) -> list[bytes]:
+    values: list[bytes] = steps.cast(pa.binary()).to_pylist()
+    return values
+
+
+def _deal(
+    sources: Sequence[Source], placement: Placement, dealt: Sequence[Path], rows_per_part: int
+) -> None:
+    """Append every record to the file of the part it goes to."""
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(pa.ipc.new_stream(str(path), PLACED, options=_IPC))
+            for path in dealt
+        ]
+        places = {task: number for number, task in enumerate(placement.tasks)}
+        for source, rows in zip(sources, placement.rows, strict=True):
+            begin = 0
+            inputs = pa.array(source.inputs, pa.int32())
+            numbers = pa.array([places[task] for task in source.tasks], pa.int32())
+            for batch in source.batches(RECORDS.names):
+                row = rows[begin : begin + batch.num_rows]
+                begin += batch.num_rows
+                mapped = _mapped(batch, row, numbers, inputs)
+                part = row // rows_per_part
+                for number in np.unique(part).tolist():
+                    writers[number].write_batch(mapped.filter(pa.array(part == number)))
+
+
+def _mapped(batch: pa.RecordBatch, row: Ints, tasks: pa.Array, inputs: pa.Array) -> pa.RecordBatch:
+    """Give a batch the new store's numbers."""
+    old = batch["inputs"]
+    new = pa.ListArray.from_arrays(
+        pa.array(np.cumsum([0, *old.value_lengths().to_pylist()]), pa.int32()),
+        inputs.take(old.flatten()),
+    )
+    columns = [
+        pa.array(row), tasks.take(batch["task"]), batch["steps"], batch["costs_s"],
+        batch["error_nos"], batch["timestamps_s"], new,
+    ]  # fmt: skip
+    return pa.RecordBatch.from_arrays(columns, schema=PLACED)
+
+
+def _merged(table: pa.Table) -> pa.Table:
+    """Sort records by row, and join those of the same row."""
+    row = table["row"].to_numpy()
+    order = np.argsort(row, kind="stable")
+    table = table.take(pa.array(order)).drop_columns(["row"]).combine_chunks()
+    starts = np.flatnonzero(np.diff(row[order], prepend=-1))
+    columns = []
+    for name in RECORDS.names:
+        column = table[name].combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+            column = column.chunk(0)
+        if name not in _MEASUREMENTS:
+            columns.append(column.take(pa.array(starts)))
+            continue
+        offsets = np.concatenate([[0], np.cumsum(column.value_lengths().to_numpy())])
+        ends = pa.array(offsets[[*starts, len(row)]], pa.int32())
+        columns.append(pa.ListArray.from_arrays(ends, column.flatten()))
+    return pa.Table.from_arrays(columns, schema=RECORDS)

@@ -1,0 +1,162 @@
+"""Compact ASTs of all programs of a record store, extracted once and then memory-mapped.
+
+They lie below the store, in `features/v<schema of the vectors>-<content hash of the store>/`, a few
+arrays per part of the store; an extraction that was killed goes on with the next part. Once they
+are there, reading needs no TVM.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
+from tvm_cdmpp.ast.schema import SCHEMA_VERSION
+from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.files import replacing
+
+_ARRAYS = ("vectors", "positions", "offsets")
+_ROWS_AT_ONCE = 8192
+
+
+@dataclass(frozen=True)
+class StoredFeatures:
+    """The compact ASTs of a record store.
+
+    Attributes
+    ----------
+    folder
+        Where the arrays lie.
+    part_starts
+        First row of each part of the store, and the number of records.
+    num_failed
+        Programs that have no leaves, because their steps do not fit their DAG.
+    first_failure
+        The first of these, and why; empty if there is none.
+    """
+
+    folder: Path
+    part_starts: npt.NDArray[np.int64]
+    num_failed: int
+    first_failure: str
+
+    def __len__(self) -> int:
+        """Return the number of programs."""
+        return int(self.part_starts[-1])
+
+    @cached_property
+    def leaf_counts(self) -> npt.NDArray[np.int64]:
+        """Leaves of every program; 0 for those that failed."""
+        counts = [part.leaf_counts for part in self._parts]
+        return np.concatenate([np.zeros(0, np.int64), *counts])
+
+    def take(self, rows: Sequence[int] | npt.NDArray[np.int64] | range) -> CompactASTBatch:
+        """Return the compact ASTs of some rows of the store, in the given order."""
+        wanted = np.asarray(rows, np.int64)
+        part = np.searchsorted(self.part_starts, wanted, side="right") - 1
+        order = np.argsort(part, kind="stable")
+        batches = [
+            self._parts[number].take(wanted[part == number] - self.part_starts[number])
+            for number in np.unique(part)
+        ]
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        joined = concatenate(batches)
+        return joined if (back[:-1] < back[1:]).all() else joined.take(back)
+
+    @cached_property
+    def _parts(self) -> list[CompactASTBatch]:
+        parts = []
+        for number in range(len(self.part_starts) - 1):
+            try:
+                arrays = [
+                    np.load(self.folder / f"{number:05}.{name}.npy", mmap_mode="r")
+                    for name in _ARRAYS
+                ]
+            except (OSError, ValueError) as error:
+                raise RecordError(
+                    f"features in {self.folder} cannot be read: {error}. Remove the folder; they "
+                    "are extracted again."
+                ) from error
+            parts.append(CompactASTBatch(*arrays))
+        return parts
+
+
+def load_features(
+    store: RecordStore, on_rows: Callable[[int], None] = lambda _: None
+) -> StoredFeatures:
+    """Return the compact ASTs of a store's programs; extract those that are not there yet.
+
+    Parameters
+    ----------
+    store
+        The records.
+    on_rows
+        Told how many rows are done.
+
+    Raises
+    ------
+    RecordError
+        The disk is full; what was extracted before stays.
+    """
+    folder = store.path / "features" / f"v{SCHEMA_VERSION}-{store.content_hash[:16]}"
+    starts = store.part_starts
+    failures: list[tuple[int, str]] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, (begin, end) in enumerate(pairwise(starts.tolist())):
+            report = folder / f"{number:05}.json"
+            if not report.is_file():
+                _extract_part(store, range(begin, end), folder / f"{number:05}", report)
+            found = json.loads(report.read_text(encoding="utf-8"))
+            failures.append((found["num_failed"], found["first_failure"]))
+            on_rows(end)
+    except (OSError, ValueError) as error:
+        raise RecordError(
+            f"features cannot be kept in {folder}: {error}. Free some space or remove the folder, "
+            "and run again."
+        ) from error
+    first = next((text for count, text in failures if count), "")
+    return StoredFeatures(folder, starts, sum(count for count, _ in failures), first)
+
+
+def _extract_part(store: RecordStore, rows: range, stem: Path, report: Path) -> None:
+    """Extract consecutive rows; the report is written last, when the arrays are whole."""
+    # TVM is loaded for parts that are not there yet only.
+    from tvm_cdmpp.extract.dag import analyse, load_dag
+    from tvm_cdmpp.extract.replayer import StepReplayer, records_of_steps
+    from tvm_cdmpp.extract.stage import LayoutRewrite
+
+    batches, num_failed, first_failure = [], 0, ""
+    for task in store.iter_tasks():
+        begin = max(rows.start, task["rows"].start)
+        end = min(rows.stop, task["rows"].stop)
+        if begin >= end:
+            continue
+        replayer = StepReplayer(
+            analyse(load_dag(task["dag"])),
+            Hardware(*task["hardware_parameters"]),
+            LayoutRewrite(task["layout_rewrite_option"]),
+        )
+        for first in range(begin, end, _ROWS_AT_ONCE):
+            chunk = range(first, min(first + _ROWS_AT_ONCE, end))
+            batch, errors = replayer.extract(records_of_steps(store.steps(chunk)))
+            batches.append(batch)
+            num_failed += len(errors)
+            for place, error in errors.items():
+                first_failure = first_failure or f"record {first + place}: {error}"
+    joined = concatenate(batches)
+    for name in _ARRAYS:
+        array = stem.with_name(f"{stem.name}.{name}.npy")
+        with replacing(array) as temporary, temporary.open("wb") as file:
+            np.save(file, getattr(joined, name))
+    with replacing(report) as temporary:
+        found = {"num_failed": num_failed, "first_failure": first_failure}
+        temporary.write_text(json.dumps(found), encoding="utf-8")
