@@ -163,9 +163,8 @@ class Network(nn.Module):
         """
         # (leaves - mean) * scale, in one pass.
         shift = -self.input_mean * self.input_scale
-        scaled = torch.addcmul(shift, inputs.leaves, self.input_scale).clamp(-8.0, 8.0)
-        hidden = self.embed(scaled) + inputs.encoding  # (B, L, D)
-        hidden = hidden + self.device(inputs.device)[:, None]
+        scaled = torch.addcmul(shift, inputs.leaves, self.input_scale).clamp_(-8.0, 8.0)
+        hidden = self.embed(scaled) + (inputs.encoding + self.device(inputs.device)[:, None])
         mask = inputs.mask[:, None, None, :] if inputs.is_padded else None
         for layer in self.layers:
             hidden = layer(hidden, mask)
@@ -180,19 +179,23 @@ class Network(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Pre-norm self-attention over the leaves that exist, then a feed-forward part."""
+    """Pre-norm self-attention over the leaves that exist, then a feed-forward part.
+
+    The linear maps have no bias: the shifts of the norms before them and of the embedding say the
+    same, and adding one takes a pass over all leaves.
+    """
 
     def __init__(self, config: PredictorConfig) -> None:
         super().__init__()
         self.heads = config.heads
         self.norm1 = nn.LayerNorm(config.width)
-        self.qkv = nn.Linear(config.width, 3 * config.width)
-        self.out = nn.Linear(config.width, config.width)
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
         self.norm2 = nn.LayerNorm(config.width)
         self.mlp = nn.Sequential(
-            nn.Linear(config.width, config.hidden),
+            nn.Linear(config.width, config.hidden, bias=False),
             nn.ReLU(),
-            nn.Linear(config.hidden, config.width),
+            nn.Linear(config.hidden, config.width, bias=False),
         )
         self.dropout = nn.Dropout(config.dropout)
 

@@ -306,15 +306,20 @@ class Leaves {
         if (parts) index_ = (*parts)[dim].of(index_, nest.loop_extents);
         index = &index_;
       }
-      Int reach = 1, shape = access.shape[dim];
+      Int reach = 1, curved = 0, shape = access.shape[dim];
+      std::uint64_t curved_loops = index->curved_loops();
       access.cover[dim * (loops + 1) + loops] = 1;
       for (std::size_t loop = loops; loop-- > 0;) {
         auto at = static_cast<std::size_t>(open_[loop].position);
         reach += std::abs(index->coefficients[at]) * (nest.loop_extents[at] - 1);
-        Int curved = index->curved_span(at, nest.loop_extents);
+        Int step = index->coefficients[at];
+        if (curved_loops & LoopIndex::bit(at)) {
+          curved = index->curved_span(at, nest.loop_extents);
+          step = index->step_of(at);
+          if (index->is_opaque_in(at)) unknown_[loop] = 1;
+        }
         access.cover[dim * (loops + 1) + loop] = std::min(reach + curved, shape);
-        if (index->is_opaque_in(at)) unknown_[loop] = 1;
-        access.steps[loop] += neighbour * index->step_of(at);
+        access.steps[loop] += neighbour * step;
       }
       neighbour *= shape;
     }

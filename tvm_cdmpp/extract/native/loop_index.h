@@ -53,12 +53,19 @@ struct LoopIndex {
   LoopIndex restricted(const Moves& moves) const {
     LoopIndex result(coefficients.size());
     result.constant = constant;
+    std::uint64_t standing = curved_loops();
+    for (std::size_t loop = 0; loop < coefficients.size(); ++loop) {
+      if (!moves(loop)) continue;
+      result.coefficients[loop] = coefficients[loop];
+      standing &= ~bit(loop);
+    }
+    if (standing == 0) {
+      result.curved = curved;
+      return result;
+    }
     std::vector<Index> axes;
     for (std::size_t loop = 0; loop < coefficients.size(); ++loop) {
-      if (moves(loop)) result.coefficients[loop] = coefficients[loop];
-      if (!curved.empty()) {
-        axes.push_back(moves(loop) ? axis_index(static_cast<Int>(loop)) : Index{});
-      }
+      axes.push_back(standing & bit(loop) ? Index{} : axis_index(static_cast<Int>(loop)));
     }
     for (const Term& term : curved) {
       Index index = substituted({{term}, 0}, axes);
@@ -73,6 +80,11 @@ struct LoopIndex {
     }
     return result;
   }
+
+  // Which loops the atoms that are not affine depend on, one bit each.
+  std::uint64_t curved_loops() const { return loops_in(curved); }
+
+  static std::uint64_t bit(std::size_t loop) { return std::uint64_t{1} << loop; }
 
   // How far the atoms that are not affine reach while the loops from `level` inward run.
   Int curved_span(std::size_t level, const LoopInts& extents) const {
@@ -124,15 +136,24 @@ struct LoopIndex {
 
   Index as_index() const {
     Index index{{}, constant};
+    index.terms.reserve(num_terms());
     for (std::size_t loop = 0; loop < coefficients.size(); ++loop) {
-      if (coefficients[loop] != 0) {
-        index = cdmpp::add(index, scaled(axis_index(static_cast<Int>(loop)), coefficients[loop]));
-      }
+      if (coefficients[loop] == 0) continue;
+      index.terms.push_back({Term::kAxis, static_cast<Int>(loop), nullptr, coefficients[loop]});
     }
-    return cdmpp::add(index, sorted(curved));
+    return curved.empty() ? index : cdmpp::add(index, sorted(curved));
   }
 
  private:
+  static std::uint64_t loops_in(const std::vector<Term>& terms) {
+    std::uint64_t loops = 0;
+    for (const Term& term : terms) {
+      loops |= term.kind == Term::kAxis ? bit(static_cast<std::size_t>(term.number))
+                                        : loops_in(term.inner->terms);
+    }
+    return loops;
+  }
+
   static bool moves_unknown(const Term& term, std::size_t loop) {
     if (term.kind == Term::kAxis) return false;
     auto first = [loop](Int other) { return Int{static_cast<std::size_t>(other) == loop}; };
