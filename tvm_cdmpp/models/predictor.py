@@ -51,11 +51,11 @@ def torch_threads(num_threads: int) -> Iterator[None]:
 class PredictorConfig:
     """Size of the network."""
 
-    width: int = 64
+    width: int = 48
     """Width of the encoder; a multiple of twice the heads."""
-    heads: int = 2
+    heads: int = 1
     layers: int = 1
-    hidden: int = 64
+    hidden: int = 48
     """Width of the feed-forward part and of the head."""
     dropout: float = 0.0
 

@@ -56,8 +56,9 @@ class _TaskEntry:
 
     number: int
     replayer: StepReplayer
-    scores: dict[bytes, float] = field(default_factory=dict)
-    """Scores since the last update, by program; a search asks for the same ones many times."""
+    scores: dict[int, float] = field(default_factory=dict)
+    """Scores since the last update, by the hash of the record, whose result is always the same
+    placeholder; a search asks for the same programs many times."""
 
 
 class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
@@ -133,7 +134,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             return []
         entry = self._entry(task)
         lines = dump_records(task, states).splitlines()
-        programs = [_program_key(line) for line in lines]
+        programs = list(map(hash, lines))
         if len(entry.scores) > _MAX_SCORES:
             entry.scores.clear()
         unknown = {p: line for p, line in zip(programs, lines, strict=True)
@@ -143,7 +144,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             entry.scores.update(zip(unknown, scores, strict=True))
         result = [entry.scores[program] for program in programs]
         if self._cannot_run:
-            known = [program.hex() in self._cannot_run for program in programs]
+            known = [_program_key(line) in self._cannot_run for line in lines]
             # TVM samples for ever when no candidate at all is left to it.
             if not all(known):
                 result = [-np.inf if k else s for k, s in zip(known, result, strict=True)]
@@ -329,7 +330,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             return
         self.num_failed += 1
         if result.error_no not in _TIMEOUT_ERRORS:
-            self._cannot_run.add(_program_key(line).hex())
+            self._cannot_run.add(_program_key(line))
 
     def _count_unscored(self, errors: dict[int, RecordError]) -> None:
         if errors:
@@ -371,9 +372,9 @@ def _with_dag(task: Any) -> Any:
         ) from error
 
 
-def _program_key(line: bytes) -> bytes:
-    """Tell programs apart: a hash of the record, whose result is always the same placeholder."""
-    return hashlib.blake2b(line, digest_size=16).digest()
+def _program_key(line: bytes) -> str:
+    """Tell programs apart, in saved models as well."""
+    return hashlib.blake2b(line, digest_size=16).hexdigest()
 
 
 def _latency_s(result: Any) -> float:
