@@ -243,9 +243,8 @@ void write_memory(const LeafFacts& facts, const Hardware& hardware, Writer& out)
       }
       is_inside = is_inside || access.is_inside;
       is_shared = is_shared || access.scope == kShared;
-      double row = static_cast<double>(access.element_bytes) *
-                   (access.shape.empty() ? 1 : static_cast<double>(access.shape.back()));
-      aligned = aligned && std::fmod(row, hardware.vector_bytes) == 0;
+      Int row = access.element_bytes * (access.shape.empty() ? 1 : access.shape.back());
+      aligned = aligned && row % static_cast<Int>(hardware.vector_bytes) == 0;
     }
     bool used = slot.first < slot.end, nested = used && !loops.empty();
     out.log2(kSlots[n], "element_bytes", element);
@@ -460,13 +459,24 @@ inline float log2_of_one_more(float count) {
 
 // Turn the counts among the fields into logarithms.
 inline void take_logarithms(std::vector<float>& vectors) {
-  const std::vector<float>& is_log = field_names().is_log;
-  std::size_t width = is_log.size();
+  // Bits to take from the logarithm; a choice between floats would keep the compiler from
+  // vectorizing.
+  static const std::vector<std::uint32_t> masks = [] {
+    std::vector<std::uint32_t> made;
+    for (float is_log : field_names().is_log) made.push_back(is_log != 0.0F ? ~0U : 0U);
+    return made;
+  }();
+  const std::uint32_t* mask = masks.data();
+  std::size_t width = masks.size();
   for (std::size_t row = 0; row < vectors.size(); row += width) {
     float* values = vectors.data() + row;
     for (std::size_t field = 0; field < width; ++field) {
       float logarithm = log2_of_one_more(values[field]);
-      values[field] = is_log[field] != 0.0F ? logarithm : values[field];
+      std::uint32_t plain, taken;
+      std::memcpy(&plain, &values[field], sizeof(plain));
+      std::memcpy(&taken, &logarithm, sizeof(taken));
+      taken = (taken & mask[field]) | (plain & ~mask[field]);
+      std::memcpy(&values[field], &taken, sizeof(taken));
     }
   }
 }
