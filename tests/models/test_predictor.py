@@ -73,7 +73,7 @@ def test_chunks_change_nothing(
 ) -> None:
     batch = random_batch(40)
     latencies_s, runs = predictor.predict(batch, DEVICE)
-    monkeypatch.setattr(predictor_module, "_CHUNK_PROGRAMS", size)
+    monkeypatch.setattr(predictor_module, "_CHUNK_LEAVES", size)
     chunked_s, chunked_runs = predictor.predict(batch, DEVICE)
     np.testing.assert_allclose(chunked_s, latencies_s, rtol=1e-5)
     np.testing.assert_allclose(chunked_runs, runs, atol=1e-5)

@@ -29,7 +29,8 @@ from tvm_cdmpp.models.analytic import estimate_leaf_latency_s, sum_leaves
 from tvm_cdmpp.models.labels import LabelTransform
 
 _NUM_INPUTS = NUM_FIELDS + 1
-_CHUNK_PROGRAMS = 512
+_CHUNK_LEAVES = 2048
+"""Leaves to score at once: enough to forget what a call costs, few enough for a core's cache."""
 
 
 @contextmanager
@@ -215,8 +216,9 @@ def _chunks(leaf_counts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64
     """Divide programs into chunks of one leaf count each, so that nothing is padded."""
     for count in np.unique(leaf_counts):
         programs = np.flatnonzero(leaf_counts == count)
-        for first in range(0, len(programs), _CHUNK_PROGRAMS):
-            yield programs[first : first + _CHUNK_PROGRAMS]
+        size = max(1, _CHUNK_LEAVES // max(1, int(count)))
+        for first in range(0, len(programs), size):
+            yield programs[first : first + size]
 
 
 @dataclass
