@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
 from tvm_cdmpp.cli.inputs import add_input_shape, parse_input_shapes
+from tvm_cdmpp.cli.messages import divert_native_messages
 from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -94,7 +95,9 @@ def run(args: argparse.Namespace) -> int:
         tasks, weights = [tasks[i] for i in chosen], [weights[i] for i in chosen]
     folder = args.out or Path(f"compare-{network.name}")
     all_trials = settings.trials * settings.seeds * len(settings.models)
+    folder.mkdir(parents=True, exist_ok=True)
     with (
+        divert_native_messages(folder / "tvm.txt", console.print),
         MeasureSession() as session,
         stop_on_interrupt(session),
         show.show_rounds(console, all_trials) as show_round,

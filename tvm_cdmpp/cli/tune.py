@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
 from tvm_cdmpp.cli.inputs import add_input_shape, parse_input_shapes
+from tvm_cdmpp.cli.messages import divert_native_messages
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
         tuner = NetworkTuner(tasks, weights, args.model, settings, log=log, session=session)
         _show_start(console, tuner, log, len(tasks))
         with (
+            divert_native_messages(log.with_name(f"{log.name}.tvm.txt"), console.print),
             stop_on_interrupt(session),
             show.show_rounds(console, settings.trials, tuner.trials) as show_round,
         ):
