@@ -21,10 +21,11 @@ from tests.search.workloads import (
     shrink_search,
 )
 from tvm_cdmpp.errors import ConfigError, MeasureError, MissingDependencyError, RecordError
+from tvm_cdmpp.search import tuner as tuner_module
 from tvm_cdmpp.search.logs import append_records, check_log
 from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
 from tvm_cdmpp.search.reports import TuneSettings
-from tvm_cdmpp.search.tuner import NetworkTuner
+from tvm_cdmpp.search.tuner import NetworkTuner, search_params
 
 TASKS = [matmul(16, 16, 16), matmul(32, 32, 32)]
 FAST = MeasureOptions(repeat=2)
@@ -56,13 +57,14 @@ def tuner(
 def test_search_and_resume(tmp_path: Path, session: MeasureSession) -> None:
     log = tmp_path / "log.json"
     outside = np.random.get_state()[1].tolist()  # type: ignore[index] # noqa: NPY002
-    first = tuner(log, session)
+    # Half of the trials are for second rounds.
+    first = tuner(log, session, trials=12)
     reports = list(first.rounds())
-    assert [report.task for report in reports] == [0, 1]
-    assert [report.trials for report in reports] == [3, 6]
+    assert [report.task for report in reports[:2]] == [0, 1]
+    assert [report.trials for report in reports] == [3, 6, 9, 12]
     assert reports[0].network_latency_s is None
     results = first.results()
-    assert reports[1].network_latency_s == pytest.approx(
+    assert reports[-1].network_latency_s == pytest.approx(
         sum(r.weight * (r.latency_s or np.nan) for r in results)
     )
     split = reports[0].split
@@ -71,8 +73,8 @@ def test_search_and_resume(tmp_path: Path, session: MeasureSession) -> None:
     assert np.random.get_state()[1].tolist() == outside  # type: ignore[index] # noqa: NPY002
 
     # The next run goes on, with another model, and measures nothing twice.
-    second = tuner(log, session, "xgb-warm", trials=10)
-    assert second.trials == 6
+    second = tuner(log, session, "xgb-warm", trials=16)
+    assert second.trials == 12
     # TVM writes latencies with six digits.
     assert second.network_latency_s == pytest.approx(first.network_latency_s, rel=1e-5)
     assert second._model.model.bst is not None  # it learned from the log
@@ -80,15 +82,31 @@ def test_search_and_resume(tmp_path: Path, session: MeasureSession) -> None:
     assert [report.measured for report in last] == [3, 1]
     assert last[-1].eta_s == 0
     programs = [str(measured.state.transform_steps) for measured, _ in read_log(log)]
-    assert len(programs) == 10
+    assert len(programs) == 16
     keys = [measured.serialize()[0] for measured, _ in read_log(log)]
-    assert len(set(map(str, keys))) == 10
+    assert len(set(map(str, keys))) == 16
     assert check_log(log, TASKS, TARGET).num_failed == 0
     with auto_scheduler.ApplyHistoryBest(str(log)) as best:
         assert best.query(TARGET, TASKS[1].workload_key, True, None, None) is not None
 
     # And a third one has nothing left to do.
-    assert list(tuner(log, session, trials=10).rounds()) == []
+    assert list(tuner(log, session, trials=16).rounds()) == []
+
+
+@pytest.mark.parametrize(
+    ("trials", "tasks", "expected"),
+    [(1, 1, 1), (64, 24, 2), (96, 24, 2), (24, 24, 1), (144, 24, 3), (1000, 24, 20), (7, 2, 2)],
+)
+def test_few_trials_make_small_rounds(trials: int, tasks: int, expected: int) -> None:
+    assert tuner_module._round_size(trials, tasks) == expected
+
+
+def test_small_rounds_breed_fewer_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the sizes of these tests
+    name = "evolutionary_search_population"
+    sizes = [search_params(size)[name] for size in (1, 2, 12, 16, 64)]
+    assert sizes == [256, 256, 1536, 2048, 2048]
+    assert search_params(64) == auto_scheduler.SketchPolicy.DEFAULT_PARAMS
 
 
 def test_few_trials_go_to_the_heaviest_task(tmp_path: Path, session: MeasureSession) -> None:

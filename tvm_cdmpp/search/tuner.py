@@ -44,8 +44,8 @@ _PythonBasedMeasureCallback: Any = auto_scheduler.measure.PythonBasedMeasureCall
 # So many programs without a valid one, from two tasks or more, and measuring itself is broken.
 _HOPELESS = 32
 
-# TVM's default of candidates per generation, and how many a measured program of a round is worth.
-_POPULATION, _CANDIDATES_PER_PROGRAM, _LEAST_POPULATION = 2048, 128, 256
+# Candidates per generation: for each program that a round measures, and at least.
+_CANDIDATES_PER_PROGRAM, _LEAST_POPULATION = 128, 256
 
 # How it looks in the message of a program that failed.
 _DISK_FULL = os.strerror(errno.ENOSPC)
@@ -392,11 +392,11 @@ def search_params(round_size: int) -> dict[str, Any]:
     They are TVM's defaults, except that rounds of fewer than 16 programs get a population in
     proportion, so that choosing programs does not take many times as long as measuring them.
     """
+    params = dict(auto_scheduler.SketchPolicy.DEFAULT_PARAMS)
     wanted = max(_LEAST_POPULATION, _CANDIDATES_PER_PROGRAM * round_size)
-    return {
-        **auto_scheduler.SketchPolicy.DEFAULT_PARAMS,
-        "evolutionary_search_population": min(_POPULATION, wanted),
-    }
+    name = "evolutionary_search_population"
+    params[name] = min(params[name], wanted)
+    return params
 
 
 def heaviest_tasks(tasks: Sequence[Any], weights: Sequence[int], number: int) -> list[int]:
