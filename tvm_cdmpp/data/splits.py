@@ -74,9 +74,12 @@ class Split:
 @cache
 def official_rules() -> dict[str, SplitRule]:
     """Return the official splits' rules, by name."""
-    entries: list[dict[str, Any]] = json.loads(_FILE.read_text(encoding="utf-8"))["splits"]
-    frozen = ({k: tuple(v) if isinstance(v, list) else v for k, v in e.items()} for e in entries)
-    return {entry["name"]: SplitRule(**entry) for entry in frozen}
+    rules = [
+        # JSON has lists where a rule has tuples.
+        SplitRule(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
+        for entry in json.loads(_FILE.read_text(encoding="utf-8"))["splits"]
+    ]
+    return {rule.name: rule for rule in rules}
 
 
 def official_split(
@@ -118,23 +121,23 @@ def split_store(
     """
     if not 0 < validation_share < 1:
         raise SplitError(f"validation_share must be between 0 and 1; got {validation_share}")
-    table = store.columns("task")
-    task = table["task"].to_numpy()
-    ids = np.array(store.tasks["workload_id"].to_pylist(), str)[task]
+    task = store.columns("task")["task"].to_numpy()
+    names, of_task = np.unique(store.tasks["workload_id"].to_pylist(), return_inverse=True)
+    workload = of_task[task]
     left_out = np.zeros(len(task), bool)
     if rule.kind == "latencies":
         latencies_s = store.latencies_s()
         left_out = np.isnan(latencies_s)
-        devices = np.array(store.tasks["device"].to_pylist(), str)[task]
-        test = every_fifth(latencies_s, devices)
+        _, device = np.unique(store.tasks["device"].to_pylist(), return_inverse=True)
+        test = every_fifth(latencies_s, device[task])
     elif rule.kind == "devices":
         test = np.isin(np.array(store.tasks["device"].to_pylist(), str), rule.devices)[task]
         if not rule.shared_workloads:
-            left_out = ~test & np.isin(ids, np.unique(ids[test]))
+            left_out = ~test & np.isin(workload, np.unique(workload[test]))
     else:
-        test = np.isin(ids, list(held_out_workloads(store, rule)))
+        test = np.isin(names, list(held_out_workloads(store, rule)))[workload]
     train = ~test & ~left_out
-    validation = choose_validation(ids, train, validation_share, seed)
+    validation = choose_validation(names, workload, train, validation_share, seed)
     split = Split(
         name=rule.name,
         note=rule.note,
@@ -144,7 +147,7 @@ def split_store(
         left_out=np.flatnonzero(left_out),
     )
     check_split(
-        split, ids, workloads_may_be_shared=rule.kind == "latencies" or rule.shared_workloads
+        split, workload, workloads_may_be_shared=rule.kind == "latencies" or rule.shared_workloads
     )
     return split
 
@@ -183,18 +186,20 @@ def every_fifth(latencies_s: npt.NDArray[np.float64], devices: npt.NDArray[np.st
 
 
 def choose_validation(
-    workload_ids: npt.NDArray[np.str_], train: Mask, share: float, seed: int
+    names: npt.NDArray[np.str_], workloads: Rows, train: Mask, share: float, seed: int
 ) -> Mask:
-    """Mark the rows of a share of the training part's workloads, at least one."""
+    """Mark the rows of a share of the training part's workloads, at least one.
+
+    `workloads` has a place in `names` per row.
+    """
     # The lowest hashes, so that most workloads keep their side when a store grows.
-    found = sorted(np.unique(workload_ids[train]).tolist(), key=lambda name: _rank(name, seed))
+    found = np.unique(workloads[train]).tolist()
+    found.sort(key=lambda number: _rank(str(names[number]), seed))
     chosen = found[: max(1, round(share * len(found)))]
-    return train & np.isin(workload_ids, chosen)
+    return train & np.isin(workloads, chosen)
 
 
-def check_split(
-    split: Split, workload_ids: npt.NDArray[np.str_], *, workloads_may_be_shared: bool = False
-) -> None:
+def check_split(split: Split, workloads: Rows, *, workloads_may_be_shared: bool = False) -> None:
     """Check that no part is empty and that no two overlap, in rows or in workloads.
 
     Raises
@@ -213,8 +218,8 @@ def check_split(
         _must_differ(split.name, first, second, "rows", parts[first], parts[second])
         if second == "test" and workloads_may_be_shared:
             continue
-        ids = [workload_ids[parts[part]] for part in (first, second)]
-        _must_differ(split.name, first, second, "workloads", *ids)
+        shared = [workloads[parts[part]] for part in (first, second)]
+        _must_differ(split.name, first, second, "workloads", *shared)
 
 
 def _must_differ(
