@@ -142,7 +142,7 @@ def test_least_seconds() -> None:
     gpu = DeviceSpec(name="g", kind="gpu", l2_bytes=1000, l3_bytes=0, bandwidth_bytes_per_s=1e9)
     margin = PEAK_MARGIN["gpu"]
     assert least_seconds(gpu, 1e9, 500) == (1e9 / gpu.peak_flops / margin, 0.0)
-    assert least_seconds(gpu, None, 1e9)[1] == pytest.approx((1e9 - 1000) / 1e9 / margin)
+    assert least_seconds(gpu, None, 10**9)[1] == pytest.approx((1e9 - 1000) / 1e9 / margin)
     # Nobody states this device's peak for other types.
     assert least_seconds(gpu, 1e9, 0, '"dtype": "float16"')[0] == 0
 

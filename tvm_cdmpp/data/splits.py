@@ -74,11 +74,14 @@ class Split:
 @cache
 def official_rules() -> dict[str, SplitRule]:
     """Return the official splits' rules, by name."""
-    rules = [
+    entries: list[dict[str, Any]] = json.loads(_FILE.read_text(encoding="utf-8"))["splits"]
+    rules = []
+    for entry in entries:
         # JSON has lists where a rule has tuples.
-        SplitRule(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
-        for entry in json.loads(_FILE.read_text(encoding="utf-8"))["splits"]
-    ]
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()
+        }
+        rules.append(SplitRule(**values))
     return {rule.name: rule for rule in rules}
 
 
