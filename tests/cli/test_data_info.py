@@ -34,7 +34,7 @@ def test_tables_and_plots(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "17 programs, 2 tasks, 2 workloads; 1 failed, 1 measured again" in shown
     assert ["test-cpu", "1", "12", "8.3%"] in [row[:4] for row in table]
     assert ["amd-mi50", "1", "5", "0.0%"] in [row[:4] for row in table]
-    assert ["matmul", "2", "17"] in table
+    assert ["reduction", "2", "17"] in table
     assert ["networks", "-", "-", "-", "-"] in table
     assert "part of split 'networks' is empty" in shown
     assert page.read_bytes().startswith(b"\x89PNG")

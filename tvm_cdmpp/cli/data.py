@@ -1,6 +1,6 @@
 """`tvm-cdmpp data`: measure records. `data import` reads logs into a record store.
 
-`data info` is in `data_info`. Of an import, progress goes to stderr and the table of bins to stdout.
+`data info` is in `data_info`. Of an import, progress goes to stderr, the table of bins to stdout.
 Exit code 0 when all logs were read, whatever their lines are; running the same command again goes
 on after a kill.
 """

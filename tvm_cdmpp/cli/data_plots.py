@@ -31,7 +31,7 @@ def plot_overview(overview: dict[str, Any], path: Path) -> None:
 
     figure = Figure(figsize=(16, 11), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplot_mosaic(
+    axes: dict[str, Any] = figure.subplot_mosaic(
         [
             ["records", "failed", "latency", "noise"],
             ["operators", "networks", "leaves", "splits"],
