@@ -18,7 +18,13 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["tvm_cdmpp", "tvm_cdmpp.*"]),
     package_data={
-        "tvm_cdmpp": ["py.typed", "devices/*.json", "extract/native/*.h", "extract/native/*.cpp"]
+        "tvm_cdmpp": [
+            "py.typed",
+            "data/*.json",
+            "devices/*.json",
+            "extract/native/*.h",
+            "extract/native/*.cpp",
+        ]
     },
     ext_modules=[
         # Loaded through ctypes: plain C++, so that Python's headers are not needed.

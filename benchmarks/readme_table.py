@@ -39,7 +39,7 @@ def _section(file: Path) -> str:
         "ablation": _ablation,
         "throughput": _throughput,
         "ast": _ast_equality,
-        "data": _data_import,
+        "data": _data_import if "import" in result else _data_quality,
     }
     make = makers.get(kind, _comparison)
     return "\n".join(make(file, result))
@@ -223,6 +223,45 @@ def _data_import(file: Path, result: dict[str, Any]) -> Iterator[str]:
         )  # fmt: skip
     yield ""
     yield _origin(result)
+
+
+def _data_quality(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"**Noise of {result['records']:,} published measurements' labels** "
+        f"([data](benchmarks/results/{file.name}), [plot](benchmarks/results/data-info.png)). The "
+        "noise floor is the mean absolute percentage error (median in brackets) of a perfect "
+        "predictor of the true latency; with >= it is a lower bound, since no program was measured "
+        "often enough in different runs. Flagged: measured at a contended time only, or faster "
+        "than the device allows."
+    )
+    yield ""
+    yield from _table_head(
+        "device", "programs", "failed", "measured again", "median difference",
+        "median variation within", "flagged", "noise floor",
+    )  # fmt: skip
+    for row in result["devices"]:
+        noise = row["noise"]
+        bound = "" if noise["basis"] == "between measurements" else "≥ "
+        mean, median = noise["floor_mape"], noise["floor_median_ape"]
+        yield _row(
+            row["device"], f"{row['records']:,}", f"{row['failed'] / row['records']:.1%}",
+            f"{noise['pairs']:,}", _share(noise["difference_median"]),
+            _share(noise["within_median"]), f"{sum(row['flags'].values()):,}",
+            "not known" if mean is None else f"{bound}{mean:.1%} ({median:.1%})",
+        )  # fmt: skip
+    yield ""
+    yield "The official splits, in programs:"
+    yield ""
+    parts = ("train", "validation", "test", "left_out")
+    yield from _table_head("split", "train", "validation", "test", "left out", "what it is")
+    for row in result["splits"]:
+        yield _row(row["name"], *(f"{row[part]:,}" for part in parts), row["note"])
+    yield ""
+    yield _origin(result)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 def _origin(result: dict[str, Any]) -> str:

@@ -57,7 +57,8 @@ def test_sources_of_the_compiled_part_are_shipped() -> None:
     sources = {p for p in native.iterdir() if p.is_file() and p.suffix not in (".py", ".so")}
     assert native / "native.cpp" in sources
     assert len(sources) > 10
-    assert shipped == {*sources, package / "py.typed", package / "devices" / "registry.json"}
+    data = {package / "data" / "splits.json", package / "devices" / "registry.json"}
+    assert shipped == {*sources, *data, package / "py.typed"}
 
 
 def test_results_in_the_readme_are_those_of_the_result_files() -> None:

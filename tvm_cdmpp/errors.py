@@ -17,6 +17,10 @@ class RecordError(CDMPPError, ValueError):
     """A measure record, a log or a workload cannot be used."""
 
 
+class SplitError(CDMPPError, ValueError):
+    """A split has an empty part, or parts that overlap."""
+
+
 class CheckpointError(CDMPPError, ValueError):
     """A saved predictor is unreadable or does not fit this version."""
 

@@ -16,6 +16,7 @@ OPTIONS: dict[str, set[str]] = {
     "device add": set(),
     "doctor": {"--json"},
     "data import": {"--out", "--device", "--sources", "--workloads", "--json"},
+    "data info": {"--out", "--json"},
 }  # fmt: skip
 COMMON = {"--help", "--verbose"}
 

@@ -1,7 +1,8 @@
 """`tvm-cdmpp data`: measure records. `data import` reads logs into a record store.
 
-Progress goes to stderr, the table of bins to stdout. Exit code 0 when all logs were read, whatever
-their lines are; running the same command again goes on after a kill.
+`data info` is in `data_info`. Of an import, progress goes to stderr, the table of bins to stdout.
+Exit code 0 when all logs were read, whatever their lines are; running the same command again goes
+on after a kill.
 """
 
 import argparse
@@ -12,6 +13,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tvm_cdmpp.cli.data_info import add_info
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +34,7 @@ def add_parser(subparsers: Any) -> None:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_import(commands)
+    add_info(commands)
 
 
 def _add_import(commands: Any) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,9 @@ from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.files import replacing
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.extract.replayer import StepReplayer
 
 _ARRAYS = ("vectors", "positions", "offsets")
 _ROWS_AT_ONCE = 8192
@@ -89,6 +93,41 @@ class StoredFeatures:
         return parts
 
 
+def find_features(store: RecordStore) -> StoredFeatures | None:
+    """Return the compact ASTs of a store's programs if all were extracted already."""
+    folder = _folder(store)
+    reports = [folder / f"{number:05}.json" for number in range(len(store.part_starts) - 1)]
+    return load_features(store) if all(report.is_file() for report in reports) else None
+
+
+def sample_leaf_counts(
+    store: RecordStore, tasks: int = 200, per_task: int = 10
+) -> npt.NDArray[np.int64]:
+    """Extract a few programs of tasks spread over a store, and count their leaves.
+
+    Parameters
+    ----------
+    store
+        The records.
+    tasks, per_task
+        How many tasks at most, and programs of each, spread over its records.
+
+    Returns
+    -------
+    leaf_counts
+        One per program that could be extracted.
+    """
+    found = list(store.iter_tasks())
+    counts = [np.zeros(0, np.int64)]
+    for place in np.unique(np.linspace(0, len(found) - 1, min(tasks, len(found))).astype(int)):
+        rows = found[place]["rows"]
+        chosen = np.unique(np.linspace(rows.start, rows.stop - 1, per_task).astype(np.int64))
+        batch, _ = _replayer(found[place]).extract(store.records(chosen))
+        counts.append(batch.leaf_counts)
+    joined = np.concatenate(counts)
+    return joined[joined > 0]
+
+
 def load_features(
     store: RecordStore, on_rows: Callable[[int], None] = lambda _: None
 ) -> StoredFeatures:
@@ -106,7 +145,7 @@ def load_features(
     RecordError
         The disk is full; what was extracted before stays.
     """
-    folder = store.path / "features" / f"v{SCHEMA_VERSION}-{store.content_hash[:16]}"
+    folder = _folder(store)
     starts = store.part_starts
     failures: list[tuple[int, str]] = []
     try:
@@ -129,10 +168,7 @@ def load_features(
 
 def _extract_part(store: RecordStore, rows: range, stem: Path, report: Path) -> None:
     """Extract consecutive rows; the report is written last, when the arrays are whole."""
-    # TVM is loaded for parts that are not there yet only.
-    from tvm_cdmpp.extract.dag import analyse, load_dag
-    from tvm_cdmpp.extract.replayer import StepReplayer, records_of_steps
-    from tvm_cdmpp.extract.stage import LayoutRewrite
+    from tvm_cdmpp.extract.replayer import records_of_steps
 
     batches, num_failed, first_failure = [], 0, ""
     for task in store.iter_tasks():
@@ -140,11 +176,7 @@ def _extract_part(store: RecordStore, rows: range, stem: Path, report: Path) -> 
         end = min(rows.stop, task["rows"].stop)
         if begin >= end:
             continue
-        replayer = StepReplayer(
-            analyse(load_dag(task["dag"])),
-            Hardware(*task["hardware_parameters"]),
-            LayoutRewrite(task["layout_rewrite_option"]),
-        )
+        replayer = _replayer(task)
         for first in range(begin, end, _ROWS_AT_ONCE):
             chunk = range(first, min(first + _ROWS_AT_ONCE, end))
             batch, errors = replayer.extract(records_of_steps(store.steps(chunk)))
@@ -160,3 +192,21 @@ def _extract_part(store: RecordStore, rows: range, stem: Path, report: Path) -> 
     with replacing(report) as temporary:
         found = {"num_failed": num_failed, "first_failure": first_failure}
         temporary.write_text(json.dumps(found), encoding="utf-8")
+
+
+def _folder(store: RecordStore) -> Path:
+    return store.path / "features" / f"v{SCHEMA_VERSION}-{store.content_hash[:16]}"
+
+
+def _replayer(task: dict[str, Any]) -> "StepReplayer":
+    """Return what extracts the programs of a row of `RecordStore.iter_tasks`."""
+    # TVM is loaded for programs that are not extracted yet only.
+    from tvm_cdmpp.extract.dag import analyse, load_dag
+    from tvm_cdmpp.extract.replayer import StepReplayer
+    from tvm_cdmpp.extract.stage import LayoutRewrite
+
+    return StepReplayer(
+        analyse(load_dag(task["dag"])),
+        Hardware(*task["hardware_parameters"]),
+        LayoutRewrite(task["layout_rewrite_option"]),
+    )

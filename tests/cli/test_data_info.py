@@ -1,0 +1,64 @@
+"""`tvm-cdmpp data info`, as it is typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.data.logs import book, import_all, log_file, records, write_log
+from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.train.features import find_features, load_features
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two workloads on two devices; one program failed, one was measured again."""
+    first, again, second = records(12), records(1), records(5, 80)
+    first[3]["r"] = [[1e10], 4, 0.1, 5]
+    again[0]["r"][3] = 9_000_000
+    logs = [
+        log_file(write_log(tmp_path / "a.json", first), network="resnet_50"),
+        log_file(write_log(tmp_path / "b.json", again), network="resnet_50"),
+        log_file(write_log(tmp_path / "c.json", second), device="amd-mi50", network="vgg_16"),
+    ]
+    import_all(tmp_path / "store", *logs, known=book(37, 80))
+    return tmp_path / "store"
+
+
+def test_tables_and_plots(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = folder.parent / "page.png"
+    assert main(["data", "info", str(folder), "--out", str(page)]) == 0
+    shown = capsys.readouterr().out
+    table = [line.split() for line in shown.splitlines()]
+    assert "17 programs, 2 tasks, 2 workloads; 1 failed, 1 measured again" in shown
+    assert ["test-cpu", "1", "12", "8.3%"] in [row[:4] for row in table]
+    assert ["amd-mi50", "1", "5", "0.0%"] in [row[:4] for row in table]
+    assert ["reduction", "2", "17"] in table
+    assert ["networks", "-", "-", "-", "-"] in table
+    assert "part of split 'networks' is empty" in shown
+    assert page.read_bytes().startswith(b"\x89PNG")
+    assert list(folder.parent.glob("*tmp*")) == []
+
+
+def test_json_with_and_without_features(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = RecordStore.open(folder)
+    assert find_features(store) is None
+    found = []
+    for sampled in (True, False):
+        assert main(["data", "info", str(folder), "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+        assert found[-1]["leaves"].pop("sampled") is sampled
+        load_features(store)
+    assert sum(row["records"] for row in found[0]["devices"]) == found[0]["records"] == 17
+    assert all(sum(row["histogram"]) == row["records"] - row["failed"]
+               for row in found[0]["devices"])  # fmt: skip
+    # All programs of one task, and ten of the larger one.
+    assert found[0]["leaves"]["programs"] == 15
+    assert found[1]["leaves"]["programs"] == 17
+    assert found[0]["leaves"]["counts"].keys() <= found[1]["leaves"]["counts"].keys()
+
+
+def test_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "info", str(tmp_path)]) == 2
+    assert "holds no record store" in capsys.readouterr().err

@@ -1,0 +1,153 @@
+"""Labels, flags and noise: what is known of made-up measurements must come out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.data.logs import import_all, records, task_of, write_log
+from tests.extract import sampling
+from tvm_cdmpp.data.quality import (
+    PEAK_MARGIN,
+    Measurements,
+    _medians,
+    contended,
+    estimate_noise,
+    least_seconds,
+    make_labels,
+    noise_by,
+    output_bytes,
+    read_measurements,
+)
+from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.devices.registry import Registry
+from tvm_cdmpp.devices.spec import DeviceSpec
+
+
+def measured(row: Any, mean_s: Any, log: Any = 0) -> Measurements:
+    """Measurements with a single repeat."""
+    rows = np.asarray(row)
+    order = np.argsort(rows, kind="stable")
+    logs = np.broadcast_to(np.asarray(log), rows.shape)[order]
+    return Measurements(
+        row=rows[order],
+        log=logs,
+        hour=np.zeros(len(rows), int),
+        mean_s=np.asarray(mean_s)[order],
+        variation=np.full(len(rows), np.nan),
+        repeats=np.ones(len(rows), int),
+    )
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(0.1, 9)), min_size=1, max_size=60))
+def test_medians_are_those_of_numpy(made: list[tuple[int, float]]) -> None:
+    group, values = (np.array(column) for column in zip(*made, strict=True))
+    found, medians, counts = _medians(group, values)
+    for code, median, count in zip(found, medians, counts, strict=True):
+        assert median == pytest.approx(np.median(values[group == code]))
+        assert count == (group == code).sum()
+    assert set(found) == set(group)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 0.05])
+def test_the_floor_is_what_a_perfect_predictor_has(sigma: float) -> None:
+    """From two noisy measurements of each program, the error of its true latency."""
+    rng = np.random.default_rng(0)
+    true_s = np.exp(rng.normal(-7, 2, 40_000))
+    labels = [true_s * np.exp(rng.normal(0, sigma, len(true_s))) for _ in range(2)]
+    rows = np.tile(np.arange(len(true_s)), 2)
+    noise = estimate_noise(measured(rows, np.concatenate(labels)), np.full(80_000, True))
+    errors = np.abs(true_s / labels[0] - 1)
+    assert noise.basis == "between measurements"
+    assert noise.pairs == 40_000
+    assert noise.floor_mape == pytest.approx(errors.mean(), rel=0.03)
+    assert noise.floor_median_ape == pytest.approx(np.median(errors), rel=0.03)
+
+
+def test_a_contended_time_is_found_and_does_not_count() -> None:
+    rng = np.random.default_rng(1)
+    true_s = rng.uniform(1e-4, 1e-2, 100)
+    runs = [true_s * factor * np.exp(rng.normal(0, 0.02, 100)) for factor in (1, 1, 1.13)]
+    rows, logs = np.tile(np.arange(100), 3), np.repeat([0, 1, 2], 100)
+    made = measured(rows, np.concatenate(runs), logs)
+    busy = contended(made)
+    assert set(made.log[busy]) == {2}
+    assert busy.sum() == 100
+    few = made.row < 10
+    part = Measurements(**{f: getattr(made, f)[few] for f in made.__dataclass_fields__})
+    assert not contended(part).any()
+
+
+def test_nothing_is_contended_without_repeats() -> None:
+    assert not contended(measured(np.arange(30), np.ones(30))).any()
+    assert not contended(measured(np.arange(0), np.ones(0))).any()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RecordStore:
+    """Program 0 failed; 1 was measured three times, one of these far off; the others once."""
+    first, second, third = records(6), records(2), records(2)
+    first[0]["r"] = [[1e10], 4, 0.1, 5]
+    for record, costs in ((first[1], [2e-3, 4e-3]), (second[1], [3.2e-3]), (third[1], [9e-3])):
+        record["r"][0] = costs
+    logs = [
+        write_log(tmp_path / f"{name}.json", made)
+        for name, made in (("a", first), ("b", second[1:]), ("c", third[1:]))
+    ]
+    import_all(tmp_path / "store", *logs)
+    return RecordStore.open(tmp_path / "store")
+
+
+def test_labels(store: RecordStore) -> None:
+    labels = make_labels(store, registry=Registry(()))
+    assert np.isnan(labels.latency_s[0])
+    assert labels.latency_s[1] == pytest.approx(3.2e-3)
+    expected = [np.mean([1e-3 * (n + 1), 2e-3]) for n in range(2, 6)]
+    np.testing.assert_allclose(labels.latency_s[2:], expected)
+    assert labels.measurements.tolist() == [0, 3, 1, 1, 1, 1]
+    assert not labels.contended.any()
+    assert not labels.impossible.any()
+
+
+def test_measurements_and_their_spread(store: RecordStore) -> None:
+    found = read_measurements(store)
+    assert found.row.tolist() == [1, 1, 1, 2, 3, 4, 5]
+    assert found.repeats.tolist() == [2, 1, 1, 2, 2, 2, 2]
+    assert found.variation[0] == pytest.approx(np.std([2, 4], ddof=1) / 3)
+    assert np.isnan(found.variation[1])
+    noise = noise_by(store, found, "device")[("test-cpu",)]
+    assert (noise.pairs, noise.basis) == (1, "within measurements")
+    single = estimate_noise(found, found.repeats == 1)
+    assert (single.pairs, single.basis, single.floor_mape) == (1, "unknown", None)
+
+
+def test_faster_than_the_device_allows(store: RecordStore) -> None:
+    flops = store.workloads["flops"][0].as_py()
+    # So slow that its peak, margin included, allows no program below 3.1 ms.
+    spec = DeviceSpec(
+        name="test-cpu", kind="cpu", cores=1, simd_bytes=4, fused_multiply_adds_per_cycle=1,
+        clock_hz=flops / 3.1e-3 / PEAK_MARGIN["cpu"] / 2,
+    )  # fmt: skip
+    labels = make_labels(store, registry=Registry((spec,)))
+    assert labels.above_peak.tolist() == list(labels.latency_s < 3.1e-3)
+    assert labels.above_peak.any()
+    assert not labels.above_bandwidth.any()
+    assert np.isfinite(labels.latency_s).sum() == 5
+
+
+def test_least_seconds() -> None:
+    gpu = DeviceSpec(name="g", kind="gpu", l2_bytes=1000, l3_bytes=0, bandwidth_bytes_per_s=1e9)
+    margin = PEAK_MARGIN["gpu"]
+    assert least_seconds(gpu, 1e9, 500) == (1e9 / gpu.peak_flops / margin, 0.0)
+    assert least_seconds(gpu, None, 10**9)[1] == pytest.approx((1e9 - 1000) / 1e9 / margin)
+    # Nobody states this device's peak for other types.
+    assert least_seconds(gpu, 1e9, 0, '"dtype": "float16"')[0] == 0
+
+
+def test_output_bytes() -> None:
+    tensors = task_of(37).compute_dag.tensors
+    size = np.prod([int(extent) for extent in tensors[-1].shape])
+    assert output_bytes(sampling.tvm.ir.save_json(tensors)) == 4 * size

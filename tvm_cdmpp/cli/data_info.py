@@ -1,0 +1,110 @@
+"""`tvm-cdmpp data info`: what a record store holds, and how good its labels are."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.data.store import RecordStore
+
+
+def add_info(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "info",
+        help="tell what a record store holds, and how good its labels are",
+        description="Tell what a record store holds: devices, operators, networks, failures, "
+        "latencies and their noise, leaves of the programs, and the official splits.",
+    )
+    parser.add_argument("store", type=Path, metavar="DIR", help="the record store")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="write a page of plots")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(func=run_info)
+
+
+def run_info(args: argparse.Namespace) -> int:
+    """Describe a store."""
+    from tvm_cdmpp.data.store import RecordStore
+
+    overview = store_overview(RecordStore.open(args.store))
+    if args.json:
+        print(json.dumps(overview, indent=1))
+    else:
+        _print_overview(overview)
+    if args.out:
+        from tvm_cdmpp.cli.data_plots import plot_overview
+
+        plot_overview(overview, args.out)
+    return 0
+
+
+def store_overview(store: "RecordStore") -> dict[str, Any]:
+    """Describe a store, with its `leaves`: of a sample where not all programs are extracted."""
+    from tvm_cdmpp.data.overview import count_leaves, describe_store
+    from tvm_cdmpp.train.features import find_features, sample_leaf_counts
+
+    features = find_features(store)
+    counts = sample_leaf_counts(store) if features is None else features.leaf_counts
+    return {**describe_store(store), "leaves": count_leaves(counts, sampled=features is None)}
+
+
+def _print_overview(overview: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    from tvm_cdmpp.cli.show import print_table, stdout_console
+
+    console = stdout_console()
+    again, failed = overview["measured_again"], overview["failed"]
+    console.print(
+        Text(
+            f"{overview['records']:,} programs, {overview['tasks']:,} tasks, "
+            f"{overview['workloads']:,} workloads; {failed:,} failed, {again:,} measured again"
+        )
+    )
+    header = ["device", "tasks", "programs", "failed", "median", "flagged", "noise floor"]
+    print_table(console, "Devices", header, [_device_row(row) for row in overview["devices"]])
+    console.print(
+        Text(
+            "Noise floor: mean absolute percentage error of a perfect predictor; with >=, only "
+            "repeats within measurements are known. Flagged: measured at a contended time only, "
+            "or faster than the device allows."
+        )
+    )
+    for what in ("operators", "networks"):
+        header = [what[:-1], "workloads", "programs"]
+        rows = [
+            [row[what[:-1]], f"{row['workloads']:,}", f"{row['records']:,}"]
+            for row in overview[what]
+        ]
+        print_table(console, what.capitalize(), header, rows)
+    leaves = overview["leaves"]
+    kind = "in a sample of" if leaves["sampled"] else "in"
+    rows = [[str(n), f"{count / leaves['programs']:.1%}"] for n, count in leaves["counts"].items()]
+    print_table(
+        console, f"Leaves {kind} {leaves['programs']:,} programs", ["leaves", "share"], rows
+    )
+    parts = ["train", "validation", "test", "left_out"]
+    rows = [
+        [row["name"], *(f"{row[part]:,}" if part in row else "-" for part in parts)]
+        for row in overview["splits"]
+    ]
+    print_table(console, "Official splits, in programs", ["split", *parts], rows)
+    for row in overview["splits"]:
+        console.print(Text(f"{row['name']}: {row.get('error', row['note'])}"))
+
+
+def _device_row(row: dict[str, Any]) -> list[str]:
+    from tvm_cdmpp.cli.show import milliseconds
+
+    floor = row["noise"]["floor_mape"]
+    bound = "" if row["noise"]["basis"] == "between measurements" else ">= "
+    return [
+        row["device"],
+        f"{row['tasks']:,}",
+        f"{row['records']:,}",
+        f"{row['failed'] / row['records']:.1%}",
+        milliseconds(row["latency_s"]["p50"]),
+        f"{sum(row['flags'].values()):,}",
+        "not known" if floor is None else f"{bound}{floor:.1%}",
+    ]

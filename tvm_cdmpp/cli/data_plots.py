@@ -1,0 +1,144 @@
+"""The page of plots about a record store."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvm_cdmpp.data.overview import LATENCY_EDGES_LOG10_S
+from tvm_cdmpp.files import replacing
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+_BLUE, _SKY, _ORANGE, _RED, _GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#999999"
+_BASES = {"between measurements": _BLUE, "within measurements": _ORANGE}
+_PARTS = {"train": _BLUE, "validation": _SKY, "test": _RED, "left_out": _GREY}
+_MOST_ROWS = 14
+
+
+def plot_overview(overview: dict[str, Any], path: Path) -> None:
+    """Write one page about what `describe_store` returns, as a PNG.
+
+    Parameters
+    ----------
+    overview
+        What to plot, with `leaves` of `count_leaves`.
+    path
+        The file; replaced in one step if it exists.
+    """
+    # No pyplot: it would choose a display and keep figures alive.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(16, 11), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes: dict[str, Any] = figure.subplot_mosaic(
+        [
+            ["records", "failed", "latency", "noise"],
+            ["operators", "networks", "leaves", "splits"],
+        ],
+        width_ratios=[1, 0.8, 1.4, 1],
+        height_ratios=[1.35, 1],
+    )
+    devices = sorted(overview["devices"], key=lambda row: row["records"])
+    names = [row["device"] for row in devices]
+    records = [row["records"] for row in devices]
+    _bars(axes["records"], names, records, "programs per device", log=True)
+    shares = [100 * row["failed"] / row["records"] for row in devices]
+    _bars(axes["failed"], names, shares, "programs that failed (%)", text="{:.1f}")
+    _latencies(axes["latency"], devices)
+    _noise(axes["noise"], devices)
+    for name in ("failed", "latency", "noise"):
+        axes[name].set_yticklabels([])
+    for what in ("operators", "networks"):
+        rows = overview[what][:_MOST_ROWS][::-1]
+        labels = [row[what[:-1]] for row in rows]
+        _bars(
+            axes[what], labels, [r["records"] for r in rows], f"programs by {what[:-1]}", log=True
+        )
+    _leaves(axes["leaves"], overview["leaves"])
+    _splits(axes["splits"], overview["splits"])
+    figure.suptitle(
+        f"{overview['records']:,} programs, {overview['tasks']:,} tasks, "
+        f"{overview['workloads']:,} workloads, {len(devices)} devices"
+    )
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100)
+
+
+def _bars(
+    axes: Any, names: list[str], values: list[float], title: str, *, log: bool = False,
+    text: str = "{:,}", colours: Any = _BLUE,
+) -> None:  # fmt: skip
+    bars = axes.barh(names, values, color=colours, height=0.7, log=log)
+    axes.bar_label(bars, [text.format(value) for value in values], padding=3, fontsize=8)
+    axes.set_title(title, fontsize=10)
+    axes.margins(x=0.25, y=0.01)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    if log and values:
+        # Room for the numbers: on a logarithmic axis a margin is a factor.
+        axes.set_xlim(1, max(values) * 60)
+
+
+def _latencies(axes: Any, devices: list[dict[str, Any]]) -> None:
+    counts = np.array([row["histogram"] for row in devices], float)
+    shares = counts / np.maximum(counts.max(axis=1, keepdims=True), 1)
+    axes.pcolormesh(
+        10.0 ** np.array(LATENCY_EDGES_LOG10_S) * 1e3,
+        np.arange(len(devices) + 1) - 0.5,
+        np.where(shares > 0, shares, np.nan),
+        cmap="Blues",
+        vmin=-0.15,
+    )
+    medians = [row["latency_s"]["p50"] for row in devices]
+    known = [n for n, median in enumerate(medians) if median is not None]
+    axes.plot([1e3 * medians[n] for n in known], known, "|", color=_RED, ms=10, mew=2)
+    axes.set_xscale("log")
+    axes.set_xticks([1e-3, 1e-2, 0.1, 1, 10, 100, 1000, 1e4])
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yticks(range(len(devices)))
+    axes.set_title("latency (ms): histogram per device, median in red", fontsize=10)
+    axes.tick_params(labelsize=8)
+
+
+def _noise(axes: Any, devices: list[dict[str, Any]]) -> None:
+    from matplotlib.patches import Patch
+
+    names = [row["device"] for row in devices]
+    floors = [100 * (row["noise"]["floor_mape"] or 0.0) for row in devices]
+    colours = [_BASES.get(row["noise"]["basis"], _GREY) for row in devices]
+    _bars(axes, names, floors, "noise floor of the MAPE (%)", text="{:.1f}", colours=colours)
+    for label, row in zip(axes.texts, devices, strict=True):
+        if row["noise"]["floor_mape"] is None:
+            label.set_text("not known")
+    handles = [Patch(color=colour, label=basis) for basis, colour in _BASES.items()]
+    handles[1].set_label("within measurements: at least")
+    axes.legend(handles=handles, fontsize=8, frameon=False, loc="lower right")
+
+
+def _leaves(axes: Any, leaves: dict[str, Any]) -> None:
+    counts = leaves["counts"]
+    total = max(1, leaves["programs"])
+    axes.bar(list(counts), [100 * count / total for count in counts.values()], color=_BLUE)
+    axes.set_xlabel("leaves of a program", fontsize=9)
+    kind = "a sample of " if leaves["sampled"] else ""
+    axes.set_title(f"share of {kind}{leaves['programs']:,} programs (%)", fontsize=10)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _splits(axes: Any, splits: list[dict[str, Any]]) -> None:
+    made = [row for row in splits if "error" not in row][::-1]
+    names = [row["name"].replace("-", "\n", 1) for row in made]
+    left = np.zeros(len(made))
+    for part, colour in _PARTS.items():
+        sizes = np.array([row[part] for row in made], float)
+        axes.barh(names, sizes, left=left, color=colour, height=0.6, label=part.replace("_", " "))
+        left += sizes
+    axes.set_title("programs in the official splits", fontsize=10)
+    axes.locator_params(axis="x", nbins=4)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1e6:g} M" if x >= 1e5 else f"{x:,.0f}")
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, ncols=4, loc="upper center", bbox_to_anchor=(0.4, -0.06),
+                columnspacing=1, handlelength=1)  # fmt: skip

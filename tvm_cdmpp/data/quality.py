@@ -1,0 +1,324 @@
+"""How good measured latencies are: one label per program, its flags, and the noise.
+
+**The label** of a program is the median, over its measurements, of the mean of the repeats in each.
+The mean within a measurement, since that is what Ansor ranks programs by; the median between them,
+since what disturbs a measurement as a whole (another process, a clock that throttles) makes all its
+repeats slow. Measurements of contended times count only where a program has no other.
+
+**A contended time** is an hour of one log whose programs took, in the median, at least
+`CONTENDED_RATIO` times as long as in other hours or logs, over at least `LEAST_SHARED` programs.
+
+**The noise floor** is the expected absolute percentage error of a predictor that knows the true
+latency t of every program, against labels y = t exp(e) of one measurement each: E|exp(-e) - 1|,
+about E|e|. Two measurements of a program have d = e1 - e2, and for a normal e that is
+E|e| = E|d| / sqrt(2), the `floor_mape` of this module; median |d| / sqrt(2) is `floor_median_ape`.
+For any symmetric e, E|e| is between E|d| / 2 and E|d|. Where no program was measured twice, only
+the spread of the repeats within measurements is known: with a coefficient of variation c of r
+repeats, the error of their mean has E|e| = c sqrt(2 / pi / r). That lacks all that differs between
+runs, so it is a lower bound. Measurements of contended times count as well: a program that was
+measured once in such a time cannot be told from others, and has that noise. Merging k
+measurements divides the floor by about sqrt(k).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.devices.registry import Registry, load_registry
+from tvm_cdmpp.devices.spec import DeviceSpec
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+CONTENDED_RATIO = 1.10
+LEAST_SHARED = 20
+"""Programs that a comparison of two runs needs."""
+PEAK_MARGIN = {"cpu": 2.0, "gpu": 1.25, "accelerator": 1.25}
+"""How far above the registry's peaks a true program may be: clocks rise above the base clock of
+CPUs (the registry has those), and above the boost clock of GPUs by less."""
+_SECONDS_PER_HOUR = 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurements:
+    """Successful measurements, in the order of their programs; arrays of one shape (m,)."""
+
+    row: Ints
+    """The program: a row of the store."""
+    log: Ints
+    """Place in `RecordStore.inputs`."""
+    hour: Ints
+    """Unix time in hours."""
+    mean_s: Floats
+    """Mean of the repeats."""
+    variation: Floats
+    """Coefficient of variation of the repeats (sample deviation); NaN for a single one."""
+    repeats: Ints
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """One latency per program of a store, and what is wrong with it; arrays of shape (records,)."""
+
+    latency_s: Floats
+    """NaN where all measurements failed."""
+    measurements: Ints
+    """Successful measurements that the label is the median of."""
+    contended: Mask
+    """Only measured while the machine was busy."""
+    above_peak: Mask
+    """Faster than the device's arithmetic allows, margin included."""
+    above_bandwidth: Mask
+    """Faster than the device can write the result, margin and last-level cache included."""
+
+    @property
+    def impossible(self) -> Mask:
+        """Labels that cannot be true."""
+        return self.above_peak | self.above_bandwidth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """Noise of a group of measurements; relative figures, None where the data does not tell."""
+
+    pairs: int
+    """Programs measured at least twice."""
+    difference_median: float | None
+    """Median of |y2 / y1 - 1| over these, y1 being the first and y2 the last measurement."""
+    difference_mean: float | None
+    within_median: float | None
+    """Median coefficient of variation of the repeats of a measurement."""
+    within_p90: float | None
+    floor_mape: float | None
+    """Expected absolute percentage error that no predictor can be below; see the module."""
+    floor_median_ape: float | None
+    basis: str
+    """`between measurements`, `within measurements` (a lower bound), or `unknown`."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+def read_measurements(store: RecordStore) -> Measurements:
+    """Read all successful measurements of a store."""
+    table = store.columns("costs_s", "inputs", "timestamps_s")
+    costs, inputs, times = (table[name].combine_chunks() for name in table.column_names)
+    per_row = costs.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    row = np.repeat(np.arange(len(per_row)), per_row)
+    repeats = costs.flatten().value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    values = costs.flatten().flatten().to_numpy(zero_copy_only=False)
+    done = repeats > 0
+    counts = repeats[done]
+    starts = np.cumsum(counts) - counts
+    sums = np.add.reduceat(values, starts) if len(counts) else np.zeros(0)
+    mean_s = sums / counts
+    squares = (values - np.repeat(mean_s, counts)) ** 2
+    total = np.add.reduceat(squares, starts) if len(counts) else np.zeros(0)
+    variation = np.full(len(counts), np.nan)
+    several = counts > 1
+    variation[several] = np.sqrt(total[several] / (counts[several] - 1)) / mean_s[several]
+    return Measurements(
+        row=row[done],
+        log=inputs.flatten().to_numpy().astype(np.int64)[done],
+        hour=times.flatten().to_numpy()[done] // _SECONDS_PER_HOUR,
+        mean_s=mean_s,
+        variation=variation,
+        repeats=counts,
+    )
+
+
+def make_labels(
+    store: RecordStore, measured: Measurements | None = None, registry: Registry | None = None
+) -> Labels:
+    """Merge the measurements of each program into one latency, and flag what is wrong with it.
+
+    Nothing is removed: a reader decides what to do with flagged labels.
+
+    Parameters
+    ----------
+    store
+        The records.
+    measured
+        Its measurements, where they were read already.
+    registry
+        Where peaks of devices come from; devices that it does not have are not checked.
+    """
+    measured = read_measurements(store) if measured is None else measured
+    busy = contended(measured)
+    count = len(store)
+    calm = np.zeros(count, bool)
+    calm[measured.row[~busy]] = True
+    used = ~busy | ~calm[measured.row]
+    latency_s = np.full(count, np.nan)
+    row, medians, counts = _medians(measured.row[used], measured.mean_s[used])
+    latency_s[row] = medians
+    number = np.zeros(count, np.int64)
+    number[row] = counts
+    above_peak, above_bandwidth = _impossible(store, latency_s, registry or load_registry())
+    return Labels(
+        latency_s=latency_s,
+        measurements=number,
+        contended=(number > 0) & ~calm,
+        above_peak=above_peak,
+        above_bandwidth=above_bandwidth,
+    )
+
+
+def contended(measured: Measurements) -> Mask:
+    """Mark the measurements of contended times; see the module for what these are."""
+    hours = np.stack([measured.log, measured.hour], axis=1)
+    _, time = np.unique(hours, axis=0, return_inverse=True)
+    time = time.reshape(-1)
+    # Against the mean of the program's measurements at other times.
+    keys, inverse, counts = np.unique(
+        measured.row * (int(time.max(initial=0)) + 1) + time,
+        return_inverse=True,
+        return_counts=True,
+    )
+    logs = np.log(measured.mean_s)
+    here = np.bincount(inverse, logs, len(keys))[inverse]
+    num_here = counts[inverse]
+    size = int(measured.row.max(initial=-1)) + 1
+    everywhere = np.bincount(measured.row, logs, size)[measured.row]
+    num_elsewhere = np.bincount(measured.row, minlength=size)[measured.row] - num_here
+    shared = num_elsewhere > 0
+    ratio = np.zeros(len(logs))
+    elsewhere = (everywhere - here)[shared] / num_elsewhere[shared]
+    ratio[shared] = logs[shared] - elsewhere
+    slow, medians, numbers = _medians(time[shared], ratio[shared])
+    is_slow = np.zeros(int(time.max(initial=-1)) + 1, bool)
+    is_slow[slow] = (medians >= np.log(CONTENDED_RATIO)) & (numbers >= LEAST_SHARED)
+    return is_slow[time]
+
+
+def estimate_noise(measured: Measurements, chosen: Mask) -> Noise:
+    """Estimate the noise of some measurements.
+
+    Parameters
+    ----------
+    measured
+        All measurements, in the order of their programs.
+    chosen
+        Those of the group, of shape (m,).
+    """
+    row, mean_s = measured.row[chosen], measured.mean_s[chosen]
+    first = np.flatnonzero(np.diff(row, prepend=-1))
+    last = np.append(first[1:], len(row))[: len(first)] - 1
+    several = last > first
+    before, after = mean_s[first[several]], mean_s[last[several]]
+    variation = measured.variation[chosen]
+    repeated = ~np.isnan(variation)
+    ratio = np.abs(after / before - 1)
+    distance = np.abs(np.log(after / before)) / np.sqrt(2)
+    within = variation[repeated]
+    error = within * np.sqrt(2 / np.pi / measured.repeats[chosen][repeated])
+    if len(distance) >= LEAST_SHARED:
+        basis, floor = "between measurements", distance
+    elif len(error):
+        basis, floor = "within measurements", error
+    else:
+        basis, floor = "unknown", error
+    return Noise(
+        pairs=len(ratio),
+        difference_median=_figure(np.median, ratio),
+        difference_mean=_figure(np.mean, ratio),
+        within_median=_figure(np.median, within),
+        within_p90=_figure(lambda values: np.quantile(values, 0.9), within),
+        floor_mape=_figure(np.mean, floor),
+        floor_median_ape=_figure(np.median, floor),
+        basis=basis,
+    )
+
+
+def noise_by(
+    store: RecordStore, measured: Measurements, *fields: str
+) -> dict[tuple[str, ...], Noise]:
+    """Estimate the noise per group of logs.
+
+    Parameters
+    ----------
+    store, measured
+        The records, and their measurements.
+    fields
+        Of `RecordStore.inputs`, such as `device` and `source`.
+    """
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, log in enumerate(store.inputs):
+        groups.setdefault(tuple(str(log[field]) for field in fields), []).append(number)
+    return {
+        group: estimate_noise(measured, np.isin(measured.log, logs))
+        for group, logs in groups.items()
+    }
+
+
+def output_bytes(dag: str) -> int:
+    """Return the size of the tensor that a DAG, as `tvm.ir.save_json` writes it, computes.
+
+    That is the last one of its list; a DAG's inputs may be read in part, its result is written.
+    """
+    saved = orjson.loads(dag)
+    nodes = saved["nodes"]
+    tensor = nodes[nodes[saved["root"]]["data"][-1]]["attrs"]
+    shape = nodes[int(tensor["shape"])].get("data", [])
+    elements = np.prod([int(nodes[n]["attrs"]["value"]) for n in shape], dtype=np.float64)
+    bits = int("".join(filter(str.isdigit, tensor["dtype"])) or 8)
+    return int(elements) * bits // 8
+
+
+def least_seconds(
+    spec: DeviceSpec, flops: float | None, written_bytes: int, dag: str = ""
+) -> tuple[float, float]:
+    """Return the least time of a program's arithmetic, and of writing its result.
+
+    Parameters
+    ----------
+    spec
+        The device; its peaks are taken `PEAK_MARGIN` times as high.
+    flops, written_bytes
+        Of the program; the last-level cache may keep as much of the result as it holds.
+    dag
+        Where it has other element types than float32, the device's highest peak counts.
+    """
+    peaks = [spec.peak_flops]
+    if any(f'"{name}' in dag for name in ("float16", "bfloat16", "int8", "uint8")):
+        peaks += [spec.float16_flops or np.inf, spec.int8_ops or np.inf]
+    margin = PEAK_MARGIN[spec.kind]
+    cached = max(spec.l2_bytes * (spec.cores if spec.kind == "cpu" else 1), spec.l3_bytes)
+    return (
+        (flops or 0.0) / (max(peaks) * margin),
+        max(0.0, written_bytes - cached) / (spec.bandwidth_bytes_per_s * margin),
+    )
+
+
+def _impossible(store: RecordStore, latency_s: Floats, registry: Registry) -> tuple[Mask, Mask]:
+    above_peak, above_bandwidth = np.zeros((2, len(store)), bool)
+    for task in store.iter_tasks():
+        spec = registry.match(task["device"])
+        if spec is None:
+            continue
+        rows = slice(task["rows"].start, task["rows"].stop)
+        bounds = least_seconds(spec, task["flops"], output_bytes(task["dag"]), task["dag"])
+        above_peak[rows] = latency_s[rows] < bounds[0]
+        above_bandwidth[rows] = latency_s[rows] < bounds[1]
+    return above_peak, above_bandwidth
+
+
+def _medians(group: Ints, values: Floats) -> tuple[Ints, Floats, Ints]:
+    """Return each group once, the median of its values, and how many there are."""
+    order = np.lexsort((values, group))
+    found, start, count = np.unique(group[order], return_index=True, return_counts=True)
+    ordered = values[order]
+    low, high = ordered[start + (count - 1) // 2], ordered[start + count // 2]
+    return found, (low + high) / 2, count
+
+
+def _figure(of: Any, values: Floats) -> float | None:
+    return float(of(values)) if len(values) else None
