@@ -369,7 +369,7 @@ class Collector:
             f"its best is {1e3 * min(latencies_s):.4g} ms, and {config.attempts} attempts with "
             f"pauses of {config.pause_s:g} s did not bring it within {config.bound:.0%}. The log "
             f"{self._log} holds all quiet batches. End other programs and run again, or let noisy "
-            f"batches be kept and marked in {calibration_file(self._log)}."
+            f"batches be kept (`--keep-noisy`) and marked in {calibration_file(self._log)}."
         )
 
 
