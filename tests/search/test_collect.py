@@ -19,6 +19,7 @@ from tests.search.workloads import TARGET, auto_scheduler, matmul, read_log, shr
 from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
 from tvm_cdmpp.search.calibration import CalibrationConfig, read_calibration
 from tvm_cdmpp.search.collect import CollectConfig, Collector, calibration_file, distinct_tasks
+from tvm_cdmpp.search.cost_model import CDMPPModel
 from tvm_cdmpp.search.logs import check_log
 from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession, RemoteDevices
 from tvm_cdmpp.search.sampling import SampleMix
@@ -173,7 +174,7 @@ def test_stop_ends_a_pause(tmp_path: Path) -> None:
     batches = search.batches()
     next(batches)
     signal.signal(signal.SIGALRM, lambda *_: search.stop())
-    signal.setitimer(signal.ITIMER_REAL, 3)
+    signal.setitimer(signal.ITIMER_REAL, 1.5)
     assert list(batches) == []
     assert time.monotonic() - begin < 30
     check_distinct(log, 3)
@@ -182,9 +183,10 @@ def test_stop_ends_a_pause(tmp_path: Path) -> None:
 def test_task_without_more_programs_is_done(tmp_path: Path) -> None:
     task = matmul(1, 2, 1)
     config = CollectConfig(programs=1000, batch_size=1000, mix=MIX, measure=FAST)
+    # The random model would find other programs each time.
     search = Collector(
         [task],
-        auto_scheduler.RandomModel(),
+        CDMPPModel(seed=0),
         config,
         log=tmp_path / "log.json",
         measure_calibration=timer(1),
@@ -272,33 +274,48 @@ def rpc_devices(number: int) -> Iterator[RemoteDevices]:
     except OSError as error:
         pytest.skip(f"no sockets: {error}")
     remote = RemoteDevices(host="127.0.0.1", port=port, key=KEY)
-    common = [sys.executable, "-m"]
-    commands = [["tvm.exec.rpc_tracker", "--host=127.0.0.1", f"--port={port}"]]
-    for _ in range(number):
-        first = free_port()
-        ports = [f"--port={first}", f"--port-end={first + 50}"]
-        tracker = [f"--tracker=127.0.0.1:{port}", f"--key={KEY}"]
-        commands.append(["tvm.exec.rpc_server", "--host=127.0.0.1", *ports, *tracker])
-    # Groups of their own: a server leaves children behind when it alone is killed.
-    processes = [
-        subprocess.Popen(
-            common + command,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def start(module: str, port: int, *arguments: str) -> None:
+        ports = [f"--port={port}", f"--port-end={port + 50}"]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", module, "--host=127.0.0.1", *ports, *arguments],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                # Groups of their own: a server leaves children behind when it alone is killed.
+                start_new_session=True,
+            )
         )
-        for command in commands
-    ]
+
     try:
-        deadline = time.monotonic() + 30
-        while count_or_zero(remote) < number:
-            assert time.monotonic() < deadline, "the servers did not start"
-            time.sleep(0.2)
+        start("tvm.exec.rpc_tracker", port)
+        # A server that finds no tracker waits for long.
+        wait_until(lambda: answers(port))
+        for _ in range(number):
+            tracker = f"--tracker=127.0.0.1:{port}"
+            start("tvm.exec.rpc_server", free_port(), tracker, f"--key={KEY}")
+        wait_until(lambda: count_or_zero(remote) == number)
         yield remote
     finally:
         for process in processes:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "the RPC processes did not start"
+        time.sleep(0.2)
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def count_or_zero(remote: RemoteDevices) -> int:
@@ -318,7 +335,7 @@ def test_remote_devices(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
             mix=MIX,
             measure=options,
             # The calibration is TVM's own here; two servers on one machine disturb each other.
-            calibration=CalibrationConfig(bound=1000, pause_s=0),
+            calibration=CalibrationConfig(bound=1000, start_measurements=1, pause_s=0),
         )
         search = Collector(TASKS, auto_scheduler.RandomModel(), config, log=log)
         reports = list(search.batches())

@@ -14,6 +14,7 @@ import contextlib
 import io
 import shutil
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -34,6 +35,7 @@ _popen_pool = tvm.contrib.popen_pool
 _BUILD = "auto_scheduler.local_builder.build"
 _RUN = "auto_scheduler.local_runner.run"
 _RUN_REMOTE = "auto_scheduler.rpc_runner.run"
+_CONNECT_TIMEOUT_S = 5
 # Workers start afresh after so many programs, which bounds what a leak can take.
 _USES_PER_WORKER = 512
 
@@ -60,11 +62,18 @@ class RemoteDevices:
         """
         where = f"the RPC tracker at {self.host}:{self.port}"
         try:
-            summary = tvm.rpc.connect_tracker(self.host, self.port).summary()
+            # TVM itself would try for a minute.
+            socket.create_connection((self.host, self.port), _CONNECT_TIMEOUT_S).close()
+            tracker = tvm.rpc.connect_tracker(self.host, self.port)
+            try:
+                summary = tracker.summary()
+            finally:
+                tracker.close()
         except (OSError, RuntimeError) as error:
             raise MeasureError(
                 f"{where} does not answer: {error}. Start one with `python -m "
-                f"tvm.exec.rpc_tracker --port {self.port}`, or correct the address."
+                f"tvm.exec.rpc_tracker --port {self.port} --port-end {self.port + 1}`, "
+                "or correct the address."
             ) from error
         keys = Counter(
             str(server["key"]).removeprefix("server:") for server in summary["server_info"]
