@@ -15,6 +15,8 @@ OPTIONS: dict[str, set[str]] = {
     "device detect": {"--json"},
     "device add": set(),
     "doctor": {"--json"},
+    "data collect": {"--log", "--programs", "--model", "--target", "--rpc", "--key", "--seed",
+                     "--keep-noisy"},
     "data import": {"--out", "--device", "--sources", "--workloads", "--json"},
     "data info": {"--out", "--json"},
 }  # fmt: skip

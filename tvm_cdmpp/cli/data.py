@@ -1,8 +1,8 @@
 """`tvm-cdmpp data`: measure records. `data import` reads logs into a record store.
 
-`data info` is in `data_info`. Of an import, progress goes to stderr, the table of bins to stdout.
-Exit code 0 when all logs were read, whatever their lines are; running the same command again goes
-on after a kill.
+`data collect` is in `data_collect`, `data info` in `data_info`. Of an import, progress goes to
+stderr, the table of bins to stdout. Exit code 0 when all logs were read, whatever their lines are;
+running the same command again goes on after a kill.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvm_cdmpp.cli import data_collect
 from tvm_cdmpp.cli.data_info import add_info
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ _LONGEST_EXAMPLE = 110
 def add_parser(subparsers: Any) -> None:
     """Register the command and its sub-commands."""
     parser = subparsers.add_parser(
-        "data", help="import measurements", description="Work with stored measurements."
+        "data", help="collect and import measurements", description="Work with measurements."
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    data_collect.add_parser(commands)
     _add_import(commands)
     add_info(commands)
 

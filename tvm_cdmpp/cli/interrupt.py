@@ -5,21 +5,27 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-from tvm_cdmpp.search.measure import MeasureSession
+from typing import Protocol
 
 _SHOW_CURSOR = "\x1b[?25h"
 
 
+class Stoppable(Protocol):
+    """What can be asked to end well."""
+
+    def stop(self) -> None:
+        """End after what is in flight; called from a signal handler."""
+
+
 @contextmanager
-def stop_on_interrupt(session: MeasureSession) -> Iterator[None]:
-    """Turn the first Ctrl-C into `session.stop()`; the second one ends the process.
+def stop_on_interrupt(work: Stoppable) -> Iterator[None]:
+    """Turn the first Ctrl-C into `work.stop()`; the second one ends the process.
 
     A `KeyboardInterrupt` would be of no use: most of a search runs in C++, which loses it.
     """
 
     def stop(number: int, frame: FrameType | None) -> None:
-        session.stop()
+        work.stop()
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         # The second Ctrl-C leaves no time to give the terminal its cursor back.
         cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""

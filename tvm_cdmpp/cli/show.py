@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tvm_cdmpp.search.logs import LogReport
     from tvm_cdmpp.search.reports import RoundReport, TimeSplit
 
 _NAME_WIDTH = 40
@@ -40,25 +41,44 @@ def show_rounds(
     show_round
         To be called with the report of a round, and what to put in front of it.
     """
+    with show_progress(console, "trials", trials, done) as show_step:
+
+        def show_round(report: "RoundReport", label: str) -> None:
+            eta = f"about {minutes(report.eta_s)} left" if not label else ""
+            show_step(label + describe_round(report), report.measured, eta)
+
+        yield show_round
+
+
+@contextmanager
+def show_progress(
+    console: "Console", title: str, total: int, done: int
+) -> Iterator["Callable[[str, int, str], None]"]:
+    """Show a bar, on a terminal, and above it a line per step.
+
+    Yields
+    ------
+    show_step
+        To be called with a step's line, by how much it goes on, and the time left in words.
+    """
     from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     columns = (
-        TextColumn("trials"),
+        TextColumn(title),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[eta]}"),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("trials", total=trials, completed=done, eta="")
+        bar = progress.add_task(title, total=total, completed=done, eta="")
 
-        def show_round(report: "RoundReport", label: str) -> None:
-            progress.console.print(escape(label + describe_round(report)), soft_wrap=True)
-            eta = f"about {minutes(report.eta_s)} left" if not label else ""
-            progress.advance(bar, report.measured)
+        def show_step(line: str, advance: int, eta: str) -> None:
+            progress.console.print(escape(line), soft_wrap=True)
+            progress.advance(bar, advance)
             progress.update(bar, eta=eta)
 
-        yield show_round
+        yield show_step
 
 
 def describe_round(report: "RoundReport") -> str:
@@ -79,6 +99,18 @@ def describe_split(split: "TimeSplit") -> str:
         f"search {split.search_s:.1f} predict {split.predict_s:.1f} update {split.update_s:.1f} "
         f"build {split.build_s:.1f} run {split.run_s:.1f} s"
     )
+
+
+def describe_log(report: "LogReport") -> list[str]:
+    """Say what a user may not expect in a log that is continued."""
+    lines = [
+        f"corrupt line {line.number} of the log was moved to {report.path}.bad: {line.reason}"
+        for line in report.corrupt
+    ]
+    if report.other_workloads:
+        number = sum(report.other_workloads.values())
+        lines.append(f"{number} records in the log are other networks' and were left alone")
+    return lines
 
 
 def print_table(

@@ -141,13 +141,7 @@ def _show_start(console: "Console", tuner: "NetworkTuner", log: Path, num_tasks:
     report = tuner.log_report
     state = f"continues with its {report.num_valid} records" if report.num_valid else "is new"
     lines = [f"{num_tasks} tasks; the log {log} {state}"]
-    lines += [
-        f"corrupt line {line.number} of the log was moved to {log}.bad: {line.reason}"
-        for line in report.corrupt
-    ]
-    if report.other_workloads:
-        number = sum(report.other_workloads.values())
-        lines.append(f"{number} records in the log are other networks' and were left alone")
+    lines += show.describe_log(report)
     if tuner.left_out:
         lines.append(
             f"fewer trials than tasks: only the {num_tasks - len(tuner.left_out)} with the most "

@@ -10,9 +10,13 @@ The build and run functions are called in a thread that blocks SIGINT. Child pro
 that, so Ctrl-C in a terminal reaches the search only and the batch in flight ends well.
 """
 
+import contextlib
+import io
 import shutil
 import signal
+import socket
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -21,7 +25,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
-from tvm_cdmpp.errors import CDMPPError, MissingDependencyError
+from tvm_cdmpp.errors import CDMPPError, MeasureError, MissingDependencyError
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
@@ -30,6 +34,8 @@ _popen_pool = tvm.contrib.popen_pool
 
 _BUILD = "auto_scheduler.local_builder.build"
 _RUN = "auto_scheduler.local_runner.run"
+_RUN_REMOTE = "auto_scheduler.rpc_runner.run"
+_CONNECT_TIMEOUT_S = 5
 # Workers start afresh after so many programs, which bounds what a leak can take.
 _USES_PER_WORKER = 512
 
@@ -39,8 +45,52 @@ class SearchStopped(CDMPPError):  # noqa: N818 -- no error, a request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteDevices:
+    """Devices that TVM RPC servers offer under one key of a tracker."""
+
+    host: str
+    port: int
+    key: str
+
+    def count(self) -> int:
+        """Ask the tracker how many servers it has for the key.
+
+        Raises
+        ------
+        MeasureError
+            The tracker does not answer, or has none.
+        """
+        where = f"the RPC tracker at {self.host}:{self.port}"
+        try:
+            # TVM itself would try for a minute.
+            socket.create_connection((self.host, self.port), _CONNECT_TIMEOUT_S).close()
+            tracker = tvm.rpc.connect_tracker(self.host, self.port)
+            try:
+                summary = tracker.summary()
+            finally:
+                tracker.close()
+        except (OSError, RuntimeError) as error:
+            raise MeasureError(
+                f"{where} does not answer: {error}. Start one with `python -m "
+                f"tvm.exec.rpc_tracker --port {self.port} --port-end {self.port + 1}`, "
+                "or correct the address."
+            ) from error
+        keys = Counter(
+            str(server["key"]).removeprefix("server:") for server in summary["server_info"]
+        )
+        if not keys[self.key]:
+            others = ", ".join(sorted(keys)) or "none at all"
+            raise MeasureError(
+                f"{where} has no server for the key {self.key!r}; it has {others}. Start one with "
+                f"`python -m tvm.exec.rpc_server --tracker {self.host}:{self.port} --key "
+                f"{self.key}` on the device."
+            )
+        return keys[self.key]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MeasureOptions:
-    """How programs are measured on this machine."""
+    """How programs are measured, on this machine or on remote devices."""
 
     build_timeout_s: int = 15
     """Time after which a build counts as failed."""
@@ -48,6 +98,8 @@ class MeasureOptions:
     """Time after which a run, all its repeats together, counts as failed."""
     repeat: int = 10
     """How many times a program is timed; its latency is the mean."""
+    remote: RemoteDevices | None = None
+    """Where programs run; None for this machine, where they are built in any case."""
 
     def builder(self) -> Any:
         """Return TVM's builder: one build per core at a time."""
@@ -58,10 +110,38 @@ class MeasureOptions:
 
         The flush brings an operator's latency closer to what it has inside a network, where other
         operators used the caches in between. TVM then times single runs.
+
+        Raises
+        ------
+        MeasureError
+            There are no such remote devices.
         """
+        if self.remote is not None:
+            return self._remote_runner(self.remote, on_cpu=on_cpu)
         return tvm.auto_scheduler.LocalRunner(
             timeout=self.run_timeout_s, repeat=self.repeat, enable_cpu_cache_flush=on_cpu
         )
+
+    def _remote_runner(self, remote: RemoteDevices, *, on_cpu: bool) -> Any:
+        number = remote.count()
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # TVM prints that it found a device
+                return tvm.auto_scheduler.RPCRunner(
+                    remote.key,
+                    remote.host,
+                    remote.port,
+                    n_parallel=number,
+                    timeout=self.run_timeout_s,
+                    number=1 if on_cpu else 3,
+                    repeat=self.repeat,
+                    min_repeat_ms=0 if on_cpu else 100,
+                    enable_cpu_cache_flush=on_cpu,
+                )
+        except RuntimeError as error:
+            raise MeasureError(
+                f"none of the {number} servers for the key {remote.key!r} became free within "
+                f"{self.run_timeout_s} s; others may be using them, so try again later."
+            ) from error
 
 
 class MeasureSession:
@@ -82,7 +162,7 @@ class MeasureSession:
         self.build_s = 0.0
         self.run_s = 0.0
         self._stopping = False
-        self._pools: dict[tuple[int, float], Any] = {}
+        self._pools: dict[tuple[int, float | None], Any] = {}
         self._runner: Any = None
         self._scope = ExitStack()
 
@@ -93,6 +173,7 @@ class MeasureSession:
         self._replace(_measure, "PopenWorker", self._worker)
         self._override(_BUILD, self._build)
         self._override(_RUN, self._run)
+        self._override(_RUN_REMOTE, self._run)
         return self
 
     def __exit__(
@@ -137,7 +218,7 @@ class MeasureSession:
         finally:
             self.run_s += time.perf_counter() - begin
 
-    def _pool(self, n_parallel: int, timeout_s: float, *args: Any) -> Any:
+    def _pool(self, n_parallel: int, timeout_s: float | None = None, *args: Any) -> Any:
         key = (n_parallel, timeout_s)
         if key not in self._pools:
             self._pools[key] = _popen_pool.PopenPoolExecutor(

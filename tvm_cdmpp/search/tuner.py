@@ -15,9 +15,6 @@ turns between several searches. Choices:
   own while it runs.
 """
 
-import errno
-import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -28,10 +25,17 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.errors import CDMPPError, ConfigError, MeasureError
+from tvm_cdmpp.errors import CDMPPError, ConfigError
 from tvm_cdmpp.search.baselines import make_cost_model
-from tvm_cdmpp.search.logs import LogReport, append_records, prepare_log
+from tvm_cdmpp.search.logs import LogReport, prepare_log
 from tvm_cdmpp.search.measure import MeasureSession
+from tvm_cdmpp.search.outcomes import (
+    HOPELESS,
+    Failures,
+    check_disk,
+    hopeless_error,
+    record_batch,
+)
 from tvm_cdmpp.search.reports import RoundReport, TaskResult, TimeSplit, TuneSettings
 from tvm_cdmpp.search.scheduler import StepwiseScheduler
 from tvm_cdmpp.search.timed_model import TimedModel
@@ -41,25 +45,8 @@ tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
 _PythonBasedMeasureCallback: Any = auto_scheduler.measure.PythonBasedMeasureCallback
 
-# So many programs without a valid one, from two tasks or more, and measuring itself is broken.
-_HOPELESS = 32
-
 # Candidates per generation: for each program that a round measures, and at least.
 _CANDIDATES_PER_PROGRAM, _LEAST_POPULATION = 128, 256
-
-# How it looks in the message of a program that failed.
-_DISK_FULL = os.strerror(errno.ENOSPC)
-
-# TVM's `MeasureErrorNo`, in words.
-_FAILURES = {
-    1: "schedule does not apply",
-    2: "build failed",
-    3: "load failed",
-    4: "run failed",
-    5: "wrong answer",
-    6: "build timeout",
-    7: "run timeout",
-}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -82,28 +69,18 @@ class _Recorder(_PythonBasedMeasureCallback):
     def __init__(self, log: Path, progress: dict[str, _Progress]) -> None:
         super().__init__()
         self.error: CDMPPError | None = None
-        self.failures: Counter[str] = Counter()
-        self.all_failures: Counter[str] = Counter()
-        self.example = ""
+        self.all_failures = Failures()
         self.measured = 0
+        self._before: Counter[str] = Counter()
         self._log = log
         self._progress = progress
 
     def callback(self, policy: Any, inputs: Any, results: Any) -> None:
-        pairs = list(zip(inputs, results, strict=True))
-        # A full disk says nothing about a program, so such failures must not get into the log.
-        kept = [pair for pair in pairs if _DISK_FULL not in str(pair[1].error_msg)]
         try:
-            if kept:
-                append_records(self._log, *zip(*kept, strict=True))
-            for measured, result in kept:
+            recorded = record_batch(self._log, inputs, results)
+            for measured, result in recorded:
                 self.count(measured, result)
-            if len(kept) < len(pairs):
-                raise MeasureError(
-                    f"the disk is full: {len(pairs) - len(kept)} programs could not be built in "
-                    f"{tempfile.gettempdir()}. The log {self._log} holds all others; free some "
-                    "space, or point TMPDIR to another folder, and run again."
-                )
+            check_disk(self._log, len(recorded), len(inputs))
         except CDMPPError as error:
             # Kept, because older TVMs turn what passes through their C++ part into a TVMError.
             self.error = error
@@ -113,14 +90,16 @@ class _Recorder(_PythonBasedMeasureCallback):
         """Take one record into the count."""
         self._progress[str(measured.task.workload_key)].add(result)
         self.measured += 1
-        if int(result.error_no) != 0:
-            self.failures[_FAILURES.get(int(result.error_no), "unknown error")] += 1
-            self.example = _last_line(str(result.error_msg)) or self.example
+        self.all_failures.count(result)
 
     def start_round(self) -> None:
         """Count from zero, except for the sum of all failures."""
-        self.all_failures += self.failures
-        self.measured, self.failures = 0, Counter()
+        self.measured, self._before = 0, self.all_failures.counts.copy()
+
+    @property
+    def failures(self) -> Counter[str]:
+        """The failures of this round, by kind."""
+        return self.all_failures.counts - self._before
 
 
 class NetworkTuner:
@@ -352,18 +331,10 @@ class NetworkTuner:
     def _check_hope(self, *, over: bool, tasks_seen: int) -> None:
         """Raise when no program is valid, and more of them would change nothing."""
         valid = any(progress.latency_s is not None for progress in self._progress.values())
-        enough = self._trials >= min(_HOPELESS, self._settings.trials) and tasks_seen > 1
+        enough = self._trials >= min(HOPELESS, self._settings.trials) and tasks_seen > 1
         if valid or not (over or enough) or not self._trials:
             return
-        counts = (self._recorder.all_failures + self._recorder.failures).most_common()
-        kinds = ", ".join(f"{number} x {kind}" for kind, number in counts)
-        example = self._recorder.example or "no message"
-        raise MeasureError(
-            f"none of {self._trials} programs could be built and run on this machine ({kinds}); "
-            f"for example: {example}. Run `tvm-cdmpp doctor`, which tests the compiler, too. Then "
-            f"start again with another log than {self.log_report.path}: it keeps these failures, "
-            "and they count as trials."
-        )
+        raise hopeless_error(self.log_report.path, self._trials, self._recorder.all_failures)
 
     @contextmanager
     def _numpy_stream(self) -> Iterator[None]:
@@ -409,8 +380,3 @@ def heaviest_tasks(tasks: Sequence[Any], weights: Sequence[int], number: int) ->
 def task_name(task: Any) -> str:
     """Return a short name of a task: TVM's description, or the workload's function."""
     return str(task.desc) or str(task.workload_key)
-
-
-def _last_line(text: str) -> str:
-    lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else ""

@@ -1,0 +1,179 @@
+"""`tvm-cdmpp data collect`: measure programs of networks, here or on remote devices.
+
+Progress goes to stderr, the table of tasks to stdout. Exit code 0 when each task has its programs
+or no more of them, 130 after Ctrl-C: all finished batches are then in the log.
+"""
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvm_cdmpp.cli import show
+from tvm_cdmpp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tvm_cdmpp.search.collect import BatchReport, Collector
+    from tvm_cdmpp.search.measure import RemoteDevices
+
+_EXIT_INTERRUPTED = 130
+
+
+def add_parser(commands: Any) -> None:
+    """Register the sub-command."""
+    parser = commands.add_parser(
+        "collect",
+        help="measure programs of networks into an Ansor log",
+        description="Measure programs of each task of the networks into an Ansor log: 40% random "
+        "ones, 60% from evolutionary search. Running the same command again goes on. A fixed "
+        "program, measured after every batch, tells whether the machine is quiet; its latencies "
+        "go to FILE.calibration.jsonl.",
+    )
+    parser.add_argument(
+        "networks", nargs="+", metavar="NETWORK", help="a name (resnet-18, ...) or a model file"
+    )
+    parser.add_argument(
+        "--log", type=Path, required=True, metavar="FILE", help="Ansor log to write or continue"
+    )
+    parser.add_argument(
+        "--programs",
+        type=int,
+        default=64,
+        metavar="N",
+        help="programs of each task, those in the log included (default: 64)",
+    )
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE", help="predictor to start evolution with"
+    )
+    parser.add_argument(
+        "--target",
+        default="native",
+        metavar="T",
+        help="TVM target, such as 'llvm -mcpu=znver2' (default: this machine's CPU)",
+    )
+    parser.add_argument(
+        "--rpc", metavar="HOST:PORT", help="run on the devices of this TVM RPC tracker"
+    )
+    parser.add_argument("--key", metavar="K", help="which devices of the tracker")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+    parser.add_argument(
+        "--keep-noisy",
+        action="store_true",
+        help="keep and mark batches of a noisy machine, instead of stopping",
+    )
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Find the tasks, measure, and tell what there is of each."""
+    remote = parse_remote(args.rpc, args.key, args.target)
+    from tvm_cdmpp.cli.interrupt import stop_on_interrupt
+    from tvm_cdmpp.search.calibration import CalibrationConfig
+    from tvm_cdmpp.search.collect import CollectConfig, Collector, distinct_tasks
+    from tvm_cdmpp.search.cost_model import CDMPPModel
+    from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
+    from tvm_cdmpp.search.networks import extract_tasks, load_network
+    from tvm_cdmpp.search.target import parse_target
+
+    # All that can be wrong is found before a network is compiled.
+    config = CollectConfig(
+        programs=args.programs,
+        seed=args.seed,
+        calibration=CalibrationConfig(keep_noisy=args.keep_noisy),
+        measure=MeasureOptions(remote=remote),
+    )
+    target = parse_target(args.target)
+    model = CDMPPModel(seed=args.seed)
+    if args.model is not None:
+        model.load(str(args.model))
+    if remote is not None:
+        remote.count()
+    console = show.stderr_console()
+    console.print(f"target: {target}", soft_wrap=True, markup=False)
+    tasks = distinct_tasks(
+        [task for name in args.networks for task in extract_tasks(load_network(name), target)[0]]
+    )
+    with MeasureSession():
+        collector = Collector(tasks, model, config, log=args.log)
+        _show_start(console, collector, len(tasks))
+        with (
+            stop_on_interrupt(collector),
+            show.show_progress(console, "programs", collector.wanted, collector.done) as show_step,
+        ):
+            for report in collector.batches():
+                eta = f"about {show.minutes(report.eta_s)} left"
+                show_step(describe_batch(report), report.measured, eta)
+    _print_result(collector, args.log)
+    return _EXIT_INTERRUPTED if collector.stopping else 0
+
+
+def parse_remote(address: str | None, key: str | None, target: str) -> "RemoteDevices | None":
+    """Read `--rpc` and `--key`; None when programs run on this machine.
+
+    Raises
+    ------
+    ConfigError
+        One of them is missing, the address is none, or the target is not given.
+    """
+    if address is None and key is None:
+        return None
+    if address is None or key is None:
+        raise ConfigError("--rpc and --key belong together: a tracker, and which of its devices")
+    match = re.fullmatch(r"(.+):(\d{1,5})", address)
+    if match is None or not 0 < int(match[2]) < 1 << 16:
+        raise ConfigError(f"--rpc takes HOST:PORT, as in 192.168.0.7:9190; got {address!r}")
+    if target == "native":
+        raise ConfigError("with --rpc, give the --target of the remote devices, too")
+    from tvm_cdmpp.search.measure import RemoteDevices
+
+    return RemoteDevices(host=match[1], port=int(match[2]), key=key)
+
+
+def describe_batch(report: "BatchReport") -> str:
+    """Put a batch into one line."""
+    kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(report.kinds.items()))
+    failures = ", ".join(f"{number} {kind}" for kind, number in report.failures.items())
+    return (
+        f"{report.done}/{report.wanted}  task {report.task} {show.shorten(report.name)}  {kinds}  "
+        f"calibration {show.milliseconds(report.calibration_s)} (best +{report.excess:.1%})  "
+        f"ETA {show.minutes(report.eta_s)}"
+        + (f"  measured {report.attempts} times" if report.attempts > 1 else "")
+        + ("  NOISY" if report.noisy else "")
+        + (f"  failed: {failures}" if failures else "")
+    )
+
+
+def _show_start(console: "Console", collector: "Collector", num_tasks: int) -> None:
+    report = collector.log_report
+    state = f"continues with its {report.num_valid} records" if report.num_valid else "is new"
+    lines = [f"{num_tasks} tasks; the log {report.path} {state}"]
+    lines += show.describe_log(report)
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _print_result(collector: "Collector", log: Path) -> None:
+    console = show.stdout_console()
+    show.print_table(
+        console,
+        "tasks",
+        ("task", "programs", "failed", "best", "worst"),
+        [
+            [
+                f"{index} {show.shorten(task.name)}",
+                f"{task.programs}{' (all)' if task.exhausted else ''}",
+                str(task.failed),
+                show.milliseconds(task.best_latency_s),
+                show.milliseconds(task.worst_latency_s),
+            ]
+            for index, task in enumerate(collector.results())
+        ],
+    )
+    if collector.num_noisy:
+        console.print(
+            f"{collector.num_noisy} batches of this run are noisy by its best calibration; "
+            "the file of calibrations tells which lines of the log they are"
+        )
+    console.print(f"log: {log}; {collector.done} programs", soft_wrap=True, markup=False)
