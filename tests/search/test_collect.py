@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.search.workloads import TARGET, auto_scheduler, matmul, read_log, shrink_search, tvm
+from tvm_cdmpp.data.workloads import WorkloadBook
 from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
 from tvm_cdmpp.search.calibration import CalibrationConfig, read_calibration
 from tvm_cdmpp.search.collect import CollectConfig, Collector, calibration_file, distinct_tasks
@@ -23,6 +24,7 @@ from tvm_cdmpp.search.cost_model import CDMPPModel
 from tvm_cdmpp.search.logs import check_log
 from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession, RemoteDevices
 from tvm_cdmpp.search.sampling import SampleMix
+from tvm_cdmpp.search.workloads import write_workloads
 
 ROOT = Path(__file__).parents[2]
 TASKS = [matmul(16, 16, 16), matmul(32, 32, 32)]
@@ -360,3 +362,17 @@ def test_distinct_tasks() -> None:
 def test_config_is_checked(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         CollectConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_workloads_of_a_log_are_next_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "workloads.jsonl"
+    for name in ("one.json", "two.json", "one.json"):
+        write_workloads(tmp_path / name, TASKS)
+    assert len(file.read_text().splitlines()) == 4
+    book = WorkloadBook.read([file])
+    for task in TASKS:
+        found = book.find(task.workload_key, "two.json")
+        assert found is not None
+        dag = auto_scheduler.ComputeDAG(list(tvm.ir.load_json(found.dag)))
+        assert dag.workload_key() == task.compute_dag.workload_key()
+        assert book.find(task.workload_key, "other.json") is None

@@ -29,7 +29,8 @@ def add_parser(commands: Any) -> None:
         description="Measure programs of each task of the networks into an Ansor log: 40% random "
         "ones, 60% from evolutionary search. Running the same command again goes on. A fixed "
         "program, measured after every batch, tells whether the machine is quiet; its latencies "
-        "go to FILE.calibration.jsonl.",
+        "go to FILE.calibration.jsonl, and the tasks' DAGs, which `data import` needs, to "
+        "workloads.jsonl next to it.",
     )
     parser.add_argument(
         "networks", nargs="+", metavar="NETWORK", help="a name (resnet-18, ...) or a model file"
@@ -76,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
     from tvm_cdmpp.search.networks import extract_tasks, load_network
     from tvm_cdmpp.search.target import parse_target
+    from tvm_cdmpp.search.workloads import write_workloads
 
     # All that can be wrong is found before a network is compiled.
     config = CollectConfig(
@@ -97,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
     )
     with MeasureSession():
         collector = Collector(tasks, model, config, log=args.log)
+        write_workloads(args.log, tasks)
         _show_start(console, collector, len(tasks))
         with (
             stop_on_interrupt(collector),

@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import orjson
@@ -12,6 +13,7 @@ from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.extract.dag import analyse, load_dag
 from tvm_cdmpp.extract.replayer import StepReplayer, records_of_steps
 from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
+from tvm_cdmpp.files import write_atomically
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
@@ -230,3 +232,35 @@ FUNCTIONS: dict[str, tuple[Callable[..., Sequence[Tensor]], ...]] = {
     "conv3d_ansor": (_conv3d_of_shapes,),
 }
 """By the name in a workload key; called with the key's arguments."""
+
+
+def write_workloads(log: Path, tasks: Sequence[Any]) -> None:
+    """Write what the workload keys of a log mean into `workloads.jsonl` next to it.
+
+    Lines of other logs and other workloads, which the file may hold already, are kept.
+
+    Parameters
+    ----------
+    log
+        The log.
+    tasks
+        Its tasks (`SearchTask`).
+
+    Raises
+    ------
+    OSError
+        The file cannot be read or written.
+    """
+    file = log.with_name("workloads.jsonl")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    known = set(lines)
+    for task in tasks:
+        entry = {
+            "workload_key": str(task.workload_key),
+            "files": [log.name],
+            "dag": tvm.ir.save_json(task.compute_dag.tensors),
+        }
+        line = json.dumps(entry)
+        if line not in known:
+            lines.append(line)
+    write_atomically(file, "".join(f"{line}\n" for line in lines).encode())
