@@ -15,8 +15,9 @@ from tvm_cdmpp.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tvm_cdmpp.search.collect import BatchReport, Collector
+    from tvm_cdmpp.search.collect import Collector
     from tvm_cdmpp.search.measure import RemoteDevices
+    from tvm_cdmpp.search.reports import BatchReport
 
 _EXIT_INTERRUPTED = 130
 
