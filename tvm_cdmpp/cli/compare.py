@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.inputs import add_input_shape, parse_input_shapes
+from tvm_cdmpp.cli.inputs import add_input_shape, add_target, parse_input_shapes
+from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages
 from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.files import write_atomically
 
 if TYPE_CHECKING:
     from tvm_cdmpp.search.comparison import SearchComparison, SearchResult
 
-_EXIT_INTERRUPTED = 130
 _FRACTIONS = (0.25, 0.5, 1.0)
 
 
@@ -49,12 +50,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--round", type=int, default=64, metavar="R", help="programs per round (default: 64)"
     )
-    parser.add_argument(
-        "--target",
-        default="native",
-        metavar="T",
-        help="TVM target, such as 'llvm -mcpu=znver2' (default: this machine's CPU)",
-    )
+    add_target(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -69,7 +65,6 @@ def run(args: argparse.Namespace) -> int:
     """Compare, report, plot."""
     # TVM takes seconds to load; a wrong command line must not.
     shapes = parse_input_shapes(args.input_shape)
-    from tvm_cdmpp.cli.interrupt import stop_on_interrupt
     from tvm_cdmpp.cli.plots import plot_comparison
     from tvm_cdmpp.search.compare import compare
     from tvm_cdmpp.search.comparison import CompareSettings
@@ -113,9 +108,7 @@ def run(args: argparse.Namespace) -> int:
             on_round=lambda model, seed, report: show_round(report, f"{model} seed {seed}  "),
         )
     if comparison.complete:
-        temporary = folder / "comparison.tmp"
-        temporary.write_text(comparison.to_json(), encoding="utf-8")
-        temporary.replace(folder / "comparison.json")
+        write_atomically(folder / "comparison.json", comparison.to_json().encode())
         plot_comparison(comparison, folder / "comparison.png")
     _print_tables(comparison)
     print(
@@ -126,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
             else "stopped; run the same command again to go on"
         )
     )
-    return 0 if comparison.complete else _EXIT_INTERRUPTED
+    return 0 if comparison.complete else EXIT_INTERRUPTED
 
 
 def _command(args: argparse.Namespace) -> str:

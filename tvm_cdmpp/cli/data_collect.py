@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
+from tvm_cdmpp.cli.inputs import add_target
+from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
+from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
 from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,8 +21,6 @@ if TYPE_CHECKING:
     from tvm_cdmpp.search.collect import Collector
     from tvm_cdmpp.search.measure import RemoteDevices
     from tvm_cdmpp.search.reports import BatchReport
-
-_EXIT_INTERRUPTED = 130
 
 
 def add_parser(commands: Any) -> None:
@@ -49,12 +50,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--model", type=Path, metavar="FILE", help="predictor to start evolution with"
     )
-    parser.add_argument(
-        "--target",
-        default="native",
-        metavar="T",
-        help="TVM target, such as 'llvm -mcpu=znver2' (default: this machine's CPU)",
-    )
+    add_target(parser)
     parser.add_argument(
         "--rpc", metavar="HOST:PORT", help="run on the devices of this TVM RPC tracker"
     )
@@ -71,7 +67,6 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Find the tasks, measure, and tell what there is of each."""
     remote = parse_remote(args.rpc, args.key, args.target)
-    from tvm_cdmpp.cli.interrupt import stop_on_interrupt
     from tvm_cdmpp.search.calibration import CalibrationConfig
     from tvm_cdmpp.search.collect import CollectConfig, Collector, distinct_tasks
     from tvm_cdmpp.search.cost_model import CDMPPModel
@@ -103,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         write_workloads(args.log, tasks)
         _show_start(console, collector, len(tasks))
         with (
+            divert_native_messages(messages_file(args.log), console.print),
             stop_on_interrupt(collector),
             show.show_progress(console, "programs", collector.wanted, collector.done) as show_step,
         ):
@@ -110,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
                 eta = f"about {show.minutes(report.eta_s)} left"
                 show_step(describe_batch(report), report.measured, eta)
     _print_result(collector, args.log)
-    return _EXIT_INTERRUPTED if collector.stopping else 0
+    return EXIT_INTERRUPTED if collector.stopping else 0
 
 
 def parse_remote(address: str | None, key: str | None, target: str) -> "RemoteDevices | None":

@@ -1,9 +1,19 @@
-"""The option `--input-shape`, which all commands that take a network share."""
+"""Options that commands which take a network share."""
 
 import argparse
 import re
 
 from tvm_cdmpp.errors import ConfigError
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """Add `--target`, which `search.target.parse_target` reads."""
+    parser.add_argument(
+        "--target",
+        default="native",
+        metavar="T",
+        help="TVM target, such as 'llvm -mcpu=znver2' (default: this machine's CPU)",
+    )
 
 
 def add_input_shape(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
+EXIT_INTERRUPTED = 130
+"""What a shell expects of a program that Ctrl-C ended."""
+
 _SHOW_CURSOR = "\x1b[?25h"
 
 

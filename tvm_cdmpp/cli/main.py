@@ -13,13 +13,13 @@ from typing import Any
 
 from tvm_cdmpp import __version__
 from tvm_cdmpp.cli import compare, data, device, doctor, tune
+from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED
 from tvm_cdmpp.errors import CDMPPError
 
 _logger = logging.getLogger(__name__)
 
 _COMMANDS = (tune, compare, data, device, doctor)
 _EXIT_ERROR = 2
-_EXIT_INTERRUPTED = 130
 
 
 class _CommandParser(argparse.ArgumentParser):
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.func(args))
     except KeyboardInterrupt:
-        return _fail("interrupted", _EXIT_INTERRUPTED)
+        return _fail("interrupted", EXIT_INTERRUPTED)
     except CDMPPError as error:
         _logger.debug("The error comes from here:", exc_info=True)
         return _fail(str(error))

@@ -53,6 +53,11 @@ def divert_native_messages(path: Path, say: Callable[[str], object]) -> Iterator
             say(f"TVM's messages about schedules that did not work out: {path}")
 
 
+def messages_file(log: Path) -> Path:
+    """Name the file for the messages of a search that writes this log."""
+    return log.with_name(f"{log.name}.tvm.txt")
+
+
 def _replace(old: TextIO, new: TextIO) -> None:
     """Let Python and its loggers write to another stream."""
     sys.stderr = new

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvm_cdmpp.files import replacing
+
 if TYPE_CHECKING:
     from tvm_cdmpp.search.comparison import SearchComparison, SearchResult
 
@@ -51,9 +53,8 @@ def plot_comparison(comparison: "SearchComparison", path: Path) -> None:
     figure.suptitle(
         f"{comparison.network}, {number} tasks, {comparison.machine['cpu']}", fontsize=10
     )
-    temporary = path.with_suffix(".tmp")
-    figure.savefig(temporary, format="png", dpi=130)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)
 
 
 def _draw(axes: Any, searches: "Sequence[SearchResult]", x: str, *, label: str) -> None:

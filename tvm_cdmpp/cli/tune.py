@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.inputs import add_input_shape, parse_input_shapes
-from tvm_cdmpp.cli.messages import divert_native_messages
+from tvm_cdmpp.cli.inputs import add_input_shape, add_target, parse_input_shapes
+from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
+from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tvm_cdmpp.search.deploy import Gain
     from tvm_cdmpp.search.tuner import NetworkTuner
-
-_EXIT_INTERRUPTED = 130
 
 
 def add_parser(subparsers: Any) -> None:
@@ -44,12 +43,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="KIND",
         help="cost model: cdmpp, xgb, xgb-warm, xgb-adaptive or random (default: cdmpp)",
     )
-    parser.add_argument(
-        "--target",
-        default="native",
-        metavar="T",
-        help="TVM target, such as 'llvm -mcpu=znver2' (default: this machine's CPU)",
-    )
+    add_target(parser)
     parser.add_argument(
         "--log",
         type=Path,
@@ -69,7 +63,6 @@ def run(args: argparse.Namespace) -> int:
     """Tune, evaluate, report."""
     # TVM takes seconds to load; a wrong command line must not.
     shapes = parse_input_shapes(args.input_shape)
-    from tvm_cdmpp.cli.interrupt import stop_on_interrupt
     from tvm_cdmpp.search.baselines import check_cost_model
     from tvm_cdmpp.search.deploy import check_export_path, deploy, evaluate_gain
     from tvm_cdmpp.search.measure import MeasureSession
@@ -93,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
         tuner = NetworkTuner(tasks, weights, args.model, settings, log=log, session=session)
         _show_start(console, tuner, log, len(tasks))
         with (
-            divert_native_messages(log.with_name(f"{log.name}.tvm.txt"), console.print),
+            divert_native_messages(messages_file(log), console.print),
             stop_on_interrupt(session),
             show.show_rounds(console, settings.trials, tuner.trials) as show_round,
         ):
@@ -127,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         print()
     else:
         _print_result(tuner, gain, log, args.export)
-    return _EXIT_INTERRUPTED if interrupted else 0
+    return EXIT_INTERRUPTED if interrupted else 0
 
 
 def default_log(network: str, target: Any) -> Path:

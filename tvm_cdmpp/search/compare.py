@@ -26,6 +26,7 @@ from typing import Any
 import tvm_cdmpp
 from tvm_cdmpp.devices.host import read_host_cpu
 from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
+from tvm_cdmpp.files import write_atomically
 from tvm_cdmpp.search.comparison import CompareSettings, Point, SearchComparison, SearchResult
 from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
 from tvm_cdmpp.search.reports import RoundReport, TimeSplit, TuneSettings
@@ -234,10 +235,8 @@ class _Search:
             "split": dataclasses.asdict(self._split),
             "failures": self._failures,
         }
-        temporary = self._history.with_suffix(".tmp")
         try:
-            temporary.write_text(json.dumps(content), encoding="utf-8")
-            temporary.replace(self._history)
+            write_atomically(self._history, json.dumps(content).encode())
         except OSError as error:
             raise RecordError(
                 f"the history {self._history} cannot be written: {error.strerror}"
