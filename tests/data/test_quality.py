@@ -65,6 +65,9 @@ def test_the_floor_is_what_a_perfect_predictor_has(sigma: float) -> None:
     assert noise.pairs == 40_000
     assert noise.floor_mape == pytest.approx(errors.mean(), rel=0.03)
     assert noise.floor_median_ape == pytest.approx(np.median(errors), rel=0.03)
+    differences = np.abs(labels[1] / labels[0] - 1)
+    assert noise.difference_median == pytest.approx(np.median(differences))
+    assert noise.difference_mean == pytest.approx(differences.mean())
 
 
 def test_a_contended_time_is_found_and_does_not_count() -> None:
@@ -120,6 +123,9 @@ def test_measurements_and_their_spread(store: RecordStore) -> None:
     assert np.isnan(found.variation[1])
     noise = noise_by(store, found, "device")[("test-cpu",)]
     assert (noise.pairs, noise.basis) == (1, "within measurements")
+    within = found.variation[~np.isnan(found.variation)]
+    assert noise.within_median == pytest.approx(np.median(within))
+    assert noise.within_p90 == pytest.approx(np.quantile(within, 0.9))
     single = estimate_noise(found, found.repeats == 1)
     assert (single.pairs, single.basis, single.floor_mape) == (1, "unknown", None)
 
