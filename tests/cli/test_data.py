@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests.data.logs import records, workload_entry, write_log
+from tests.extract import sampling
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.extract.handover import dump_records
+from tvm_cdmpp.search.networks import extract_tasks, load_network, tvm
 
 
 @pytest.fixture
@@ -50,9 +53,33 @@ def test_json_and_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "not read: a.json (same content as a.json" in capsys.readouterr().out
 
 
+def test_workloads_are_derived_from_networks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tvm.target.Target("llvm -mcpu=core-avx2")
+    tasks, weights = extract_tasks(load_network("mlp"), target)
+    task, weight = tasks[0], weights[0]
+    lines = dump_records(task, sampling.sample_states(task, 3)).decode().splitlines()
+    made = [json.loads(line) for line in lines]
+    for record in made:
+        record["r"] = [[1e-3], 0, 0.5, 1000]
+    log = write_log(tmp_path / "mlp.json", made)
+    command = ["data", "import", str(log), "--device", "x86-8t", "--out"]
+    assert main([*command, str(tmp_path / "without")]) == 0
+    assert "are derived from --networks" in capsys.readouterr().out
+    assert main([*command, str(tmp_path / "with"), "--networks", "dcgan,mlp", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["bins"] == {"kept": 3}
+    assert report["not_derived"] == {}
+    (workload,) = RecordStore.open(tmp_path / "with").workloads.to_pylist()
+    assert workload["names"] == [task.workload_key]
+    assert (workload["networks"], workload["network_weights"]) == (["mlp"], [weight])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--device", "x", "--networks", "resnet18"], "Did you mean resnet-18"),
         ([], "give --device NAME"),
         (["--device", "My GPU"], "lower-case words"),
         (["--device", "x", "--sources", "none.json"], "none.json cannot be read"),

@@ -17,7 +17,9 @@ OPTIONS: dict[str, set[str]] = {
     "doctor": {"--json"},
     "data collect": {"--log", "--programs", "--model", "--target", "--rpc", "--key", "--seed",
                      "--keep-noisy"},
-    "data import": {"--out", "--device", "--sources", "--workloads", "--json"},
+    "data import": {
+        "--out", "--device", "--sources", "--workloads", "--networks", "--json",
+    },
     "data info": {"--out", "--json"},
 }  # fmt: skip
 COMMON = {"--help", "--verbose"}

@@ -77,11 +77,11 @@ def test_a_hash_must_be_that_of_its_dag() -> None:
     for key in (good, wrong):
         book._add({**entry, "workload_key": key})
     assert (
-        book.checked(book.candidates(good, "", inspector)[0], good, inspector).flops
+        book.checked(book.candidates(good, "llvm", "", inspector)[0], good, inspector).flops
         == 2 * 37 * 48 * 64
     )
     with pytest.raises(RecordError, match="is that of"):
-        book.checked(book.candidates(wrong, "", inspector)[0], wrong, inspector)
+        book.checked(book.candidates(wrong, "llvm", "", inspector)[0], wrong, inspector)
 
 
 @pytest.mark.parametrize("content", ["{", "[]\n", '{"workload_key": "x"}\n', "7\n"])

@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,13 @@ def _add_import(commands: Any) -> None:
         metavar="FILE",
         help="DAGs by workload key (default: workloads.jsonl[.gz|.xz] next to the logs)",
     )
+    parser.add_argument(
+        "--networks",
+        default="",
+        metavar="N1,N2,...",
+        help="networks (resnet-18, ... or model files) from which logs without DAGs may be; "
+        "their tasks are derived for the target of the log",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(func=run_import)
 
@@ -80,18 +87,23 @@ def run_import(args: argparse.Namespace) -> int:
     inputs = find_inputs(args.logs, device, args.sources, args.workloads)
     book = WorkloadBook.read(inputs.workloads)
     # TVM takes seconds to load; a wrong command line must not.
+    from tvm_cdmpp.search.derive import DerivedWorkloads
+    from tvm_cdmpp.search.networks import load_network
     from tvm_cdmpp.search.workloads import TvmInspector
 
+    derived = DerivedWorkloads([load_network(name) for name in args.networks.split(",") if name])
     with _progress_bar() as on_progress:
-        report = import_logs(inputs.logs, args.out, book, TvmInspector(), on_progress)
+        report = import_logs(inputs.logs, args.out, book, TvmInspector(derived), on_progress)
     if args.json:
-        print(json.dumps(report_to_json(report, inputs.ignored), indent=1))
+        print(json.dumps(report_to_json(report, inputs.ignored, derived.failures), indent=1))
     else:
-        _print_report(report, inputs.ignored, args.out)
+        _print_report(report, inputs.ignored, derived.failures, args.out)
     return 0
 
 
-def report_to_json(report: "ImportReport", ignored: Iterable[str] = ()) -> dict[str, Any]:
+def report_to_json(
+    report: "ImportReport", ignored: Iterable[str], not_derived: Mapping[str, str]
+) -> dict[str, Any]:
     """Return what an import did as plain data."""
     names = ("name", "device", "source", "licence", "network", "lines", "bins", "first", "unknown")
     return {
@@ -106,6 +118,7 @@ def report_to_json(report: "ImportReport", ignored: Iterable[str] = ()) -> dict[
         ],
         "skipped": report.skipped,
         "ignored": list(ignored),
+        "not_derived": dict(not_derived),
     }
 
 
@@ -131,12 +144,14 @@ def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
         yield show
 
 
-def _print_report(report: "ImportReport", ignored: Iterable[str], out: Path) -> None:
+def _print_report(
+    report: "ImportReport", ignored: Iterable[str], not_derived: Mapping[str, str], out: Path
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from tvm_cdmpp.data.lines import BINS
+    from tvm_cdmpp.data.lines import BINS, UNKNOWN
 
     console = Console()
     total = _total(report.inputs)
@@ -156,13 +171,27 @@ def _print_report(report: "ImportReport", ignored: Iterable[str], out: Path) -> 
         console.print(table)
     for name in BINS[1:]:
         _print_examples(console, name, report.inputs)
-    for name, reason in report.skipped.items():
-        console.print(Text(f"not read: {name} ({reason})"))
-    if names := list(ignored):
-        console.print(Text(f"not logs by their names: {', '.join(names)}"))
-    if report.resumed:
-        console.print(Text(f"{report.resumed} logs had been read by an import that did not end"))
+    for remark in _remarks(report, UNKNOWN in shown, ignored, not_derived):
+        console.print(Text(remark))
     console.print(Text(f"\n{report.num_records:,} distinct programs in {out}"))
+
+
+def _remarks(
+    report: "ImportReport",
+    has_unknown: bool,
+    ignored: Iterable[str],
+    not_derived: Mapping[str, str],
+) -> Iterator[str]:
+    if has_unknown:
+        yield "DAGs come from --workloads FILE, or are derived from --networks N1,N2,..."
+    for name, reason in not_derived.items():
+        yield f"no tasks of {name}: {reason}"
+    for name, reason in report.skipped.items():
+        yield f"not read: {name} ({reason})"
+    if names := list(ignored):
+        yield f"not logs by their names: {', '.join(names)}"
+    if report.resumed:
+        yield f"{report.resumed} logs had been read by an import that did not end"
 
 
 def _print_examples(console: "Console", name: str, logs: "Iterable[InputReport]") -> None:

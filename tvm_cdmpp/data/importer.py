@@ -189,7 +189,7 @@ class _Import:
     ) -> tuple[Path, Spooled, bool]:
         """Read a log, unless an earlier import did so under the same conditions."""
         conditions = [str(SCHEMA_VERSION), __version__, self.book.fingerprint, sha256, log.name]
-        conditions += [log.device, log.target]
+        conditions += [log.device, log.target, self.inspector.fingerprint]
         stem = hash_text(*conditions)[:16]
         path, description = self.scratch / f"{stem}.parquet", self.scratch / f"{stem}.json"
         if description.is_file() and path.is_file():

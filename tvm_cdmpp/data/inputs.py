@@ -13,13 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tvm_cdmpp.data.taskfiles import TASK_FILE
 from tvm_cdmpp.errors import ConfigError
 
 SOURCES_NAME = "sources.json"
 _WORKLOADS = re.compile(r"workloads\.jsonl?(\.gz|\.xz)?")
 _LOG = re.compile(r".+\.(json|jsonl|log)(\.gz|\.xz)?")
 _DEVICE = re.compile(r"[a-z0-9]+([.-][a-z0-9]+)*")
-# TenSet: measure_records/<device>/([<hash>,<shape>...],<target>).json
+# TenSet: measure_records/<device>/([<hash>,<shape>...],<target>).json; DAGs are in network_info.
+_TENSET_RECORDS, _TENSET_TASKS = "measure_records", "network_info"
 _TENSET = re.compile(r"\(\[[0-9a-f]{32},.*\],(?P<target>\w+)\)\.json(\.gz|\.xz)?")
 _TENSET_DEVICES = {
     "e5-2673": "intel-e5-2673",
@@ -73,13 +75,15 @@ def find_inputs(
     Parameters
     ----------
     paths
-        Logs, or folders of them; TenSet's layout is known.
+        Logs, or folders of them; TenSet's layout is known, from its top or from any folder of
+        its `measure_records`.
     device
         Device of the logs about which the sources file says nothing.
     sources
         The sources file; `sources.json` next to the logs by default.
     workloads
-        DAGs of workloads; `workloads.jsonl`, packed or not, next to the logs by default.
+        DAGs of workloads; by default `workloads.jsonl`, packed or not, next to the logs, and
+        TenSet's `network_info` next to its `measure_records`.
 
     Raises
     ------
@@ -90,27 +94,28 @@ def find_inputs(
     logs: list[LogFile] = []
     found: dict[Path, None] = {workloads: None} if workloads else {}
     ignored: list[str] = []
-    for given in paths:
-        root = given if given.is_dir() else given.parent
+    for path in paths:
+        # TenSet's other folders hold programs that were not measured yet, and pickles.
+        records = path / _TENSET_RECORDS
+        given = records if records.is_dir() else path
         if not given.exists():
             raise ConfigError(f"{given} does not exist; give logs, or folders of logs")
+        root = given if given.is_dir() else given.parent
         chosen = sorted(p for p in given.rglob("*") if p.is_file()) if root == given else [given]
         if workloads is None:
-            found |= dict.fromkeys(
-                p for p in sorted(root.iterdir()) if _WORKLOADS.fullmatch(p.name)
-            )
+            found |= dict.fromkeys(_workloads_of(root.resolve()))
         file = sources or root / SOURCES_NAME
         if file not in entries:
             entries[file] = _read_sources(file) if sources or file.is_file() else []
         before = len(logs)
-        for path in chosen:
-            if _WORKLOADS.fullmatch(path.name) or path.name == SOURCES_NAME:
+        for log in chosen:
+            if _WORKLOADS.fullmatch(log.name) or log.name == SOURCES_NAME:
                 continue
-            name = path.relative_to(root).as_posix()
-            if given.is_dir() and not _LOG.fullmatch(path.name):
+            name = log.relative_to(root).as_posix()
+            if given.is_dir() and not _LOG.fullmatch(log.name):
                 ignored.append(name)
             else:
-                logs.append(_describe(path, name, device, entries[file]))
+                logs.append(_describe(log, name, device, entries[file]))
         if len(logs) == before:
             raise ConfigError(f"{given} holds no log (*.json, *.jsonl or *.log, plain, gz or xz)")
     return Inputs(
@@ -133,6 +138,16 @@ def check_device_name(name: str) -> str:
             f"a device is named by lower-case words with dashes, such as nvidia-v100; got '{name}'"
         )
     return name
+
+
+def _workloads_of(folder: Path) -> list[Path]:
+    """Return the files that give DAGs of the logs in a folder."""
+    beside = [path for path in sorted(folder.iterdir()) if _WORKLOADS.fullmatch(path.name)]
+    for above in (folder, *folder.parents):
+        if above.name == _TENSET_RECORDS:
+            tasks = sorted((above.parent / _TENSET_TASKS).glob("*.task.pkl"))
+            return [*beside, *(path for path in tasks if TASK_FILE.fullmatch(path.name))]
+    return beside
 
 
 def _describe(

@@ -221,7 +221,7 @@ class _LogReader:
         steps fit counts.
         """
         key, log_name = record.workload_key, Path(self._log.name).name
-        candidates = self._book.candidates(key, log_name, self._inspector)
+        candidates = self._book.candidates(key, record.target, log_name, self._inspector)
         if not candidates:
             return f"no DAG is known for {key}"
         described = record.hardware_parameters, record.layout_rewrite_option, [record.steps]

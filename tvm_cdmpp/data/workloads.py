@@ -3,7 +3,7 @@
 A file of workloads has a JSON object per line: `workload_key` as logs write it, `dag`
 (`tvm.ir.save_json` of the DAG's tensors), `files` ("*", or the names of the logs in which the key
 has this meaning), and, where known, `key_in_tvm_0_17`, `derived_from` and `networks` (weights by
-network).
+network). TenSet's task files give the same, see `data.taskfiles`.
 
 One name may mean several DAGs, one DAG may have several names, and TVM's own key leaves out element
 types, so a workload's identity is a hash of its DAG without the names in it.
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import orjson
 
 from tvm_cdmpp.data.lines import read_lines
+from tvm_cdmpp.data.taskfiles import read_task_file
 from tvm_cdmpp.errors import RecordError
 
 _NAMES = frozenset({"name", "name_hint", "span", "tag"})
@@ -63,16 +64,22 @@ class DagFacts:
 
     workload_key: str
     flops: float
+    keys: frozenset[str]
+    """The keys, flat, that this version of TVM and older ones give to it."""
 
 
 class Inspector(Protocol):
     """Asks TVM; see `tvm_cdmpp.search.workloads`."""
 
+    @property
+    def fingerprint(self) -> str:
+        """Return a text that changes with what `rebuild` knows."""
+
     def describe(self, dag: str) -> DagFacts:
         """Describe a DAG; `RecordError` if TVM cannot read it."""
 
-    def rebuild(self, key: str) -> list[str]:
-        """Return the DAGs that a workload key may mean which names a known function."""
+    def rebuild(self, key: str, target: str) -> list[Workload]:
+        """Return what a record's workload key may mean: by known functions, or networks' tasks."""
 
     def misfits(
         self, dag: str, hardware: Sequence[int], layout: int, steps: Sequence[bytes]
@@ -107,7 +114,8 @@ class WorkloadBook:
         book = WorkloadBook()
         digest = hashlib.sha256()
         for path in paths:
-            for number, entry in enumerate(_entries(path), start=1):
+            entries = read_task_file(path) if path.suffix == ".pkl" else _entries(path)
+            for number, entry in enumerate(entries, start=1):
                 try:
                     book._add(entry)
                 except (KeyError, TypeError, ValueError) as error:
@@ -125,17 +133,20 @@ class WorkloadBook:
 
     def find(self, key: str, log_name: str) -> Workload | None:
         """Return what a key means in a log, given by its name; None if that is not known."""
-        plain = _flat(key)
+        plain = flat_key(key)
         return self._specific.get((plain, log_name)) or self._general.get(plain)
 
-    def candidates(self, key: str, log_name: str, inspector: Inspector) -> list[Workload]:
-        """Return what a key may mean in a log: what the book says first, if it says anything."""
+    def candidates(
+        self, key: str, target: str, log_name: str, inspector: Inspector
+    ) -> list[Workload]:
+        """Return what a record's key may mean in a log: what the book says comes first.
+
+        A name may mean several things; of the tasks of networks, the book's is as good as any.
+        """
         found = self.find(key, log_name)
-        rebuilt = [] if is_hash(key) else inspector.rebuild(key)
-        return [
-            *([found] if found else []),
-            *(Workload(workload_id(dag), (key,), dag, "named function") for dag in rebuilt),
-        ]
+        if found and is_hash(key):
+            return [found]
+        return [*([found] if found else []), *inspector.rebuild(key, target)]
 
     def checked(self, found: Workload, key: str, inspector: Inspector) -> Workload:
         """Complete a workload with what TVM says about it, once.
@@ -148,7 +159,7 @@ class WorkloadBook:
         identity = (found.workload_id, found.names)
         if identity not in self._checked:
             facts = inspector.describe(found.dag)
-            if is_hash(key) and _flat(facts.workload_key) not in map(_flat, found.names):
+            if is_hash(key) and facts.keys.isdisjoint(map(flat_key, (key, *found.names))):
                 raise RecordError(f"the DAG given for {key} is that of {facts.workload_key}")
             self._checked[identity] = replace(
                 found, workload_key=facts.workload_key, flops=facts.flops
@@ -166,9 +177,12 @@ class WorkloadBook:
             str(entry.get("derived_from", "")),
             tuple(dict(entry.get("networks", {})).items()),
         )
-        for name in map(_flat, names):
+        for name in map(flat_key, names):
             if entry["files"] == "*":
-                self._general.setdefault(name, workload)
+                known = self._general.setdefault(name, workload)
+                if known.workload_id == workload.workload_id:
+                    networks = dict(workload.networks) | dict(known.networks)
+                    self._general[name] = replace(known, networks=tuple(networks.items()))
             else:
                 self._specific |= {(name, str(log)): workload for log in entry["files"]}
 
@@ -207,8 +221,8 @@ def is_hash(key: str) -> bool:
     return len(key) > 36 and key.startswith('["') and key[34] == '"'
 
 
-def _flat(key: str) -> str:
-    """Write a key without nesting, as old versions of TVM did."""
+def flat_key(key: str) -> str:
+    """Return a key without its brackets: old versions of TVM wrote shapes without nesting."""
     return key.replace("[", "").replace("]", "").replace(" ", "")
 
 

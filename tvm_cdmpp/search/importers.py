@@ -129,7 +129,8 @@ def _complete_shapes(
         raise NetworkError(
             f"{path} does not say the shape of {', '.join(missing)}. Give a shape for each: "
             f"`--input-shape {missing[0]}:1x3x224x224` on the command line, or "
-            f"`input_shapes={{{missing[0]!r}: (1, 3, 224, 224)}}`."
+            f"`input_shapes={{{missing[0]!r}: (1, 3, 224, 224)}}`. Or save the network by "
+            "torch.export.save or as ONNX: such files hold shapes."
         )
     shapes = {name: tuple(shape) for name, shape in merged.items() if shape is not None}
     for name, shape in shapes.items():

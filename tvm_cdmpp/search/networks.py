@@ -24,7 +24,7 @@ import numpy as np
 
 from tvm_cdmpp.errors import NetworkError
 from tvm_cdmpp.search.importers import Imported, InputSpecs, read_network_file, trace_module
-from tvm_cdmpp.search.quiet import quiet_tvm, reason_of
+from tvm_cdmpp.search.quiet import errors_of_threads, quiet_tvm, reason_of
 from tvm_cdmpp.search.target import hardware_params
 from tvm_cdmpp.search.zoo import ZOO, build_module
 from tvm_cdmpp.tvm_runtime import load_tvm
@@ -174,20 +174,49 @@ def extract_tasks(network: Network, target: Target) -> tuple[list[SearchTask], l
         TVM cannot compile the network for this target, or there is nothing to tune in it.
     """
     try:
-        with quiet_tvm():
-            tasks, weights = tvm.auto_scheduler.extract_tasks(
-                to_search_form(network.mod)["main"],
-                network.params,
-                target,
-                hardware_params=hardware_params(target),
-                opt_level=3,
-            )
+        tasks, weights = tasks_of(to_search_form(network.mod), network.params, target)
     except tvm.TVMError as error:
         raise NetworkError(
             f"TVM cannot compile {network.name} for {target}: {reason_of(error)}."
         ) from error
     if not tasks:
         raise NetworkError(f"{network.name} has no operator that Ansor could tune.")
+    return tasks, weights
+
+
+def tasks_of(
+    mod: IRModule, params: Mapping[str, NDArray], target: Target, *, with_simple: bool = False
+) -> tuple[list[SearchTask], list[int]]:
+    """Extract the tasks of a module as it is.
+
+    Parameters
+    ----------
+    mod, params
+        Relay module, and its weights by parameter name.
+    target
+        What to compile for.
+    with_simple
+        Also those without a reduction that is worth tuning.
+
+    Returns
+    -------
+    tasks, weights
+        As of `extract_tasks`; there may be none.
+
+    Raises
+    ------
+    TVMError
+        TVM cannot compile the module for this target.
+    """
+    with quiet_tvm(), errors_of_threads():
+        tasks, weights = tvm.auto_scheduler.extract_tasks(
+            mod["main"],
+            dict(params),
+            target,
+            hardware_params=hardware_params(target),
+            include_simple_tasks=with_simple,
+            opt_level=3,
+        )
     return list(tasks), [int(weight) for weight in weights]
 
 

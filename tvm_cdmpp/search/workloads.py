@@ -8,12 +8,14 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from tvm_cdmpp.data.workloads import DagFacts
+from tvm_cdmpp.data.workloads import DagFacts, Workload, is_hash, workload_id
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.extract.dag import analyse, load_dag
 from tvm_cdmpp.extract.replayer import StepReplayer, records_of_steps
 from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
 from tvm_cdmpp.files import write_atomically
+from tvm_cdmpp.search.derive import DerivedWorkloads, keys_of
+from tvm_cdmpp.search.operators import rebuild_operator
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
@@ -31,10 +33,22 @@ _NEW_LOOPS = ("RE", "FU", "FSP", "FFSP", "CA", "SA")
 
 
 class TvmInspector:
-    """Implements `tvm_cdmpp.data.workloads.Inspector`."""
+    """Implements `tvm_cdmpp.data.workloads.Inspector`.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    derived
+        Networks whose tasks logs may have; none by default.
+    """
+
+    def __init__(self, derived: DerivedWorkloads | None = None) -> None:
+        self._derived = DerivedWorkloads(()) if derived is None else derived
         self._graphs: dict[str, TaskGraph] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a text that changes with the networks, and with TVM."""
+        return f"{tvm.__version__} {self._derived.fingerprint}"
 
     def describe(self, dag: str) -> DagFacts:
         """Return TVM's key of a DAG, and its floating-point operations.
@@ -46,11 +60,22 @@ class TvmInspector:
         """
         compute_dag = load_dag(dag)
         self._graphs[dag] = analyse(compute_dag)
-        return DagFacts(str(compute_dag.workload_key()), float(compute_dag.flop_ct))
+        return DagFacts(
+            str(compute_dag.workload_key()), float(compute_dag.flop_ct), keys_of(compute_dag)
+        )
 
-    def rebuild(self, key: str) -> list[str]:
-        """Return the DAGs that a key may mean; see `rebuild_workload`."""
-        return rebuild_workload(key)
+    def rebuild(self, key: str, target: str) -> list[Workload]:
+        """Return what a key may mean.
+
+        See `rebuild_workload` for names, `DerivedWorkloads` and `rebuild_operator` for hashes.
+        """
+        if not is_hash(key):
+            dags, origin = rebuild_workload(key), "named function"
+        elif found := self._derived.find(key, target):
+            return [found]
+        else:
+            dags, origin = rebuild_operator(key), "common operator"
+        return [Workload(workload_id(dag), (key,), dag, origin) for dag in dags]
 
     def misfits(
         self, dag: str, hardware: Sequence[int], layout: int, steps: Sequence[bytes]

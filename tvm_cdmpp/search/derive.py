@@ -1,0 +1,176 @@
+"""What a hash in a log's key means: tasks of networks, derived anew until the hash matches.
+
+TVM names a task of a network by the MD5 of its DAG's text, followed by shapes. The text has the
+names that TVM's operators give to their stages, and some of these changed over the years, so a DAG
+that this TVM derives is compared under its old names as well.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+from tvm_cdmpp.data.workloads import Workload, flat_key, workload_id
+from tvm_cdmpp.search.networks import (
+    CHANNELS_FIRST,
+    CHANNELS_LAST,
+    IRModule,
+    Network,
+    change_layout,
+    tasks_of,
+    to_search_form,
+)
+from tvm_cdmpp.search.quiet import reason_of
+from tvm_cdmpp.tvm_runtime import load_tvm
+
+tvm = load_tvm()
+_ffi_api = importlib.import_module("tvm.auto_scheduler._ffi_api")
+
+ComputeDAG: TypeAlias = Any
+Target: TypeAlias = Any
+
+_FORMS: dict[str, Callable[[IRModule], IRModule]] = {
+    "as written": lambda mod: mod,
+    "channels last": lambda mod: change_layout(mod, CHANNELS_LAST),
+    "channels first": lambda mod: change_layout(mod, CHANNELS_FIRST),
+    "as tuned here": to_search_form,
+}
+"""What people do to a network before they extract its tasks."""
+
+# Today's name in the text of a DAG, and that of older versions; each may have changed or not.
+# Found by comparing published keys with the DAGs they belong to.
+_OLD_NAMES: tuple[tuple[tuple[str, str], ...], ...] = (
+    ((r"\bp\d+\b", "placeholder"),),
+    ((r"\bpad_temp\b", "PaddedInput"), (r"\bconv2d_nhwc\b", "Conv2dOutput")),
+    ((r"\bT_matmul_NT\(i0, i1\)", "T_matmul_NT(i, j)"), (r"\[i0, k\]", "[i, k]"),
+     (r"\[i1, k\]", "[j, k]")),
+    ((r"\bT_matmul_NT\b", "T_dense"),),
+    ((r"\b(adaptive_)?pool_(max|avg|sum)\b", "tensor"),),
+    ((r"\bT_batch_matmul_NT\b", "compute"),),
+    ((r"\bconv2d_nchw\b", "compute"),),
+)  # fmt: skip
+
+
+_REFUSED = (tvm.TVMError, ValueError, TypeError)
+
+
+def keys_of(dag: ComputeDAG) -> frozenset[str]:
+    """Return the keys, flat, that this TVM and older ones give to a DAG.
+
+    Parameters
+    ----------
+    dag
+        A `ComputeDAG`.
+    """
+    texts = {str(_ffi_api.ComputeDAGPrintDAG(dag, True))}
+    for renaming in _OLD_NAMES:
+        texts |= {_renamed(text, renaming) for text in texts}
+    shapes = [[int(size) for size in tensor.shape] for tensor in dag.tensors]
+    hashes = (hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() for text in texts)
+    return frozenset(flat_key(json.dumps([name, *shapes])) for name in hashes)
+
+
+class DerivedWorkloads:
+    """The tasks of some networks by their keys, derived when a key is first asked for.
+
+    Parameters
+    ----------
+    networks
+        From `load_network`.
+
+    Attributes
+    ----------
+    failures
+        Why TVM could not compile a network, by network, form and target.
+    """
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self.failures: dict[str, str] = {}
+        self._networks = networks
+        self._found: dict[str, dict[str, Workload]] = {}
+        self._rest: dict[str, Iterator[None]] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a text that changes with the networks."""
+        hashes = (f"{n.name} {tvm.ir.structural_hash(n.mod)}" for n in self._networks)
+        return " ".join(hashes)
+
+    def find(self, key: str, target: str) -> Workload | None:
+        """Return the workload that a log calls `key`, or None if no network has it.
+
+        Parameters
+        ----------
+        key
+            The key of a record.
+        target
+            Its target, as text; other targets give other tasks.
+        """
+        if not self._networks:
+            return None
+        text = str(usable_target(target))
+        found = self._found.setdefault(text, {})
+        rest = self._rest.setdefault(text, self._derive(text))
+        plain = flat_key(key)
+        while plain not in found:
+            if next(rest, True):
+                return None
+        workload = found[plain]
+        return replace(workload, names=tuple(dict.fromkeys((key, *workload.names))))
+
+    def _derive(self, target: str) -> Iterator[None]:
+        """Add the tasks of one network in one form at each step."""
+        for network in self._networks:
+            seen: set[int] = set()
+            for form, change in _FORMS.items():
+                mod = change(network.mod)
+                identity = int(tvm.ir.structural_hash(mod))
+                if identity in seen:
+                    continue
+                seen.add(identity)
+                self._add(network, mod, f"{network.name}, {form}, {target}", target)
+                yield
+
+    def _add(self, network: Network, mod: IRModule, label: str, target: str) -> None:
+        try:
+            tasks, weights = tasks_of(
+                mod, network.params, tvm.target.Target(target), with_simple=True
+            )
+        except tvm.TVMError as error:
+            self.failures[label] = reason_of(error)
+            return
+        for task, weight in zip(tasks, weights, strict=True):
+            dag = str(tvm.ir.save_json(task.compute_dag.tensors))
+            networks = ((network.name, float(weight)),)
+            workload = Workload(workload_id(dag), (str(task.workload_key),), dag, label, networks)
+            for key in keys_of(task.compute_dag):
+                self._found[target].setdefault(key, workload)
+
+
+def usable_target(text: str) -> Target:
+    """Return a log's target without the options that this TVM refuses.
+
+    Raises
+    ------
+    ValueError
+        TVM does not know its kind.
+    """
+    try:
+        return tvm.target.Target(text)
+    except _REFUSED:
+        kept, *options = text.split()
+    for option in options:
+        with contextlib.suppress(*_REFUSED):
+            tvm.target.Target(f"{kept} {option}")
+            kept = f"{kept} {option}"
+    return tvm.target.Target(kept)
+
+
+def _renamed(text: str, renaming: Sequence[tuple[str, str]]) -> str:
+    for pattern, old in renaming:
+        text = re.sub(pattern, old, text)
+    return text
