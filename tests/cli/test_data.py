@@ -57,23 +57,23 @@ def test_workloads_are_derived_from_networks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tvm.target.Target("llvm -mcpu=core-avx2")
-    tasks, weights = extract_tasks(load_network("mlp"), target)
+    tasks, weights = extract_tasks(load_network("dcgan"), target)
     task, weight = tasks[0], weights[0]
     lines = dump_records(task, sampling.sample_states(task, 3)).decode().splitlines()
     made = [json.loads(line) for line in lines]
     for record in made:
         record["r"] = [[1e-3], 0, 0.5, 1000]
-    log = write_log(tmp_path / "mlp.json", made)
+    log = write_log(tmp_path / "dcgan.json", made)
     command = ["data", "import", str(log), "--device", "x86-8t", "--out"]
     assert main([*command, str(tmp_path / "without")]) == 0
     assert "are derived from --networks" in capsys.readouterr().out
-    assert main([*command, str(tmp_path / "with"), "--networks", "dcgan,mlp", "--json"]) == 0
+    assert main([*command, str(tmp_path / "with"), "--networks", "dcgan", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["bins"] == {"kept": 3}
     assert report["not_derived"] == {}
     (workload,) = RecordStore.open(tmp_path / "with").workloads.to_pylist()
     assert workload["names"] == [task.workload_key]
-    assert (workload["networks"], workload["network_weights"]) == (["mlp"], [weight])
+    assert (workload["networks"], workload["network_weights"]) == (["dcgan"], [weight])
 
 
 @pytest.mark.parametrize(
