@@ -18,7 +18,7 @@ OPTIONS: dict[str, set[str]] = {
     "data collect": {"--log", "--programs", "--model", "--target", "--rpc", "--key", "--seed",
                      "--keep-noisy"},
     "data import": {"--out", "--device", "--sources", "--workloads", "--json"},
-    "data info": {"--out", "--json"},
+    "data info": {"--out", "--alike", "--json"},
 }  # fmt: skip
 COMMON = {"--help", "--verbose"}
 

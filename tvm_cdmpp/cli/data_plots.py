@@ -10,7 +10,11 @@ from tvm_cdmpp.files import replacing
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 _BLUE, _SKY, _ORANGE, _RED, _GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#999999"
-_BASES = {"between measurements": _BLUE, "within measurements": _ORANGE}
+_BASES = {
+    "between logs": (_BLUE, "pairs between logs"),
+    "within a log": (_SKY, "pairs within a log: at least"),
+    "repeats": (_ORANGE, "repeats: at least"),
+}
 _PARTS = {"train": _BLUE, "validation": _SKY, "test": _RED, "left_out": _GREY}
 _MOST_ROWS = 14
 
@@ -47,7 +51,7 @@ def plot_overview(overview: dict[str, Any], path: Path) -> None:
     _bars(axes["failed"], names, shares, "programs that failed (%)", text="{:.1f}")
     _latencies(axes["latency"], devices)
     _noise(axes["noise"], devices)
-    for name in ("failed", "latency", "noise"):
+    for name in ("failed", "latency"):
         axes[name].set_yticklabels([])
     for what in ("operators", "networks"):
         rows = overview[what][:_MOST_ROWS][::-1]
@@ -102,18 +106,26 @@ def _latencies(axes: Any, devices: list[dict[str, Any]]) -> None:
 
 
 def _noise(axes: Any, devices: list[dict[str, Any]]) -> None:
+    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
+    noises = [row["noise"] for row in devices]
+    floors = [100 * (noise["floor_mape"] or 0.0) for noise in noises]
+    colours = [_BASES.get(noise["basis"], (_GREY, ""))[0] for noise in noises]
     names = [row["device"] for row in devices]
-    floors = [100 * (row["noise"]["floor_mape"] or 0.0) for row in devices]
-    colours = [_BASES.get(row["noise"]["basis"], _GREY) for row in devices]
-    _bars(axes, names, floors, "noise floor of the MAPE (%)", text="{:.1f}", colours=colours)
-    for label, row in zip(axes.texts, devices, strict=True):
-        if row["noise"]["floor_mape"] is None:
-            label.set_text("not known")
-    handles = [Patch(color=colour, label=basis) for basis, colour in _BASES.items()]
-    handles[1].set_label("within measurements: at least")
-    axes.legend(handles=handles, fontsize=8, frameon=False, loc="lower right")
+    _bars(axes, names, floors, "noise floor of the MAPE (%)", text="{:.2g}", colours=colours)
+    at_most = [100 * ((row["alike"] or {}).get("floor_mape") or np.nan) for row in devices]
+    axes.plot(at_most, range(len(devices)), "D", color=_RED, ms=4)
+    for label, floor, bound, noise in zip(axes.texts, floors, at_most, noises, strict=True):
+        label.xy = (np.nanmax([floor, bound]), label.xy[1])  # right of the marker
+        if noise["floor_mape"] is None:
+            label.set_text("not known" if np.isnan(bound) else f"at most {bound:.2g}")
+    handles: list[Any] = [Patch(color=colour, label=text) for colour, text in _BASES.values()]
+    if not np.isnan(at_most).all():
+        text = "equal features, within a run: at most"
+        handles.append(Line2D([], [], color=_RED, marker="D", ms=4, ls="", label=text))
+    axes.legend(handles=handles, fontsize=8, frameon=False, ncols=2, loc="upper center",
+                bbox_to_anchor=(0.35, -0.04), columnspacing=1, handlelength=1)  # fmt: skip
 
 
 def _leaves(axes: Any, leaves: dict[str, Any]) -> None:
