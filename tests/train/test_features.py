@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.logs import book, import_all, records, task_of, write_log
+from tests.data.logs import book, import_all, log_file, records, task_of, write_log
 from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.devices.hardware import Hardware
@@ -86,25 +86,23 @@ def test_they_are_extracted_once_and_go_on_after_a_kill(
 
 
 def test_programs_that_look_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows 0 and 2 are one program written in two ways, and so are the same rows of the next task.
+    """Rows 0 and 2 are one program written in two ways; another device's programs are others.
 
     Row 3 has the steps of row 0 but for a loop of another kind; row 4 does not fit its DAG.
     """
     monkeypatch.setattr("tvm_cdmpp.train.features._ROWS_AT_ONCE", 2)
-    made = []
-    for size in (37, 80):
-        programs = records(5, size)
-        inner = [["SP", 2, 2, 64, [1, 4], 1], ["SP", 2, 2, 64, [4, 1], 1]]
-        for record, steps in zip(
-            programs,
-            ([inner[0]], [["SP", 2, 2, 64, [2, 4], 1]], [inner[1]],
-             [inner[0], ["AN", 2, 4, 1]], [["SP", 99, 0, 8, [1], 1]]),
-            strict=True,
-        ):  # fmt: skip
-            record["i"][1][1] = steps
-        programs[4]["r"] = [[1e10], 1, 0, 0]
-        made += programs
-    import_all(tmp_path / "store", write_log(tmp_path / "a.json", made), known=book(37, 80))
+    inner = [["SP", 2, 2, 64, [1, 4], 1], ["SP", 2, 2, 64, [4, 1], 1]]
+    steps = [[inner[0]], [["SP", 2, 2, 64, [2, 4], 1]], [inner[1]],
+             [inner[0], ["AN", 2, 4, 1]], [["SP", 99, 0, 8, [1], 1]]]  # fmt: skip
+    made = records(5)
+    for record, program in zip(made, steps, strict=True):
+        record["i"][1][1] = program
+    made[4]["r"] = [[1e10], 1, 0, 0]
+    logs = []
+    for device in "ab":
+        made[0]["r"][3] += 1  # a log that is the same to the byte would be left out
+        logs.append(log_file(write_log(tmp_path / f"{device}.json", made), device))
+    import_all(tmp_path / "store", *logs)
     store = RecordStore.open(tmp_path / "store")
     done: list[int] = []
     alike = group_alike(store, done.append)
