@@ -232,9 +232,9 @@ def _data_quality(file: Path, result: dict[str, Any]) -> Iterator[str]:
         "noise floor is the mean absolute percentage error (median in brackets) of a perfect "
         "predictor of the true latency. It is a lower bound, marked ≥, where it comes from "
         "programs measured again within one log, or only from the repeats of a measurement. "
-        "Equal features: programs of one task that a predictor cannot tell apart bound the noise "
-        "within a run from above. Flagged: measured at a contended time only, or faster than the "
-        "device allows."
+        "Equal features: programs of one task that a predictor cannot tell apart bound from above "
+        "the noise within a run; what differs between runs is hardly in it. Flagged: measured at "
+        "a contended time only, or faster than the device allows."
     )
     yield ""
     yield from _table_head(

@@ -106,25 +106,34 @@ def _latencies(axes: Any, devices: list[dict[str, Any]]) -> None:
 
 
 def _noise(axes: Any, devices: list[dict[str, Any]]) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
+    places = range(len(devices))
+    known = np.zeros(len(devices), bool)
+
+    def draw(percent: list[float], **style: Any) -> None:
+        axes.plot(percent, places, ls="", **style)
+        known[~np.isnan(percent)] = True
 
     noises = [row["noise"] for row in devices]
-    floors = [100 * (noise["floor_mape"] or 0.0) for noise in noises]
-    colours = [_BASES.get(noise["basis"], (_GREY, ""))[0] for noise in noises]
-    names = [row["device"] for row in devices]
-    _bars(axes, names, floors, "noise floor of the MAPE (%)", text="{:.2g}", colours=colours)
-    at_most = [100 * ((row["alike"] or {}).get("floor_mape") or np.nan) for row in devices]
-    axes.plot(at_most, range(len(devices)), "D", color=_RED, ms=4)
-    for label, floor, bound, noise in zip(axes.texts, floors, at_most, noises, strict=True):
-        label.xy = (np.nanmax([floor, bound]), label.xy[1])  # right of the marker
-        if noise["floor_mape"] is None:
-            label.set_text("not known" if np.isnan(bound) else f"at most {bound:.2g}")
-    handles: list[Any] = [Patch(color=colour, label=text) for colour, text in _BASES.values()]
-    if not np.isnan(at_most).all():
-        text = "equal features, within a run: at most"
-        handles.append(Line2D([], [], color=_RED, marker="D", ms=4, ls="", label=text))
-    axes.legend(handles=handles, fontsize=8, frameon=False, ncols=2, loc="upper center",
+    for basis, (colour, label) in _BASES.items():
+        floors = [100 * n["floor_mape"] if n["basis"] == basis else np.nan for n in noises]
+        draw(floors, marker="o", ms=7, color=colour, label=label)
+    if any(row["alike"] for row in devices):
+        at_most = [100 * (row["alike"]["floor_mape"] or np.nan) for row in devices]
+        label = "equal features, within a run: at most"
+        draw(at_most, marker="D", ms=6, mfc="none", color=_RED, label=label)
+    for place in np.flatnonzero(~known):
+        axes.text(0.03, place, "not known", fontsize=8, va="center",
+                  transform=axes.get_yaxis_transform())  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yticks(places, [row["device"] for row in devices])
+    axes.set_ylim(-0.5, len(devices) - 0.5)
+    axes.grid(color="#dddddd", lw=0.6)
+    axes.set_axisbelow(True)
+    axes.set_title("noise floor of the MAPE (%)", fontsize=10)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper center",
                 bbox_to_anchor=(0.35, -0.04), columnspacing=1, handlelength=1)  # fmt: skip
 
 

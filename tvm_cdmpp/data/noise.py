@@ -10,10 +10,10 @@ hold several runs, but what differs between machines, set-ups and months is only
 of every program, against labels of one measurement each. From d = log(y_slow / y_fast) it is
 estimated as the mean of (1 - exp(-sqrt(2) d)) / 2. For small d that is d / sqrt(2), as for normal
 errors, which are either way; for large d it is half the difference, since then one of the two is
-right and the other was disturbed. It is a little low for normal errors (6 % of itself at 5 % of
-noise), and as it should be for a few far outliers, which a plain d / sqrt(2) would count twice.
-Half the mean difference is a bound without any assumption: on these pairs no predictor whatever
-has a smaller error. Merging k measurements divides the floor by about sqrt(k).
+right and the other was disturbed. It is a little low for normal errors (by 1 % of itself at 1 % of
+noise, by 6 % at 5 %), and right where a few measurements are far off, which a plain d / sqrt(2)
+overstates. Half the mean difference is a bound without any assumption: on these pairs no predictor
+whatever has a smaller error. Merging k measurements divides the floor by about sqrt(k).
 
 **Its basis** is the first of these that there is enough of:
 
