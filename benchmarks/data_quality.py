@@ -2,8 +2,8 @@
 
     python -m benchmarks.data_quality STORE
 
-describes a record store as `tvm-cdmpp data info` does, and writes `results/data-quality.json` and
-the page of plots `results/data-info.png`.
+describes a record store as `tvm-cdmpp data info --alike` does, and writes
+`results/data-quality.json` and the page of plots `results/data-info.png`.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from benchmarks.provenance import RESULTS, provenance, write_json
 from tvm_cdmpp.cli.data_info import store_overview
 from tvm_cdmpp.cli.data_plots import plot_overview
 from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.train.features import group_alike
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("store", type=Path, help="folder of the record store")
     args = parser.parse_args()
     store = RecordStore.open(args.store)
-    overview = store_overview(store)
+    overview = store_overview(store, group_alike(store))
     write_json(
         RESULTS / "data-quality.json",
         {**provenance("pyarrow", "numpy"), "content_hash": store.content_hash, **overview},

@@ -230,24 +230,26 @@ def _data_quality(file: Path, result: dict[str, Any]) -> Iterator[str]:
         f"**Noise of {result['records']:,} published measurements' labels** "
         f"([data](benchmarks/results/{file.name}), [plot](benchmarks/results/data-info.png)). The "
         "noise floor is the mean absolute percentage error (median in brackets) of a perfect "
-        "predictor of the true latency; with >= it is a lower bound, since no program was measured "
-        "often enough in different runs. Flagged: measured at a contended time only, or faster "
-        "than the device allows."
+        "predictor of the true latency. It is a lower bound, marked ≥, where it comes from "
+        "programs measured again within one log, or only from the repeats of a measurement. "
+        "Equal features: programs of one task that a predictor cannot tell apart bound from above "
+        "the noise within a run; what differs between runs is hardly in it. Flagged: measured at "
+        "a contended time only, or faster than the device allows."
     )
     yield ""
     yield from _table_head(
-        "device", "programs", "failed", "measured again", "median difference",
-        "median variation within", "flagged", "noise floor",
+        "device", "programs", "failed", "flagged", "pairs between logs, median difference",
+        "within a log", "variation of repeats", "noise floor", "groups of equal features",
+        "their noise",
     )  # fmt: skip
     for row in result["devices"]:
-        noise = row["noise"]
-        bound = "" if noise["basis"] == "between measurements" else "≥ "
-        mean, median = noise["floor_mape"], noise["floor_median_ape"]
+        noise, alike = row["noise"], row["alike"]
         yield _row(
             row["device"], f"{row['records']:,}", f"{row['failed'] / row['records']:.1%}",
-            f"{noise['pairs']:,}", _share(noise["difference_median"]),
-            _share(noise["within_median"]), f"{sum(row['flags'].values()):,}",
-            "not known" if mean is None else f"{bound}{mean:.1%} ({median:.1%})",
+            f"{sum(row['flags'].values()):,}", _pairs(noise["between_logs"]),
+            _pairs(noise["within_a_log"]), _percent(noise["variation_median"]),
+            _floor(noise, "" if noise["basis"] == "between logs" else "≥ "),
+            f"{alike['pairs']:,}", _floor(alike, "≤ "),
         )  # fmt: skip
     yield ""
     yield "The official splits, in programs:"
@@ -260,8 +262,19 @@ def _data_quality(file: Path, result: dict[str, Any]) -> Iterator[str]:
     yield _origin(result)
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1%}"
+def _pairs(differences: dict[str, Any]) -> str:
+    pairs, median = differences["pairs"], differences["difference_median"]
+    return f"{pairs:,}, {_percent(median)}" if pairs else "-"
+
+
+def _floor(figures: dict[str, Any], bound: str) -> str:
+    mean, median = figures["floor_mape"], figures["floor_median_ape"]
+    return "not known" if mean is None else f"{bound}{_percent(mean)} ({_percent(median)})"
+
+
+def _percent(value: float | None) -> str:
+    """Write two digits, as noise is between 0.01 % and 30 %."""
+    return "-" if value is None else f"{100 * value:.2g}%"
 
 
 def _origin(result: dict[str, Any]) -> str:

@@ -59,6 +59,31 @@ def test_json_with_and_without_features(folder: Path, capsys: pytest.CaptureFixt
     assert found[0]["leaves"]["counts"].keys() <= found[1]["leaves"]["counts"].keys()
 
 
+def test_programs_that_look_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """25 pairs of which one level or the next has a factor, and that are 20 % apart."""
+    made = records(50)
+    for number, record in enumerate(made):
+        pair, second = divmod(number, 2)
+        inner, outer = 2 ** (pair % 5 + 1), (2, 3, 4, 6, 8)[pair // 5]
+        factors = [inner, 1] if second else [1, inner]
+        record["i"][1][1] = [["SP", 2, 2, 64, factors, 1], ["SP", 2, 1, 48, [outer], 1]]
+        record["r"][0] = [8e-4 if second else 1e-3]
+    folder = tmp_path / "store"
+    import_all(folder, write_log(tmp_path / "a.json", made))
+    assert main(["data", "info", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["devices"][0]["alike"] is None
+    assert main(["data", "info", str(folder), "--alike", "--json"]) == 0
+    (device,) = json.loads(capsys.readouterr().out)["devices"]
+    assert device["noise"]["basis"] == "unknown"
+    assert device["alike"]["pairs"] == 25
+    assert device["alike"]["difference_mean"] == pytest.approx(0.2)
+    page = tmp_path / "page.png"
+    assert main(["data", "info", str(folder), "--alike", "--out", str(page)]) == 0
+    table = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["test-cpu", "25", "<=", "14%", "(14%)"] in table
+    assert page.is_file()
+
+
 def test_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "info", str(tmp_path)]) == 2
     assert "holds no record store" in capsys.readouterr().err

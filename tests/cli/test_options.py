@@ -20,7 +20,7 @@ OPTIONS: dict[str, set[str]] = {
     "data import": {
         "--out", "--device", "--sources", "--workloads", "--networks", "--json",
     },
-    "data info": {"--out", "--json"},
+    "data info": {"--out", "--alike", "--json"},
 }  # fmt: skip
 COMMON = {"--help", "--verbose"}
 

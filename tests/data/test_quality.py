@@ -1,7 +1,6 @@
-"""Labels, flags and noise: what is known of made-up measurements must come out."""
+"""Labels and flags: what is known of made-up measurements must come out."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -9,37 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.data.logs import import_all, records, task_of, write_log
+from tests.data.measurements import measured
 from tests.extract import sampling
 from tvm_cdmpp.data.quality import (
     PEAK_MARGIN,
     Measurements,
     _medians,
     contended,
-    estimate_noise,
     least_seconds,
     make_labels,
-    noise_by,
     output_bytes,
     read_measurements,
 )
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.devices.registry import Registry
 from tvm_cdmpp.devices.spec import DeviceSpec
-
-
-def measured(row: Any, mean_s: Any, log: Any = 0) -> Measurements:
-    """Measurements with a single repeat."""
-    rows = np.asarray(row)
-    order = np.argsort(rows, kind="stable")
-    logs = np.broadcast_to(np.asarray(log), rows.shape)[order]
-    return Measurements(
-        row=rows[order],
-        log=logs,
-        hour=np.zeros(len(rows), int),
-        mean_s=np.asarray(mean_s)[order],
-        variation=np.full(len(rows), np.nan),
-        repeats=np.ones(len(rows), int),
-    )
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.floats(0.1, 9)), min_size=1, max_size=60))
@@ -50,24 +33,6 @@ def test_medians_are_those_of_numpy(made: list[tuple[int, float]]) -> None:
         assert median == pytest.approx(np.median(values[group == code]))
         assert count == (group == code).sum()
     assert set(found) == set(group)
-
-
-@pytest.mark.parametrize("sigma", [0.01, 0.05])
-def test_the_floor_is_what_a_perfect_predictor_has(sigma: float) -> None:
-    """From two noisy measurements of each program, the error of its true latency."""
-    rng = np.random.default_rng(0)
-    true_s = np.exp(rng.normal(-7, 2, 40_000))
-    labels = [true_s * np.exp(rng.normal(0, sigma, len(true_s))) for _ in range(2)]
-    rows = np.tile(np.arange(len(true_s)), 2)
-    noise = estimate_noise(measured(rows, np.concatenate(labels)), np.full(80_000, True))
-    errors = np.abs(true_s / labels[0] - 1)
-    assert noise.basis == "between measurements"
-    assert noise.pairs == 40_000
-    assert noise.floor_mape == pytest.approx(errors.mean(), rel=0.03)
-    assert noise.floor_median_ape == pytest.approx(np.median(errors), rel=0.03)
-    differences = np.abs(labels[1] / labels[0] - 1)
-    assert noise.difference_median == pytest.approx(np.median(differences))
-    assert noise.difference_mean == pytest.approx(differences.mean())
 
 
 def test_a_contended_time_is_found_and_does_not_count() -> None:
@@ -121,13 +86,6 @@ def test_measurements_and_their_spread(store: RecordStore) -> None:
     assert found.repeats.tolist() == [2, 1, 1, 2, 2, 2, 2]
     assert found.variation[0] == pytest.approx(np.std([2, 4], ddof=1) / 3)
     assert np.isnan(found.variation[1])
-    noise = noise_by(store, found, "device")[("test-cpu",)]
-    assert (noise.pairs, noise.basis) == (1, "within measurements")
-    within = found.variation[~np.isnan(found.variation)]
-    assert noise.within_median == pytest.approx(np.median(within))
-    assert noise.within_p90 == pytest.approx(np.quantile(within, 0.9))
-    single = estimate_noise(found, found.repeats == 1)
-    assert (single.pairs, single.basis, single.floor_mape) == (1, "unknown", None)
 
 
 def test_faster_than_the_device_allows(store: RecordStore) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.logs import book, import_all, records, task_of, write_log
+from tests.data.logs import book, import_all, log_file, records, task_of, write_log
 from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.devices.hardware import Hardware
@@ -13,7 +13,7 @@ from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.extract.stage import LayoutRewrite
-from tvm_cdmpp.train.features import load_features
+from tvm_cdmpp.train.features import find_features, group_alike, load_features
 
 
 @pytest.fixture
@@ -83,6 +83,34 @@ def test_they_are_extracted_once_and_go_on_after_a_kill(
     features = load_features(store)
     assert asked == []
     assert isinstance(features._parts[0].vectors, np.memmap)
+
+
+def test_programs_that_look_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows 0 and 2 are one program written in two ways; another device's programs are others.
+
+    Row 3 has the steps of row 0 but for a loop of another kind; row 4 does not fit its DAG.
+    """
+    monkeypatch.setattr("tvm_cdmpp.train.features._ROWS_AT_ONCE", 2)
+    inner = [["SP", 2, 2, 64, [1, 4], 1], ["SP", 2, 2, 64, [4, 1], 1]]
+    steps = [[inner[0]], [["SP", 2, 2, 64, [2, 4], 1]], [inner[1]],
+             [inner[0], ["AN", 2, 4, 1]], [["SP", 99, 0, 8, [1], 1]]]  # fmt: skip
+    made = records(5)
+    for record, program in zip(made, steps, strict=True):
+        record["i"][1][1] = program
+    made[4]["r"] = [[1e10], 1, 0, 0]
+    logs = []
+    for device in "ab":
+        made[0]["r"][3] += 1  # a log that is the same to the byte would be left out
+        logs.append(log_file(write_log(tmp_path / f"{device}.json", made), device))
+    import_all(tmp_path / "store", *logs)
+    store = RecordStore.open(tmp_path / "store")
+    done: list[int] = []
+    alike = group_alike(store, done.append)
+    assert alike.tolist() == [0, 1, 0, 3, 4, 5, 6, 5, 8, 9]
+    assert done == [5, 10]
+    assert find_features(store) is None
+    load_features(store)
+    assert group_alike(store).tolist() == alike.tolist()
 
 
 def test_a_damaged_array_is_named(store: RecordStore) -> None:

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tvm_cdmpp.data.quality import Ints
     from tvm_cdmpp.data.store import RecordStore
 
 
@@ -19,6 +22,12 @@ def add_info(commands: Any) -> None:
     )
     parser.add_argument("store", type=Path, metavar="DIR", help="the record store")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="write a page of plots")
+    parser.add_argument(
+        "--alike",
+        action="store_true",
+        help="also compare programs with equal features, for devices without repeated "
+        "measurements; about a minute per million programs",
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(func=run_info)
 
@@ -27,7 +36,8 @@ def run_info(args: argparse.Namespace) -> int:
     """Describe a store."""
     from tvm_cdmpp.data.store import RecordStore
 
-    overview = store_overview(RecordStore.open(args.store))
+    store = RecordStore.open(args.store)
+    overview = store_overview(store, _find_alike(store) if args.alike else None)
     if args.json:
         print(json.dumps(overview, indent=1))
     else:
@@ -39,14 +49,36 @@ def run_info(args: argparse.Namespace) -> int:
     return 0
 
 
-def store_overview(store: "RecordStore") -> dict[str, Any]:
-    """Describe a store, with its `leaves`: of a sample where not all programs are extracted."""
+def store_overview(store: "RecordStore", alike: "Ints | None" = None) -> dict[str, Any]:
+    """Describe a store, with its `leaves`: of a sample where not all programs are extracted.
+
+    Parameters
+    ----------
+    store
+        The records.
+    alike
+        Of `group_alike`, to compare the programs that look alike.
+    """
     from tvm_cdmpp.data.overview import count_leaves, describe_store
     from tvm_cdmpp.train.features import find_features, sample_leaf_counts
 
     features = find_features(store)
     counts = sample_leaf_counts(store) if features is None else features.leaf_counts
-    return {**describe_store(store), "leaves": count_leaves(counts, sampled=features is None)}
+    overview = describe_store(store, alike=alike)
+    return {**overview, "leaves": count_leaves(counts, sampled=features is None)}
+
+
+def _find_alike(store: "RecordStore") -> "Ints":
+    """Find the programs that look alike, with a bar on a terminal."""
+    from rich.progress import Progress
+
+    from tvm_cdmpp.cli.show import stderr_console
+    from tvm_cdmpp.train.features import group_alike
+
+    console = stderr_console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("programs", total=len(store))
+        return group_alike(store, lambda rows: progress.update(bar, completed=rows))
 
 
 def _print_overview(overview: dict[str, Any]) -> None:
@@ -62,15 +94,16 @@ def _print_overview(overview: dict[str, Any]) -> None:
             f"{overview['workloads']:,} workloads; {failed:,} failed, {again:,} measured again"
         )
     )
-    header = ["device", "tasks", "programs", "failed", "median", "flagged", "noise floor"]
+    header = ["device", "tasks", "programs", "failed", "median", "flagged", "noise floor", "basis"]
     print_table(console, "Devices", header, [_device_row(row) for row in overview["devices"]])
     console.print(
         Text(
-            "Noise floor: mean absolute percentage error of a perfect predictor; with >=, only "
-            "repeats within measurements are known. Flagged: measured at a contended time only, "
-            "or faster than the device allows."
+            "Noise floor: mean absolute percentage error of a perfect predictor (its median in "
+            "brackets); with >=, no programs were measured again in another log. Flagged: measured "
+            "at a contended time only, or faster than the device allows."
         )
     )
+    _print_alike(console, overview["devices"])
     for what in ("operators", "networks"):
         header = [what[:-1], "workloads", "programs"]
         rows = [
@@ -97,8 +130,7 @@ def _print_overview(overview: dict[str, Any]) -> None:
 def _device_row(row: dict[str, Any]) -> list[str]:
     from tvm_cdmpp.cli.show import milliseconds
 
-    floor = row["noise"]["floor_mape"]
-    bound = "" if row["noise"]["basis"] == "between measurements" else ">= "
+    noise = row["noise"]
     return [
         row["device"],
         f"{row['tasks']:,}",
@@ -106,5 +138,34 @@ def _device_row(row: dict[str, Any]) -> list[str]:
         f"{row['failed'] / row['records']:.1%}",
         milliseconds(row["latency_s"]["p50"]),
         f"{sum(row['flags'].values()):,}",
-        "not known" if floor is None else f"{bound}{floor:.1%}",
+        _floor(noise, "" if noise["basis"] == "between logs" else ">= "),
+        noise["basis"],
     ]
+
+
+def _print_alike(console: "Console", devices: list[dict[str, Any]]) -> None:
+    """Print what programs that look alike tell, where they were looked for."""
+    from rich.text import Text
+
+    from tvm_cdmpp.cli.show import print_table
+
+    rows = [
+        [row["device"], f"{row['alike']['pairs']:,}", _floor(row["alike"], "<= ")]
+        for row in devices
+        if row["alike"]
+    ]
+    if rows:
+        header = ["device", "groups", "noise at most"]
+        print_table(console, "Programs of one task with equal features", header, rows)
+        console.print(
+            Text(
+                "They are one program to a predictor. Most were measured in one run, so what "
+                "differs between runs is hardly in this noise."
+            )
+        )
+
+
+def _floor(figures: dict[str, Any], bound: str) -> str:
+    """Write the floor of the mean error, and that of its median, to two digits."""
+    mean, median = figures["floor_mape"], figures["floor_median_ape"]
+    return "not known" if mean is None else f"{bound}{100 * mean:.2g}% ({100 * median:.2g}%)"

@@ -10,7 +10,11 @@ from tvm_cdmpp.files import replacing
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 _BLUE, _SKY, _ORANGE, _RED, _GREY = "#0072B2", "#56B4E9", "#E69F00", "#D55E00", "#999999"
-_BASES = {"between measurements": _BLUE, "within measurements": _ORANGE}
+_BASES = {
+    "between logs": (_BLUE, "pairs between logs"),
+    "within a log": (_SKY, "pairs within a log: at least"),
+    "repeats": (_ORANGE, "repeats: at least"),
+}
 _PARTS = {"train": _BLUE, "validation": _SKY, "test": _RED, "left_out": _GREY}
 _MOST_ROWS = 14
 
@@ -47,7 +51,7 @@ def plot_overview(overview: dict[str, Any], path: Path) -> None:
     _bars(axes["failed"], names, shares, "programs that failed (%)", text="{:.1f}")
     _latencies(axes["latency"], devices)
     _noise(axes["noise"], devices)
-    for name in ("failed", "latency", "noise"):
+    for name in ("failed", "latency"):
         axes[name].set_yticklabels([])
     for what in ("operators", "networks"):
         rows = overview[what][:_MOST_ROWS][::-1]
@@ -102,18 +106,35 @@ def _latencies(axes: Any, devices: list[dict[str, Any]]) -> None:
 
 
 def _noise(axes: Any, devices: list[dict[str, Any]]) -> None:
-    from matplotlib.patches import Patch
+    places = range(len(devices))
+    known = np.zeros(len(devices), bool)
 
-    names = [row["device"] for row in devices]
-    floors = [100 * (row["noise"]["floor_mape"] or 0.0) for row in devices]
-    colours = [_BASES.get(row["noise"]["basis"], _GREY) for row in devices]
-    _bars(axes, names, floors, "noise floor of the MAPE (%)", text="{:.1f}", colours=colours)
-    for label, row in zip(axes.texts, devices, strict=True):
-        if row["noise"]["floor_mape"] is None:
-            label.set_text("not known")
-    handles = [Patch(color=colour, label=basis) for basis, colour in _BASES.items()]
-    handles[1].set_label("within measurements: at least")
-    axes.legend(handles=handles, fontsize=8, frameon=False, loc="lower right")
+    def draw(percent: list[float], **style: Any) -> None:
+        axes.plot(percent, places, ls="", **style)
+        known[~np.isnan(percent)] = True
+
+    noises = [row["noise"] for row in devices]
+    for basis, (colour, label) in _BASES.items():
+        floors = [100 * n["floor_mape"] if n["basis"] == basis else np.nan for n in noises]
+        draw(floors, marker="o", ms=7, color=colour, label=label)
+    if any(row["alike"] for row in devices):
+        at_most = [100 * (row["alike"]["floor_mape"] or np.nan) for row in devices]
+        label = "equal features, within a run: at most"
+        draw(at_most, marker="D", ms=6, mfc="none", color=_RED, label=label)
+    for place in np.flatnonzero(~known):
+        axes.text(0.03, place, "not known", fontsize=8, va="center",
+                  transform=axes.get_yaxis_transform())  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_yticks(places, [row["device"] for row in devices])
+    axes.set_ylim(-0.5, len(devices) - 0.5)
+    axes.grid(color="#dddddd", lw=0.6)
+    axes.set_axisbelow(True)
+    axes.set_title("noise floor of the MAPE (%)", fontsize=10)
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, ncols=2, loc="upper center",
+                bbox_to_anchor=(0.35, -0.04), columnspacing=1, handlelength=1)  # fmt: skip
 
 
 def _leaves(axes: Any, leaves: dict[str, Any]) -> None:

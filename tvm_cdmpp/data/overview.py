@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.data.quality import Labels, Measurements, make_labels, noise_by, read_measurements
+from tvm_cdmpp.data.noise import compare_alike, noise_by
+from tvm_cdmpp.data.quality import Ints, Labels, Measurements, make_labels, read_measurements
 from tvm_cdmpp.data.splits import official_rules, split_store
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.devices.registry import Registry, load_registry
@@ -19,7 +20,9 @@ LATENCY_EDGES_LOG10_S = tuple(np.linspace(-6.5, 1.5, 65).tolist())
 """Bins of the latency histograms: an eighth of a decade each."""
 
 
-def describe_store(store: RecordStore, registry: Registry | None = None) -> dict[str, Any]:
+def describe_store(
+    store: RecordStore, registry: Registry | None = None, alike: Ints | None = None
+) -> dict[str, Any]:
     """Describe the records, their labels and the official splits.
 
     Parameters
@@ -28,6 +31,9 @@ def describe_store(store: RecordStore, registry: Registry | None = None) -> dict
         The records.
     registry
         Where peaks of devices come from.
+    alike
+        Which programs look alike, as `train.features.group_alike` finds them; without it, the
+        devices' `alike` is None.
 
     Returns
     -------
@@ -44,7 +50,7 @@ def describe_store(store: RecordStore, registry: Registry | None = None) -> dict
         "workloads": store.workloads.num_rows,
         "failed": int(np.isnan(labels.latency_s).sum()),
         "measured_again": int((labels.measurements > 1).sum()),
-        "devices": _devices(store, measured, labels, registry),
+        "devices": _devices(store, measured, labels, registry, alike),
         "sources": _sources(store, measured),
         "operators": _operators(store),
         "networks": _networks(store),
@@ -59,10 +65,14 @@ def count_leaves(leaf_counts: npt.NDArray[np.int64], sampled: bool) -> dict[str,
 
 
 def _devices(
-    store: RecordStore, measured: Measurements, labels: Labels, registry: Registry
+    store: RecordStore,
+    measured: Measurements,
+    labels: Labels,
+    registry: Registry,
+    alike: Ints | None,
 ) -> list[dict[str, Any]]:
     noises = noise_by(store, measured, "device")
-    rows: dict[str, list[npt.NDArray[np.int64]]] = {}
+    rows: dict[str, list[Ints]] = {}
     gflops: dict[str, float] = {}
     for task in store.iter_tasks():
         device = task["device"]
@@ -91,9 +101,14 @@ def _devices(
                 "peak_gflops": spec.peak_flops / 1e9 if spec else None,
                 "flags": {flag: int(getattr(labels, flag)[chosen].sum()) for flag in _FLAGS},
                 "noise": noises[(device,)].to_json(),
+                "alike": None if alike is None else _alike(measured, chosen, alike),
             }
         )
     return found
+
+
+def _alike(measured: Measurements, rows: Ints, alike: Ints) -> dict[str, Any]:
+    return compare_alike(measured, np.isin(measured.row, rows), alike).to_json()
 
 
 def _sources(store: RecordStore, measured: Measurements) -> list[dict[str, Any]]:

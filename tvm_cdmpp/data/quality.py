@@ -1,4 +1,4 @@
-"""How good measured latencies are: one label per program, its flags, and the noise.
+"""How good measured latencies are: one label per program, and its flags.
 
 **The label** of a program is the median, over its measurements, of the mean of the repeats in each.
 The mean within a measurement, since that is what Ansor ranks programs by; the median between them,
@@ -7,23 +7,11 @@ repeats slow. Measurements of contended times count only where a program has no 
 
 **A contended time** is an hour of one log whose programs took, in the median, at least
 `CONTENDED_RATIO` times as long as in other hours or logs, over at least `LEAST_SHARED` programs.
-
-**The noise floor** is the expected absolute percentage error of a predictor that knows the true
-latency t of every program, against labels y = t exp(e) of one measurement each: E|exp(-e) - 1|,
-about E|e|. Two measurements of a program have d = e1 - e2, and for a normal e that is
-E|e| = E|d| / sqrt(2), the `floor_mape` of this module; median |d| / sqrt(2) is `floor_median_ape`.
-For any symmetric e, E|e| is between E|d| / 2 and E|d|. Where no program was measured twice, only
-the spread of the repeats within measurements is known: with a coefficient of variation c of r
-repeats, the error of their mean has E|e| = c sqrt(2 / pi / r). That lacks all that differs between
-runs, so it is a lower bound. Measurements of contended times count as well: a program that was
-measured once in such a time cannot be told from others, and has that noise. Merging k
-measurements divides the floor by about sqrt(k).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -82,29 +70,6 @@ class Labels:
     def impossible(self) -> Mask:
         """Labels that cannot be true."""
         return self.above_peak | self.above_bandwidth
-
-
-@dataclass(frozen=True, kw_only=True)
-class Noise:
-    """Noise of a group of measurements; relative figures, None where the data does not tell."""
-
-    pairs: int
-    """Programs measured at least twice."""
-    difference_median: float | None
-    """Median of |y2 / y1 - 1| over these, y1 being the first and y2 the last measurement."""
-    difference_mean: float | None
-    within_median: float | None
-    """Median coefficient of variation of the repeats of a measurement."""
-    within_p90: float | None
-    floor_mape: float | None
-    """Expected absolute percentage error that no predictor can be below; see the module."""
-    floor_median_ape: float | None
-    basis: str
-    """`between measurements`, `within measurements` (a lower bound), or `unknown`."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain data."""
-        return asdict(self)
 
 
 def read_measurements(store: RecordStore) -> Measurements:
@@ -199,66 +164,6 @@ def contended(measured: Measurements) -> Mask:
     return is_slow[time]
 
 
-def estimate_noise(measured: Measurements, chosen: Mask) -> Noise:
-    """Estimate the noise of some measurements.
-
-    Parameters
-    ----------
-    measured
-        All measurements, in the order of their programs.
-    chosen
-        Those of the group, of shape (m,).
-    """
-    row, mean_s = measured.row[chosen], measured.mean_s[chosen]
-    first = np.flatnonzero(np.diff(row, prepend=-1))
-    last = np.append(first[1:], len(row))[: len(first)] - 1
-    several = last > first
-    before, after = mean_s[first[several]], mean_s[last[several]]
-    variation = measured.variation[chosen]
-    repeated = ~np.isnan(variation)
-    ratio = np.abs(after / before - 1)
-    distance = np.abs(np.log(after / before)) / np.sqrt(2)
-    within = variation[repeated]
-    error = within * np.sqrt(2 / np.pi / measured.repeats[chosen][repeated])
-    if len(distance) >= LEAST_SHARED:
-        basis, floor = "between measurements", distance
-    elif len(error):
-        basis, floor = "within measurements", error
-    else:
-        basis, floor = "unknown", error
-    return Noise(
-        pairs=len(ratio),
-        difference_median=_figure(np.median, ratio),
-        difference_mean=_figure(np.mean, ratio),
-        within_median=_figure(np.median, within),
-        within_p90=_figure(lambda values: np.quantile(values, 0.9), within),
-        floor_mape=_figure(np.mean, floor),
-        floor_median_ape=_figure(np.median, floor),
-        basis=basis,
-    )
-
-
-def noise_by(
-    store: RecordStore, measured: Measurements, *fields: str
-) -> dict[tuple[str, ...], Noise]:
-    """Estimate the noise per group of logs.
-
-    Parameters
-    ----------
-    store, measured
-        The records, and their measurements.
-    fields
-        Of `RecordStore.inputs`, such as `device` and `source`.
-    """
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for number, log in enumerate(store.inputs):
-        groups.setdefault(tuple(str(log[field]) for field in fields), []).append(number)
-    return {
-        group: estimate_noise(measured, np.isin(measured.log, logs))
-        for group, logs in groups.items()
-    }
-
-
 def output_bytes(dag: str) -> int:
     """Return the size of the tensor that a DAG, as `tvm.ir.save_json` writes it, computes.
 
@@ -318,7 +223,3 @@ def _medians(group: Ints, values: Floats) -> tuple[Ints, Floats, Ints]:
     ordered = values[order]
     low, high = ordered[start + (count - 1) // 2], ordered[start + count // 2]
     return found, (low + high) / 2, count
-
-
-def _figure(of: Any, values: Floats) -> float | None:
-    return float(of(values)) if len(values) else None

@@ -5,8 +5,9 @@ arrays per part of the store; an extraction that was killed goes on with the nex
 are there, reading needs no TVM.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -128,6 +129,45 @@ def sample_leaf_counts(
     return joined[joined > 0]
 
 
+def group_alike(
+    store: RecordStore, on_rows: Callable[[int], None] = lambda _: None
+) -> npt.NDArray[np.int64]:
+    """Find the programs that a predictor cannot tell apart: compact ASTs are equal, to the bit.
+
+    On GPUs nine in ten of these are the same program, written as other steps: an unroll limit that
+    nothing comes up to, a factor that either of two levels may have where nothing is between them.
+    On CPUs many are; others differ in what does not show, such as where constants lie.
+
+    Parameters
+    ----------
+    store
+        The records. Features that are there are used; otherwise programs are extracted, about a
+        minute per million, and nothing is kept.
+    on_rows
+        Told how many rows are done.
+
+    Returns
+    -------
+    alike
+        For every program the first row of its task that is equal, of shape (records,); its own row
+        where there is none before it, or the program could not be extracted.
+    """
+    features = find_features(store)
+    alike = np.arange(len(store))
+    for task in store.iter_tasks():
+        rows = task["rows"]
+        first_rows: dict[bytes, int] = {}
+        if features is None:
+            pieces = ((chunk, batch) for chunk, batch, _ in _extracted(store, task, rows))
+        else:
+            pieces = ((chunk, features.take(chunk)) for chunk in _chunks(rows))
+        for chunk, batch in pieces:
+            for row, digest in zip(chunk, _digests(batch), strict=True):
+                alike[row] = first_rows.setdefault(digest, row) if digest else row
+        on_rows(rows.stop)
+    return alike
+
+
 def load_features(
     store: RecordStore, on_rows: Callable[[int], None] = lambda _: None
 ) -> StoredFeatures:
@@ -168,22 +208,17 @@ def load_features(
 
 def _extract_part(store: RecordStore, rows: range, stem: Path, report: Path) -> None:
     """Extract consecutive rows; the report is written last, when the arrays are whole."""
-    from tvm_cdmpp.extract.replayer import records_of_steps
-
     batches, num_failed, first_failure = [], 0, ""
     for task in store.iter_tasks():
         begin = max(rows.start, task["rows"].start)
         end = min(rows.stop, task["rows"].stop)
         if begin >= end:
             continue
-        replayer = _replayer(task)
-        for first in range(begin, end, _ROWS_AT_ONCE):
-            chunk = range(first, min(first + _ROWS_AT_ONCE, end))
-            batch, errors = replayer.extract(records_of_steps(store.steps(chunk)))
+        for chunk, batch, errors in _extracted(store, task, range(begin, end)):
             batches.append(batch)
             num_failed += len(errors)
             for place, error in errors.items():
-                first_failure = first_failure or f"record {first + place}: {error}"
+                first_failure = first_failure or f"record {chunk.start + place}: {error}"
     joined = concatenate(batches)
     for name in _ARRAYS:
         array = stem.with_name(f"{stem.name}.{name}.npy")
@@ -192,6 +227,29 @@ def _extract_part(store: RecordStore, rows: range, stem: Path, report: Path) -> 
     with replacing(report) as temporary:
         found = {"num_failed": num_failed, "first_failure": first_failure}
         temporary.write_text(json.dumps(found), encoding="utf-8")
+
+
+def _extracted(
+    store: RecordStore, task: dict[str, Any], rows: range
+) -> Iterator[tuple[range, CompactASTBatch, dict[int, RecordError]]]:
+    """Extract some rows of a task, in pieces; yield each piece, and the errors by place in it."""
+    from tvm_cdmpp.extract.replayer import records_of_steps
+
+    replayer = _replayer(task)
+    for chunk in _chunks(rows):
+        yield chunk, *replayer.extract(records_of_steps(store.steps(chunk)))
+
+
+def _chunks(rows: range) -> Iterator[range]:
+    for first in range(rows.start, rows.stop, _ROWS_AT_ONCE):
+        yield range(first, min(first + _ROWS_AT_ONCE, rows.stop))
+
+
+def _digests(batch: CompactASTBatch) -> Iterator[bytes]:
+    """Yield a hash of each compact AST; empty for programs without leaves."""
+    for begin, end in pairwise(batch.offsets.tolist()):
+        leaves = batch.vectors[begin:end].tobytes() + batch.positions[begin:end].tobytes()
+        yield hashlib.blake2b(leaves, digest_size=16).digest() if leaves else b""
 
 
 def _folder(store: RecordStore) -> Path:
