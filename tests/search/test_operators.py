@@ -1,7 +1,6 @@
 """Workloads of common operators, made anew from the hash and the shapes in a key."""
 
 import json
-import math
 from typing import Any
 
 import pytest
@@ -40,6 +39,15 @@ def products(draw: Any) -> list[Any]:
 
 
 @st.composite
+def reductions(draw: Any) -> list[Any]:
+    (data,) = placeholders(tuple(draw(st.lists(sizes, min_size=2, max_size=4))))
+    total = topi.sum(data, -1, keepdims=True)
+    mean = topi.divide(total, tvm.tir.const(int(data.shape[-1]), "float32"))
+    largest = topi.max(data, -1, keepdims=True)
+    return [data, draw(st.sampled_from([total, mean, largest, topi.nn.softmax(data)]))]
+
+
+@st.composite
 def convolutions(draw: Any) -> list[Any]:
     channels, filters = draw(sizes), draw(sizes)
     kernel, stride = draw(st.sampled_from([(1, 1), (3, 1), (3, 2), (5, 1), (7, 2)]))
@@ -53,7 +61,7 @@ def convolutions(draw: Any) -> list[Any]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(products() | convolutions(), st.booleans(), st.randoms())
+@given(products() | reductions() | convolutions(), st.booleans(), st.randoms())
 def test_an_operator_comes_back(tensors: list[Any], flat: bool, random: Any) -> None:
     dag = tvm.auto_scheduler.ComputeDAG(tensors)
     key = dag.workload_key()
@@ -67,11 +75,21 @@ def test_an_operator_comes_back(tensors: list[Any], flat: bool, random: Any) -> 
         assert workload_id(made) == workload_id(tvm.ir.save_json(tensors))
 
 
-def test_a_key_of_a_published_log() -> None:
-    shapes = [[16384, 3072], [768, 3072], [768], [16384, 768]]
-    key = json.dumps(["9847f8cc0b305137f49f2c5c0c8ab25d", *shapes])
-    (dag,) = rebuild_operator(key)
-    assert load_dag(dag).flop_ct == 2 * math.prod([16384, 3072, 768]) + 16384 * 768
+@pytest.mark.parametrize(
+    ("old", "shapes", "flops"),
+    [
+        ("9847f8cc0b305137f49f2c5c0c8ab25d",
+         [[16384, 3072], [768, 3072], [768], [16384, 768]],
+         2 * 16384 * 3072 * 768 + 16384 * 768),
+        ("5a5d7a8547d34798d6f42c3bb7a23a25",
+         [[1, 16, 212, 168], [32, 16, 3, 3], [1, 32, 1, 1], [1, 32, 212, 168]],
+         2 * 212 * 168 * 32 * (16 * 9 + 1)),
+        ("2dde9ffcbf97381c0f0307643e09dac5", [[128, 128, 768], [128, 128, 1]], 128 * 128 * 769),
+    ],
+)  # fmt: skip
+def test_keys_of_published_logs(old: str, shapes: list[list[int]], flops: int) -> None:
+    (dag,) = rebuild_operator(json.dumps([old, *shapes]))
+    assert load_dag(dag).flop_ct == flops
 
 
 @pytest.mark.parametrize(

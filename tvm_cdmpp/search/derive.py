@@ -44,7 +44,7 @@ _FORMS: dict[str, Callable[[IRModule], IRModule]] = {
 # Today's name in the text of a DAG, and that of older versions; each may have changed or not.
 # Found by comparing published keys with the DAGs they belong to.
 _OLD_NAMES: tuple[tuple[tuple[str, str], ...], ...] = (
-    ((r"\bp\d+\b", "placeholder"),),
+    ((r"\bp\d+(?=_red\b|\b)", "placeholder"),),
     ((r"\bpad_temp\b", "PaddedInput"), (r"\bconv2d_nhwc\b", "Conv2dOutput")),
     ((r"\bT_matmul_NT\(i0, i1\)", "T_matmul_NT(i, j)"), (r"\[i0, k\]", "[i, k]"),
      (r"\[i1, k\]", "[j, k]")),

@@ -78,6 +78,23 @@ def _conv2d(output: Shape, data: Tensor, kernel: Tensor, *bias: Tensor) -> Tenso
     return topi.add(product, *bias) if bias else product
 
 
+def _softmax(_: Shape, data: Tensor) -> Tensor:
+    return topi.nn.softmax(data)
+
+
+def _sum(_: Shape, data: Tensor) -> Tensor:
+    return topi.sum(data, -1, keepdims=True)
+
+
+def _max(_: Shape, data: Tensor) -> Tensor:
+    return topi.max(data, -1, keepdims=True)
+
+
+def _mean(_: Shape, data: Tensor) -> Tensor:
+    size = tvm.tir.const(int(data.shape[-1]), data.dtype)
+    return topi.divide(topi.sum(data, -1, keepdims=True), size)
+
+
 def _then_relu(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda *arguments: topi.cpp.nn.relu(make(*arguments))
 
@@ -90,9 +107,7 @@ OPERATORS: tuple[tuple[tuple[int, ...], Callable[..., Tensor]], ...] = (
     ((2, 2, 2, 2), _then_relu(_dense)),
     ((3, 3, 3), lambda _, left, right: topi.nn.batch_matmul(left, right)),
     ((3, 3, 3), lambda _, left, right: topi.nn.batch_matmul(left, right, transpose_b=False)),
-    ((2, 2), lambda _, data: topi.nn.softmax(data)),
-    ((3, 3), lambda _, data: topi.nn.softmax(data)),
-    ((4, 4), lambda _, data: topi.nn.softmax(data)),
+    *(((rank, rank), make) for rank in (2, 3, 4) for make in (_softmax, _mean, _sum, _max)),
     ((4, 4, 4), _conv2d),
     ((4, 4, 4, 4), _conv2d),
     ((4, 4, 4, 4), _then_relu(_conv2d)),
