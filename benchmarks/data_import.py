@@ -1,9 +1,11 @@
 """What an import of published logs keeps, how long it takes, and how much memory.
 
-    python -m benchmarks.data_import LOGS STORE
+    python -m benchmarks.data_import LOGS STORE [--networks N1,N2]
 
 runs `tvm-cdmpp data import` as its own process, with the devices of `ansor_logs_sources.json`, and
-then opens and reads the store. Writes `results/data-import.json`.
+then opens and reads the store. With `--networks`, logs with workloads whose DAG is not known are
+imported once more, into a store that is not kept, and these networks' tasks are derived for them.
+Writes `results/data-import.json`.
 """
 
 import argparse
@@ -12,12 +14,14 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from benchmarks.provenance import RESULTS, provenance, write_json
+from tvm_cdmpp.data.lines import UNKNOWN
 from tvm_cdmpp.data.store import RecordStore
 
 SOURCES = Path(__file__).with_name("ansor_logs_sources.json")
@@ -28,20 +32,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("logs", type=Path, help="folder of logs")
     parser.add_argument("store", type=Path, help="folder of the record store, which must be new")
+    parser.add_argument("--networks", metavar="N1,N2,...", help="to derive workloads from")
     args = parser.parse_args()
+    if args.store.exists():
+        sys.exit(f"{args.store} exists; give a new folder, so that the whole import is measured")
+    imported = _import([args.logs], args.store)
     result = {
         **provenance("pyarrow", "orjson"),
-        "import": _import(args.logs, args.store),
+        "import": imported,
         "reading": _read(args.store),
     }
     write_json(RESULTS / "data-import.json", result)
+    if args.networks:
+        unknown = [
+            args.logs / name
+            for source in imported["sources"]
+            for name, first in source["first"].items()
+            if UNKNOWN in first
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            derived = _import(unknown, Path(folder) / "store", args.networks)
+        write_json(
+            RESULTS / "data-import.json",
+            {**result, "derived": {"networks": args.networks, **derived}},
+        )
 
 
-def _import(logs: Path, store: Path) -> dict[str, Any]:
-    if store.exists():
-        sys.exit(f"{store} exists; give a new folder, so that the whole import is measured")
-    command = [sys.executable, "-m", "tvm_cdmpp", "data", "import", str(logs)]
-    command += ["--out", str(store), "--sources", str(SOURCES), "--json"]
+def _import(logs: list[Path], store: Path, networks: str = "") -> dict[str, Any]:
+    command = [sys.executable, "-m", "tvm_cdmpp", "data", "import", *map(str, logs)]
+    command += ["--out", str(store), "--sources", str(SOURCES), "--json", "--networks", networks]
     begin = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -56,7 +75,11 @@ def _import(logs: Path, store: Path) -> dict[str, Any]:
         "seconds": time.perf_counter() - begin,
         "cpu_seconds": usage.ru_utime + usage.ru_stime,
         "peak_bytes": usage.ru_maxrss * 1024,
-        "input_bytes": sum(path.stat().st_size for path in logs.iterdir()),
+        "input_bytes": sum(
+            path.stat().st_size
+            for given in logs
+            for path in (given.iterdir() if given.is_dir() else [given])
+        ),
         "store_bytes": sum(path.stat().st_size for path in store.rglob("*") if path.is_file()),
         "records": report["records"],
         "lines": report["lines"],

@@ -13,6 +13,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 _IN_THE_STORE = ("kept", "failed measurement", "duplicate")
+_UNKNOWN = "unknown workload"
 BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
@@ -202,7 +203,7 @@ def _data_import(file: Path, result: dict[str, Any]) -> Iterator[str]:
         f"**Import of {done['lines']:,} published measurements** "
         f"([data](benchmarks/results/{file.name})). {kept / done['lines']:.1%} of the lines are in "
         f"the store, as {done['records']:,} distinct programs of {reading['tasks']:,} tasks; the "
-        f"DAGs of the others are not known. {done['seconds']:.0f} s, "
+        f"DAGs of the others are not known{_derived(result)}. {done['seconds']:.0f} s, "
         f"{done['peak_bytes'] / 2**20:,.0f} MiB at the peak, {done['input_bytes'] / 2**20:.0f} MiB "
         f"of packed logs to {done['store_bytes'] / 2**20:.0f} MiB. Opening the store takes "
         f"{seconds['open'] * 1e3:.1f} ms, reading all latencies "
@@ -210,9 +211,16 @@ def _data_import(file: Path, result: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from _table_head(
-        "device", "source", "licence", "lines", *_IN_THE_STORE, "not in the store", "recovered"
-    )
+        "device", "source", "licence", "lines", *_IN_THE_STORE, "not in the store", "recovered",
+        "with networks",
+    )  # fmt: skip
+    left_unknown = {
+        (row["device"], row["source"]): row["bins"].get(_UNKNOWN, 0)
+        for row in result.get("derived", {"sources": []})["sources"]
+    }
     for row in done["sources"]:
+        unknown = row["bins"].get(_UNKNOWN, 0)
+        found = unknown - left_unknown.get((row["device"], row["source"]), unknown)
         counts = [row["bins"].get(name, 0) for name in _IN_THE_STORE]
         left = ", ".join(
             f"{count:,} {name}" for name, count in row["bins"].items() if name not in _IN_THE_STORE
@@ -220,9 +228,22 @@ def _data_import(file: Path, result: dict[str, Any]) -> Iterator[str]:
         yield _row(
             row["device"], row["source"], row["licence"], f"{row['lines']:,}",
             *(f"{count:,}" for count in counts), left or "nothing", f"{row['recovered']:.1%}",
+            f"{row['recovered'] + found / row['lines']:.1%}" if found else "",
         )  # fmt: skip
     yield ""
     yield _origin(result)
+
+
+def _derived(result: dict[str, Any]) -> str:
+    if "derived" not in result:
+        return ""
+    done = result["derived"]
+    unknown = result["import"]["bins"].get(_UNKNOWN, 0)
+    found = unknown - done["bins"].get(_UNKNOWN, 0)
+    return (
+        f" ({found:,} of their {unknown:,} lines become known by deriving the tasks of "
+        f"{done['networks'].replace(',', ', ')}, in {done['seconds'] / 60:.0f} min)"
+    )
 
 
 def _data_quality(file: Path, result: dict[str, Any]) -> Iterator[str]:
