@@ -161,7 +161,8 @@ def _print_report(report: "ImportReport", ignored: Iterable[str], out: Path) -> 
     if names := list(ignored):
         console.print(Text(f"not logs by their names: {', '.join(names)}"))
     if report.resumed:
-        console.print(Text(f"{report.resumed} logs had been read by an import that did not end"))
+        earlier = "logs read, wholly or in part, by an import that did not end"
+        console.print(Text(f"{earlier}: {report.resumed}"))
     console.print(Text(f"\n{report.num_records:,} distinct programs in {out}"))
 
 

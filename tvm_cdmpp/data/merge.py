@@ -35,30 +35,34 @@ Ints = npt.NDArray[np.int64]
 
 _MAX_PARTS = 500
 """All are open at once while records are dealt out."""
+_DIGEST_BYTES = 16
 _MEASUREMENTS = ("costs_s", "error_nos", "timestamps_s", "inputs")
 _IPC = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """A Parquet file of records, and what the numbers in it mean.
+    """Parquet files of records, and what the numbers in them mean.
 
     Attributes
     ----------
     tasks
-        By the file's task numbers.
+        By the files' task numbers.
     inputs
-        Number in the new store, by the file's numbers of inputs.
+        Number in the new store, by the files' numbers of inputs.
     """
 
-    path: Path
+    paths: Sequence[Path]
     tasks: Sequence[TaskKey]
     inputs: Sequence[int]
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Read some columns, a batch at a time."""
-        with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
-            yield from file.iter_batches(ROWS_PER_GROUP, columns=list(columns), use_threads=False)
+        for path in self.paths:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                yield from file.iter_batches(
+                    ROWS_PER_GROUP, columns=list(columns), use_threads=False
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,37 +90,32 @@ class Placement:
 def place(sources: Sequence[Source]) -> Placement:
     """Find out which records are of the same program, and order the programs by task."""
     numbers: dict[TaskKey, int] = {}
-    hashes: list[npt.NDArray[np.uint64]] = []
-    owners: list[npt.NDArray[np.int32]] = []
+    digests = bytearray()
+    owners = [np.zeros(0, np.int32)]
+    ends = []
     for source in sources:
-        mapped = [numbers.setdefault(task, len(numbers)) for task in source.tasks]
-        digests = bytearray()
-        tasks = [np.zeros(0, np.int32)]
+        mapped = np.array([numbers.setdefault(t, len(numbers)) for t in source.tasks], np.int32)
         for batch in source.batches(["task", "steps"]):
-            task = np.array(mapped, np.int32)[batch["task"].to_numpy()]
-            tasks.append(task)
-            for number, steps in zip(task.tolist(), _bytes_of(batch["steps"]), strict=True):
-                digests += blake2b(
-                    steps, digest_size=16, salt=number.to_bytes(8, "little")
-                ).digest()
-        hashes.append(np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2))
-        owners.append(np.concatenate(tasks))
-    ends = np.cumsum([len(owner) for owner in owners])
-    hashed, owner = np.concatenate(hashes), np.concatenate(owners)
-    hashes.clear()
-    order = np.lexsort((hashed[:, 1], hashed[:, 0]))  # stable: equal ones stay in their order
-    starts = np.zeros(len(order), bool)
-    starts[:1] = True
-    for half in (0, 1):
-        starts[1:] |= np.diff(hashed[order, half]) != 0
-    firsts = order[starts]
-    is_first = np.zeros(len(order), bool)
-    is_first[firsts] = True
-    row_of_group = np.empty(len(firsts), np.int64)
-    row_of_group[np.lexsort((firsts, owner[firsts]))] = np.arange(len(firsts))
-    rows = np.empty(len(order), np.int64)
-    rows[order] = row_of_group[np.cumsum(starts) - 1]
-    num_rows = np.bincount(owner[firsts], minlength=len(numbers)).astype(np.int64)
+            owners.append(mapped[batch["task"].to_numpy()])
+            for steps in _bytes_of(batch["steps"]):
+                digests += blake2b(steps, digest_size=_DIGEST_BYTES).digest()
+        ends.append(len(digests) // _DIGEST_BYTES)
+    hashed = np.frombuffer(digests, f"V{_DIGEST_BYTES}")
+    owner = np.concatenate(owners)
+    owners.clear()
+    counts = np.bincount(owner, minlength=len(numbers))
+    by_task = np.split(np.argsort(owner, kind="stable"), np.cumsum(counts))
+    rows, is_first = np.empty(len(owner), np.int64), np.empty(len(owner), bool)
+    num_rows = np.zeros(len(numbers), np.int64)
+    begin = 0
+    for task, places in enumerate(by_task[:-1]):
+        found: dict[bytes, int] = {}
+        digests_of_task = hashed[places].tolist()
+        row = np.array([found.setdefault(d, len(found)) for d in digests_of_task], np.int64)
+        rows[places] = begin + row
+        is_first[places] = np.diff(np.maximum.accumulate(row), prepend=-1) > 0
+        num_rows[task] = len(found)
+        begin += len(found)
     return Placement(
         np.split(rows, ends[:-1]), np.split(is_first, ends[:-1]), list(numbers), num_rows
     )
