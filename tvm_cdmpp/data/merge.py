@@ -35,6 +35,7 @@ Ints = npt.NDArray[np.int64]
 
 _MAX_PARTS = 500
 """All are open at once while records are dealt out."""
+_BATCH_ROWS = 2048
 _DIGEST_BYTES = 16
 _MEASUREMENTS = ("costs_s", "error_nos", "timestamps_s", "inputs")
 _IPC = pa.ipc.IpcWriteOptions(compression="lz4")
@@ -60,9 +61,7 @@ class Source:
         """Read some columns, a batch at a time."""
         for path in self.paths:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                yield from file.iter_batches(
-                    ROWS_PER_GROUP, columns=list(columns), use_threads=False
-                )
+                yield from file.iter_batches(_BATCH_ROWS, columns=list(columns), use_threads=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +149,7 @@ def write_parts(
     _deal(sources, placement, dealt, rows_per_part)
     parts = []
     for number, path in enumerate(dealt):
-        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
-            table = _merged(stream.read_all())
-        name, sha256 = write_named_by_content(
-            folder, "records", ".parquet", partial(write_table, table)
-        )
-        parts.append({"file": name, "sha256": sha256, "rows": table.num_rows})
+        parts.append(_write_part(folder, path))
         path.unlink()
         on_part(number + 1, len(dealt))
     return parts
@@ -263,6 +257,15 @@ def _deal(
                     writers[number].write_batch(mapped.filter(pa.array(part == number)))
 
 
+def _write_part(folder: Path, dealt: Path) -> dict[str, Any]:
+    with pa.memory_map(str(dealt)) as file, pa.ipc.open_stream(file) as stream:
+        table = _merged(stream.read_all())
+    name, sha256 = write_named_by_content(
+        folder, "records", ".parquet", partial(write_table, table)
+    )
+    return {"file": name, "sha256": sha256, "rows": table.num_rows}
+
+
 def _mapped(batch: pa.RecordBatch, row: Ints, tasks: pa.Array, inputs: pa.Array) -> pa.RecordBatch:
     """Give a batch the new store's numbers."""
     old = batch["inputs"]
@@ -285,9 +288,7 @@ def _merged(table: pa.Table) -> pa.Table:
     starts = np.flatnonzero(np.diff(row[order], prepend=-1))
     columns = []
     for name in RECORDS.names:
-        column = table[name].combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = column.chunk(0)
+        column = table[name].chunk(0)
         if name not in _MEASUREMENTS:
             columns.append(column.take(pa.array(starts)))
             continue
