@@ -8,6 +8,7 @@ and takes its place in one step.
 import fcntl
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from tvm_cdmpp import __version__
 from tvm_cdmpp.data.files import hash_file, hash_text, write_named_by_content
@@ -282,20 +282,28 @@ def _count_duplicates(report: InputReport, source: Source, is_first: Any) -> Non
     """Move the lines of programs that came before from kept and failed to duplicates."""
     if is_first.all():
         return
-    table = pa.Table.from_batches(source.batches(["line", "error_nos"]))
-    lines = table["line"].to_numpy()
-    failed = table["error_nos"].combine_chunks().flatten().to_numpy() != 0
-    for name, chosen in (
-        (KEPT, is_first & ~failed), (FAILED, is_first & failed), (DUPLICATE, ~is_first),
-    ):  # fmt: skip
+    counts: Counter[str] = Counter()
+    lines: dict[str, int] = {}
+    begin = 0
+    for batch in source.batches(["line", "error_nos"]):
+        failed = batch["error_nos"].flatten().to_numpy() != 0
+        is_new = is_first[begin : begin + batch.num_rows]
+        begin += batch.num_rows
+        for name, chosen in (
+            (KEPT, is_new & ~failed), (FAILED, is_new & failed), (DUPLICATE, ~is_new),
+        ):  # fmt: skip
+            places = np.flatnonzero(chosen)
+            counts[name] += len(places)
+            if len(places):
+                lines.setdefault(name, batch["line"][int(places[0])].as_py())
+    for name in (KEPT, FAILED, DUPLICATE):
         report.bins.pop(name, None)
-        if chosen.any():
-            report.bins[name] = int(np.count_nonzero(chosen))
-        line = str(lines[chosen][0]) if chosen.any() else None
-        if line is None:
+        if name not in lines:
             report.first.pop(name, None)
-        elif name != KEPT and report.first.get(name, "").split(":")[0] != line:
-            report.first[name] = line
+            continue
+        report.bins[name] = counts[name]
+        if name != KEPT and report.first.get(name, "").split(":")[0] != str(lines[name]):
+            report.first[name] = str(lines[name])
 
 
 def _old_source(store: RecordStore) -> Source:
