@@ -132,3 +132,18 @@ def test_kills_change_nothing(
         assert report.resumed == (done > 0)
         assert replace(report, resumed=0) == expected
         assert _files(folder / "killed") == _files(folder / "expected")
+
+
+def test_a_lost_segment_is_read_again(tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    log.write_bytes(b"\n".join(lines_of(records(4))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spool, "_SEGMENT_LINES", 1)
+        life = Life(8)
+        patch.setattr(spool, "replacing", life.replacing)
+        with pytest.raises(KilledError):
+            _import(tmp_path / "store", log, life)
+    segments = sorted((tmp_path / "store" / ".import").glob("*-?.parquet"))
+    segments[0].unlink()
+    report = _import(tmp_path / "store", log, Life(FOREVER))
+    assert (report.resumed, report.num_records) == (0, 4)
