@@ -15,9 +15,14 @@ from tests.data.logs import Record, inspector, lines_of, log_file, records, work
 from tvm_cdmpp.data import spool
 from tvm_cdmpp.data.importer import ImportReport, import_logs
 from tvm_cdmpp.data.workloads import DagFacts, WorkloadBook
+from tvm_cdmpp.files import replacing
 
 NAMED = '["matmul", 37, 48, 64, "float32"]'
 """Means one of two DAGs, as the steps of its first record tell."""
+
+
+FOREVER = 1 << 30
+"""More calls than any import makes."""
 
 
 class KilledError(BaseException):
@@ -52,13 +57,9 @@ class Life:
     @contextmanager
     def replacing(self, path: Path) -> Iterator[Path]:
         self.spend()
-        with REPLACING(path) as temporary:
+        with replacing(path) as temporary:
             yield temporary
         self.spend()
-
-
-FOREVER = 1 << 30
-REPLACING = spool.replacing
 
 
 def _changed(record: Record, key: str = "", target: str = "", error: int = 0) -> Record:
@@ -97,7 +98,7 @@ def _files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     lines=st.lists(st.sampled_from(POOL), min_size=1, max_size=20),
     segment_lines=st.integers(1, 8),
