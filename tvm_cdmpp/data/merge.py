@@ -142,6 +142,8 @@ def write_parts(
     _deal(sources, placement, dealt, rows_per_part)
     parts = []
     for number, path in enumerate(dealt):
+        # What Arrow has freed, it would otherwise keep, and more of it with every part.
+        pa.default_memory_pool().release_unused()
         parts.append(_write_part(folder, path))
         path.unlink()
         on_part(number + 1, len(dealt))
