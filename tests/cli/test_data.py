@@ -2,6 +2,9 @@
 
 import json
 import lzma
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -92,3 +95,39 @@ def test_wrong_arguments(
     assert main(["data", "import", str(folder), "--out", str(out), *arguments]) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
     assert not out.exists()
+
+
+# Segments as the real ones, but shorter.
+_SHORT_SEGMENTS = """
+import sys
+from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.data import spool
+spool._SEGMENT_LINES = 1000
+main(sys.argv[1:])
+"""
+
+
+def test_a_kill_within_a_log_costs_a_segment(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, out = write_log(folder / "a.json", records(4) * 6000), folder.parent / "store"
+    command = ["data", "import", str(log), "--device", "x86-8t", "--out"]
+    with subprocess.Popen([sys.executable, "-c", _SHORT_SEGMENTS, *command, str(out)]) as process:
+        deadline = time.monotonic() + 60
+        while not any((out / ".import").glob("*-1.parquet")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+    assert process.returncode < 0
+    assert not (out / "store.json").exists()
+    (description,) = (out / ".import").glob("*.json")
+    content = json.loads(description.read_bytes())
+    assert not content["finished"]
+    assert content["lines"] % 1000 == 0 < content["lines"]
+    assert main([*command, str(out)]) == 0
+    assert "logs read, wholly or in part, by an import that did not end: 1\n" in (
+        capsys.readouterr().out
+    )
+    whole = folder.parent / "whole"
+    assert main([*command, str(whole)]) == 0
+    assert RecordStore.open(out).content_hash == RecordStore.open(whole).content_hash
+    assert RecordStore.open(out).inputs == RecordStore.open(whole).inputs

@@ -191,7 +191,8 @@ def _remarks(
     if names := list(ignored):
         yield f"not logs by their names: {', '.join(names)}"
     if report.resumed:
-        yield f"{report.resumed} logs had been read by an import that did not end"
+        earlier = "logs read, wholly or in part, by an import that did not end"
+        yield f"{earlier}: {report.resumed}"
 
 
 def _print_examples(console: "Console", name: str, logs: "Iterable[InputReport]") -> None:

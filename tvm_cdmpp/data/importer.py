@@ -1,13 +1,14 @@
 """Importing logs into a record store.
 
-Each log is spooled on its own, so an import that was killed goes on with the next log; the store is
-then made anew from the spooled records and those of the store that is there, and takes its place in
-one step.
+Each log is spooled, segment by segment, so an import that was killed goes on with the segment it
+was at; the store is then made anew from the spooled records and those of the store that is there,
+and takes its place in one step.
 """
 
 import fcntl
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from tvm_cdmpp import __version__
 from tvm_cdmpp.data.files import hash_file, hash_text, write_named_by_content
@@ -85,7 +85,7 @@ class ImportReport:
     skipped: dict[str, str] = field(default_factory=dict)
     """Logs that were not read, and why."""
     resumed: int = 0
-    """Logs of `inputs` that an earlier import, which did not end, had read already."""
+    """Logs of `inputs` that an earlier import, which did not end, had read, wholly or in part."""
     num_records: int
     """Distinct programs in the store."""
     content_hash: str
@@ -117,7 +117,8 @@ def import_logs(
     ------
     RecordError
         Another import into the folder is running, the store that is there cannot be read, or the
-        disk is full. Nothing that was in the store is lost, nor are logs that were read.
+        disk is full. Nothing that was in the store is lost, nor is what was read of the logs, but
+        for the segment at hand.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -156,8 +157,11 @@ class _Import:
     def run(self, logs: Sequence[LogFile]) -> ImportReport:
         old = RecordStore.open(self.out) if (self.out / MANIFEST).exists() else None
         known = {entry["sha256"]: entry["name"] for entry in old.inputs} if old else {}
+        sources = [_old_source(old)] if old else []
+        merger = WorkloadMerger()
+        for workload in _old_workloads(old) if old else []:
+            merger.add(workload)
         reports: list[InputReport] = []
-        spooled: list[tuple[Path, Spooled]] = []
         skipped: dict[str, str] = {}
         resumed = begin = 0
         total = sum(log.path.stat().st_size for log in logs)
@@ -167,69 +171,56 @@ class _Import:
                 skipped[log.name] = f"same content as {known[sha256]}, which is in the store"
             else:
                 known[sha256] = log.name
-                path, result, was_there = self._spool(log, sha256, begin, total)
+                spooled, was_there = self._spool(log, sha256, begin, total)
                 resumed += was_there
-                spooled.append((path, result))
-                reports.append(_report(log, sha256, result))
+                paths = [self.scratch / name for name in spooled.segments]
+                number = (len(old.inputs) if old else 0) + len(reports)
+                sources.append(Source(paths=paths, tasks=spooled.tasks, inputs=[number]))
+                reports.append(_report(log, sha256, spooled))
+                for workload in spooled.workloads:
+                    merger.add(workload, log.network)
             begin += log.path.stat().st_size
-        if not spooled and old is not None:
+        if not reports and old is not None:
             return ImportReport(
                 inputs=[], skipped=skipped, num_records=old.num_records,
                 content_hash=old.content_hash,
             )  # fmt: skip
-        manifest = self._merge(old, reports, spooled)
+        manifest = self._merge(old, reports, sources, merger.workloads())
         shutil.rmtree(self.scratch)
         return ImportReport(
             inputs=reports, skipped=skipped, resumed=resumed,
             num_records=manifest["num_records"], content_hash=manifest["content_hash"],
         )  # fmt: skip
 
-    def _spool(
-        self, log: LogFile, sha256: str, begin: int, total: int
-    ) -> tuple[Path, Spooled, bool]:
-        """Read a log, unless an earlier import did so under the same conditions."""
+    def _spool(self, log: LogFile, sha256: str, begin: int, total: int) -> tuple[Spooled, bool]:
+        """Read of a log what an earlier import, under the same conditions, did not."""
         conditions = [str(SCHEMA_VERSION), __version__, self.book.fingerprint, sha256, log.name]
         conditions += [log.device, log.target, self.inspector.fingerprint]
-        stem = hash_text(*conditions)[:16]
-        path, description = self.scratch / f"{stem}.parquet", self.scratch / f"{stem}.json"
-        if description.is_file() and path.is_file():
-            return path, Spooled.load(description), True
+        description = self.scratch / f"{hash_text(*conditions)[:16]}.json"
+        spooled = Spooled.load(description)
+        was_there = spooled.lines > 0
 
         def on_read(count: int) -> None:
             self.on_progress(Progress(doing=log.name, done=begin + count, total=total))
 
-        spooled = spool_log(log, path, self.book, self.inspector, on_read)
-        spooled.save(description)
-        return path, spooled, False
+        spool_log(log, spooled, description, self.book, self.inspector, on_read)
+        return spooled, was_there
 
     def _merge(
         self,
         old: RecordStore | None,
         reports: list[InputReport],
-        spooled: Sequence[tuple[Path, Spooled]],
+        sources: Sequence[Source],
+        workloads: Sequence[Workload],
     ) -> dict[str, Any]:
         """Write the new store, and return its manifest."""
         self.on_progress(Progress(doing="finding duplicates", done=0, total=1))
-        before = _old_sources(old) if old else []
-        num_old = len(old.inputs) if old else 0
-        sources = [
-            *before,
-            *(
-                Source(path=path, tasks=result.tasks, inputs=[num_old + number])
-                for number, (path, result) in enumerate(spooled)
-            ),
-        ]
         placement = place(sources)
+        new = slice(len(sources) - len(reports), None)
         for report, source, is_first in zip(
-            reports, sources[len(before) :], placement.is_first[len(before) :], strict=True
+            reports, sources[new], placement.is_first[new], strict=True
         ):
-            _count_duplicates(report, source.path, is_first)
-        merger = WorkloadMerger()
-        for workload in _old_workloads(old) if old else []:
-            merger.add(workload)
-        for report, (_, result) in zip(reports, spooled, strict=True):
-            for workload in result.workloads:
-                merger.add(workload, report.network)
+            _count_duplicates(report, source, is_first)
         parts = write_parts(
             self.out, self.scratch, sources, placement,
             lambda done, total: self.on_progress(
@@ -237,7 +228,7 @@ class _Import:
             ),
         )  # fmt: skip
         inputs = [*(old.inputs if old else []), *map(_as_json, reports)]
-        return self._finish(placement, merger.workloads(), parts, inputs)
+        return self._finish(placement, workloads, parts, inputs)
 
     def _finish(
         self,
@@ -287,27 +278,35 @@ def _as_json(report: InputReport) -> dict[str, Any]:
     return {name: getattr(report, name) for name in InputReport.__slots__}
 
 
-def _count_duplicates(report: InputReport, spool: Path, is_first: Any) -> None:
+def _count_duplicates(report: InputReport, source: Source, is_first: Any) -> None:
     """Move the lines of programs that came before from kept and failed to duplicates."""
     if is_first.all():
         return
-    table = pq.read_table(spool, columns=["line", "error_nos"])
-    lines = table["line"].to_numpy()
-    failed = table["error_nos"].combine_chunks().flatten().to_numpy() != 0
-    for name, chosen in (
-        (KEPT, is_first & ~failed), (FAILED, is_first & failed), (DUPLICATE, ~is_first),
-    ):  # fmt: skip
+    counts: Counter[str] = Counter()
+    lines: dict[str, int] = {}
+    begin = 0
+    for batch in source.batches(["line", "error_nos"]):
+        failed = batch["error_nos"].flatten().to_numpy() != 0
+        is_new = is_first[begin : begin + batch.num_rows]
+        begin += batch.num_rows
+        for name, chosen in (
+            (KEPT, is_new & ~failed), (FAILED, is_new & failed), (DUPLICATE, ~is_new),
+        ):  # fmt: skip
+            places = np.flatnonzero(chosen)
+            counts[name] += len(places)
+            if len(places):
+                lines.setdefault(name, batch["line"][int(places[0])].as_py())
+    for name in (KEPT, FAILED, DUPLICATE):
         report.bins.pop(name, None)
-        if chosen.any():
-            report.bins[name] = int(np.count_nonzero(chosen))
-        line = str(lines[chosen][0]) if chosen.any() else None
-        if line is None:
+        if name not in lines:
             report.first.pop(name, None)
-        elif name != KEPT and report.first.get(name, "").split(":")[0] != line:
-            report.first[name] = line
+            continue
+        report.bins[name] = counts[name]
+        if name != KEPT and report.first.get(name, "").split(":")[0] != str(lines[name]):
+            report.first[name] = str(lines[name])
 
 
-def _old_sources(store: RecordStore) -> list[Source]:
+def _old_source(store: RecordStore) -> Source:
     tasks = [
         TaskKey(
             row["workload_id"], row["device"], row["target"], tuple(row["hardware_parameters"]),
@@ -315,9 +314,8 @@ def _old_sources(store: RecordStore) -> list[Source]:
         )
         for row in store.tasks.to_pylist()
     ]  # fmt: skip
-    inputs = list(range(len(store.inputs)))
     paths = [store.path / part["file"] for part in store._files["parts"]]
-    return [Source(path=path, tasks=tasks, inputs=inputs) for path in paths]
+    return Source(paths=paths, tasks=tasks, inputs=range(len(store.inputs)))
 
 
 def _old_workloads(store: RecordStore) -> Iterator[Workload]:

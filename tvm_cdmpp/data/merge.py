@@ -1,11 +1,12 @@
 """The second half of an import: spooled records and those of an old store become a new store.
 
-A program that was measured several times becomes one row with all measurements. What is kept in
-memory for every record is a hash and a few numbers; the records themselves are dealt out to the
-parts of the store in one pass, and each part is then sorted on its own.
+A program that was measured several times becomes one row with all measurements. What is in memory
+for every record is a digest and a few numbers, about 40 bytes, of which 9 stay once its row is
+known; the records themselves are dealt out to the parts of the store in one pass, and each part is
+then sorted on its own.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,30 +36,33 @@ Ints = npt.NDArray[np.int64]
 
 _MAX_PARTS = 500
 """All are open at once while records are dealt out."""
+_BATCH_ROWS = 2048
+_DIGEST_BYTES = 16
 _MEASUREMENTS = ("costs_s", "error_nos", "timestamps_s", "inputs")
 _IPC = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """A Parquet file of records, and what the numbers in it mean.
+    """Parquet files of records, and what the numbers in them mean.
 
     Attributes
     ----------
     tasks
-        By the file's task numbers.
+        By the files' task numbers.
     inputs
-        Number in the new store, by the file's numbers of inputs.
+        Number in the new store, by the files' numbers of inputs.
     """
 
-    path: Path
+    paths: Sequence[Path]
     tasks: Sequence[TaskKey]
     inputs: Sequence[int]
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """Read some columns, a batch at a time."""
-        with pq.ParquetFile(self.path, page_checksum_verification=True) as file:
-            yield from file.iter_batches(ROWS_PER_GROUP, columns=list(columns), use_threads=False)
+        for path in self.paths:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                yield from file.iter_batches(_BATCH_ROWS, columns=list(columns), use_threads=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,37 +90,24 @@ class Placement:
 def place(sources: Sequence[Source]) -> Placement:
     """Find out which records are of the same program, and order the programs by task."""
     numbers: dict[TaskKey, int] = {}
-    hashes: list[npt.NDArray[np.uint64]] = []
-    owners: list[npt.NDArray[np.int32]] = []
     for source in sources:
-        mapped = [numbers.setdefault(task, len(numbers)) for task in source.tasks]
-        digests = bytearray()
-        tasks = [np.zeros(0, np.int32)]
-        for batch in source.batches(["task", "steps"]):
-            task = np.array(mapped, np.int32)[batch["task"].to_numpy()]
-            tasks.append(task)
-            for number, steps in zip(task.tolist(), _bytes_of(batch["steps"]), strict=True):
-                digests += blake2b(
-                    steps, digest_size=16, salt=number.to_bytes(8, "little")
-                ).digest()
-        hashes.append(np.frombuffer(bytes(digests), np.uint64).reshape(-1, 2))
-        owners.append(np.concatenate(tasks))
-    ends = np.cumsum([len(owner) for owner in owners])
-    hashed, owner = np.concatenate(hashes), np.concatenate(owners)
-    hashes.clear()
-    order = np.lexsort((hashed[:, 1], hashed[:, 0]))  # stable: equal ones stay in their order
-    starts = np.zeros(len(order), bool)
-    starts[:1] = True
-    for half in (0, 1):
-        starts[1:] |= np.diff(hashed[order, half]) != 0
-    firsts = order[starts]
-    is_first = np.zeros(len(order), bool)
-    is_first[firsts] = True
-    row_of_group = np.empty(len(firsts), np.int64)
-    row_of_group[np.lexsort((firsts, owner[firsts]))] = np.arange(len(firsts))
-    rows = np.empty(len(order), np.int64)
-    rows[order] = row_of_group[np.cumsum(starts) - 1]
-    num_rows = np.bincount(owner[firsts], minlength=len(numbers)).astype(np.int64)
+        for task in source.tasks:
+            numbers.setdefault(task, len(numbers))
+    owner, digests, ends = _digest(sources, numbers)
+    counts = np.bincount(owner, minlength=len(numbers))
+    by_task = np.split(np.argsort(owner, kind="stable"), np.cumsum(counts))
+    rows, is_first = np.empty(len(owner), np.int64), np.empty(len(owner), bool)
+    num_rows = np.zeros(len(numbers), np.int64)
+    begin = 0
+    # Task by task, since a dictionary of all programs would be several times larger than the rest.
+    for number, places in enumerate(by_task[:-1]):
+        found: dict[bytes, int] = {}
+        keys = digests[places].tolist()
+        row = np.array([found.setdefault(key, len(found)) for key in keys], np.int64)
+        rows[places] = begin + row
+        is_first[places] = np.diff(np.maximum.accumulate(row), prepend=-1) > 0
+        num_rows[number] = len(found)
+        begin += len(found)
     return Placement(
         np.split(rows, ends[:-1]), np.split(is_first, ends[:-1]), list(numbers), num_rows
     )
@@ -151,12 +142,9 @@ def write_parts(
     _deal(sources, placement, dealt, rows_per_part)
     parts = []
     for number, path in enumerate(dealt):
-        with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as stream:
-            table = _merged(stream.read_all())
-        name, sha256 = write_named_by_content(
-            folder, "records", ".parquet", partial(write_table, table)
-        )
-        parts.append({"file": name, "sha256": sha256, "rows": table.num_rows})
+        # What Arrow has freed, it would otherwise keep, and more of it with every part.
+        pa.default_memory_pool().release_unused()
+        parts.append(_write_part(folder, path))
         path.unlink()
         on_part(number + 1, len(dealt))
     return parts
@@ -236,6 +224,23 @@ class WorkloadMerger:
         return list(self._found.values())
 
 
+def _digest(
+    sources: Sequence[Source], numbers: Mapping[TaskKey, int]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.void], list[int]]:
+    """Return every record's task, a digest of its steps, and where each source ends."""
+    digests = bytearray()
+    owners = [np.zeros(0, np.int32)]
+    ends = []
+    for source in sources:
+        mapped = np.array([numbers[task] for task in source.tasks], np.int32)
+        for batch in source.batches(["task", "steps"]):
+            owners.append(mapped[batch["task"].to_numpy()])
+            for steps in _bytes_of(batch["steps"]):
+                digests += blake2b(steps, digest_size=_DIGEST_BYTES).digest()
+        ends.append(len(digests) // _DIGEST_BYTES)
+    return np.concatenate(owners), np.frombuffer(digests, f"V{_DIGEST_BYTES}"), ends
+
+
 def _bytes_of(steps: pa.StringArray) -> list[bytes]:
     values: list[bytes] = steps.cast(pa.binary()).to_pylist()
     return values
@@ -264,6 +269,15 @@ def _deal(
                     writers[number].write_batch(mapped.filter(pa.array(part == number)))
 
 
+def _write_part(folder: Path, dealt: Path) -> dict[str, Any]:
+    with pa.memory_map(str(dealt)) as file, pa.ipc.open_stream(file) as stream:
+        table = _merged(stream.read_all())
+    name, sha256 = write_named_by_content(
+        folder, "records", ".parquet", partial(write_table, table)
+    )
+    return {"file": name, "sha256": sha256, "rows": table.num_rows}
+
+
 def _mapped(batch: pa.RecordBatch, row: Ints, tasks: pa.Array, inputs: pa.Array) -> pa.RecordBatch:
     """Give a batch the new store's numbers."""
     old = batch["inputs"]
@@ -286,9 +300,7 @@ def _merged(table: pa.Table) -> pa.Table:
     starts = np.flatnonzero(np.diff(row[order], prepend=-1))
     columns = []
     for name in RECORDS.names:
-        column = table[name].combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = column.chunk(0)
+        column = table[name].chunk(0)
         if name not in _MEASUREMENTS:
             columns.append(column.take(pa.array(starts)))
             continue

@@ -1,15 +1,16 @@
-"""The first half of an import: one log in, its usable records in a file of their own out.
+"""The first half of an import: one log in, its usable records in files of their own out.
 
-The text of the steps goes through batches of bounded size. The description next to the spooled
-records is written last; where it exists, the log need not be read again.
+The records go through batches of bounded size, into a file per segment of the log. After each
+segment a description of all that was read so far is replaced; these lines need not be read again.
 """
 
-import json
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -31,6 +32,8 @@ from tvm_cdmpp.data.workloads import Inspector, Workload, WorkloadBook
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.files import replacing
 
+_SEGMENT_LINES = 1 << 17
+"""A kill costs that many lines, ten seconds of work; each segment rewrites the description."""
 _BATCH_RECORDS = 4096
 _BATCH_BYTES = 32 << 20
 
@@ -48,7 +51,7 @@ class TaskKey:
 
 @dataclass(kw_only=True, slots=True)
 class Spooled:
-    """What one log came to.
+    """What one log came to, or as much of it as was read.
 
     Attributes
     ----------
@@ -60,8 +63,16 @@ class Spooled:
         Line number and reason of the first line in each bin but "kept".
     unknown
         Lines by workload key whose meaning is not known.
-    tasks, workloads
+    tasks
         What the spooled records refer to.
+    meanings
+        By workload key: the workload, or why it is not known.
+    target_kind
+        That of all records.
+    segments
+        Names of the Parquet files with the spooled records, in order.
+    finished
+        Whether this is the whole log.
     """
 
     lines: int = 0
@@ -69,7 +80,17 @@ class Spooled:
     first: dict[str, str] = field(default_factory=dict)
     unknown: dict[str, int] = field(default_factory=dict)
     tasks: list[TaskKey] = field(default_factory=list)
-    workloads: list[Workload] = field(default_factory=list)
+    meanings: dict[str, Workload | str] = field(default_factory=dict)
+    target_kind: str = ""
+    segments: list[str] = field(default_factory=list)
+    finished: bool = False
+
+    @property
+    def workloads(self) -> list[Workload]:
+        """What the tasks refer to."""
+        used = {task.workload_id for task in self.tasks}
+        found = (meaning for meaning in self.meanings.values() if isinstance(meaning, Workload))
+        return [workload for workload in found if workload.workload_id in used]
 
     def count(self, bin_: str, line: int, reason: str = "") -> None:
         """Put a line into a bin."""
@@ -80,42 +101,45 @@ class Spooled:
     def save(self, path: Path) -> None:
         """Write it as JSON."""
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
+            temporary.write_bytes(orjson.dumps(self))
 
     @staticmethod
     def load(path: Path) -> "Spooled":
-        """Read what `save` wrote."""
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        """Read what `save` wrote; empty if that, or a segment next to it, is not there."""
+        if not path.is_file():
+            return Spooled()
+        content: dict[str, Any] = orjson.loads(path.read_bytes())
+        if not all(path.with_name(name).is_file() for name in content["segments"]):
+            return Spooled()
         content["tasks"] = [
             TaskKey(**{**task, "hardware_parameters": tuple(task["hardware_parameters"])})
             for task in content["tasks"]
         ]
-        content["workloads"] = [
-            Workload(
-                **{
-                    **workload,
-                    "names": tuple(workload["names"]),
-                    "networks": tuple((name, weight) for name, weight in workload["networks"]),
-                }
-            )
-            for workload in content["workloads"]
-        ]
+        content["meanings"] = {
+            key: meaning if isinstance(meaning, str) else _workload(meaning)
+            for key, meaning in content["meanings"].items()
+        }
         return Spooled(**content)
 
 
 def spool_log(
     log: LogFile,
-    spool: Path,
+    spooled: Spooled,
+    description: Path,
     book: WorkloadBook,
     inspector: Inspector,
     on_read: Callable[[int], None] = lambda _: None,
-) -> Spooled:
-    """Read a log, and write its usable records to `spool`, a Parquet file.
+) -> None:
+    """Read what is left of a log, and write its usable records and what it came to.
 
     Parameters
     ----------
-    log, spool
-        From where, and where to.
+    log
+        From where.
+    spooled
+        What an earlier call came to; made complete.
+    description
+        Where `spooled` is saved after each segment; the segments go next to it.
     book
         The meaning of workload keys.
     inspector
@@ -123,15 +147,24 @@ def spool_log(
     on_read
         Told the bytes read so far.
     """
-    with (
-        replacing(spool) as temporary,
-        pq.ParquetWriter(temporary, SPOOL, compression="zstd") as writer,
-    ):
-        reader = _LogReader(log, book, inspector, writer)
-        for number, (line, defect) in enumerate(read_lines(log.path, on_read), start=1):
-            reader.take(number, line, defect)
-        reader.flush()
-    return reader.spooled
+    reader = _LogReader(log, book, inspector, spooled)
+    lines = islice(enumerate(read_lines(log.path, on_read), start=1), spooled.lines, None)
+    while not spooled.finished:
+        name = f"{description.stem}-{len(spooled.segments)}.parquet"
+        end = spooled.lines + _SEGMENT_LINES
+        with (
+            replacing(description.with_name(name)) as temporary,
+            pq.ParquetWriter(temporary, SPOOL, compression="zstd") as writer,
+        ):
+            reader.read(islice(lines, _SEGMENT_LINES), writer)
+        spooled.segments.append(name)
+        spooled.finished = spooled.lines < end
+        spooled.save(description)
+
+
+def _workload(content: dict[str, Any]) -> Workload:
+    names, networks = tuple(content["names"]), tuple(map(tuple, content["networks"]))
+    return Workload(**{**content, "names": names, "networks": networks})
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,73 +178,77 @@ class _LogReader:
     """Sorts the lines of one log into bins."""
 
     def __init__(
-        self, log: LogFile, book: WorkloadBook, inspector: Inspector, writer: pq.ParquetWriter
+        self, log: LogFile, book: WorkloadBook, inspector: Inspector, spooled: Spooled
     ) -> None:
-        self.spooled = Spooled()
         self._log = log
         self._book = book
         self._inspector = inspector
-        self._writer = writer
-        self._target_kind = log.target
-        self._workloads: dict[str, Workload | str] = {}
-        self._tasks: dict[TaskKey, int] = {}
+        self._spooled = spooled
+        self._tasks = {task: number for number, task in enumerate(spooled.tasks)}
         self._rows: list[_Row] = []
         self._bytes = 0
 
-    def take(self, number: int, line: bytes, defect: str) -> None:
-        self.spooled.lines += 1
+    def read(
+        self, lines: Iterable[tuple[int, tuple[bytes, str]]], writer: pq.ParquetWriter
+    ) -> None:
+        """Take numbered lines, and write the records of those that are usable."""
+        for number, (line, defect) in lines:
+            self._take(number, line, defect)
+            if len(self._rows) >= _BATCH_RECORDS or self._bytes >= _BATCH_BYTES:
+                self._flush(writer)
+        self._flush(writer)
+
+    def _take(self, number: int, line: bytes, defect: str) -> None:
+        self._spooled.lines += 1
         try:
             if defect:
                 raise LineError(UNREADABLE, defect)
             record = parse_line(line)
             task = self._task_of(record)
         except LineError as error:
-            self.spooled.count(error.bin, number, str(error))
+            self._spooled.count(error.bin, number, str(error))
             return
         self._rows.append(_Row(number, task, record))
         self._bytes += len(line)
-        if len(self._rows) >= _BATCH_RECORDS or self._bytes >= _BATCH_BYTES:
-            self.flush()
 
-    def flush(self) -> None:
+    def _flush(self, writer: pq.ParquetWriter) -> None:
         """Check the steps of the records at hand, and write those that fit."""
         misfits = self._misfits()
         kept = []
         for row in self._rows:
             if row.line in misfits:
-                self.spooled.count(MISFIT, row.line, misfits[row.line])
+                self._spooled.count(MISFIT, row.line, misfits[row.line])
             elif row.record.error_no:
-                self.spooled.count(FAILED, row.line, f"error {row.record.error_no}")
+                self._spooled.count(FAILED, row.line, f"error {row.record.error_no}")
                 kept.append(row)
             else:
-                self.spooled.count(KEPT, row.line)
+                self._spooled.count(KEPT, row.line)
                 kept.append(row)
         if kept:
-            self._writer.write_table(_table(kept))
+            writer.write_table(_table(kept))
         self._rows, self._bytes = [], 0
 
     def _task_of(self, record: LogRecord) -> int:
-        workload = self._workloads.get(record.workload_key)
+        spooled = self._spooled
+        workload = spooled.meanings.get(record.workload_key)
         if workload is None:
             workload = self._look_up(record)
-            self._workloads[record.workload_key] = workload
+            spooled.meanings[record.workload_key] = workload
         if isinstance(workload, str):
-            unknown = self.spooled.unknown
+            unknown = spooled.unknown
             unknown[record.workload_key] = unknown.get(record.workload_key, 0) + 1
             raise LineError(UNKNOWN, workload)
         kind = record.target.split()[0]
-        self._target_kind = self._target_kind or kind
-        if kind != self._target_kind:
-            raise LineError(WRONG_TARGET, f"expected {self._target_kind}; got {record.target}")
+        spooled.target_kind = spooled.target_kind or self._log.target or kind
+        if kind != spooled.target_kind:
+            raise LineError(WRONG_TARGET, f"expected {spooled.target_kind}; got {record.target}")
         key = TaskKey(
             workload.workload_id, self._log.device, record.target, record.hardware_parameters,
             record.layout_rewrite_option,
         )  # fmt: skip
         if key not in self._tasks:
             self._tasks[key] = len(self._tasks)
-            self.spooled.tasks.append(key)
-            if workload not in self.spooled.workloads:
-                self.spooled.workloads.append(workload)
+            spooled.tasks.append(key)
         return self._tasks[key]
 
     def _look_up(self, record: LogRecord) -> Workload | str:
@@ -242,9 +279,9 @@ class _LogReader:
             if not row.record.error_no:
                 by_task.setdefault(row.task, []).append(row)
         misfits: dict[int, str] = {}
-        dags = {workload.workload_id: workload.dag for workload in self.spooled.workloads}
+        dags = {workload.workload_id: workload.dag for workload in self._spooled.workloads}
         for number, rows in by_task.items():
-            task = self.spooled.tasks[number]
+            task = self._spooled.tasks[number]
             found = self._inspector.misfits(
                 dags[task.workload_id], task.hardware_parameters, task.layout_rewrite_option,
                 [row.record.steps for row in rows],

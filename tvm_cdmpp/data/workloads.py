@@ -100,7 +100,7 @@ class WorkloadBook:
     fingerprint: str = ""
     _general: dict[str, Workload] = field(default_factory=dict)
     _specific: dict[tuple[str, str], Workload] = field(default_factory=dict)
-    _checked: dict[tuple[str, tuple[str, ...]], Workload] = field(default_factory=dict)
+    _checked: dict[Workload, Workload] = field(default_factory=dict)
 
     @staticmethod
     def read(paths: Sequence[Path]) -> "WorkloadBook":
@@ -156,15 +156,14 @@ class WorkloadBook:
         RecordError
             It is the DAG of another key.
         """
-        identity = (found.workload_id, found.names)
-        if identity not in self._checked:
+        if found not in self._checked:
             facts = inspector.describe(found.dag)
             if is_hash(key) and facts.keys.isdisjoint(map(flat_key, (key, *found.names))):
                 raise RecordError(f"the DAG given for {key} is that of {facts.workload_key}")
-            self._checked[identity] = replace(
+            self._checked[found] = replace(
                 found, workload_key=facts.workload_key, flops=facts.flops
             )
-        return self._checked[identity]
+        return self._checked[found]
 
     def _add(self, entry: dict[str, Any]) -> None:
         names = [entry["workload_key"]]
