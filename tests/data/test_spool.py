@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.data.logs import Record, inspector, lines_of, log_file, records, workload_entry
 from tvm_cdmpp.data import spool
 from tvm_cdmpp.data.importer import ImportReport, import_logs
-from tvm_cdmpp.data.workloads import DagFacts, WorkloadBook
+from tvm_cdmpp.data.workloads import DagFacts, Workload, WorkloadBook
 from tvm_cdmpp.files import replacing
 
 NAMED = '["matmul", 37, 48, 64, "float32"]'
@@ -35,6 +35,10 @@ class Life:
     def __init__(self, calls: int) -> None:
         self.calls = calls
 
+    @property
+    def fingerprint(self) -> str:
+        return inspector.fingerprint
+
     def spend(self) -> None:
         self.calls -= 1
         if self.calls < 0:
@@ -44,9 +48,9 @@ class Life:
         self.spend()
         return inspector.describe(dag)
 
-    def rebuild(self, key: str) -> list[str]:
+    def rebuild(self, key: str, target: str) -> list[Workload]:
         self.spend()
-        return inspector.rebuild(key)
+        return inspector.rebuild(key, target)
 
     def misfits(
         self, dag: str, hardware: Sequence[int], layout: int, steps: Sequence[bytes]
