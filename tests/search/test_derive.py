@@ -92,6 +92,13 @@ def test_a_key_of_no_network() -> None:
     assert DerivedWorkloads([]).find(key, "no such target") is None
 
 
+@pytest.mark.parametrize("target", ["no such target", "hexagon -mcpu=hexagonv66", "{"])
+def test_a_target_that_cannot_be_searched_for_is_named(target: str) -> None:
+    derived = DerivedWorkloads([conv_network()])
+    assert derived.find(f'["{"0" * 32}", [1, 8]]', target) is None
+    assert any(target.split()[0] in name for name in derived.failures)
+
+
 def test_what_cannot_be_compiled_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise TypeError("takes 6 arguments")

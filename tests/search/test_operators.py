@@ -100,6 +100,8 @@ def test_keys_of_published_logs(old: str, shapes: list[list[int]], flops: int) -
         json.dumps(["0" * 32, [0, 8], [8, 0], [8, 8]]),
         json.dumps(["0" * 32, [1, 8, 8, 8], [8, 8, 3, 3], [1, 8, 0, 0]]),
         json.dumps(["0" * 32, "text", {"a": 1}]),
+        json.dumps(["0" * 32, [1, 2**70], [3, 2**70], [1, 3]]),
+        json.dumps(["0" * 32, [1.5, 8], [-8, None], [True, 8]]),
         '["' + "0" * 32 + '", [1,',
     ],
 )

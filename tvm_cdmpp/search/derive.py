@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from tvm_cdmpp.data.workloads import Workload, flat_key, workload_id
+from tvm_cdmpp.errors import UnknownDeviceError
 from tvm_cdmpp.search.networks import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
@@ -56,6 +57,7 @@ _OLD_NAMES: tuple[tuple[tuple[str, str], ...], ...] = (
 
 
 _REFUSED = (tvm.TVMError, ValueError, TypeError)
+"""What `tvm.target.Target` raises."""
 
 
 def keys_of(dag: ComputeDAG) -> frozenset[str]:
@@ -85,7 +87,7 @@ class DerivedWorkloads:
     Attributes
     ----------
     failures
-        Why TVM could not compile a network, by network, form and target.
+        Why TVM could not compile a network, by network, form and target, or for a target at all.
     """
 
     def __init__(self, networks: Sequence[Network]) -> None:
@@ -112,37 +114,39 @@ class DerivedWorkloads:
         """
         if not self._networks:
             return None
-        text = str(usable_target(target))
-        found = self._found.setdefault(text, {})
-        rest = self._rest.setdefault(text, self._derive(text))
+        try:
+            usable = str(usable_target(target))
+        except _REFUSED as error:
+            self.failures[target] = reason_of(error)
+            return None
+        found = self._found.setdefault(usable, {})
+        rest = self._rest.setdefault(usable, self._derive(usable))
         plain = flat_key(key)
-        while plain not in found:
-            if next(rest, True):
-                return None
-        workload = found[plain]
-        return replace(workload, names=tuple(dict.fromkeys((key, *workload.names))))
+        if plain not in found:
+            for _ in rest:
+                if plain in found:
+                    break
+        workload = found.get(plain)
+        return workload and replace(workload, names=tuple(dict.fromkeys((key, *workload.names))))
 
     def _derive(self, target: str) -> Iterator[None]:
         """Add the tasks of one network in one form at each step."""
         for network in self._networks:
             seen: set[int] = set()
             for form, change in _FORMS.items():
-                mod = change(network.mod)
-                identity = int(tvm.ir.structural_hash(mod))
-                if identity in seen:
-                    continue
-                seen.add(identity)
-                self._add(network, mod, f"{network.name}, {form}, {target}", target)
-                yield
+                label = f"{network.name}, {form}, {target}"
+                try:
+                    mod = change(network.mod)
+                    identity = int(tvm.ir.structural_hash(mod))
+                    if identity not in seen:
+                        seen.add(identity)
+                        self._add(network, mod, label, target)
+                        yield
+                except (tvm.TVMError, UnknownDeviceError) as error:
+                    self.failures[label] = reason_of(error)
 
     def _add(self, network: Network, mod: IRModule, label: str, target: str) -> None:
-        try:
-            tasks, weights = tasks_of(
-                mod, network.params, tvm.target.Target(target), with_simple=True
-            )
-        except tvm.TVMError as error:
-            self.failures[label] = reason_of(error)
-            return
+        tasks, weights = tasks_of(mod, network.params, tvm.target.Target(target), with_simple=True)
         for task, weight in zip(tasks, weights, strict=True):
             dag = str(tvm.ir.save_json(task.compute_dag.tensors))
             networks = ((network.name, float(weight)),)
@@ -156,7 +160,7 @@ def usable_target(text: str) -> Target:
 
     Raises
     ------
-    ValueError
+    TVMError, ValueError, TypeError
         TVM does not know its kind.
     """
     try:

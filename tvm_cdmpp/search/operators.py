@@ -37,6 +37,8 @@ def rebuild_operator(key: str) -> list[str]:
         _hash, *numbers = json.loads(f"[{flat_key(key)}]")
     except ValueError:
         return []
+    if not all(isinstance(number, int) and number > 0 for number in numbers):
+        return []
     for ranks, make in OPERATORS:
         if sum(ranks) != len(numbers):
             continue
