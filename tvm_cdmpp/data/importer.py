@@ -193,7 +193,7 @@ class _Import:
         )  # fmt: skip
 
     def _spool(self, log: LogFile, sha256: str, begin: int, total: int) -> tuple[Spooled, bool]:
-        """Read of a log what an earlier import, under the same conditions, did not."""
+        """Read what an earlier import, under the same conditions, left of a log, if it began it."""
         conditions = [str(SCHEMA_VERSION), __version__, self.book.fingerprint, sha256, log.name]
         conditions += [log.device, log.target, self.inspector.fingerprint]
         description = self.scratch / f"{hash_text(*conditions)[:16]}.json"
