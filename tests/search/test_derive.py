@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from tvm_cdmpp.data.workloads import flat_key, workload_id
-from tvm_cdmpp.search.derive import DerivedWorkloads, keys_of, usable_target
+from tvm_cdmpp.search.derive import DerivedWorkloads, usable_target
+from tvm_cdmpp.search.keys import keys_of
 from tvm_cdmpp.search.networks import Network, extract_tasks, load_network, relay, tvm
 from tvm_cdmpp.tvm_runtime import load_tvm
 

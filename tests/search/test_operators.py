@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tvm_cdmpp.data.workloads import flat_key, is_hash, workload_id
 from tvm_cdmpp.extract.dag import load_dag
-from tvm_cdmpp.search.derive import keys_of
+from tvm_cdmpp.search.keys import keys_of
 from tvm_cdmpp.search.operators import rebuild_operator
 from tvm_cdmpp.tvm_runtime import load_tvm
 

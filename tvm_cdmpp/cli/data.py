@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tvm_cdmpp.data.importer import ImportReport, InputReport, Progress
+    from tvm_cdmpp.search.derive import DerivedWorkloads
 
 _SHOWN_EXAMPLES = 3
 _LONGEST_EXAMPLE = 110
@@ -87,18 +88,24 @@ def run_import(args: argparse.Namespace) -> int:
     inputs = find_inputs(args.logs, device, args.sources, args.workloads)
     book = WorkloadBook.read(inputs.workloads)
     # TVM takes seconds to load; a wrong command line must not.
-    from tvm_cdmpp.search.derive import DerivedWorkloads
-    from tvm_cdmpp.search.networks import load_network
     from tvm_cdmpp.search.workloads import TvmInspector
 
-    derived = DerivedWorkloads([load_network(name) for name in args.networks.split(",") if name])
+    derived = _derived(args.networks.split(",")) if args.networks else None
+    failures = derived.failures if derived else {}
     with _progress_bar() as on_progress:
         report = import_logs(inputs.logs, args.out, book, TvmInspector(derived), on_progress)
     if args.json:
-        print(json.dumps(report_to_json(report, inputs.ignored, derived.failures), indent=1))
+        print(json.dumps(report_to_json(report, inputs.ignored, failures), indent=1))
     else:
-        _print_report(report, inputs.ignored, derived.failures, args.out)
+        _print_report(report, inputs.ignored, failures, args.out)
     return 0
+
+
+def _derived(networks: Iterable[str]) -> "DerivedWorkloads":
+    from tvm_cdmpp.search.derive import DerivedWorkloads
+    from tvm_cdmpp.search.networks import load_network
+
+    return DerivedWorkloads([load_network(name) for name in networks])
 
 
 def report_to_json(

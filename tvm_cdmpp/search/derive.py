@@ -1,21 +1,13 @@
-"""What a hash in a log's key means: tasks of networks, derived anew until the hash matches.
-
-TVM names a task of a network by the MD5 of its DAG's text, followed by shapes. The text has the
-names that TVM's operators give to their stages, and some of these changed over the years, so a DAG
-that this TVM derives is compared under its old names as well.
-"""
+"""What a hash in a log's key means: tasks of networks, derived anew until the hash matches."""
 
 import contextlib
-import hashlib
-import importlib
-import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 from tvm_cdmpp.data.workloads import Workload, flat_key, workload_id
 from tvm_cdmpp.errors import UnknownDeviceError
+from tvm_cdmpp.search.keys import keys_of
 from tvm_cdmpp.search.networks import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
@@ -29,9 +21,7 @@ from tvm_cdmpp.search.quiet import reason_of
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
-_ffi_api = importlib.import_module("tvm.auto_scheduler._ffi_api")
 
-ComputeDAG: TypeAlias = Any
 Target: TypeAlias = Any
 
 _FORMS: dict[str, Callable[[IRModule], IRModule]] = {
@@ -42,38 +32,8 @@ _FORMS: dict[str, Callable[[IRModule], IRModule]] = {
 }
 """What people do to a network before they extract its tasks."""
 
-# Today's name in the text of a DAG, and that of older versions; each may have changed or not.
-# Found by comparing published keys with the DAGs they belong to.
-_OLD_NAMES: tuple[tuple[tuple[str, str], ...], ...] = (
-    ((r"\bp\d+(?=_red\b|\b)", "placeholder"),),
-    ((r"\bpad_temp\b", "PaddedInput"), (r"\bconv2d_nhwc\b", "Conv2dOutput")),
-    ((r"\bT_matmul_NT\(i0, i1\)", "T_matmul_NT(i, j)"), (r"\[i0, k\]", "[i, k]"),
-     (r"\[i1, k\]", "[j, k]")),
-    ((r"\bT_matmul_NT\b", "T_dense"),),
-    ((r"\b(adaptive_)?pool_(max|avg|sum)\b", "tensor"),),
-    ((r"\bT_batch_matmul_NT\b", "compute"),),
-    ((r"\bconv2d_nchw\b", "compute"),),
-)  # fmt: skip
-
-
 _REFUSED = (tvm.TVMError, ValueError, TypeError)
 """What `tvm.target.Target` raises."""
-
-
-def keys_of(dag: ComputeDAG) -> frozenset[str]:
-    """Return the keys, flat, that this TVM and older ones give to a DAG.
-
-    Parameters
-    ----------
-    dag
-        A `ComputeDAG`.
-    """
-    texts = {str(_ffi_api.ComputeDAGPrintDAG(dag, True))}
-    for renaming in _OLD_NAMES:
-        texts |= {_renamed(text, renaming) for text in texts}
-    shapes = [[int(size) for size in tensor.shape] for tensor in dag.tensors]
-    hashes = (hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() for text in texts)
-    return frozenset(flat_key(json.dumps([name, *shapes])) for name in hashes)
 
 
 class DerivedWorkloads:
@@ -112,8 +72,6 @@ class DerivedWorkloads:
         target
             Its target, as text; other targets give other tasks.
         """
-        if not self._networks:
-            return None
         try:
             usable = str(usable_target(target))
         except _REFUSED as error:
@@ -172,9 +130,3 @@ def usable_target(text: str) -> Target:
             tvm.target.Target(f"{kept} {option}")
             kept = f"{kept} {option}"
     return tvm.target.Target(kept)
-
-
-def _renamed(text: str, renaming: Sequence[tuple[str, str]]) -> str:
-    for pattern, old in renaming:
-        text = re.sub(pattern, old, text)
-    return text

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from tvm_cdmpp.data.workloads import flat_key
-from tvm_cdmpp.search.derive import keys_of
+from tvm_cdmpp.search.keys import keys_of
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()

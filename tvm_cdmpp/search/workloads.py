@@ -4,7 +4,7 @@ import importlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
@@ -14,9 +14,13 @@ from tvm_cdmpp.extract.dag import analyse, load_dag
 from tvm_cdmpp.extract.replayer import StepReplayer, records_of_steps
 from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
 from tvm_cdmpp.files import write_atomically
-from tvm_cdmpp.search.derive import DerivedWorkloads, keys_of
+from tvm_cdmpp.search.keys import keys_of
 from tvm_cdmpp.search.operators import rebuild_operator
 from tvm_cdmpp.tvm_runtime import load_tvm
+
+if TYPE_CHECKING:
+    # It loads torch, which an import of logs seldom needs.
+    from tvm_cdmpp.search.derive import DerivedWorkloads
 
 tvm = load_tvm()
 te, topi = tvm.te, tvm.topi
@@ -41,14 +45,14 @@ class TvmInspector:
         Networks whose tasks logs may have; none by default.
     """
 
-    def __init__(self, derived: DerivedWorkloads | None = None) -> None:
-        self._derived = DerivedWorkloads(()) if derived is None else derived
+    def __init__(self, derived: "DerivedWorkloads | None" = None) -> None:
+        self._derived = derived
         self._graphs: dict[str, TaskGraph] = {}
 
     @property
     def fingerprint(self) -> str:
         """Return a text that changes with the networks, and with TVM."""
-        return f"{tvm.__version__} {self._derived.fingerprint}"
+        return f"{tvm.__version__} {self._derived.fingerprint if self._derived else ''}"
 
     def describe(self, dag: str) -> DagFacts:
         """Return TVM's key of a DAG, and its floating-point operations.
@@ -71,7 +75,7 @@ class TvmInspector:
         """
         if not is_hash(key):
             dags, origin = rebuild_workload(key), "named function"
-        elif found := self._derived.find(key, target):
+        elif self._derived and (found := self._derived.find(key, target)):
             return [found]
         else:
             dags, origin = rebuild_operator(key), "common operator"
