@@ -1,11 +1,12 @@
 """What each group of fields of the computation vector buys in error.
 
-`python benchmarks/ablation.py cpu --logs FOLDER` (or `gpu`) trains the package's own predictor on
-published measurements, once with all fields and once without each group, and writes
+`python -m benchmarks.ablation cpu STORE` (or `gpu`) trains the package's own predictor on published
+measurements in a record store, once with all fields and once without each group, and writes
 `results/ablation-<device>.json` after every training, so a stopped run goes on where it was.
 
-- Whole workloads are held out, drawn by a hash of workload and seed; each seed draws its own, and
-  a group's difference is taken to all fields with the same seed, that is on the same split.
+- Only what the official split `networks` has for training and validation is used. Of that, whole
+  workloads are held out, drawn by a hash of workload and seed; each seed draws its own, and a
+  group's difference is taken to all fields with the same seed, that is on the same split.
 - A removed group's inputs are set to their training mean, which standardisation maps to zero, in
   training and in test. The rest of training is `tvm_cdmpp.train.loop.fit`, unchanged.
 - The predictor corrects an analytic estimate that is computed from many fields, so with it a
@@ -31,19 +32,14 @@ import torch
 from scipy.stats import kendalltau
 from torch import Tensor
 
-if not __package__:  # started as a file, so that only its own folder is searched
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from benchmarks.provenance import RESULTS, provenance, write_json
-from benchmarks.records import RESERVED_NETWORKS, Skipped, TaskRecords, sample_records
-from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
 from tvm_cdmpp.ast.schema import FIELDS, GROUPS, SCHEMA_VERSION
-from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.data.quality import make_labels
+from tvm_cdmpp.data.splits import official_split
+from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.devices.spec import DeviceSpec, generic_gpu
-from tvm_cdmpp.extract.dag import analyse
-from tvm_cdmpp.extract.replayer import StepReplayer
-from tvm_cdmpp.extract.stage import LayoutRewrite
 from tvm_cdmpp.models.predictor import Inputs, Network, Predictor, PredictorConfig
+from tvm_cdmpp.train.features import extract_rows
 from tvm_cdmpp.train.loop import FitConfig, TrainingRows, fit
 
 ALL = "all fields"
@@ -58,20 +54,22 @@ METRICS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The logs of one device."""
+    """The measurements of one device."""
 
-    logs: tuple[str, ...]
-    device: DeviceSpec
+    device: str
+    """As the store calls it."""
+    spec: DeviceSpec
     """What the analytic estimate assumes of it."""
 
 
+SPLIT = "networks"
 SOURCES = {
     # The target of these logs is generic x86-64: vectors of 16 bytes, whatever the CPU has.
     "cpu": Source(
-        logs=("cpu-x86-24t.*.2024-1.jsonl.xz", "cpu-x86-24t.*.2025-1.jsonl.xz"),
-        device=DeviceSpec(name="x86-64, 24 threads", kind="cpu", cores=24, simd_bytes=16),
+        device="x86-24t",
+        spec=DeviceSpec(name="x86-64, 24 threads", kind="cpu", cores=24, simd_bytes=16),
     ),
-    "gpu": Source(logs=("gpu-v100.microsoft__nnfusion.jsonl.xz",), device=generic_gpu("V100")),
+    "gpu": Source(device="nvidia-v100", spec=generic_gpu("V100")),
 }
 
 
@@ -150,34 +148,54 @@ def is_held_out(key: str, seed: int, test_share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < test_share * 2**64
 
 
-def extract(
-    tasks: Sequence[TaskRecords], skipped: Skipped
-) -> tuple[TrainingRows, npt.NDArray[np.str_]]:
-    """Return all programs that can be analysed, and the workload keys, by task number."""
-    asts: list[CompactASTBatch] = []
-    latencies_s: list[npt.NDArray[np.float64]] = []
-    numbers: list[npt.NDArray[np.int64]] = []
-    for number, task in enumerate(tasks):
-        replayer = StepReplayer(
-            analyse(task.compute_dag()),
-            Hardware(*task.parameters),
-            LayoutRewrite(task.layout_rewrite_option),
-        )
-        batch, errors = replayer.extract(b"\n".join(task.lines))
-        for line, error in errors.items():
-            skipped.add(f"cannot be analysed: {type(error).__name__}", f"{task.key}: {error}")
-            assert batch.leaf_counts[line] == 0
-        usable = np.flatnonzero(batch.leaf_counts > 0)
-        empty = len(batch) - len(usable) - len(errors)
-        if empty:
-            skipped.add("program without a leaf", task.key, empty)
-        asts.append(batch.take(usable))
-        latencies_s.append(task.latencies_s[usable])
-        numbers.append(np.full(len(usable), number))
-        if (number + 1) % 20 == 0:
-            print(f"extracted {number + 1} of {len(tasks)} workloads", flush=True)
-    rows = TrainingRows(concatenate(asts), np.concatenate(latencies_s), np.concatenate(numbers))
-    return rows, np.array([task.key for task in tasks])
+def sample(
+    store: RecordStore, device: str, per_workload: int
+) -> tuple[TrainingRows, npt.NDArray[np.str_], dict[str, int]]:
+    """Draw programs of a device that are not held out by the official split.
+
+    Returns
+    -------
+    rows
+        The programs; their task numbers count workloads.
+    workloads
+        Identities, by task number.
+    not_used
+        Records of the device that are not among the rows, by reason.
+    """
+    split = official_split(store, SPLIT)
+    allowed = np.zeros(len(store), bool)
+    allowed[split.train] = allowed[split.validation] = True
+    latency_s = make_labels(store).latency_s
+    by_workload: dict[str, list[npt.NDArray[np.int64]]] = {}
+    not_used = dict.fromkeys(("held out by the split", "failed", "not drawn", "not analysed"), 0)
+    for task in store.iter_tasks():
+        if task["device"] != device:
+            continue
+        rows = np.arange(task["rows"].start, task["rows"].stop)
+        not_used["held out by the split"] += int((~allowed[rows]).sum())
+        rows = rows[allowed[rows]]
+        not_used["failed"] += int(np.isnan(latency_s[rows]).sum())
+        by_workload.setdefault(task["workload_id"], []).append(rows[~np.isnan(latency_s[rows])])
+    generator = np.random.default_rng(0)
+    chosen, numbers = [], []
+    found = {name: np.concatenate(parts) for name, parts in by_workload.items()}
+    workloads = [name for name, rows in found.items() if len(rows)]
+    for number, name in enumerate(workloads):
+        drawn = min(per_workload, len(found[name]))
+        not_used["not drawn"] += len(found[name]) - drawn
+        chosen.append(generator.choice(found[name], drawn, replace=False))
+        numbers.append(np.full(drawn, number))
+    rows, number_of = np.concatenate(chosen), np.concatenate(numbers)
+    order = np.argsort(rows)
+    rows, number_of = rows[order], number_of[order]
+    asts, _ = extract_rows(store, rows)
+    usable = np.flatnonzero(asts.leaf_counts > 0)
+    not_used["not analysed"] = len(rows) - len(usable)
+    return (
+        TrainingRows(asts.take(usable), latency_s[rows[usable]], number_of[usable]),
+        np.array(workloads),
+        not_used,
+    )
 
 
 def train_and_test(
@@ -191,7 +209,7 @@ def train_and_test(
     begin = time.perf_counter()
     keep = [field.group in configuration.groups for field in FIELDS]
     mask = torch.tensor([*keep, configuration.with_estimate], dtype=torch.float32)
-    device = SOURCES[settings.device].device
+    device = SOURCES[settings.device].spec
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         predictor = Predictor(MaskedNetwork(PredictorConfig(), mask))
@@ -218,7 +236,7 @@ def train_and_test(
     }
 
 
-def run(settings: Settings, logs: Path, path: Path) -> dict[str, Any]:
+def run(settings: Settings, store: Path, path: Path) -> dict[str, Any]:
     """Train and test what is missing from the result file, and return its content."""
     result = _resume(settings, path)
     done = {(r["configuration"], r["seed"]) for r in result["runs"]}
@@ -230,20 +248,20 @@ def run(settings: Settings, logs: Path, path: Path) -> dict[str, Any]:
     ]
     if not todo:
         return result
-    skipped = Skipped()
-    tasks = sample_records(
-        logs, SOURCES[settings.device].logs, settings.records_per_workload, 0, skipped
+    opened = RecordStore.open(store)
+    rows, keys, not_used = sample(
+        opened, SOURCES[settings.device].device, settings.records_per_workload
     )
-    rows, keys = extract(tasks, skipped)
     result["data"] = {
+        "store": opened.content_hash,
+        "split": SPLIT,
         "workloads": len(keys),
         "records": len(rows.latencies_s),
         "leaves": len(rows.asts.vectors),
         "constant_fields": [
             FIELDS[n].name for n in np.flatnonzero(np.ptp(rows.asts.vectors, 0) == 0)
         ],
-        "not_used": skipped.to_json(),
-        "reserved_networks": RESERVED_NETWORKS,
+        "not_used": not_used,
     }
     print(f"{len(rows.latencies_s)} records of {len(keys)} workloads", flush=True)
     for number, (configuration, seed) in enumerate(todo, start=1):
@@ -298,7 +316,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("device", choices=SOURCES)
-    parser.add_argument("--logs", type=Path, required=True, help="folder of the published logs")
+    parser.add_argument("store", type=Path, help="folder of the record store")
     parser.add_argument("--records", type=int, default=None, help="per workload")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1500)
@@ -314,7 +332,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         steps=args.steps,
         batch_size=args.batch_size,
     )
-    result = run(settings, args.logs, args.out / f"ablation-{args.device}.json")
+    result = run(settings, args.store, args.out / f"ablation-{args.device}.json")
     print("\n".join(table(result)))
     return 0
 

@@ -13,7 +13,7 @@ from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.extract.stage import LayoutRewrite
-from tvm_cdmpp.train.features import find_features, group_alike, load_features
+from tvm_cdmpp.train.features import extract_rows, find_features, group_alike, load_features
 
 
 @pytest.fixture
@@ -48,6 +48,17 @@ def test_they_are_those_of_the_fast_path(store: RecordStore) -> None:
         np.testing.assert_array_equal(found.positions, expected.positions)
         np.testing.assert_array_equal(found.offsets, expected.offsets)
     assert features.leaf_counts[3] == 0
+
+
+def test_some_rows_are_extracted_and_not_kept(store: RecordStore) -> None:
+    rows = np.array([1, 3, 9, 10, 14, 23])
+    found, errors = extract_rows(store, rows)
+    assert list(errors) == [1]
+    assert find_features(store) is None
+    expected = load_features(store).take(rows)
+    np.testing.assert_array_equal(found.vectors, expected.vectors)
+    np.testing.assert_array_equal(found.offsets, expected.offsets)
+    assert len(extract_rows(store, rows[:0])[0]) == 0
 
 
 def test_rows_in_any_order(store: RecordStore) -> None:

@@ -118,15 +118,43 @@ def sample_leaf_counts(
     leaf_counts
         One per program that could be extracted.
     """
-    found = list(store.iter_tasks())
-    counts = [np.zeros(0, np.int64)]
-    for place in np.unique(np.linspace(0, len(found) - 1, min(tasks, len(found))).astype(int)):
-        rows = found[place]["rows"]
-        chosen = np.unique(np.linspace(rows.start, rows.stop - 1, per_task).astype(np.int64))
-        batch, _ = _replayer(found[place]).extract(store.records(chosen))
-        counts.append(batch.leaf_counts)
-    joined = np.concatenate(counts)
-    return joined[joined > 0]
+    found = [task["rows"] for task in store.iter_tasks()]
+    chosen = [
+        np.linspace(found[place].start, found[place].stop - 1, per_task).astype(np.int64)
+        for place in np.linspace(0, len(found) - 1, min(tasks, len(found))).astype(int)
+    ]
+    batch, _ = extract_rows(store, np.unique(np.concatenate(chosen)))
+    return batch.leaf_counts[batch.leaf_counts > 0]
+
+
+def extract_rows(
+    store: RecordStore, rows: npt.NDArray[np.int64]
+) -> tuple[CompactASTBatch, dict[int, RecordError]]:
+    """Extract some programs of a store, and keep nothing of them.
+
+    Parameters
+    ----------
+    store
+        The records.
+    rows
+        Ascending, of shape (n,).
+
+    Returns
+    -------
+    asts
+        n compact ASTs; those that failed have no leaves.
+    errors
+        By place in `rows`.
+    """
+    batches: list[CompactASTBatch] = []
+    errors: dict[int, RecordError] = {}
+    for task in store.iter_tasks():
+        begin, end = np.searchsorted(rows, [task["rows"].start, task["rows"].stop]).tolist()
+        if begin < end:
+            batch, found = _replayer(task).extract(store.records(rows[begin:end]))
+            batches.append(batch)
+            errors |= {begin + place: error for place, error in found.items()}
+    return concatenate(batches), errors
 
 
 def group_alike(
