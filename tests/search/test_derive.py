@@ -76,7 +76,8 @@ def test_keys_of_older_versions(tensors: Any, old: str) -> None:
 def test_all_tasks_of_a_network_are_found() -> None:
     network = load_network("mlp")
     tasks, weights = extract_tasks(network, tvm.target.Target("llvm -mcpu=core-avx2"))
-    derived = DerivedWorkloads([conv_network(), network])
+    told: list[str] = []
+    derived = DerivedWorkloads([conv_network(), network], told.append)
     for task, weight in zip(tasks, weights, strict=True):
         found = derived.find(task.workload_key, "llvm -link-params=0 -mcpu=core-avx2")
         assert found is not None
@@ -85,6 +86,8 @@ def test_all_tasks_of_a_network_are_found() -> None:
         assert found.derived_from.startswith("mlp, ")
         assert found.workload_id == workload_id(tvm.ir.save_json(task.compute_dag.tensors))
     assert not derived.failures
+    assert told[0].startswith("conv, as written, llvm")
+    assert {label.split(",")[0] for label in told} == {"conv", "mlp"}
 
 
 def test_a_key_of_no_network() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from tvm_cdmpp.data.importer import ImportReport, InputReport, Progress
+    from tvm_cdmpp.data.importer import ImportReport, InputReport
     from tvm_cdmpp.search.derive import DerivedWorkloads
 
 _SHOWN_EXAMPLES = 3
@@ -90,10 +90,13 @@ def run_import(args: argparse.Namespace) -> int:
     # TVM takes seconds to load; a wrong command line must not.
     from tvm_cdmpp.search.workloads import TvmInspector
 
-    derived = _derived(args.networks.split(",")) if args.networks else None
+    with _progress_bar() as show:
+        derived = _derived(args.networks.split(","), show) if args.networks else None
+        report = import_logs(
+            inputs.logs, args.out, book, TvmInspector(derived),
+            lambda progress: show(progress.doing, progress.done, progress.total),
+        )  # fmt: skip
     failures = derived.failures if derived else {}
-    with _progress_bar() as on_progress:
-        report = import_logs(inputs.logs, args.out, book, TvmInspector(derived), on_progress)
     if args.json:
         print(json.dumps(report_to_json(report, inputs.ignored, failures), indent=1))
     else:
@@ -101,11 +104,12 @@ def run_import(args: argparse.Namespace) -> int:
     return 0
 
 
-def _derived(networks: Iterable[str]) -> "DerivedWorkloads":
+def _derived(networks: Iterable[str], show: "Callable[[str], None]") -> "DerivedWorkloads":
     from tvm_cdmpp.search.derive import DerivedWorkloads
     from tvm_cdmpp.search.networks import load_network
 
-    return DerivedWorkloads([load_network(name) for name in networks])
+    loaded = [load_network(name) for name in networks]
+    return DerivedWorkloads(loaded, lambda label: show(f"tasks of {label}"))
 
 
 def report_to_json(
@@ -130,7 +134,8 @@ def report_to_json(
 
 
 @contextmanager
-def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
+def _progress_bar() -> "Iterator[Callable[..., None]]":
+    """Give what shows an activity and, where these change, what is done and the whole of it."""
     from rich import progress as rich_progress
     from rich.console import Console
 
@@ -145,8 +150,8 @@ def _progress_bar() -> "Iterator[Callable[[Progress], None]]":
     with rich_progress.Progress(*columns, console=console, disable=hidden) as bar:
         task = bar.add_task("", log="", total=None)
 
-        def show(progress: "Progress") -> None:
-            bar.update(task, completed=progress.done, total=progress.total, log=progress.doing)
+        def show(doing: str, done: int | None = None, total: int | None = None) -> None:
+            bar.update(task, completed=done, total=total, log=doing)
 
         yield show
 

@@ -43,6 +43,8 @@ class DerivedWorkloads:
     ----------
     networks
         From `load_network`.
+    on_network
+        Told which network is at hand, in which form and for which target: seconds each.
 
     Attributes
     ----------
@@ -50,9 +52,12 @@ class DerivedWorkloads:
         Why TVM could not compile a network, by network, form and target, or for a target at all.
     """
 
-    def __init__(self, networks: Sequence[Network]) -> None:
+    def __init__(
+        self, networks: Sequence[Network], on_network: Callable[[str], None] = lambda _: None
+    ) -> None:
         self.failures: dict[str, str] = {}
         self._networks = networks
+        self._on_network = on_network
         self._found: dict[str, dict[str, Workload]] = {}
         self._rest: dict[str, Iterator[None]] = {}
 
@@ -93,6 +98,7 @@ class DerivedWorkloads:
             seen: set[int] = set()
             for form, change in _FORMS.items():
                 label = f"{network.name}, {form}, {target}"
+                self._on_network(label)
                 try:
                     mod = change(network.mod)
                     identity = int(tvm.ir.structural_hash(mod))
