@@ -45,6 +45,12 @@ def test_the_table_tells_what_became_of_every_line(
     assert len(RecordStore.open(out)) == 4
 
 
+def test_the_store_has_a_default_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    assert main(["data", "import", "logs", "--device", "x86-8t"]) == 0
+    assert len(RecordStore.open("records")) == 4
+
+
 def test_json_and_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(folder.parent / "store")
     command = ["data", "import", str(folder / "a.json"), "--device", "x86-8t", "--out", out]

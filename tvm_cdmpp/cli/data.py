@@ -49,7 +49,13 @@ def _add_import(commands: Any) -> None:
         "interruption; logs that are in the store already are not read again.",
     )
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a log or a folder")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the record store")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("records"),
+        metavar="DIR",
+        help="the record store (default: records)",
+    )
     parser.add_argument(
         "--device",
         metavar="NAME",
