@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 
 from tvm_cdmpp.data.workloads import flat_key, workload_id
-from tvm_cdmpp.search.derive import DerivedWorkloads, usable_target
+from tvm_cdmpp.errors import NetworkError
+from tvm_cdmpp.search.derive import DerivedWorkloads, derive_tasks, usable_target
 from tvm_cdmpp.search.keys import keys_of
 from tvm_cdmpp.search.networks import Network, extract_tasks, load_network, relay, tvm
 from tvm_cdmpp.tvm_runtime import load_tvm
 
 topi, te = load_tvm().topi, load_tvm().te
+NO_KEY = f'["{"0" * 32}", [1, 8]]'
 
 
 def placeholders(*shapes: tuple[int, ...]) -> list[Any]:
@@ -74,10 +76,9 @@ def test_keys_of_older_versions(tensors: Any, old: str) -> None:
 
 
 def test_all_tasks_of_a_network_are_found() -> None:
-    network = load_network("mlp")
-    tasks, weights = extract_tasks(network, tvm.target.Target("llvm -mcpu=core-avx2"))
+    tasks, weights = extract_tasks(load_network("mlp"), tvm.target.Target("llvm -mcpu=core-avx2"))
     told: list[str] = []
-    derived = DerivedWorkloads([conv_network(), network], told.append)
+    derived = DerivedWorkloads(["mlp"], told.append)
     for task, weight in zip(tasks, weights, strict=True):
         found = derived.find(task.workload_key, "llvm -link-params=0 -mcpu=core-avx2")
         assert found is not None
@@ -85,34 +86,37 @@ def test_all_tasks_of_a_network_are_found() -> None:
         assert dict(found.networks) == {"mlp": weight}
         assert found.derived_from.startswith("mlp, ")
         assert found.workload_id == workload_id(tvm.ir.save_json(task.compute_dag.tensors))
+    assert derived.find(NO_KEY, "llvm -mcpu=core-avx2") is None
     assert not derived.failures
-    assert told[0].startswith("conv, as written, llvm")
-    assert {label.split(",")[0] for label in told} == {"conv", "mlp"}
+    assert told == ["mlp for llvm -keys=cpu -mcpu=core-avx2"]
 
 
-def test_a_key_of_no_network() -> None:
-    key = f'["{"0" * 32}", [1, 8]]'
-    assert DerivedWorkloads([conv_network()]).find(key, "llvm") is None
-    assert DerivedWorkloads([]).find(key, "no such target") is None
+@pytest.mark.parametrize("target", ["no such target", "{"])
+def test_a_target_that_tvm_does_not_know_is_named(target: str) -> None:
+    derived = DerivedWorkloads([])
+    assert derived.find(NO_KEY, target) is None
+    assert list(derived.failures) == [target]
 
 
-@pytest.mark.parametrize("target", ["no such target", "hexagon -mcpu=hexagonv66", "{"])
-def test_a_target_that_cannot_be_searched_for_is_named(target: str) -> None:
-    derived = DerivedWorkloads([conv_network()])
-    assert derived.find(f'["{"0" * 32}", [1, 8]]', target) is None
-    assert any(target.split()[0] in name for name in derived.failures)
+def test_a_target_that_cannot_be_searched_for_is_named() -> None:
+    found, failures = derive_tasks(conv_network(), "hexagon -mcpu=hexagonv66")
+    assert not found
+    assert all("hexagon" in name for name in failures)
 
 
 def test_what_cannot_be_compiled_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise TypeError("takes 6 arguments")
 
-    monkeypatch.setattr("tvm.relay.op.strategy.x86.conv2d_strategy_cpu", refuse)
     monkeypatch.setattr("tvm.topi.nn.conv2d_nhwc", refuse)
-    derived = DerivedWorkloads([conv_network()])
-    assert derived.find(f'["{"0" * 32}", [1, 8]]', "llvm") is None
-    assert {name.split(",")[0] for name in derived.failures} == {"conv"}
-    assert all("takes 6 arguments" in reason for reason in derived.failures.values())
+    found, failures = derive_tasks(conv_network(), "llvm")
+    assert not any("as written" in workload.derived_from for workload in found.values())
+    assert "takes 6 arguments" in failures["conv, as written, llvm"]
+
+
+def test_a_network_that_does_not_exist() -> None:
+    with pytest.raises(NetworkError, match="Did you mean resnet-18"):
+        DerivedWorkloads(["resnet18"])
 
 
 @pytest.mark.parametrize(

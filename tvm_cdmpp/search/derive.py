@@ -2,7 +2,9 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from typing import Any, TypeAlias
 
 from tvm_cdmpp.data.workloads import Workload, flat_key, workload_id
@@ -14,6 +16,7 @@ from tvm_cdmpp.search.networks import (
     IRModule,
     Network,
     change_layout,
+    load_network,
     tasks_of,
     to_search_form,
 )
@@ -39,24 +42,34 @@ _REFUSED = (tvm.TVMError, ValueError, TypeError)
 class DerivedWorkloads:
     """The tasks of some networks by their keys, derived when a key is first asked for.
 
+    Each network is compiled for a target in a process of its own: TVM keeps for good what it
+    compiles to fold constants, about as much as the weights each time.
+
     Parameters
     ----------
     networks
-        From `load_network`.
+        What `load_network` takes.
     on_network
-        Told which network is at hand, in which form and for which target: seconds each.
+        Told which network is at hand, and for which target: up to a minute or two each.
 
     Attributes
     ----------
     failures
         Why TVM could not compile a network, by network, form and target, or for a target at all.
+
+    Raises
+    ------
+    NetworkError
+        A network cannot be loaded.
     """
 
     def __init__(
-        self, networks: Sequence[Network], on_network: Callable[[str], None] = lambda _: None
+        self, networks: Sequence[str], on_network: Callable[[str], None] = lambda _: None
     ) -> None:
         self.failures: dict[str, str] = {}
-        self._networks = networks
+        self._networks = {
+            name: int(tvm.ir.structural_hash(load_network(name).mod)) for name in networks
+        }
         self._on_network = on_network
         self._found: dict[str, dict[str, Workload]] = {}
         self._rest: dict[str, Iterator[None]] = {}
@@ -64,8 +77,7 @@ class DerivedWorkloads:
     @property
     def fingerprint(self) -> str:
         """Return a text that changes with the networks."""
-        hashes = (f"{n.name} {tvm.ir.structural_hash(n.mod)}" for n in self._networks)
-        return " ".join(hashes)
+        return str(self._networks)
 
     def find(self, key: str, target: str) -> Workload | None:
         """Return the workload that a log calls `key`, or None if no network has it.
@@ -93,30 +105,64 @@ class DerivedWorkloads:
         return workload and replace(workload, names=tuple(dict.fromkeys((key, *workload.names))))
 
     def _derive(self, target: str) -> Iterator[None]:
-        """Add the tasks of one network in one form at each step."""
-        for network in self._networks:
-            seen: set[int] = set()
-            for form, change in _FORMS.items():
-                label = f"{network.name}, {form}, {target}"
-                self._on_network(label)
+        """Add the tasks of one network at each step."""
+        for name in self._networks:
+            self._on_network(f"{name} for {target}")
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 try:
-                    mod = change(network.mod)
-                    identity = int(tvm.ir.structural_hash(mod))
-                    if identity not in seen:
-                        seen.add(identity)
-                        self._add(network, mod, label, target)
-                        yield
-                except (tvm.TVMError, UnknownDeviceError) as error:
-                    self.failures[label] = reason_of(error)
+                    found, failures = pool.submit(_derive_named, name, target).result()
+                    self._found[target].update(found | self._found[target])
+                    self.failures |= failures
+                except BrokenExecutor:
+                    self.failures[f"{name}, {target}"] = "the process that compiled it died"
+            yield
 
-    def _add(self, network: Network, mod: IRModule, label: str, target: str) -> None:
-        tasks, weights = tasks_of(mod, network.params, tvm.target.Target(target), with_simple=True)
+
+def derive_tasks(network: Network, target: str) -> tuple[dict[str, Workload], dict[str, str]]:
+    """Extract the tasks of a network in all forms that people give to networks.
+
+    Parameters
+    ----------
+    network
+        From `load_network`.
+    target
+        As text that TVM accepts.
+
+    Returns
+    -------
+    tasks
+        By each key, flat, that this TVM and older ones give them.
+    failures
+        Why TVM could not compile a form, by network, form and target.
+    """
+    found: dict[str, Workload] = {}
+    failures: dict[str, str] = {}
+    seen: set[int] = set()
+    for form, change in _FORMS.items():
+        label = f"{network.name}, {form}, {target}"
+        try:
+            mod = change(network.mod)
+            identity = int(tvm.ir.structural_hash(mod))
+            if identity in seen:
+                continue
+            seen.add(identity)
+            tasks, weights = tasks_of(
+                mod, network.params, tvm.target.Target(target), with_simple=True
+            )
+        except (tvm.TVMError, UnknownDeviceError) as error:
+            failures[label] = reason_of(error)
+            continue
         for task, weight in zip(tasks, weights, strict=True):
             dag = str(tvm.ir.save_json(task.compute_dag.tensors))
             networks = ((network.name, float(weight)),)
             workload = Workload(workload_id(dag), (str(task.workload_key),), dag, label, networks)
             for key in keys_of(task.compute_dag):
-                self._found[target].setdefault(key, workload)
+                found.setdefault(key, workload)
+    return found, failures
+
+
+def _derive_named(name: str, target: str) -> tuple[dict[str, Workload], dict[str, str]]:
+    return derive_tasks(load_network(name), target)
 
 
 def usable_target(text: str) -> Target:
