@@ -13,6 +13,7 @@ it was; searches that are done are not run again.
 """
 
 import dataclasses
+import itertools
 import json
 import platform
 import statistics
@@ -126,24 +127,32 @@ def remeasure(
     builder = options.builder()
     runner = options.runner(on_cpu=str(tasks[0].target.kind.name) == "llvm")
     winners = [_winners(log, tasks) for log in logs]
+    samples: dict[tuple[int, int], list[float]] = {
+        (index, k): []
+        for k, best in enumerate(winners)
+        for index in range(len(tasks))
+        if best[index] is not None
+    }
+    # All tasks in every pass, so that a disturbance of some seconds meets one sample of each; and
+    # each pass begins with another log, since what runs first after a build may be disturbed by it.
+    for number, index in itertools.product(range(_FINAL_PASSES), range(len(tasks))):
+        turn = [k for k, best in enumerate(winners) if best[index] is not None]
+        turn = turn[number % len(turn) :] + turn[: number % len(turn)] if turn else []
+        programs = [winners[k][index] for k in turn]
+        results = (
+            runner.run(programs, builder.build(programs, verbose=0), verbose=0) if turn else ()
+        )
+        for k, result in zip(turn, results, strict=True):
+            if int(result.error_no) == 0:
+                samples[index, k] += [float(cost.value) for cost in result.costs]
     latencies_s: list[list[float | None]] = [[None] * len(tasks) for _ in logs]
-    for index in range(len(tasks)):
-        found = [(k, best[index]) for k, best in enumerate(winners) if best[index] is not None]
-        samples: dict[int, list[float]] = {k: [] for k, _ in found}
-        for number in range(_FINAL_PASSES if found else 0):
-            turn = found if number % 2 == 0 else found[::-1]
-            programs = [program for _, program in turn]
-            results = runner.run(programs, builder.build(programs, verbose=0), verbose=0)
-            for (k, _), result in zip(turn, results, strict=True):
-                if int(result.error_no) == 0:
-                    samples[k] += [float(cost.value) for cost in result.costs]
-        for k, values in samples.items():
-            if not values:
-                raise MeasureError(
-                    f"the best program of {task_name(tasks[index])} in {logs[k]} ran during the "
-                    "search but not at the end. Run the same command again to repeat this step."
-                )
-            latencies_s[k][index] = statistics.median(values)
+    for (index, k), values in samples.items():
+        if not values:
+            raise MeasureError(
+                f"the best program of {task_name(tasks[index])} in {logs[k]} ran during the "
+                "search but not at the end. Run the same command again to repeat this step."
+            )
+        latencies_s[k][index] = statistics.median(values)
     return latencies_s
 
 
