@@ -1,19 +1,23 @@
 """Comparisons: turns, equal trials, re-measured winners, resuming, what the JSON holds."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.search.workloads import TARGET, matmul, read_log, shrink_search
 from tvm_cdmpp.cli.plots import plot_comparison
 from tvm_cdmpp.errors import ConfigError, RecordError
-from tvm_cdmpp.search.compare import compare
+from tvm_cdmpp.search.compare import compare, remeasure
 from tvm_cdmpp.search.comparison import CompareSettings, Point, SearchResult
 from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
 from tvm_cdmpp.search.reports import RoundReport, TimeSplit
+from tvm_cdmpp.tvm_runtime import load_tvm
 
+tvm = load_tvm()
 TASKS = [matmul(16, 16, 16), matmul(32, 32, 32)]
 SETTINGS = CompareSettings(
     models=("random", "xgb-warm"),
@@ -28,6 +32,35 @@ SETTINGS = CompareSettings(
 def session() -> Iterator[MeasureSession]:
     with MeasureSession() as session:
         yield session
+
+
+class _FirstIsSlow(MeasureOptions):
+    """Runs all, and then says that what came first after a build took 1 s, the others 1 ms."""
+
+    def runner(self, *, on_cpu: bool) -> Any:
+        real = super().runner(on_cpu=on_cpu)
+
+        class Runner:
+            def run(self, *arguments: Any, **options: Any) -> list[Any]:
+                results = real.run(*arguments, **options)
+                assert all(int(result.error_no) == 0 for result in results)
+                costs = [1.0] + [1e-3] * (len(results) - 1)
+                return [tvm.auto_scheduler.MeasureResult([cost], 0, "", 1, 0) for cost in costs]
+
+        return Runner()
+
+
+def test_what_runs_first_after_a_build_decides_nothing(
+    tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_search(monkeypatch)
+    monkeypatch.setattr("tvm_cdmpp.search.compare._FINAL_PASSES", 3)
+    compare(
+        "two matmuls", TASKS, [1, 2], dataclasses.replace(SETTINGS, models=("random",), trials=2),
+        folder=tmp_path, session=session, command="test",
+    )  # fmt: skip
+    found = remeasure([tmp_path / "random-seed0.json"] * 3, TASKS, _FirstIsSlow(repeat=1))
+    assert found == [[1e-3] * len(TASKS)] * 3
 
 
 def test_compare_and_resume(

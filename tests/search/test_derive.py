@@ -44,16 +44,16 @@ def pool() -> list[Any]:
 
 def conv_network() -> Network:
     """Make a convolution for which GPU schedules look for AutoTVM's logs of similar devices."""
-    data = relay.var("data", shape=(1, 8, 8, 16))
-    weight = relay.var("weight", shape=(3, 3, 16, 32))
+    data = relay.var("data", shape=(1, 16, 16, 16))
+    weight = relay.var("weight", shape=(7, 7, 16, 32))
     conv = relay.nn.conv2d(
-        data, weight, kernel_size=(3, 3), channels=32, padding=(1, 1), data_layout="NHWC",
-        kernel_layout="HWIO",
+        data, weight, kernel_size=(7, 7), channels=32, padding=(3, 3), strides=(2, 2),
+        data_layout="NHWC", kernel_layout="HWIO",
     )  # fmt: skip
     mod = tvm.IRModule.from_expr(relay.Function([data, weight], relay.nn.relu(conv)))
     return Network(
         name="conv", mod=relay.transform.InferType()(mod), params={},
-        inputs={"data": ((1, 8, 8, 16), "float32"), "weight": ((3, 3, 16, 32), "float32")},
+        inputs={"data": ((1, 16, 16, 16), "float32"), "weight": ((7, 7, 16, 32), "float32")},
     )  # fmt: skip
 
 
