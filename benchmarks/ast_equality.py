@@ -21,16 +21,16 @@ if not __package__:  # started as a file, so that only its own folder is searche
 from benchmarks.provenance import RESULTS, provenance, write_json
 from benchmarks.workloads.tasks import REFUSED, ZooTask, make_task, sample_states, zoo
 from tvm_cdmpp.ast.leaf import Leaf
+from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import LoweringError, RecordError
-from tvm_cdmpp.extract.compare import Difference, differences, vector_differences
+from tvm_cdmpp.extract.agreement import Difference, differences, vector_differences
 from tvm_cdmpp.extract.dag import analyse
+from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.extract.native import describe
-from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.extract.stage import LayoutRewrite
 from tvm_cdmpp.extract.tir import extract_exact
-from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 
@@ -107,10 +107,10 @@ def compare_task(zoo_task: ZooTask, num_states: int, seed: int) -> Agreement:
     graph = analyse(task.compute_dag)
     row.opaque_reads = graph.num_opaque_reads
     hardware = Hardware.of(task.hardware_params)
-    replayer = StepReplayer(graph, hardware, LayoutRewrite(int(task.layout_rewrite_option)))
+    extractor = StepExtractor(graph, hardware, LayoutRewrite(int(task.layout_rewrite_option)))
     records = dump_records(task, states)
-    fast = replayer.leaves(records)
-    batch, _ = replayer.extract(records)
+    fast = extractor.leaves(records)
+    batch, _ = extractor.extract(records)
     vectors = np.split(batch.vectors, batch.offsets[1:-1])
     row.fast_s = time.perf_counter() - begin
 

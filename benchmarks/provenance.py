@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 # One definition of these for all result files.
-from tvm_cdmpp.search.compare import _commit, _machine
+from tvm_cdmpp.search.contest import _commit, _machine
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -40,16 +40,16 @@ if not __package__:  # started as a file, so that only its own folder is searche
 from benchmarks.provenance import RESULTS, provenance, write_json
 from benchmarks.workloads.tasks import ZooTask, make_task, sample_states, throughput_tasks
 from tvm_cdmpp.ast.schema import COLUMN
+from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.devices.detect import detect_cpu
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.spec import generic_gpu
 from tvm_cdmpp.extract.dag import analyse
+from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.handover import dump_records
-from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.extract.stage import LayoutRewrite
 from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
 from tvm_cdmpp.search.cost_model import CDMPPModel
-from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 te, auto_scheduler = tvm.te, tvm.auto_scheduler
@@ -197,7 +197,7 @@ def ours_seconds(task: Any, first: Any, states: Any, threads: int) -> dict[str, 
 def parts_seconds(task: Any, states: Any) -> tuple[dict[str, float], dict[str, float]]:
     """Return the seconds of each part of our path on one thread, and figures of the programs."""
     graph = analyse(task.compute_dag)
-    replayer = StepReplayer(
+    extractor = StepExtractor(
         graph,
         Hardware.of(task.hardware_params),
         LayoutRewrite(int(task.layout_rewrite_option)),
@@ -206,11 +206,11 @@ def parts_seconds(task: Any, states: Any) -> tuple[dict[str, float], dict[str, f
     device = detect_cpu() if task.target.kind.name == "llvm" else generic_gpu("gpu")
     with cores(1):
         hand_over, records = timed(lambda: dump_records(task, states))
-        extract, (batch, errors) = timed(lambda: replayer.extract(records))
+        extract, (batch, errors) = timed(lambda: extractor.extract(records))
         network, _ = timed(lambda: predictor.predict(batch, device))
     if errors:
         raise RuntimeError(f"{len(errors)} states were not analysed: {next(iter(errors.values()))}")
-    inside = {name: replayer.seconds[name] for name in ("parse", "replay", "features")}
+    inside = {name: extractor.seconds[name] for name in ("parse", "replay", "features")}
     # What lies between the parts is counted with the features.
     inside["features"] += extract - sum(inside.values())
     loops = np.exp2(batch.vectors[:, COLUMN["num_loops"]].astype(np.float64)) - 1.0

@@ -10,10 +10,10 @@ from tvm_cdmpp import errors
 from tvm_cdmpp.errors import CDMPPError
 
 if TYPE_CHECKING:
+    from tvm_cdmpp.bridge.runtime import describe_tvm, load_tvm
     from tvm_cdmpp.devices.registry import find_device
     from tvm_cdmpp.devices.spec import DeviceSpec
     from tvm_cdmpp.search.cost_model import CDMPPModel
-    from tvm_cdmpp.tvm_runtime import describe_tvm, load_tvm
 
 __version__ = "0.1.0"
 __all__ = [
@@ -30,9 +30,9 @@ __all__ = [
 _HOMES = {
     "CDMPPModel": "tvm_cdmpp.search.cost_model",
     "DeviceSpec": "tvm_cdmpp.devices.spec",
-    "describe_tvm": "tvm_cdmpp.tvm_runtime",
+    "describe_tvm": "tvm_cdmpp.bridge.runtime",
     "find_device": "tvm_cdmpp.devices.registry",
-    "load_tvm": "tvm_cdmpp.tvm_runtime",
+    "load_tvm": "tvm_cdmpp.bridge.runtime",
 }
 
 

@@ -17,8 +17,8 @@ from benchmarks.workloads import handwritten as hand
 from benchmarks.workloads import matrix as mat
 from benchmarks.workloads import movement as move
 from benchmarks.workloads import reduction as red
-from tvm_cdmpp.search.target import hardware_params
-from tvm_cdmpp.tvm_runtime import load_tvm
+from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge.target import hardware_params
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler

@@ -14,7 +14,7 @@ from tests.extract import sampling
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.extract.handover import dump_records
-from tvm_cdmpp.search.networks import extract_tasks, load_network, tvm
+from tvm_cdmpp.networks.network import extract_tasks, load_network, tvm
 
 
 @pytest.fixture

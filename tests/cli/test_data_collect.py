@@ -6,8 +6,8 @@ import pytest
 
 from tvm_cdmpp.cli.data_collect import describe_batch, parse_remote
 from tvm_cdmpp.cli.main import main
-from tvm_cdmpp.search.measure import RemoteDevices
-from tvm_cdmpp.search.reports import BatchReport
+from tvm_cdmpp.measure.reports import BatchReport
+from tvm_cdmpp.measure.session import RemoteDevices
 
 
 def test_remote() -> None:

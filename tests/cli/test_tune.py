@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.search.workloads import tvm
+from tests.tiny_tasks import tvm
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.cli.tune import default_log
 

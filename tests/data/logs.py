@@ -11,9 +11,9 @@ from typing import Any
 from tests.extract import sampling
 from tvm_cdmpp.data.importer import ImportReport, Progress, import_logs
 from tvm_cdmpp.data.inputs import LogFile
-from tvm_cdmpp.data.workloads import WorkloadBook
+from tvm_cdmpp.data.workload_book import WorkloadBook
 from tvm_cdmpp.extract.handover import dump_records
-from tvm_cdmpp.search.workloads import TvmInspector
+from tvm_cdmpp.workloads.inspector import TvmInspector
 
 Record = dict[str, Any]
 inspector = TvmInspector()

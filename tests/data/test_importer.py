@@ -27,9 +27,9 @@ from tests.data.logs import (
 from tests.extract import sampling
 from tvm_cdmpp.data.importer import InputReport, Progress
 from tvm_cdmpp.data.store import RecordStore
-from tvm_cdmpp.data.workloads import WorkloadBook
+from tvm_cdmpp.data.workload_book import WorkloadBook
 from tvm_cdmpp.errors import RecordError
-from tvm_cdmpp.search.workloads import rebuild_workload
+from tvm_cdmpp.workloads.functions import rebuild_workload
 
 Measurements = Counter[tuple[str, tuple[float, ...], int]]
 

@@ -15,7 +15,7 @@ from tvm_cdmpp.data import schema
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.dag import analyse
-from tvm_cdmpp.extract.replayer import StepReplayer
+from tvm_cdmpp.extract.extractor import StepExtractor
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_lines_in_any_order(store: RecordStore, made: list[dict[str, Any]]) -> N
 
 def test_the_replayer_takes_the_lines(store: RecordStore) -> None:
     graph = analyse(task_of(80).compute_dag)
-    batch, errors = StepReplayer(graph).extract(store.records(store.rows_of(1)))
+    batch, errors = StepExtractor(graph).extract(store.records(store.rows_of(1)))
     assert errors == {}
     assert len(batch) == 12
 

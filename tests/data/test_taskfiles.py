@@ -12,7 +12,7 @@ from tests.extract import sampling
 from tvm_cdmpp.data.inputs import find_inputs
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.data.taskfiles import read_task_file
-from tvm_cdmpp.data.workloads import WorkloadBook
+from tvm_cdmpp.data.workload_book import WorkloadBook
 from tvm_cdmpp.errors import RecordError
 
 NETWORK = "((bert_tiny,[(1,128)]),llvm).task.pkl"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tvm_cdmpp.bridge.libcuda_stub import ensure_stub
 from tvm_cdmpp.devices.cuda import CudaProperties, describe_gpu, read_cuda_gpus
 from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
-from tvm_cdmpp.libcuda_stub import ensure_stub
 
 T4 = CudaProperties(
     name="Tesla T4", major=7, minor=5, multiprocessors=40, warp_size=32, clock_khz=1590000,

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from tests.search import workloads
+from tests import tiny_tasks
 from tvm_cdmpp.devices.hardware import Hardware
 
 FIGURES = (4, 32, 128, 49152, 65536, 1024, 8, 16)
 
 
 def parameters(*figures: int) -> Any:
-    return workloads.auto_scheduler.HardwareParams(*figures)
+    return tiny_tasks.auto_scheduler.HardwareParams(*figures)
 
 
 def test_of_reads_every_parameter() -> None:
@@ -23,9 +23,9 @@ def test_of_reads_every_parameter() -> None:
 
 
 def test_values_are_in_the_order_of_logs() -> None:
-    auto_scheduler = workloads.auto_scheduler
+    auto_scheduler = tiny_tasks.auto_scheduler
     task = auto_scheduler.SearchTask(
-        func=workloads.tiny_matmul, args=(8, 8, 8), target=workloads.TARGET,
+        func=tiny_tasks.tiny_matmul, args=(8, 8, 8), target=tiny_tasks.TARGET,
         hardware_params=parameters(*FIGURES),
     )  # fmt: skip
     line = auto_scheduler.measure_record.dump_record_to_string(
@@ -54,10 +54,10 @@ def test_values_can_be_divided_by() -> None:
 
 @pytest.mark.parametrize(("target", "has_warps"), [("llvm", False), ("cuda -arch=sm_80", True)])
 def test_of_a_task(target: str, has_warps: bool) -> None:
-    tvm = workloads.tvm
+    tvm = tiny_tasks.tvm
     limits = parameters(-1, 16, 64, 49152, 2**31 - 1, 1024, 8, 32) if has_warps else None
-    task = workloads.auto_scheduler.SearchTask(
-        func=workloads.tiny_matmul, args=(8, 8, 8), target=tvm.target.Target(target),
+    task = tiny_tasks.auto_scheduler.SearchTask(
+        func=tiny_tasks.tiny_matmul, args=(8, 8, 8), target=tvm.target.Target(target),
         hardware_params=limits,
     )  # fmt: skip
     hardware = Hardware.of(task.hardware_params)

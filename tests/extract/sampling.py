@@ -31,7 +31,7 @@ from benchmarks.workloads.reduction import (
     softmax,
 )
 from benchmarks.workloads.tasks import make_task, sample_states
-from tvm_cdmpp.tvm_runtime import load_tvm
+from tvm_cdmpp.bridge.runtime import load_tvm
 
 tvm = load_tvm()
 te, topi, auto_scheduler = tvm.te, tvm.topi, tvm.auto_scheduler

@@ -11,8 +11,8 @@ import pytest
 
 from tests.extract import sampling
 from tvm_cdmpp.extract.dag import analyse
+from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.handover import dump_records
-from tvm_cdmpp.extract.replayer import StepReplayer
 
 OPEN_FILES = Path("/proc/self/fd")
 measure_record = sampling.auto_scheduler.measure_record
@@ -73,7 +73,7 @@ def test_kinds_of_states_and_what_is_made_of_them(task: Any, states: list[Any]) 
     objects = [getattr(state, "state_object", state) for state in states]
     text = dump_records(task, objects)
     assert text == dump_records(task, states)
-    batch, errors = StepReplayer(analyse(task.compute_dag)).extract(text)
+    batch, errors = StepExtractor(analyse(task.compute_dag)).extract(text)
     assert len(batch) == len(states)
     assert errors == {}
 

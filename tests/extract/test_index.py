@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from tests.extract.records import record_of
 from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.index import Axis, FloorDiv, FloorMod, Index, Opaque, axis_index
-from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.extract.stage import Read, StageSpec, TaskGraph
 
 NUM_AXES = 3
@@ -73,7 +73,7 @@ def read_through(index: Index, extents: tuple[int, ...]) -> tuple[list[int], lis
     """
     source = StageSpec("A", (LARGE,), 4, 1, (LARGE,), is_placeholder=True)
     reader = StageSpec("B", extents, 4, NUM_AXES, extents, (Read(0, (index,)),), is_output=True)
-    (leaves,) = StepReplayer(TaskGraph((source, reader))).leaves(record_of([]))
+    (leaves,) = StepExtractor(TaskGraph((source, reader))).leaves(record_of([]))
     assert not isinstance(leaves, RecordError)
     (leaf,) = leaves
     (cover,), steps = leaf.accesses[1].cover, list(leaf.accesses[1].steps)
@@ -135,7 +135,7 @@ def test_inlining_composes(index: Index, axes: tuple[Index, ...], extents: tuple
         StageSpec("B", shape, 4, NUM_AXES, shape, (Read(0, (index,)),)),
         StageSpec("C", extents, 4, NUM_AXES, extents, (Read(1, axes),), is_output=True),
     )
-    (leaves,) = StepReplayer(TaskGraph(stages)).leaves(record_of([["CI", 1]]))
+    (leaves,) = StepExtractor(TaskGraph(stages)).leaves(record_of([["CI", 1]]))
     assert not isinstance(leaves, RecordError)
     (leaf,) = leaves
 

@@ -21,8 +21,8 @@ from tvm_cdmpp.errors import MissingDependencyError, RecordError
 from tvm_cdmpp.extract import native
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.encode import encode_graph
+from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.index import Index, Opaque, axis_index
-from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.extract.stage import LayoutRewrite, Read, StageSpec, TaskGraph
 
 
@@ -118,7 +118,7 @@ def test_what_has_no_leaves_has_no_vectors() -> None:
 
 
 def leaves_of(graph: TaskGraph, layout: LayoutRewrite = LayoutRewrite.AS_GIVEN) -> list[Leaf]:
-    (leaves,) = StepReplayer(graph, layout=layout).leaves(
+    (leaves,) = StepExtractor(graph, layout=layout).leaves(
         record_of([["PR", 0, 0, "debug_skip_region"]])
     )
     assert not isinstance(leaves, RecordError)
@@ -188,13 +188,13 @@ def test_encodings_that_end_too_early_are_refused(monkeypatch: pytest.MonkeyPatc
     for length in range(len(encoded)):
         monkeypatch.setattr(native, "encode_graph", lambda _, n=length: encoded[:n])
         with pytest.raises(AssertionError, match="does not fit the compiled code"):
-            StepReplayer(small_graph())
+            StepExtractor(small_graph())
 
 
 def test_hardware_reaches_the_vectors() -> None:
     graph = small_graph()
-    narrow, _ = StepReplayer(graph, Hardware(vector_bytes=4, line_bytes=4)).extract(record_of([]))
-    wide, _ = StepReplayer(graph, Hardware(vector_bytes=64)).extract(record_of([]))
+    narrow, _ = StepExtractor(graph, Hardware(vector_bytes=4, line_bytes=4)).extract(record_of([]))
+    wide, _ = StepExtractor(graph, Hardware(vector_bytes=64)).extract(record_of([]))
     column = COLUMN["write_line_bytes"]
     np.testing.assert_allclose(np.exp2(narrow.vectors[1, column]) - 1, 7 * 4 * 4, rtol=1e-5)
     np.testing.assert_allclose(np.exp2(wide.vectors[1, column]) - 1, 2 * 64, rtol=1e-5)

@@ -15,10 +15,10 @@ from tests.extract import sampling
 from tests.extract.records import Steps, exact_leaves, record_of, records_of
 from tvm_cdmpp.ast.leaf import LOOP_KINDS, Leaf
 from tvm_cdmpp.errors import RecordError
-from tvm_cdmpp.extract.compare import differences
+from tvm_cdmpp.extract.agreement import differences
 from tvm_cdmpp.extract.dag import analyse
+from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.handover import dump_records
-from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.extract.stage import LayoutRewrite
 
 # Iterators of stage C of a matrix product are i, j and k; stages A and B are its inputs.
@@ -37,26 +37,26 @@ def product() -> Any:
 
 
 @pytest.fixture(scope="module")
-def replayer() -> StepReplayer:
-    return StepReplayer(analyse(product().compute_dag))
+def extractor() -> StepExtractor:
+    return StepExtractor(analyse(product().compute_dag))
 
 
-def leaves_of(replayer: StepReplayer, steps: Any) -> list[Leaf]:
-    (leaves,) = replayer.leaves(record_of(steps))
+def leaves_of(extractor: StepExtractor, steps: Any) -> list[Leaf]:
+    (leaves,) = extractor.leaves(record_of(steps))
     assert not isinstance(leaves, RecordError), leaves
     return leaves
 
 
-def error_of(replayer: StepReplayer, line: bytes) -> str:
+def error_of(extractor: StepExtractor, line: bytes) -> str:
     """Extract the line among good ones, which must not suffer, and return its error."""
     good = record_of(TILED)
-    alone, errors = replayer.extract(good)
+    alone, errors = extractor.extract(good)
     assert errors == {}
-    batch, errors = replayer.extract(good + line + good)
+    batch, errors = extractor.extract(good + line + good)
     assert list(errors) == [1]
     assert batch.leaf_counts.tolist() == [2, 0, 2]
     np.testing.assert_array_equal(batch.vectors, np.concatenate([alone.vectors] * 2))
-    (from_leaves,) = replayer.leaves(line)
+    (from_leaves,) = extractor.leaves(line)
     assert isinstance(from_leaves, RecordError)
     assert str(from_leaves) == str(errors[1])
     return str(errors[1])
@@ -109,9 +109,9 @@ FOLLOWED_TWICE: Steps = [*FOLLOWED, ["SP", 2, 3, 12, [2, 3], 1]]
     ids=str,
 )
 def test_what_becomes_of_loops(
-    replayer: StepReplayer, steps: Steps, expected: tuple[int, ...]
+    extractor: StepExtractor, steps: Steps, expected: tuple[int, ...]
 ) -> None:
-    leaves = leaves_of(replayer, steps)
+    leaves = leaves_of(extractor, steps)
     assert tuple(loop.extent for loop in leaves[-1].loops) == expected
     assert {loop.kind for loop in leaves[-1].loops} == {"serial"}
     assert {leaf.unroll_limit for leaf in leaves} == {0}
@@ -136,35 +136,35 @@ REWRITES: list[Steps] = [
 
 
 @pytest.mark.parametrize("steps", LOOP_STEPS + REWRITES, ids=str)
-def test_steps_do_what_tvm_does(replayer: StepReplayer, steps: Steps) -> None:
-    assert differences(leaves_of(replayer, steps), exact_leaves(product(), steps)) == []
+def test_steps_do_what_tvm_does(extractor: StepExtractor, steps: Steps) -> None:
+    assert differences(leaves_of(extractor, steps), exact_leaves(product(), steps)) == []
 
 
-def test_annotations(replayer: StepReplayer) -> None:
-    init, update = leaves_of(replayer, [["AN", 2, 0, 3], ["AN", 2, 1, 2], ["AN", 2, 2, 1]])
+def test_annotations(extractor: StepExtractor) -> None:
+    init, update = leaves_of(extractor, [["AN", 2, 0, 3], ["AN", 2, 1, 2], ["AN", 2, 2, 1]])
     assert loops(init) == [(8, "parallel"), (12, "vectorized")]
     assert loops(update) == [(8, "parallel"), (12, "vectorized"), (6, "unrolled")]
-    plain = leaves_of(replayer, [["AN", 2, 0, 3], ["AN", 2, 0, 0]])
-    assert plain == leaves_of(replayer, [])
+    plain = leaves_of(extractor, [["AN", 2, 0, 3], ["AN", 2, 0, 0]])
+    assert plain == leaves_of(extractor, [])
 
 
 @pytest.mark.parametrize("kind", range(4, len(LOOP_KINDS)))
-def test_annotations_of_gpu_indices(replayer: StepReplayer, kind: int) -> None:
-    init, update = leaves_of(replayer, [["AN", 2, 0, kind]])
+def test_annotations_of_gpu_indices(extractor: StepExtractor, kind: int) -> None:
+    init, update = leaves_of(extractor, [["AN", 2, 0, kind]])
     assert loops(init)[0] == loops(update)[0] == (8, LOOP_KINDS[kind])
 
 
-def test_pragmas(replayer: StepReplayer) -> None:
+def test_pragmas(extractor: StepExtractor) -> None:
     unroll = "auto_unroll_max_step$"
     for iterator, limits in ((0, [16, 16]), (1, [16, 16]), (2, [0, 16])):
-        leaves = leaves_of(replayer, [["PR", 2, iterator, f"{unroll}16"]])
+        leaves = leaves_of(extractor, [["PR", 2, iterator, f"{unroll}16"]])
         assert [leaf.unroll_limit for leaf in leaves] == limits
-    last = leaves_of(replayer, [["PR", 2, 0, f"{unroll}16"], ["PR", 2, 0, f"{unroll}512"]])
+    last = leaves_of(extractor, [["PR", 2, 0, f"{unroll}16"], ["PR", 2, 0, f"{unroll}512"]])
     assert [leaf.unroll_limit for leaf in last] == [512, 512]
 
 
-def test_cache_write(replayer: StepReplayer) -> None:
-    init, update, copy = leaves_of(replayer, [["CHW", 2, "local"], ["CA", 2, 3, 0]])
+def test_cache_write(extractor: StepExtractor) -> None:
+    init, update, copy = leaves_of(extractor, [["CHW", 2, "local"], ["CA", 2, 3, 0]])
     assert [leaf.buffer for leaf in (init, update, copy)] == [0, 0, 1]
     stored, read = copy.accesses
     assert update.accesses[0].scope == read.scope == "local"
@@ -174,8 +174,8 @@ def test_cache_write(replayer: StepReplayer) -> None:
     assert set(copy.ops) == {0}
 
 
-def test_cache_read(replayer: StepReplayer) -> None:
-    fetch, init, update = leaves_of(replayer, [["CHR", 0, "shared", [2]], ["CA", 1, 3, 0]])
+def test_cache_read(extractor: StepExtractor) -> None:
+    fetch, init, update = leaves_of(extractor, [["CHR", 0, "shared", [2]], ["CA", 1, 3, 0]])
     assert loops(fetch) == serial(8, 6)
     assert [access.scope for access in fetch.accesses] == ["shared", "global"]
     assert fetch.accesses[0].is_inside
@@ -185,9 +185,11 @@ def test_cache_read(replayer: StepReplayer) -> None:
 
 
 @pytest.mark.parametrize(("position", "shape"), [(0, (3, 8, 12)), (2, (8, 12, 3))])
-def test_factored_reduction(replayer: StepReplayer, position: int, shape: tuple[int, ...]) -> None:
+def test_factored_reduction(
+    extractor: StepExtractor, position: int, shape: tuple[int, ...]
+) -> None:
     steps = [["SP", 2, 2, 6, [3], 1], ["RF", 2, 3, position]]
-    _, parts, _, total = leaves_of(replayer, steps)
+    _, parts, _, total = leaves_of(extractor, steps)
     assert parts.accesses[0].shape == shape
     assert loops(parts) == serial(*shape, 2)
     assert loops(total) == serial(8, 12, 3)
@@ -196,7 +198,7 @@ def test_factored_reduction(replayer: StepReplayer, position: int, shape: tuple[
 
 
 def test_computed_at_root_and_inlined() -> None:
-    relu = StepReplayer(analyse(sampling.make_task(sampling.matmul_relu).compute_dag))
+    relu = StepExtractor(analyse(sampling.make_task(sampling.matmul_relu).compute_dag))
     inside = leaves_of(relu, [["SP", 3, 1, 6, [3], 1], ["CA", 2, 3, 1]])
     assert [loops(leaf) for leaf in inside] == [
         serial(4, 2, 3),
@@ -212,7 +214,7 @@ def test_computed_at_root_and_inlined() -> None:
     assert leaves_of(relu, [["CA", 2, 3, 0], ["CR", 2]]) == leaves_of(relu, [])
 
     # Stage 1 is the first of a chain of element-wise operators.
-    chain = StepReplayer(analyse(sampling.make_task(sampling.elementwise).compute_dag))
+    chain = StepExtractor(analyse(sampling.make_task(sampling.elementwise).compute_dag))
     plain, inlined = leaves_of(chain, []), leaves_of(chain, [["CI", 1]])
     assert len(inlined) == len(plain) - 1
     assert sum(map(sum, (leaf.ops for leaf in inlined))) == sum(
@@ -266,30 +268,30 @@ def test_computed_at_root_and_inlined() -> None:
     ],
     ids=str,
 )
-def test_steps_that_do_not_fit(replayer: StepReplayer, step: list[Any], message: str) -> None:
-    found = error_of(replayer, record_of([["SP", 2, 0, 8, [4], 1], step]))
+def test_steps_that_do_not_fit(extractor: StepExtractor, step: list[Any], message: str) -> None:
+    found = error_of(extractor, record_of([["SP", 2, 0, 8, [4], 1], step]))
     assert re.search(message, found), found
 
 
-def test_a_new_axis_must_have_a_place(replayer: StepReplayer) -> None:
+def test_a_new_axis_must_have_a_place(extractor: StepExtractor) -> None:
     split = ["SP", 2, 2, 6, [3], 1]
     for position in (3, -4):
-        assert "step 1 (RF" in error_of(replayer, record_of([split, ["RF", 2, 3, position]]))
-    assert leaves_of(replayer, [split, ["RF", 2, 3, -1]]) == leaves_of(
-        replayer, [split, ["RF", 2, 3, 2]]
+        assert "step 1 (RF" in error_of(extractor, record_of([split, ["RF", 2, 3, position]]))
+    assert leaves_of(extractor, [split, ["RF", 2, 3, -1]]) == leaves_of(
+        extractor, [split, ["RF", 2, 3, 2]]
     )
 
 
 @pytest.mark.parametrize("target", [0, 2])
-def test_attached_in_circles_or_to_nothing(replayer: StepReplayer, target: int) -> None:
+def test_attached_in_circles_or_to_nothing(extractor: StepExtractor, target: int) -> None:
     # An input has no loops at all, a stage must not be inside of itself.
-    message = error_of(replayer, record_of([["CA", 2, target, 0]]))
+    message = error_of(extractor, record_of([["CA", 2, target, 0]]))
     assert "stage 2 is attached to a loop that does not exist" in message
 
 
 def test_outputs_are_not_inlined() -> None:
     graph = analyse(sampling.make_task(sampling.elementwise).compute_dag)
-    (error,) = StepReplayer(graph).leaves(record_of([["CI", len(graph.stages) - 1]]))
+    (error,) = StepExtractor(graph).leaves(record_of([["CI", len(graph.stages) - 1]]))
     assert "an output cannot be inlined" in str(error)
 
 
@@ -312,13 +314,13 @@ HUGE = 2**30
     ],
     ids=lambda steps: str(steps)[:70],
 )
-def test_programs_beyond_all_limits(replayer: StepReplayer, steps: Steps) -> None:
-    error_of(replayer, record_of(steps))
+def test_programs_beyond_all_limits(extractor: StepExtractor, steps: Steps) -> None:
+    error_of(extractor, record_of(steps))
 
 
 def test_inlined_back_and_forth() -> None:
-    replayer = StepReplayer(analyse(sampling.make_task(sampling.elementwise).compute_dag))
-    (error,) = replayer.leaves(record_of([["CI", 1], ["CR", 1]] * 50000))
+    extractor = StepExtractor(analyse(sampling.make_task(sampling.elementwise).compute_dag))
+    (error,) = extractor.leaves(record_of([["CI", 1], ["CR", 1]] * 50000))
     assert "more than 256 steps that change operations" in str(error)
 
 
@@ -359,8 +361,8 @@ MALFORMED: list[Any] = [
 
 
 @pytest.mark.parametrize("steps", MALFORMED, ids=str)
-def test_steps_of_wrong_types(replayer: StepReplayer, steps: Any) -> None:
-    message = error_of(replayer, record_of(steps))
+def test_steps_of_wrong_types(extractor: StepExtractor, steps: Any) -> None:
+    message = error_of(extractor, record_of(steps))
     assert re.search(r"expected .* at character \d+, near '", message), message
 
 
@@ -393,26 +395,26 @@ GOOD = record_of(TILED)
     ],
     ids=lambda line: repr(line[:40]),
 )
-def test_lines_that_are_no_records(replayer: StepReplayer, line: bytes) -> None:
-    message = error_of(replayer, line)
+def test_lines_that_are_no_records(extractor: StepExtractor, line: bytes) -> None:
+    message = error_of(extractor, line)
     assert "line of an Ansor log" in message or "unknown kind" in message
 
 
-def test_messages_are_short(replayer: StepReplayer) -> None:
+def test_messages_are_short(extractor: StepExtractor) -> None:
     long = "x" * 1_000_000
     for text in (record_of([[long]]), record_of([["PR", 2, 0, long]]), b"[" * 1_000_000 + b"\n"):
-        assert len(error_of(replayer, text)) < 400
+        assert len(error_of(extractor, text)) < 400
 
 
 @pytest.mark.parametrize("end", range(0, len(GOOD) - 2, 7))
-def test_lines_cut_off(replayer: StepReplayer, end: int) -> None:
-    assert "line of an Ansor log" in error_of(replayer, GOOD[:end] + b"\n")
+def test_lines_cut_off(extractor: StepExtractor, end: int) -> None:
+    assert "line of an Ansor log" in error_of(extractor, GOOD[:end] + b"\n")
 
 
-def test_where_lines_end(replayer: StepReplayer) -> None:
+def test_where_lines_end(extractor: StepExtractor) -> None:
     def outcome(text: bytes) -> list[int]:
-        batch, _ = replayer.extract(text)
-        assert len(replayer.leaves(text)) == len(batch)
+        batch, _ = extractor.extract(text)
+        assert len(extractor.leaves(text)) == len(batch)
         return [int(count) for count in batch.leaf_counts]
 
     assert outcome(b"") == []
@@ -423,22 +425,22 @@ def test_where_lines_end(replayer: StepReplayer) -> None:
     assert outcome(GOOD.replace(b" ", b"\r")) == [2]
 
 
-def test_spaces_and_order_of_keys_do_not_matter(replayer: StepReplayer) -> None:
+def test_spaces_and_order_of_keys_do_not_matter(extractor: StepExtractor) -> None:
     line = json.loads(GOOD)
     dense = json.dumps(line, separators=(",", ":")).encode()
     turned = json.dumps({"v": "v0.6", "r": ["}", {"]": '"'}], "i": line["i"]}).encode()
-    expected = replayer.leaves(GOOD)
-    assert replayer.leaves(dense) == replayer.leaves(turned) == expected
+    expected = extractor.leaves(GOOD)
+    assert extractor.leaves(dense) == extractor.leaves(turned) == expected
 
 
-def test_errors_are_told_by_line(replayer: StepReplayer) -> None:
+def test_errors_are_told_by_line(extractor: StepExtractor) -> None:
     programs = [[["XX"]], TILED, [["AN", 9, 0, 3]], [], [["AN", 9, 0, 3]]]
-    batch, errors = replayer.extract(records_of(*programs))
+    batch, errors = extractor.extract(records_of(*programs))
     assert sorted(errors) == [0, 2, 4]
     assert batch.leaf_counts.tolist() == [0, 2, 0, 2, 0]
     assert "unknown kind" in str(errors[0])
     assert "stage 9" in str(errors[2])
-    assert [isinstance(one, RecordError) for one in replayer.leaves(records_of(*programs))] == [
+    assert [isinstance(one, RecordError) for one in extractor.leaves(records_of(*programs))] == [
         True, False, True, False, True,
     ]  # fmt: skip
 
@@ -450,7 +452,7 @@ def test_steps_of_other_workloads() -> None:
     lines = b"".join(dump_records(t, sampling.sample_states(t, 4, seed=2)) for t in zoo)
     refused: list[RecordError] = []
     for task in zoo:
-        batch, errors = StepReplayer(analyse(task.compute_dag)).extract(lines)
+        batch, errors = StepExtractor(analyse(task.compute_dag)).extract(lines)
         assert ((batch.leaf_counts == 0) == [n in errors for n in range(len(batch))]).all()
         assert np.isfinite(batch.vectors).all()
         refused += errors.values()
@@ -458,15 +460,15 @@ def test_steps_of_other_workloads() -> None:
     assert all("another workload" in str(error) for error in refused)
 
 
-def test_many_kinds_of_rewrites_leave_nothing_behind(replayer: StepReplayer) -> None:
+def test_many_kinds_of_rewrites_leave_nothing_behind(extractor: StepExtractor) -> None:
     """The rewrites of a task are remembered, but not for ever."""
-    expected = replayer.leaves(GOOD)
+    expected = extractor.leaves(GOOD)
     programs = [[["SP", 2, 2, 6, [factor], 1], ["RF", 2, 3, 2]] for factor in range(1, 5000)]
-    batch, errors = replayer.extract(records_of(*programs))
+    batch, errors = extractor.extract(records_of(*programs))
     assert errors == {}
-    again, _ = replayer.extract(records_of(*programs[:50]))
+    again, _ = extractor.extract(records_of(*programs[:50]))
     np.testing.assert_array_equal(again.vectors, batch.take(range(50)).vectors)
-    assert replayer.leaves(GOOD) == expected
+    assert extractor.leaves(GOOD) == expected
 
 
 STAGES, ITERATORS = st.integers(-1, 4), st.integers(-1, 5)
@@ -497,14 +499,14 @@ ANY_STEP = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def fuzzed() -> list[StepReplayer]:
+def fuzzed() -> list[StepExtractor]:
     tasks = [product(), *(sampling.make_task(b) for b in (sampling.norm, sampling.conv2d_nchw))]
-    return [StepReplayer(analyse(t.compute_dag), layout=LayoutRewrite(2)) for t in tasks]
+    return [StepExtractor(analyse(t.compute_dag), layout=LayoutRewrite(2)) for t in tasks]
 
 
-def check(replayers: list[StepReplayer], text: bytes) -> None:
-    for replayer in replayers:
-        batch, errors = replayer.extract(text)
+def check(extractors: list[StepExtractor], text: bytes) -> None:
+    for extractor in extractors:
+        batch, errors = extractor.extract(text)
         assert len(batch) == text.count(b"\n") + (not text.endswith(b"\n")) * bool(text)
         assert np.isfinite(batch.vectors).all()
         assert (batch.vectors >= 0).all()
@@ -522,13 +524,13 @@ FUZZING = settings(
 
 @FUZZING
 @given(text=st.binary(max_size=300))
-def test_random_bytes(fuzzed: list[StepReplayer], text: bytes) -> None:
+def test_random_bytes(fuzzed: list[StepExtractor], text: bytes) -> None:
     check(fuzzed, text)
 
 
 @FUZZING
 @given(programs=st.lists(st.lists(ANY_STEP, max_size=10), min_size=4, max_size=12))
-def test_random_steps(fuzzed: list[StepReplayer], programs: list[Any]) -> None:
+def test_random_steps(fuzzed: list[StepExtractor], programs: list[Any]) -> None:
     check(fuzzed, records_of(*programs))
 
 
@@ -543,7 +545,7 @@ def real_lines() -> list[bytes]:
 @FUZZING
 @given(data=st.data())
 def test_damaged_lines(
-    fuzzed: list[StepReplayer], real_lines: list[bytes], data: st.DataObject
+    fuzzed: list[StepExtractor], real_lines: list[bytes], data: st.DataObject
 ) -> None:
     generator = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     lines = []

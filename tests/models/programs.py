@@ -10,8 +10,8 @@ import numpy as np
 
 from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.ast.leaf import OP_CLASSES
+from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.index import axis_index
-from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.extract.stage import Read, StageSpec, TaskGraph
 
 Steps = list[Any]
@@ -78,7 +78,7 @@ def log_lines(programs: Sequence[Steps]) -> bytes:
 
 
 def extract(programs: Sequence[Steps], graph: TaskGraph | None = None) -> CompactASTBatch:
-    batch, errors = StepReplayer(graph or matmul_graph()).extract(log_lines(programs))
+    batch, errors = StepExtractor(graph or matmul_graph()).extract(log_lines(programs))
     assert errors == {}
     return batch
 

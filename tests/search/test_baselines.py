@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.search.workloads import auto_scheduler, invent, matmul
+from tests.tiny_tasks import auto_scheduler, invent, matmul
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.search.baselines import make_cost_model
 

@@ -20,8 +20,8 @@ from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
+from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.handover import dump_records
-from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.models import checkpoint
 from tvm_cdmpp.models.checkpoint import save_predictor
 from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
@@ -150,11 +150,11 @@ class Work:
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     done = Work()
-    extract, predict = StepReplayer.extract, Predictor.predict
+    extract, predict = StepExtractor.extract, Predictor.predict
 
-    def count_replayed(replayer: StepReplayer, records: bytes) -> Any:
+    def count_replayed(extractor: StepExtractor, records: bytes) -> Any:
         done.replayed.append(len(records.splitlines()))
-        return extract(replayer, records)
+        return extract(extractor, records)
 
     def count_scored(
         predictor: Predictor, batch: CompactASTBatch, device: DeviceSpec, *, num_threads: int = 1
@@ -163,7 +163,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
         done.threads.add(num_threads)
         return predict(predictor, batch, device, num_threads=num_threads)
 
-    monkeypatch.setattr(StepReplayer, "extract", count_replayed)
+    monkeypatch.setattr(StepExtractor, "extract", count_replayed)
     monkeypatch.setattr(Predictor, "predict", count_scored)
     return done
 

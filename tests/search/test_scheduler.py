@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.search.workloads import auto_scheduler, matmul
+from tests.tiny_tasks import auto_scheduler, matmul
 from tvm_cdmpp.search.scheduler import StepwiseScheduler
 
 ROUND = 4

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.search.workloads import (
+from tests.tiny_tasks import (
     TARGET,
     auto_scheduler,
     invent,
@@ -20,10 +20,10 @@ from tests.search.workloads import (
     read_log,
     shrink_search,
 )
+from tvm_cdmpp.bridge.logs import append_records, check_log
 from tvm_cdmpp.errors import ConfigError, MeasureError, MissingDependencyError, RecordError
+from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
 from tvm_cdmpp.search import tuner as tuner_module
-from tvm_cdmpp.search.logs import append_records, check_log
-from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
 from tvm_cdmpp.search.reports import TuneSettings
 from tvm_cdmpp.search.tuner import NetworkTuner, search_params
 
@@ -228,9 +228,9 @@ def test_settings_are_checked(wrong: dict[str, int]) -> None:
 INTERRUPTED = """
     import pytest
     from pathlib import Path
-    from tests.search.workloads import matmul, shrink_search
+    from tests.tiny_tasks import matmul, shrink_search
     from tvm_cdmpp.cli.interrupt import stop_on_interrupt
-    from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
+    from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
     from tvm_cdmpp.search.reports import TuneSettings
     from tvm_cdmpp.search.tuner import NetworkTuner
 

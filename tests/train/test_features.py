@@ -11,7 +11,7 @@ from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.dag import analyse
-from tvm_cdmpp.extract.replayer import StepReplayer
+from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.stage import LayoutRewrite
 from tvm_cdmpp.train.features import extract_rows, find_features, group_alike, load_features
 
@@ -29,12 +29,12 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecordStore:
 
 def direct(store: RecordStore, task: int, size: int) -> CompactASTBatch:
     made = task_of(size)
-    replayer = StepReplayer(
+    extractor = StepExtractor(
         analyse(made.compute_dag),
         Hardware.of(made.hardware_params),
         LayoutRewrite(int(made.layout_rewrite_option)),
     )
-    return replayer.extract(store.records(store.rows_of(task)))[0]
+    return extractor.extract(store.records(store.rows_of(task)))[0]
 
 
 def test_they_are_those_of_the_fast_path(store: RecordStore) -> None:

@@ -65,12 +65,12 @@ def run(args: argparse.Namespace) -> int:
     """Compare, report, plot."""
     # TVM takes seconds to load; a wrong command line must not.
     shapes = parse_input_shapes(args.input_shape)
-    from tvm_cdmpp.cli.plots import plot_comparison
-    from tvm_cdmpp.search.compare import compare
+    from tvm_cdmpp.bridge.target import parse_target
+    from tvm_cdmpp.measure.session import MeasureSession
+    from tvm_cdmpp.networks.network import extract_tasks, load_network
+    from tvm_cdmpp.report.comparison_plot import plot_comparison
     from tvm_cdmpp.search.comparison import CompareSettings
-    from tvm_cdmpp.search.measure import MeasureSession
-    from tvm_cdmpp.search.networks import extract_tasks, load_network
-    from tvm_cdmpp.search.target import parse_target
+    from tvm_cdmpp.search.contest import compare_models
     from tvm_cdmpp.search.tuner import heaviest_tasks
 
     settings = CompareSettings(
@@ -97,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         stop_on_interrupt(session),
         show.show_rounds(console, all_trials) as show_round,
     ):
-        comparison = compare(
+        comparison = compare_models(
             network.name,
             tasks,
             weights,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tvm_cdmpp.data.importer import ImportReport, InputReport
-    from tvm_cdmpp.search.derive import DerivedWorkloads
+    from tvm_cdmpp.workloads.derive import DerivedWorkloads
 
 _SHOWN_EXAMPLES = 3
 _LONGEST_EXAMPLE = 110
@@ -88,13 +88,13 @@ def run_import(args: argparse.Namespace) -> int:
     """Find the logs, import them, and tell what became of every line."""
     from tvm_cdmpp.data.importer import import_logs
     from tvm_cdmpp.data.inputs import check_device_name, find_inputs
-    from tvm_cdmpp.data.workloads import WorkloadBook
+    from tvm_cdmpp.data.workload_book import WorkloadBook
 
     device = None if args.device is None else check_device_name(args.device)
     inputs = find_inputs(args.logs, device, args.sources, args.workloads)
     book = WorkloadBook.read(inputs.workloads)
     # TVM takes seconds to load; a wrong command line must not.
-    from tvm_cdmpp.search.workloads import TvmInspector
+    from tvm_cdmpp.workloads.inspector import TvmInspector
 
     with _progress_bar() as show:
         derived = _derived(args.networks.split(","), show) if args.networks else None
@@ -111,7 +111,7 @@ def run_import(args: argparse.Namespace) -> int:
 
 
 def _derived(networks: Iterable[str], show: "Callable[[str], None]") -> "DerivedWorkloads":
-    from tvm_cdmpp.search.derive import DerivedWorkloads
+    from tvm_cdmpp.workloads.derive import DerivedWorkloads
 
     return DerivedWorkloads(list(networks), lambda label: show(f"tasks of {label}"))
 

@@ -18,9 +18,9 @@ from tvm_cdmpp.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tvm_cdmpp.search.collect import Collector
-    from tvm_cdmpp.search.measure import RemoteDevices
-    from tvm_cdmpp.search.reports import BatchReport
+    from tvm_cdmpp.measure.collect import Collector
+    from tvm_cdmpp.measure.reports import BatchReport
+    from tvm_cdmpp.measure.session import RemoteDevices
 
 
 def add_parser(commands: Any) -> None:
@@ -67,13 +67,13 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Find the tasks, measure, and tell what there is of each."""
     remote = parse_remote(args.rpc, args.key, args.target)
-    from tvm_cdmpp.search.calibration import CalibrationConfig
-    from tvm_cdmpp.search.collect import CollectConfig, Collector, distinct_tasks
+    from tvm_cdmpp.bridge.target import parse_target
+    from tvm_cdmpp.measure.calibration import CalibrationConfig
+    from tvm_cdmpp.measure.collect import CollectConfig, Collector, distinct_tasks
+    from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
+    from tvm_cdmpp.networks.network import extract_tasks, load_network
     from tvm_cdmpp.search.cost_model import CDMPPModel
-    from tvm_cdmpp.search.measure import MeasureOptions, MeasureSession
-    from tvm_cdmpp.search.networks import extract_tasks, load_network
-    from tvm_cdmpp.search.target import parse_target
-    from tvm_cdmpp.search.workloads import write_workloads
+    from tvm_cdmpp.workloads.export import write_workloads
 
     # All that can be wrong is found before a network is compiled.
     config = CollectConfig(
@@ -126,7 +126,7 @@ def parse_remote(address: str | None, key: str | None, target: str) -> "RemoteDe
         raise ConfigError(f"--rpc takes HOST:PORT, as in 192.168.0.7:9190; got {address!r}")
     if target == "native":
         raise ConfigError("with --rpc, give the --target of the remote devices, too")
-    from tvm_cdmpp.search.measure import RemoteDevices
+    from tvm_cdmpp.measure.session import RemoteDevices
 
     return RemoteDevices(host=match[1], port=int(match[2]), key=key)
 

@@ -43,7 +43,7 @@ def run_info(args: argparse.Namespace) -> int:
     else:
         _print_overview(overview)
     if args.out:
-        from tvm_cdmpp.cli.data_plots import plot_overview
+        from tvm_cdmpp.report.store_plot import plot_overview
 
         plot_overview(overview, args.out)
     return 0

@@ -81,7 +81,7 @@ def _check_python() -> list[Check]:
 
 
 def _check_tvm() -> list[Check]:
-    from tvm_cdmpp.tvm_runtime import describe_tvm
+    from tvm_cdmpp.bridge.runtime import describe_tvm
 
     try:
         info = describe_tvm()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tvm_cdmpp.search.logs import LogReport
+    from tvm_cdmpp.bridge.logs import LogReport
     from tvm_cdmpp.search.reports import RoundReport, TimeSplit
 
 _NAME_WIDTH = 40

@@ -19,7 +19,7 @@ from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tvm_cdmpp.search.deploy import Gain
+    from tvm_cdmpp.networks.deploy import Gain
     from tvm_cdmpp.search.tuner import NetworkTuner
 
 
@@ -63,12 +63,12 @@ def run(args: argparse.Namespace) -> int:
     """Tune, evaluate, report."""
     # TVM takes seconds to load; a wrong command line must not.
     shapes = parse_input_shapes(args.input_shape)
+    from tvm_cdmpp.bridge.target import parse_target
+    from tvm_cdmpp.measure.session import MeasureSession
+    from tvm_cdmpp.networks.deploy import check_export_path, deploy, evaluate_gain
+    from tvm_cdmpp.networks.network import extract_tasks, load_network
     from tvm_cdmpp.search.baselines import check_cost_model
-    from tvm_cdmpp.search.deploy import check_export_path, deploy, evaluate_gain
-    from tvm_cdmpp.search.measure import MeasureSession
-    from tvm_cdmpp.search.networks import extract_tasks, load_network
     from tvm_cdmpp.search.reports import TuneSettings
-    from tvm_cdmpp.search.target import parse_target
     from tvm_cdmpp.search.tuner import NetworkTuner
 
     # All that can be wrong is found before the network is compiled.

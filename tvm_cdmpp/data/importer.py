@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tvm_cdmpp import __version__
-from tvm_cdmpp.data.files import hash_file, hash_text, write_named_by_content
+from tvm_cdmpp.data.content import hash_file, hash_text, write_named_by_content
 from tvm_cdmpp.data.inputs import LogFile
 from tvm_cdmpp.data.lines import DUPLICATE, FAILED, KEPT
 from tvm_cdmpp.data.merge import (
@@ -35,7 +35,7 @@ from tvm_cdmpp.data.merge import (
 from tvm_cdmpp.data.schema import MANIFEST, SCHEMA_VERSION
 from tvm_cdmpp.data.spool import Spooled, TaskKey, spool_log
 from tvm_cdmpp.data.store import RecordStore
-from tvm_cdmpp.data.workloads import Inspector, Workload, WorkloadBook
+from tvm_cdmpp.data.workload_book import Inspector, Workload, WorkloadBook
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.files import replacing
 

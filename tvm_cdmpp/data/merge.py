@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tvm_cdmpp.data.files import write_named_by_content
+from tvm_cdmpp.data.content import write_named_by_content
 from tvm_cdmpp.data.schema import (
     COMPRESSION,
     PLACED,
@@ -30,7 +30,7 @@ from tvm_cdmpp.data.schema import (
     WORKLOADS,
 )
 from tvm_cdmpp.data.spool import TaskKey
-from tvm_cdmpp.data.workloads import Workload, operator_class
+from tvm_cdmpp.data.workload_book import Workload, operator_class
 
 Ints = npt.NDArray[np.int64]
 

@@ -28,7 +28,7 @@ from tvm_cdmpp.data.lines import (
     read_lines,
 )
 from tvm_cdmpp.data.schema import SPOOL
-from tvm_cdmpp.data.workloads import Inspector, Workload, WorkloadBook
+from tvm_cdmpp.data.workload_book import Inspector, Workload, WorkloadBook
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.files import replacing
 

@@ -20,7 +20,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tvm_cdmpp.data.files import hash_file
+from tvm_cdmpp.data.content import hash_file
 from tvm_cdmpp.data.schema import MANIFEST, RECORDS, SCHEMA_VERSION, TASKS, WORKLOADS
 from tvm_cdmpp.errors import RecordError
 
@@ -203,7 +203,7 @@ class RecordStore:
     def records(self, rows: Sequence[int] | npt.NDArray[np.int64] | range) -> bytes:
         """Return records as lines of an Ansor log, version v0.6.
 
-        `StepReplayer.extract` takes them; so does TVM, for workloads that are registered under the
+        `StepExtractor.extract` takes them; so does TVM, for workloads that are registered under the
         key in the workload table. All successful measurements of a program are one list of costs.
 
         Parameters

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.index import Axis, Index, Opaque, axis_index
 from tvm_cdmpp.extract.operations import OperationCounter, as_choice, element_bytes
 from tvm_cdmpp.extract.stage import Choice, Condition, Read, StageSpec, TaskGraph
-from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 tir = tvm.tir

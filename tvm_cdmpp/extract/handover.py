@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.extract.native import TVMFunctions, hand_over
-from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tvm_cdmpp.ast.leaf import OP_CLASSES
-from tvm_cdmpp.tvm_runtime import load_tvm
+from tvm_cdmpp.bridge.runtime import load_tvm
 
 tvm = load_tvm()
 tir = tvm.tir

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from tvm_cdmpp.ast.leaf import SCOPES, Access, Leaf, Loop
+from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.errors import LoweringError
 from tvm_cdmpp.extract.operations import OperationCounter, element_bytes
 from tvm_cdmpp.extract.tir_index import UNBOUNDED, Binding, IndexEvaluator, LinearIndex
-from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 tir = tvm.tir

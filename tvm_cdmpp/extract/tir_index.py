@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.errors import LoweringError
-from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 tir = tvm.tir

@@ -9,8 +9,8 @@ that random phase to a single round; a fair comparison needs both.
 from collections.abc import Callable
 from typing import Any
 
+from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.errors import ConfigError, MissingDependencyError
-from tvm_cdmpp.tvm_runtime import load_tvm
 
 auto_scheduler = load_tvm().auto_scheduler
 

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.measure.session import MeasureOptions
 from tvm_cdmpp.search.baselines import COST_MODELS
-from tvm_cdmpp.search.measure import MeasureOptions
 from tvm_cdmpp.search.reports import TimeSplit
 
 

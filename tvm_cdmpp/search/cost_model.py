@@ -18,18 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
+from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.devices.detect import device_for
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
 from tvm_cdmpp.extract.dag import analyse
+from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.handover import dump_records
-from tvm_cdmpp.extract.replayer import StepReplayer
 from tvm_cdmpp.extract.stage import LayoutRewrite
 from tvm_cdmpp.models.checkpoint import load_predictor, save_predictor
 from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
 from tvm_cdmpp.train.loop import FitConfig, TrainingRows, fit
-from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
@@ -55,7 +55,7 @@ class _TaskEntry:
     """What is kept per task."""
 
     number: int
-    replayer: StepReplayer
+    extractor: StepExtractor
     scores: dict[int, float] = field(default_factory=dict)
     """Scores since the last update, by the hash of the record, whose result is always the same
     placeholder; a search asks for the same programs many times."""
@@ -140,7 +140,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         unknown = {p: line for p, line in zip(programs, lines, strict=True)
                    if p not in entry.scores}  # fmt: skip
         if unknown:
-            scores = self._score(task, entry.replayer, b"\n".join(unknown.values()))
+            scores = self._score(task, entry.extractor, b"\n".join(unknown.values()))
             entry.scores.update(zip(unknown, scores, strict=True))
         result = [entry.scores[program] for program in programs]
         if self._cannot_run:
@@ -150,8 +150,8 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
                 result = [-np.inf if k else s for k, s in zip(known, result, strict=True)]
         return result
 
-    def _score(self, task: Any, replayer: StepReplayer, records: bytes) -> list[float]:
-        batch, errors = replayer.extract(records)
+    def _score(self, task: Any, extractor: StepExtractor, records: bytes) -> list[float]:
+        batch, errors = extractor.extract(records)
         self._count_unscored(errors)
         scores = np.full(len(batch), _UNKNOWN_SCORE)
         usable = np.flatnonzero(batch.leaf_counts > 0)
@@ -191,7 +191,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
                 problems |= dict.fromkeys(members, error)
                 continue
             records = dump_records(task, [inputs[m].state for m in members])
-            batch, errors = entry.replayer.extract(records)
+            batch, errors = entry.extractor.extract(records)
             problems |= {members[p]: error for p, error in errors.items()}
             for member, line in zip(members, records.splitlines(), strict=True):
                 self._note_failure(line, results[member])
@@ -279,12 +279,12 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         self._predictor, self._rows = predictor, rows
         self._cannot_run = cannot_run
         self._num_updates, self.num_failed, self.seed = counters
-        replayers = {key: entry.replayer for key, entry in self._tasks.items()}
+        extractors = {key: entry.extractor for key, entry in self._tasks.items()}
         self._task_keys = task_keys
         self._tasks = {
-            key: _TaskEntry(number, replayers[key])
+            key: _TaskEntry(number, extractors[key])
             for number, key in enumerate(task_keys)
-            if key in replayers
+            if key in extractors
         }
 
     def _entry(self, task: Any) -> _TaskEntry:
@@ -297,14 +297,14 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             layout = LayoutRewrite(int(task.layout_rewrite_option))
             hardware = Hardware.of(task.hardware_params)
             graph = analyse(task.compute_dag)
-            replayer = StepReplayer(graph, hardware, layout)
-            if replayer.graph.num_opaque_reads:
+            extractor = StepExtractor(graph, hardware, layout)
+            if extractor.graph.num_opaque_reads:
                 _logger.warning(
                     "%d reads of %s cannot be analysed; they count as touching whole buffers",
-                    replayer.graph.num_opaque_reads,
+                    extractor.graph.num_opaque_reads,
                     task.desc or task.workload_key,
                 )
-            entry = _TaskEntry(self._task_keys.index(key), replayer)
+            entry = _TaskEntry(self._task_keys.index(key), extractor)
             self._tasks[key] = entry
         return entry
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.tvm_runtime import load_tvm
 
 auto_scheduler = load_tvm().auto_scheduler
 _TaskScheduler: Any = auto_scheduler.TaskScheduler

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge.target import default_target
 from tvm_cdmpp.errors import MeasureError
-from tvm_cdmpp.search.target import default_target
-from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler

@@ -25,21 +25,22 @@ from typing import Any
 
 import numpy as np
 
+from tvm_cdmpp.bridge.logs import LogReport, prepare_log
+from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge.tasks import task_name
 from tvm_cdmpp.errors import CDMPPError, ConfigError
-from tvm_cdmpp.search.baselines import make_cost_model
-from tvm_cdmpp.search.logs import LogReport, prepare_log
-from tvm_cdmpp.search.measure import MeasureSession
-from tvm_cdmpp.search.outcomes import (
+from tvm_cdmpp.measure.outcomes import (
     HOPELESS,
     Failures,
     check_disk,
     hopeless_error,
     record_batch,
 )
+from tvm_cdmpp.measure.session import MeasureSession
+from tvm_cdmpp.search.baselines import make_cost_model
 from tvm_cdmpp.search.reports import RoundReport, TaskResult, TimeSplit, TuneSettings
 from tvm_cdmpp.search.scheduler import StepwiseScheduler
 from tvm_cdmpp.search.timed_model import TimedModel
-from tvm_cdmpp.tvm_runtime import load_tvm
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
@@ -375,8 +376,3 @@ def heaviest_tasks(tasks: Sequence[Any], weights: Sequence[int], number: int) ->
     work = [w * float(t.compute_dag.flop_ct) for t, w in zip(tasks, weights, strict=True)]
     by_work = sorted(range(len(tasks)), key=lambda index: -work[index])
     return sorted(by_work[:number])
-
-
-def task_name(task: Any) -> str:
-    """Return a short name of a task: TVM's description, or the workload's function."""
-    return str(task.desc) or str(task.workload_key)

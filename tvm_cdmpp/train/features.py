@@ -25,7 +25,7 @@ from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.files import replacing
 
 if TYPE_CHECKING:
-    from tvm_cdmpp.extract.replayer import StepReplayer
+    from tvm_cdmpp.extract.extractor import StepExtractor
 
 _ARRAYS = ("vectors", "positions", "offsets")
 _ROWS_AT_ONCE = 8192
@@ -151,7 +151,7 @@ def extract_rows(
     for task in store.iter_tasks():
         begin, end = np.searchsorted(rows, [task["rows"].start, task["rows"].stop]).tolist()
         if begin < end:
-            batch, found = _replayer(task).extract(store.records(rows[begin:end]))
+            batch, found = _extractor(task).extract(store.records(rows[begin:end]))
             batches.append(batch)
             errors |= {begin + place: error for place, error in found.items()}
     return concatenate(batches), errors
@@ -261,11 +261,11 @@ def _extracted(
     store: RecordStore, task: dict[str, Any], rows: range
 ) -> Iterator[tuple[range, CompactASTBatch, dict[int, RecordError]]]:
     """Extract some rows of a task, in pieces; yield each piece, and the errors by place in it."""
-    from tvm_cdmpp.extract.replayer import records_of_steps
+    from tvm_cdmpp.extract.extractor import records_of_steps
 
-    replayer = _replayer(task)
+    extractor = _extractor(task)
     for chunk in _chunks(rows):
-        yield chunk, *replayer.extract(records_of_steps(store.steps(chunk)))
+        yield chunk, *extractor.extract(records_of_steps(store.steps(chunk)))
 
 
 def _chunks(rows: range) -> Iterator[range]:
@@ -284,14 +284,14 @@ def _folder(store: RecordStore) -> Path:
     return store.path / "features" / f"v{SCHEMA_VERSION}-{store.content_hash[:16]}"
 
 
-def _replayer(task: dict[str, Any]) -> "StepReplayer":
+def _extractor(task: dict[str, Any]) -> "StepExtractor":
     """Return what extracts the programs of a row of `RecordStore.iter_tasks`."""
     # TVM is loaded for programs that are not extracted yet only.
     from tvm_cdmpp.extract.dag import analyse, load_dag
-    from tvm_cdmpp.extract.replayer import StepReplayer
+    from tvm_cdmpp.extract.extractor import StepExtractor
     from tvm_cdmpp.extract.stage import LayoutRewrite
 
-    return StepReplayer(
+    return StepExtractor(
         analyse(load_dag(task["dag"])),
         Hardware(*task["hardware_parameters"]),
         LayoutRewrite(task["layout_rewrite_option"]),

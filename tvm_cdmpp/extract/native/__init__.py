@@ -134,8 +134,8 @@ def compiled_fields() -> list[tuple[str, bool]]:
     return [(name, flag != 0) for name, flag in zip(names, is_log, strict=True)]
 
 
-class NativeReplayer:
-    """Replays the records of one task; see `extract.replayer.StepReplayer`."""
+class NativeExtractor:
+    """Replays the records of one task; see `extract.replayer.StepExtractor`."""
 
     def __init__(self, graph: TaskGraph, hardware: Hardware, layout: LayoutRewrite) -> None:
         library = _library()

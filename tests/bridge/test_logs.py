@@ -1,0 +1,120 @@
+"""Logs are checked line by line; corrupt lines are moved, never lost; foreign logs are refused."""
+
+import resource
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_tasks import TARGET, invent, matmul, read_log, tvm
+from tvm_cdmpp.bridge.logs import append_records, check_log, prepare_log
+from tvm_cdmpp.errors import RecordError
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "log.json"
+    append_records(path, *invent(matmul(16, 16, 16), [1e-3, 2e-3, 0, 4e-3]))
+    return path
+
+
+def test_round_trip(log: Path) -> None:
+    report = prepare_log(log, [matmul(16, 16, 16)], TARGET)
+    assert (report.num_valid, report.num_failed, report.corrupt) == (4, 1, ())
+    assert [r.costs[0].value for _, r in read_log(log)] == [1e-3, 2e-3, 1e10, 4e-3]
+
+
+def test_missing_log_is_empty(tmp_path: Path) -> None:
+    assert check_log(tmp_path / "none.json", [matmul(16, 16, 16)], TARGET).num_valid == 0
+
+
+def test_corrupt_lines_are_named_and_moved(log: Path) -> None:
+    good = log.read_bytes().splitlines(keepends=True)
+    bad = [
+        b"\n",
+        b"{}\n",  # TVM takes it for a record
+        b"garbage \xff\xfe\n",
+        good[1].replace(b'"SP"', b'"XX"', 1),
+        good[2][: len(good[2]) // 2],  # the half line of a killed run; TVM takes it, too
+    ]
+    log.write_bytes(b"".join([good[0], bad[0], bad[1], *good[1:3], bad[2], bad[3], bad[4]]))
+    report = prepare_log(log, [matmul(16, 16, 16)], TARGET)
+    assert [line.number for line in report.corrupt] == [2, 3, 6, 7, 8]
+    assert "empty" in report.corrupt[0].reason
+    assert "Invalid step format: XX" in report.corrupt[3].reason
+    assert log.read_bytes() == b"".join(good[:3])
+    moved = log.with_name("log.json.bad").read_bytes()
+    assert moved == b"".join(bad[:-1]) + bad[-1] + b"\n"
+    assert len(read_log(log)) == 3
+
+
+def test_bad_file_is_appended_to(log: Path) -> None:
+    for text in ("first", "second"):
+        with log.open("a") as file:
+            file.write(text)
+        prepare_log(log, [matmul(16, 16, 16)], TARGET)
+    assert log.with_name("log.json.bad").read_text() == "first\nsecond\n"
+
+
+def test_missing_last_newline_is_added(log: Path) -> None:
+    log.write_bytes(log.read_bytes().rstrip(b"\n"))
+    prepare_log(log, [matmul(16, 16, 16)], TARGET)
+    append_records(log, *invent(matmul(16, 16, 16), [1e-3]))
+    assert check_log(log, [matmul(16, 16, 16)], TARGET).num_valid == 5
+
+
+def test_other_target_is_refused_and_kept(log: Path) -> None:
+    target = tvm.target.Target("llvm -mcpu=core-avx2")
+    append_records(log, *invent(matmul(16, 16, 16, target), [1e-3]))
+    with log.open("a") as file:
+        file.write("garbage")
+    before = log.read_bytes()
+    with pytest.raises(RecordError, match=r"another target: 1 for 'llvm .*core-avx2'"):
+        prepare_log(log, [matmul(16, 16, 16)], TARGET)
+    assert log.read_bytes() == before
+
+
+def test_other_network_is_refused(log: Path) -> None:
+    with pytest.raises(RecordError, match="4 records of 1 tasks, none of which"):
+        prepare_log(log, [matmul(8, 8, 8)], TARGET)
+
+
+@pytest.mark.parametrize("content", ["Notes\nabout a network\n", "{}\n", "\n"])
+def test_a_file_that_is_no_log_is_refused_and_kept(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "notes.md"
+    file.write_text(content)
+    with pytest.raises(RecordError, match=r"notes\.md is not an Ansor log: .*\(line 1: "):
+        prepare_log(file, [matmul(8, 8, 8)], TARGET)
+    assert file.read_text() == content
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_log_that_cannot_be_written_is_known_before_the_search(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RecordError, match="cannot be written"):
+        prepare_log(tmp_path / "file" / "log.json", [matmul(8, 8, 8)], TARGET)
+    assert prepare_log(tmp_path / "new" / "log.json", [matmul(8, 8, 8)], TARGET).num_valid == 0
+    assert (tmp_path / "new" / "log.json").read_bytes() == b""
+
+
+def test_log_of_several_networks_is_accepted(log: Path) -> None:
+    append_records(log, *invent(matmul(8, 8, 8), [1e-3]))
+    report = prepare_log(log, [matmul(8, 8, 8)], TARGET)
+    assert report.num_valid == 1
+    assert list(report.other_workloads.values()) == [4]
+
+
+def test_records_that_do_not_fit_leave_the_log_as_it_was(log: Path) -> None:
+    before = log.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, hard))
+    try:
+        with pytest.raises(RecordError, match="could not be written"):
+            append_records(log, *invent(matmul(16, 16, 16), [1e-3]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert log.read_bytes() == before
+
+
+def test_full_disk_is_an_error() -> None:
+    with pytest.raises(RecordError, match="No space left"):
+        append_records(Path("/dev/full"), *invent(matmul(16, 16, 16), [1e-3]))

@@ -1,0 +1,218 @@
+import numpy as np
+import pytest
+
+from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge.target import (
+    CPU_NAMES,
+    choose_mcpu,
+    default_target,
+    hardware_params,
+    parse_target,
+)
+from tvm_cdmpp.devices.host import HostCPU, read_host_cpu
+from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
+
+tvm = load_tvm()
+
+HASWELL = (
+    "abm aes avx avx2 bmi1 bmi2 cx16 f16c fma lahf_lm movbe pclmulqdq popcnt sse4_1 sse4_2 ssse3"
+)
+SKYLAKE = f"{HASWELL} adx"
+ZEN2 = f"{SKYLAKE} sha_ni sse4a clzero"
+SKYLAKE_SERVER = f"{SKYLAKE} avx512f avx512bw avx512cd avx512dq avx512vl"
+CASCADELAKE = f"{SKYLAKE_SERVER} avx512_vnni"
+ICELAKE = (
+    f"{CASCADELAKE} avx512_bitalg avx512_vbmi2 avx512_vpopcntdq avx512ifma avx512vbmi gfni sha_ni "
+    "vaes vpclmulqdq"
+)
+ZEN4 = f"{ICELAKE} sse4a avx512_bf16"
+NEOVERSE_N1 = (
+    "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop "
+    "asimddp ssbs"
+)
+
+OLD_LLVM, NEW_LLVM = 10, 20
+
+
+def choose(flags: str, llvm_major: int, architecture: str = "x86_64") -> str | None:
+    cpu = HostCPU(
+        architecture=architecture, name="", flags=frozenset(flags.split()), physical_cores=1
+    )
+    known = {c.name for group in CPU_NAMES.values() for c in group if c.since_llvm <= llvm_major}
+    return choose_mcpu(cpu, known)
+
+
+@pytest.mark.parametrize(
+    ("flags", "with_old_llvm", "with_new_llvm"),
+    [
+        ("sse2", "x86-64", "x86-64"),
+        ("cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3", "nehalem", "nehalem"),
+        (HASWELL.replace(" aes", ""), "core-avx2", "core-avx2"),
+        (SKYLAKE, "skylake", "skylake"),
+        (ZEN2, "znver2", "znver2"),
+        (f"{ZEN2} vaes vpclmulqdq", "znver2", "znver3"),
+        (f"{SKYLAKE} avx_vnni gfni sha_ni vaes vpclmulqdq", "skylake", "alderlake"),
+        (SKYLAKE_SERVER, "skylake-avx512", "skylake-avx512"),
+        (CASCADELAKE, "cascadelake", "cascadelake"),
+        (f"{CASCADELAKE} avx512_bf16", "cooperlake", "cooperlake"),
+        (ICELAKE, "icelake-server", "icelake-server"),
+        (ZEN4, "icelake-server", "znver4"),
+        (
+            f"{ICELAKE} amx_tile avx512_bf16 avx512_fp16 avx_vnni",
+            "icelake-server",
+            "sapphirerapids",
+        ),
+    ],
+)
+def test_chooses_the_best_name_the_llvm_knows(
+    flags: str, with_old_llvm: str, with_new_llvm: str
+) -> None:
+    assert choose(flags, OLD_LLVM) == with_old_llvm
+    assert choose(flags, NEW_LLVM) == with_new_llvm
+
+
+def test_arm_and_unknown_architectures() -> None:
+    assert choose(NEOVERSE_N1, OLD_LLVM, "aarch64") == "neoverse-n1"
+    assert choose(f"{NEOVERSE_N1} bf16 i8mm sve", NEW_LLVM, "aarch64") == "neoverse-v1"
+    assert choose("fp asimd crc32 aes pmull sha1 sha2", OLD_LLVM, "aarch64") == "cortex-a72"
+    assert choose("fp asimd", OLD_LLVM, "aarch64") == "generic"
+    assert choose("", OLD_LLVM, "riscv64") is None
+
+
+@pytest.mark.parametrize("lacking", ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"])
+def test_never_avx512_on_a_cpu_that_lacks_part_of_it(lacking: str) -> None:
+    flags = " ".join(flag for flag in ZEN4.split() if flag != lacking)
+    for major in (OLD_LLVM, NEW_LLVM):
+        assert choose(flags, major) in ("znver2", "znver3")
+
+
+# LLVM's names of the features that its code generator uses by itself, as the kernel calls them.
+KERNEL_FLAGS = {
+    "adx": "adx",
+    "aes": "aes",
+    "avx": "avx",
+    "avx2": "avx2",
+    "avx512bf16": "avx512_bf16",
+    "avx512bitalg": "avx512_bitalg",
+    "avx512bw": "avx512bw",
+    "avx512cd": "avx512cd",
+    "avx512dq": "avx512dq",
+    "avx512f": "avx512f",
+    "avx512ifma": "avx512ifma",
+    "avx512vbmi": "avx512vbmi",
+    "avx512vbmi2": "avx512_vbmi2",
+    "avx512vl": "avx512vl",
+    "avx512vnni": "avx512_vnni",
+    "avx512vpopcntdq": "avx512_vpopcntdq",
+    "bmi": "bmi1",
+    "bmi2": "bmi2",
+    "cx16": "cx16",
+    "f16c": "f16c",
+    "fma": "fma",
+    "gfni": "gfni",
+    "lzcnt": "abm",
+    "movbe": "movbe",
+    "pclmul": "pclmulqdq",
+    "popcnt": "popcnt",
+    "sha": "sha_ni",
+    "sse4.1": "sse4_1",
+    "sse4.2": "sse4_2",
+    "sse4a": "sse4a",
+    "ssse3": "ssse3",
+    "vaes": "vaes",
+    "vpclmulqdq": "vpclmulqdq",
+}
+
+
+def test_a_name_asks_for_every_instruction_llvm_would_use() -> None:
+    if tvm.get_global_func("target.llvm_get_cpu_features", allow_missing=True) is None:
+        pytest.skip("this TVM cannot list LLVM's features")
+    triple = "x86_64-unknown-linux-gnu"
+    base = tvm.target.Target(f"llvm -mtriple={triple}")
+    known = {str(name) for name in tvm.target.codegen.llvm_get_cpu_archlist(base)}
+    major = int(tvm.target.codegen.llvm_version_major())
+    for cpu in CPU_NAMES["x86_64"]:
+        assert (cpu.name in known) == (cpu.since_llvm <= major), cpu.name
+        if cpu.name in known:
+            target = tvm.target.Target(f"llvm -mtriple={triple} -mcpu={cpu.name}")
+            used = tvm.target.codegen.llvm_get_cpu_features(target)
+            needed = {flag for name, flag in KERNEL_FLAGS.items() if name in used}
+            assert needed <= cpu.flags, cpu.name
+
+
+def test_default_target_is_this_machine() -> None:
+    cpu, target = read_host_cpu(), default_target()
+    assert target.kind.name == "llvm"
+    assert int(target.attrs["num-cores"]) == cpu.physical_cores
+    assert parse_target(" native ") == target
+    # A program for it runs here: an instruction the CPU lacks would end the process.
+    x = tvm.te.placeholder((64,), name="x")
+    y = tvm.te.compute((64,), lambda i: x[i] * 2.0 + 1.0, name="y")
+    schedule = tvm.te.create_schedule(y.op)
+    schedule[y].vectorize(y.op.axis[0])
+    function = tvm.build(schedule, [x, y], target)
+    ones = tvm.nd.array(np.ones(64, "float32"))
+    result = tvm.nd.empty((64,))
+    function(ones, result)
+    assert (result.numpy() == 3).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "num_cores", "vector_bytes"),
+    [
+        ("llvm -mcpu=skylake-avx512 -num-cores=7", 7, 64),
+        ("llvm -mcpu=znver2 -num-cores=3", 3, 32),
+        ("llvm -mcpu=nehalem -num-cores=1", 1, 16),
+        ("llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a72 -num-cores=4", 4, 16),
+    ],
+)
+def test_hardware_params_of_cpus(text: str, num_cores: int, vector_bytes: int) -> None:
+    params = hardware_params(parse_target(text))
+    assert params is not None
+    assert params.num_cores == num_cores
+    assert params.vector_unit_bytes == vector_bytes
+    assert params.cache_line_bytes == 64
+
+
+def test_hardware_params_without_a_core_count_take_this_machines() -> None:
+    params = hardware_params(parse_target("llvm"))
+    assert params is not None
+    assert params.num_cores == read_host_cpu().physical_cores
+
+
+def test_hardware_params_of_cuda_need_no_gpu() -> None:
+    params = hardware_params(tvm.target.Target("cuda -arch=sm_70"))
+    assert params is not None
+    assert params.max_shared_memory_per_block == 49152
+    assert params.max_threads_per_block == 1024
+    assert params.max_vthread_extent == 8
+    assert params.warp_size == 32
+
+
+def test_hardware_params_of_an_unknown_kind() -> None:
+    with pytest.raises(UnknownDeviceError, match="hexagon"):
+        hardware_params(tvm.target.Target("hexagon"))
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("", UnknownDeviceError, "must start with native or one of llvm"),
+        ("lvm -mcpu=znver2", UnknownDeviceError, "did you mean llvm"),
+        ("c", UnknownDeviceError, "got 'c'"),
+        ("llvm --speed=3", ConfigError, "Cannot recognize 'speed'"),
+        ("llvm mcpu=znver2", ConfigError, "should start with '-'"),
+        ("llvm -num-cores=many", ConfigError, "num-cores"),
+        ("llvm -mcpu=zen2", ConfigError, "did you mean znver2"),
+    ],
+)
+def test_bad_targets(text: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        parse_target(text)
+
+
+def test_a_kind_that_this_tvm_cannot_compile_for() -> None:
+    if tvm.get_global_func("target.build.vulkan", allow_missing=True) is not None:
+        pytest.skip("this TVM has Vulkan")
+    with pytest.raises(ConfigError, match="built without vulkan"):
+        parse_target("vulkan")

@@ -1,0 +1,371 @@
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge.target import default_target
+from tvm_cdmpp.errors import MissingDependencyError, NetworkError
+from tvm_cdmpp.networks.deploy import deploy
+from tvm_cdmpp.networks.network import NETWORKS, Network, extract_tasks, load_network
+from tvm_cdmpp.networks.outputs import compare_outputs, random_inputs
+from tvm_cdmpp.networks.zoo import ZOO, build_module
+
+tvm = load_tvm()
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of TorchScript
+
+IMAGE = (1, 3, 8, 8)
+
+
+class TinyConv(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = torch.nn.BatchNorm2d(8)
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = torch.relu(self.norm(self.conv(image)))
+        scores: torch.Tensor = self.head(features.mean(dim=(2, 3)))
+        return scores
+
+
+class TinyLookup(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = torch.nn.Embedding(7, 4), torch.nn.Linear(4, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.head(self.table(ids))
+        return scores
+
+
+@pytest.fixture
+def module() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return TinyConv().eval()
+
+
+def save_trace(module: torch.nn.Module, example: torch.Tensor, path: Path) -> Path:
+    torch.jit.trace(module, example).save(str(path))  # type: ignore[no-untyped-call]
+    return path
+
+
+def assert_computes(network: Network, module: torch.nn.Module) -> None:
+    inputs = random_inputs(network, seed=1)
+    with torch.no_grad():
+        expected = module(*(torch.from_numpy(array) for array in inputs.values())).numpy()
+    found = deploy(network, default_target()).run(inputs)
+    assert compare_outputs([expected], found, tolerance=1e-4).agree
+
+
+# ---------------------------------------------------------------- named networks
+
+
+def test_names() -> None:
+    wanted = (
+        "resnet-18 resnet-50 mobilenet squeezenet vgg-16 inception-v3 densenet-121 mlp dcgan "
+        "resnet3d-18 bert-tiny bert-base vit-tiny"
+    )
+    assert set(wanted.split()) <= set(NETWORKS)
+
+
+def test_loading_is_deterministic_and_leaves_global_generators_alone() -> None:
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    torch.manual_seed(3)
+    loaded = [load_network(name) for name in ("mlp", "bert-tiny")]
+    drawn = (random.random(), np.random.rand(), torch.rand(1).item())  # noqa: NPY002
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    torch.manual_seed(3)
+    assert drawn == (random.random(), np.random.rand(), torch.rand(1).item())  # noqa: NPY002
+    for network in loaded:
+        again = load_network(network.name)
+        assert tvm.ir.structural_equal(again.mod, network.mod)
+        assert list(again.params) == list(network.params)
+        for name, weight in network.params.items():
+            np.testing.assert_array_equal(again.params[name].numpy(), weight.numpy())
+
+
+def test_bert_computes_what_torch_computes() -> None:
+    network = load_network("bert-tiny")
+    assert network.inputs == {"token_ids": ((1, 128), "int64")}
+    inputs = random_inputs(network, seed=0)
+    assert 1000 < inputs["token_ids"].max() < 30522
+    with torch.no_grad():
+        expected = build_module("bert-tiny", seed=0)(torch.from_numpy(inputs["token_ids"]))
+    found = deploy(network, default_target()).run(inputs)
+    assert compare_outputs([e.numpy() for e in expected], found, tolerance=1e-4).agree
+
+
+@pytest.mark.parametrize("name", sorted(set(ZOO) - {"bert-base"}))
+def test_zoo_outputs_depend_on_their_input(name: str) -> None:
+    module, (shape, dtype) = build_module(name, seed=0), (ZOO[name].shape, ZOO[name].dtype)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        if dtype == "int64":
+            first, second = (
+                module(torch.randint(30522, shape, generator=generator))[0] for _ in range(2)
+            )
+        else:
+            first, second = (module(torch.randn(shape, generator=generator)) for _ in range(2))
+    assert (first - second).abs().max() > 1e-2 * first.abs().max()
+
+
+def test_tasks_are_the_same_every_time() -> None:
+    network, target = load_network("mlp"), default_target()
+    (tasks, weights), (again, weights_again) = (extract_tasks(network, target) for _ in range(2))
+    assert [task.workload_key for task in tasks] == [task.workload_key for task in again]
+    assert weights == weights_again
+
+
+def test_tasks_of_bert() -> None:
+    target = default_target()
+    tasks, weights = extract_tasks(load_network("bert-tiny"), target)
+    assert len(tasks) == 9
+    # Per layer: query, key, value and output; both halves of attention; both of feed-forward.
+    assert sum(w for t, w in zip(tasks, weights, strict=True) if "matmul" in t.desc) == 2 * 8 + 1
+    for task in tasks:
+        assert task.hardware_params.num_cores == target.attrs["num-cores"]
+
+
+def test_every_task_of_dense_layers_survives_the_rewriting_of_its_weights() -> None:
+    tasks, weights = extract_tasks(load_network("mlp"), default_target())
+    assert weights == [1, 1, 1, 1]
+    for task in tasks:
+        policy = tvm.auto_scheduler.SketchPolicy(
+            task,
+            tvm.auto_scheduler.RandomModel(),
+            params={"sample_init_min_population": 1, "evolutionary_search_population": 8},
+            seed=0,
+            verbose=0,
+        )
+        state = policy.sample_initial_population()[0]
+        task.compute_dag.apply_steps_from_state(state, layout_rewrite=task.layout_rewrite_option)
+
+
+def test_extraction_neither_talks_nor_downloads(
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("tried to download schedules")
+
+    monkeypatch.setattr("tvm.autotvm.tophub.check_backend", refuse)
+    extract_tasks(load_network("mlp"), default_target())
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18", "Did you mean resnet-18"),
+        ("alexnet", "Known are resnet-18"),
+        ("no/such/file.onnx", "no network file"),
+    ],
+)
+def test_unknown_names(name: str, message: str) -> None:
+    with pytest.raises(NetworkError, match=message):
+        load_network(name)
+
+
+def test_a_named_network_takes_no_shapes() -> None:
+    with pytest.raises(NetworkError, match="fixed input shapes"):
+        load_network("mlp", input_shapes={"data": (2, 1, 28, 28)})
+
+
+# ---------------------------------------------------------------- PyTorch files
+
+
+def test_torchscript(module: torch.nn.Module, tmp_path: Path) -> None:
+    path = save_trace(module, torch.zeros(IMAGE), tmp_path / "tiny.pt")
+    network = load_network(str(path), input_shapes={"image": IMAGE})
+    assert (network.name, network.inputs) == ("tiny", {"image": (IMAGE, "float32")})
+    assert_computes(network, module)
+
+
+def test_torchscript_ids_are_integers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = TinyLookup().eval()
+    path = save_trace(module, torch.zeros(1, 6, dtype=torch.int64), tmp_path / "lookup.pt")
+    network = load_network(str(path), input_shapes={"ids": (1, 6)})
+    assert network.inputs == {"ids": ((1, 6), "int64")}
+    assert set(np.unique([random_inputs(network, seed=s)["ids"] for s in range(20)])) == set(
+        range(7)
+    )
+    assert_computes(network, module)
+
+
+@pytest.mark.parametrize("name", ["tiny.pt2", "named_like_torchscript.pt"])
+def test_exported_program_holds_its_shapes(
+    module: torch.nn.Module, tmp_path: Path, name: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warnings.warn", lambda *_, **__: None)  # torch's, of the odd suffix
+        torch.export.save(torch.export.export(module, (torch.zeros(IMAGE),)), tmp_path / name)
+    network = load_network(str(tmp_path / name))
+    assert network.inputs == {"image": (IMAGE, "float32")}
+    assert_computes(network, module)
+
+
+def test_exported_program_with_a_free_size_asks_for_it(
+    module: torch.nn.Module, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "free.pt2")
+    free = {"image": {0: torch.export.Dim("batch", min=2, max=8)}}
+    torch.export.save(
+        torch.export.export(module, (torch.zeros(4, 3, 8, 8),), dynamic_shapes=free), path
+    )
+    with pytest.raises(NetworkError, match="does not say the shape of image"):
+        load_network(path)
+    network = load_network(path, input_shapes={"image": (2, 3, 8, 8)})
+    assert_computes(network, module)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        (None, "does not say the shape of image.* `--input-shape image:1x3x224x224`"),
+        ({"picture": IMAGE}, "no input called picture; its inputs are image"),
+        ({"image": (1, 4, 8, 8)}, r"cannot import .* with the inputs image \(1, 4, 8, 8\) float32"),
+        ({"image": (0, 3, 8, 8)}, "at least 1"),
+    ],
+)
+def test_bad_shapes(
+    module: torch.nn.Module, tmp_path: Path, shapes: dict[str, tuple[int, ...]], message: str
+) -> None:
+    path = save_trace(module, torch.zeros(IMAGE), tmp_path / "tiny.pt")
+    with pytest.raises(NetworkError, match=message):
+        load_network(str(path), input_shapes=shapes)
+
+
+def test_unsupported_torch_operator_is_named(tmp_path: Path) -> None:
+    class Determinant(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            determinant: torch.Tensor = torch.linalg.det(x)
+            return determinant
+
+    path = save_trace(Determinant(), torch.eye(3), tmp_path / "det.pt")
+    with pytest.raises(NetworkError, match="aten::linalg_det"):
+        load_network(str(path), input_shapes={"x": (3, 3)})
+
+
+def test_weights_alone_are_no_network(module: torch.nn.Module, tmp_path: Path) -> None:
+    torch.save(module.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(NetworkError, match="not a graph"):
+        load_network(str(tmp_path / "weights.pt"))
+
+
+@pytest.mark.parametrize("name", ["noise.pt", "noise.onnx", "empty.onnx"])
+def test_files_of_another_kind(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"" if "empty" in name else b"hello, this is no network")
+    with pytest.raises(NetworkError, match=name):
+        load_network(str(tmp_path / name))
+
+
+def test_cut_off_file(module: torch.nn.Module, tmp_path: Path) -> None:
+    path = save_trace(module, torch.zeros(IMAGE), tmp_path / "tiny.pt")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(NetworkError, match=r"tiny\.pt"):
+        load_network(str(path), input_shapes={"image": IMAGE})
+
+
+# ---------------------------------------------------------------- ONNX
+
+
+@pytest.fixture
+def onnx() -> Any:
+    return pytest.importorskip("onnx")
+
+
+def save_onnx(onnx: Any, path: Path, *, batch: int | str, opset: int) -> dict[str, np.ndarray]:
+    """Write a convolution and a dense layer, with a mean over two axes in between."""
+    rng = np.random.default_rng(0)
+    shapes = {"kernel": (8, 3, 3, 3), "shift": (8,), "weight": (5, 8), "bias": (5,)}
+    weights = {
+        name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()
+    }
+    make, make_value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    tensors = [onnx.numpy_helper.from_array(array, name) for name, array in weights.items()]
+    mean = make("ReduceMean", ["relu"], ["mean"], axes=[2, 3], keepdims=0)
+    if opset >= 18:  # there, the axes are an input
+        tensors.append(onnx.numpy_helper.from_array(np.array([2, 3]), "axes"))
+        mean = make("ReduceMean", ["relu", "axes"], ["mean"], keepdims=0)
+    graph = onnx.helper.make_graph(
+        [
+            make("Conv", ["image", "kernel", "shift"], ["conv"], pads=[1, 1, 1, 1]),
+            make("Relu", ["conv"], ["relu"]),
+            mean,
+            make("Gemm", ["mean", "weight", "bias"], ["scores"], transB=1),
+        ],
+        "tiny",
+        [make_value("image", onnx.TensorProto.FLOAT, [batch, 3, 8, 8])],
+        [make_value("scores", onnx.TensorProto.FLOAT, [batch, 5])],
+        tensors,
+    )
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8
+    )
+    onnx.save(model, path)
+    return weights
+
+
+@pytest.mark.parametrize(("batch", "opset"), [(1, 17), ("N", 18)])
+def test_onnx(onnx: Any, tmp_path: Path, batch: int | str, opset: int) -> None:
+    path = tmp_path / "tiny.onnx"
+    weights = save_onnx(onnx, path, batch=batch, opset=opset)
+    if batch == "N":
+        with pytest.raises(NetworkError, match="does not say the shape of image"):
+            load_network(str(path))
+    network = load_network(str(path), input_shapes={"image": IMAGE} if batch == "N" else None)
+    assert network.inputs == {"image": (IMAGE, "float32")}
+    assert ("onnx.mapping" in sys.modules) == hasattr(onnx, "mapping")
+
+    class Same(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            tensors = {name: torch.from_numpy(array) for name, array in weights.items()}
+            conv = torch.conv2d(image, tensors["kernel"], tensors["shift"], padding=1)
+            return torch.relu(conv).mean(dim=(2, 3)) @ tensors["weight"].T + tensors["bias"]
+
+    assert_computes(network, Same())
+
+
+def test_onnx_without_any_shape(onnx: Any, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.onnx"
+    save_onnx(onnx, path, batch=1, opset=17)
+    model = onnx.load(path)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    with pytest.raises(NetworkError, match="does not say the shape of image"):
+        load_network(str(path))
+    network = load_network(str(path), input_shapes={"image": IMAGE})
+    assert network.inputs == {"image": (IMAGE, "float32")}
+
+
+def test_unsupported_onnx_operator_is_named(onnx: Any, tmp_path: Path) -> None:
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Det", ["x"], ["y"])],
+        "det",
+        [value("x", onnx.TensorProto.FLOAT, [3, 3])],
+        [value("y", onnx.TensorProto.FLOAT, [])],
+    )
+    onnx.save(onnx.helper.make_model(graph, ir_version=8), tmp_path / "det.onnx")
+    with pytest.raises(NetworkError, match="Det"):
+        load_network(str(tmp_path / "det.onnx"))
+
+
+def test_missing_onnx_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    (tmp_path / "some.onnx").write_bytes(b"\x08\x07")
+    with pytest.raises(MissingDependencyError, match=r"tvm-cdmpp\[onnx\]"):
+        load_network(str(tmp_path / "some.onnx"))

@@ -1,0 +1,79 @@
+"""The fast path: records of one task in, compact ASTs out, without lowering.
+
+A candidate is fully described by its task, which is analysed once, and its transform steps. The
+compiled code in `native` replays the steps as numbers and computes the leaves from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tvm_cdmpp.ast.compact import CompactASTBatch
+from tvm_cdmpp.ast.leaf import Leaf
+from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.extract.native import NativeExtractor
+from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
+
+# Of a line, nothing but the steps matters here.
+_BEFORE_STEPS, _AFTER_STEPS = b'{"i":[["","",[],"",0,[]],[[],', b']],"r":[[0],0,0,0],"v":"v0.6"}\n'
+
+
+def records_of_steps(programs: Iterable[bytes]) -> bytes:
+    """Return a line for `StepExtractor.extract` per program, given by its steps as JSON."""
+    return b"".join([_BEFORE_STEPS + steps + _AFTER_STEPS for steps in programs])
+
+
+class StepExtractor:
+    """Compact ASTs of the candidates of one task.
+
+    Not for use by several threads at once.
+
+    Parameters
+    ----------
+    graph
+        The analysed DAG of the task.
+    hardware
+        The task's hardware parameters.
+    layout
+        What the measured programs do with layout-free constants.
+    """
+
+    def __init__(
+        self,
+        graph: TaskGraph,
+        hardware: Hardware | None = None,
+        layout: LayoutRewrite = LayoutRewrite.AS_GIVEN,
+    ) -> None:
+        self.graph = graph
+        self._native = NativeExtractor(graph, hardware or Hardware(), layout)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent so far on "parse", "replay" and "features"."""
+        return self._native.seconds
+
+    def extract(self, records: bytes) -> tuple[CompactASTBatch, dict[int, RecordError]]:
+        """Return the compact ASTs of programs given by lines of an Ansor log.
+
+        Parameters
+        ----------
+        records
+            Lines of this task; only their transform steps matter.
+
+        Returns
+        -------
+        batch
+            The compact ASTs, in order; a program that failed has no leaves.
+        errors
+            What went wrong, by line.
+        """
+        found = self._native.extract(records)
+        batch = CompactASTBatch.of_counts(found.vectors, found.positions, found.leaf_counts)
+        return batch, found.errors
+
+    def leaves(self, records: bytes) -> list[list[Leaf] | RecordError]:
+        """Return the leaves of programs before they become vectors, or what went wrong."""
+        names = [stage.name for stage in self.graph.stages]
+        lines = records.removesuffix(b"\n").split(b"\n") if records else []
+        return [self._native.leaves(line, names) for line in lines]

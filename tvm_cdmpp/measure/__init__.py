@@ -1,0 +1,1 @@
+"""Building and timing programs: sessions, outcomes, calibration, sampling, collecting."""

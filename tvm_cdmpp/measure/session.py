@@ -1,0 +1,245 @@
+"""Building and running programs in child processes that outlive a batch.
+
+TVM measures a round in batches of twice its build workers, and starts new child processes for each
+batch. Importing TVM takes such a process longer than building and running a small program, so most
+of a measurement is spent on starting up. `MeasureSession` lends TVM's own build and run functions
+long-lived workers (the code that builds, runs and reports errors stays TVM's), and around them it
+keeps the time of both halves and stops a search between two batches.
+
+The build and run functions are called in a thread that blocks SIGINT. Child processes inherit
+that, so Ctrl-C in a terminal reaches the search only and the batch in flight ends well.
+"""
+
+import contextlib
+import io
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from tvm_cdmpp.bridge.compiler import check_compiler
+from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.errors import CDMPPError, MeasureError
+
+tvm = load_tvm()
+_measure = tvm.auto_scheduler.measure
+_popen_pool = tvm.contrib.popen_pool
+
+_BUILD = "auto_scheduler.local_builder.build"
+_RUN = "auto_scheduler.local_runner.run"
+_RUN_REMOTE = "auto_scheduler.rpc_runner.run"
+_CONNECT_TIMEOUT_S = 5
+# Workers start afresh after so many programs, which bounds what a leak can take.
+_USES_PER_WORKER = 512
+
+
+class SearchStopped(CDMPPError):  # noqa: N818 -- no error, a request
+    """A search was asked to stop; nothing is wrong."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RemoteDevices:
+    """Devices that TVM RPC servers offer under one key of a tracker."""
+
+    host: str
+    port: int
+    key: str
+
+    def count(self) -> int:
+        """Ask the tracker how many servers it has for the key.
+
+        Raises
+        ------
+        MeasureError
+            The tracker does not answer, or has none.
+        """
+        where = f"the RPC tracker at {self.host}:{self.port}"
+        try:
+            # TVM itself would try for a minute.
+            socket.create_connection((self.host, self.port), _CONNECT_TIMEOUT_S).close()
+            tracker = tvm.rpc.connect_tracker(self.host, self.port)
+            try:
+                summary = tracker.summary()
+            finally:
+                tracker.close()
+        except (OSError, RuntimeError) as error:
+            raise MeasureError(
+                f"{where} does not answer: {error}. Start one with `python -m "
+                f"tvm.exec.rpc_tracker --port {self.port} --port-end {self.port + 1}`, "
+                "or correct the address."
+            ) from error
+        keys = Counter(
+            str(server["key"]).removeprefix("server:") for server in summary["server_info"]
+        )
+        if not keys[self.key]:
+            others = ", ".join(sorted(keys)) or "none at all"
+            raise MeasureError(
+                f"{where} has no server for the key {self.key!r}; it has {others}. Start one with "
+                f"`python -m tvm.exec.rpc_server --tracker {self.host}:{self.port} --key "
+                f"{self.key}` on the device."
+            )
+        return keys[self.key]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeasureOptions:
+    """How programs are measured, on this machine or on remote devices."""
+
+    build_timeout_s: int = 15
+    """Time after which a build counts as failed."""
+    run_timeout_s: int = 10
+    """Time after which a run, all its repeats together, counts as failed."""
+    repeat: int = 10
+    """How many times a program is timed; its latency is the mean."""
+    remote: RemoteDevices | None = None
+    """Where programs run; None for this machine, where they are built in any case."""
+
+    def builder(self) -> Any:
+        """Return TVM's builder: one build per core at a time."""
+        return tvm.auto_scheduler.LocalBuilder(timeout=self.build_timeout_s)
+
+    def runner(self, *, on_cpu: bool) -> Any:
+        """Return TVM's runner; on a CPU, caches are flushed before each timed run.
+
+        The flush brings an operator's latency closer to what it has inside a network, where other
+        operators used the caches in between. TVM then times single runs.
+
+        Raises
+        ------
+        MeasureError
+            There are no such remote devices.
+        """
+        if self.remote is not None:
+            return self._remote_runner(self.remote, on_cpu=on_cpu)
+        return tvm.auto_scheduler.LocalRunner(
+            timeout=self.run_timeout_s, repeat=self.repeat, enable_cpu_cache_flush=on_cpu
+        )
+
+    def _remote_runner(self, remote: RemoteDevices, *, on_cpu: bool) -> Any:
+        number = remote.count()
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):  # TVM prints that it found a device
+                return tvm.auto_scheduler.RPCRunner(
+                    remote.key,
+                    remote.host,
+                    remote.port,
+                    n_parallel=number,
+                    timeout=self.run_timeout_s,
+                    number=1 if on_cpu else 3,
+                    repeat=self.repeat,
+                    min_repeat_ms=0 if on_cpu else 100,
+                    enable_cpu_cache_flush=on_cpu,
+                )
+        except RuntimeError as error:
+            raise MeasureError(
+                f"none of the {number} servers for the key {remote.key!r} became free within "
+                f"{self.run_timeout_s} s; others may be using them, so try again later."
+            ) from error
+
+
+class MeasureSession:
+    """Scope in which TVM measures with long-lived workers; enter it once, around all searches.
+
+    Attributes
+    ----------
+    build_s, run_s
+        Wall time spent in building and in running programs so far.
+
+    Raises
+    ------
+    MissingDependencyError
+        On entering: there is no C++ compiler to link programs with.
+    """
+
+    def __init__(self) -> None:
+        self.build_s = 0.0
+        self.run_s = 0.0
+        self._stopping = False
+        self._pools: dict[tuple[int, float | None], Any] = {}
+        self._runner: Any = None
+        self._scope = ExitStack()
+
+    def __enter__(self) -> "MeasureSession":
+        check_compiler()
+        self._thread = ThreadPoolExecutor(1, "measure", initializer=_block_interrupts)
+        self._replace(_measure, "PopenPoolExecutor", self._pool)
+        self._replace(_measure, "PopenWorker", self._worker)
+        self._override(_BUILD, self._build)
+        self._override(_RUN, self._run)
+        self._override(_RUN_REMOTE, self._run)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._scope.close()
+        # Dropping the last reference to a worker ends its process.
+        self._pools.clear()
+        if self._runner is not None:
+            self._runner.kill()
+        self._thread.shutdown(cancel_futures=True)
+
+    def stop(self) -> None:
+        """Let the batch in flight end, then raise `SearchStopped` from the search."""
+        self._stopping = True
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopping
+
+    def check(self) -> None:
+        """Raise `SearchStopped` once `stop` was called."""
+        if self._stopping:
+            raise SearchStopped("the search was asked to stop")
+
+    def _build(self, function: Any, *args: Any) -> Any:
+        self.check()  # between batches only: what was built is also run and recorded
+        begin = time.perf_counter()
+        try:
+            return self._thread.submit(function, *args).result()
+        finally:
+            self.build_s += time.perf_counter() - begin
+
+    def _run(self, function: Any, *args: Any) -> Any:
+        begin = time.perf_counter()
+        try:
+            return self._thread.submit(function, *args).result()
+        finally:
+            self.run_s += time.perf_counter() - begin
+
+    def _pool(self, n_parallel: int, timeout_s: float | None = None, *args: Any) -> Any:
+        key = (n_parallel, timeout_s)
+        if key not in self._pools:
+            self._pools[key] = _popen_pool.PopenPoolExecutor(
+                n_parallel, timeout_s, *args, maximum_process_uses=_USES_PER_WORKER
+            )
+        return self._pools[key]
+
+    def _worker(self) -> Any:
+        if self._runner is None:
+            self._runner = _popen_pool.PopenWorker(maximum_uses=_USES_PER_WORKER)
+        return self._runner
+
+    def _override(self, name: str, function: Callable[..., Any]) -> None:
+        original = tvm.get_global_func(name)
+        tvm.register_func(name, partial(function, original), override=True)
+        self._scope.callback(tvm.register_func, name, original, override=True)
+
+    def _replace(self, module: Any, name: str, value: Any) -> None:
+        self._scope.callback(setattr, module, name, getattr(module, name))
+        setattr(module, name, value)
+
+
+def _block_interrupts() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

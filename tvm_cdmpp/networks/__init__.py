@@ -1,0 +1,1 @@
+"""Networks: names and files, layouts, tasks, deployment, checked outputs."""

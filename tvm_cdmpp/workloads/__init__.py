@@ -1,0 +1,1 @@
+"""What a workload key means: named functions, common operators, hashes, derivation."""
