@@ -40,9 +40,11 @@ setup(
     ],
     python_requires=">=3.10,<3.13",
     install_requires=[
+        "filelock>=3.15",
         "matplotlib>=3.7",
         "numpy>=1.24",
         "orjson>=3.9",
+        "platformdirs>=4",
         "pyarrow>=16",
         "rich>=13",
         "safetensors>=0.4",

@@ -1,29 +1,36 @@
-"""Writing files so that a reader sees the old content or the new one, never a part."""
+"""Files: written whole or not at all, locked against a second writer, in the user's folders."""
 
 import os
-import tempfile
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import filelock
+import platformdirs
+
+from tvm_cdmpp.errors import ConfigError, RecordError
+
+_APPLICATION = "tvm-cdmpp"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a new file in the same folder to write to; it takes the place of `path` in the end.
 
+    Its permissions are those that the user's umask gives to new files.
+
     Raises
     ------
     OSError
         If the file cannot be written; an existing one is then unchanged.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -41,3 +48,66 @@ def write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+@contextmanager
+def locked(lock: Path, use: str) -> Iterator[None]:
+    """Keep other processes, and other users of the same lock in this one, out.
+
+    The file stays when the lock is given back: one that is removed while somebody waits for it
+    would let two in.
+
+    Parameters
+    ----------
+    lock
+        The file to lock, made if it is not there; its folder must exist.
+    use
+        What is going on while it is locked, such as "an import into store".
+
+    Raises
+    ------
+    RecordError
+        Somebody else holds it; nothing is waited for.
+    OSError
+        The file cannot be made.
+    """
+    holder = filelock.FileLock(lock, blocking=False, is_singleton=False)
+    try:
+        holder.acquire()
+    except filelock.Timeout as error:
+        raise RecordError(
+            f"{use} is going on already (it holds {lock}); wait for it, or choose another place"
+        ) from error
+    try:
+        yield
+    finally:
+        holder.release()
+
+
+def config_folder() -> Path:
+    """Return where this user's settings are kept; the folder need not exist.
+
+    Raises
+    ------
+    ConfigError
+        This user has no home folder.
+    """
+    return _user_folder(platformdirs.user_config_path)
+
+
+def cache_folder() -> Path:
+    """Return where what can be made again is kept; the folder need not exist.
+
+    Raises
+    ------
+    ConfigError
+        This user has no home folder.
+    """
+    return _user_folder(platformdirs.user_cache_path)
+
+
+def _user_folder(find: Callable[[str], Path]) -> Path:
+    try:
+        return find(_APPLICATION)
+    except RuntimeError as error:
+        raise ConfigError(f"There is no home folder: {error}. Set HOME to a folder.") from error
