@@ -1,6 +1,7 @@
 // The leaves of one candidate in pre-order, as TVM nests attached stages.
 #pragma once
 
+#include "limits.h"
 #include "nests.h"
 
 namespace cdmpp {
@@ -10,7 +11,10 @@ enum LayoutRewrite : int { kAsGiven, kCopied, kRewritten };
 
 class Leaves {
  public:
-  explicit Leaves(LayoutRewrite layout) : layout_(layout) {}
+  Leaves(LayoutRewrite layout, const Hardware& hardware) : layout_(layout), limits_(hardware) {}
+
+  // What the program of the last call exceeds.
+  const Excess& excess() const { return limits_.excess(); }
 
   // The leaves of a replayed record; valid until the next call.
   const std::vector<Leaf*>& of(Replay& replay, bool has_steps) {
@@ -24,6 +28,7 @@ class Leaves {
     unroll_limit_ = 0;
     open_.clear();
     buffers_.clear();
+    limits_.start();
     copies_.clear();
     stages_.reset();
     parts_nest_ = nullptr;
@@ -187,6 +192,7 @@ class Leaves {
     outermost_ = outermost;
     int number = nest.stage->number;
     bool in_registers = role == Role::kThreadInit || role == Role::kThreadUpdate;
+    std::size_t known = buffers_.size();
     leaf.buffer = buffer_number({number, output, in_registers});
     leaf.origin = spec.origin;
     leaf.is_init = role == Role::kInit || role == Role::kThreadInit;
@@ -222,6 +228,7 @@ class Leaves {
       }
     }
     leaf.accesses.resize(num_accesses_);
+    limits_.visit(leaf, nest, buffers_.size() > known);
     leaves_.push_back(&leaf);
   }
 
@@ -396,6 +403,7 @@ class Leaves {
   }
 
   LayoutRewrite layout_;
+  LimitCheck limits_;
   bool rewrites_ = false;
   Replay* replay_ = nullptr;
   Nests walk_;
