@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
 from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.models.rows import TrainingRows
