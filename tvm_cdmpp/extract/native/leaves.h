@@ -204,6 +204,7 @@ class Leaves {
     }
     leaf.ops = {};
     leaf.compute_bytes = 0;
+    tests_lanes_ = false;
     num_accesses_ = 0;
     if (in_registers) {
       add_register(leaf, nest, output);
@@ -228,24 +229,29 @@ class Leaves {
       }
     }
     leaf.accesses.resize(num_accesses_);
-    limits_.visit(leaf, nest, buffers_.size() > known);
+    limits_.visit(leaf, nest, buffers_.size() > known, tests_lanes_);
     leaves_.push_back(&leaf);
   }
 
   // Take off the parts of conditions that always hold here, such as those of padding not reached.
-  static void drop_conditions(Leaf& leaf, const Nest& nest, const Spec& spec) {
+  void drop_conditions(Leaf& leaf, const Nest& nest, const Spec& spec) {
     for (const Choice& choice : spec.choices) {
       Int dropped = 0;
       for (const Condition& condition : choice.conditions) {
-        auto [low, high] =
-            in_loops(condition.index, nest.axes, nest.loop_extents).bounds(nest.loop_extents);
+        LoopIndex index = in_loops(condition.index, nest.axes, nest.loop_extents);
+        auto [low, high] = index.bounds(nest.loop_extents);
         // Guards keep the axes within their extents.
         for (const Term& term : condition.index.terms) {
           if (term.kind != Term::kAxis) continue;
           Int excess = term.coefficient * nest.excess[static_cast<std::size_t>(term.number)];
           (excess > 0 ? high : low) -= excess;
         }
-        dropped += low >= condition.low && high <= condition.high;
+        bool always = low >= condition.low && high <= condition.high;
+        dropped += always;
+        if (always || open_.empty()) continue;
+        auto inner = static_cast<std::size_t>(open_.back().position);
+        tests_lanes_ = tests_lanes_ || index.coefficients[inner] != 0 ||
+                       (index.curved_loops() & LoopIndex::bit(inner)) != 0;
       }
       bool holds = dropped == choice.num_parts;
       leaf.ops[kCompare] -= dropped;
@@ -411,6 +417,7 @@ class Leaves {
   Pool<Leaf> pool_;
   std::vector<Leaf*> leaves_;
   std::size_t num_accesses_ = 0;
+  bool tests_lanes_ = false;  // whether a condition of the leaf varies in its innermost loop
   Int num_nodes_ = 0;
   Int outermost_ = -1;
   Int unroll_limit_ = 0;

@@ -29,8 +29,9 @@ class LimitCheck {
     kernel_ = nullptr;
   }
 
-  // `allocates`: whether it is the first leaf to store to its buffer.
-  void visit(const Leaf& leaf, const Nest& nest, bool allocates) {
+  // `allocates`: whether it is the first leaf to store to its buffer; `tests_lanes`: whether a
+  // condition of it varies in its innermost loop, which TVM then does not vectorize.
+  void visit(const Leaf& leaf, const Nest& nest, bool allocates, bool tests_lanes) {
     if (hardware_.threads <= 0) return;  // not a GPU
     auto outermost = std::find_if(nest.path.begin(), nest.path.end(),
                                   [](const PathLoop& loop) { return is_bound(loop.kind); });
@@ -55,7 +56,7 @@ class LimitCheck {
     if (allocates) allocate(leaf.accesses.front(), copies);
     // Fewer are unrolled, which TVM does not count.
     if (copies >= kLoopedVthreads) check(kVthreads, copies, hardware_.vthreads);
-    check_vector(leaf);
+    if (!tests_lanes) check_vector(leaf, nest);
   }
 
   const Excess& excess() const { return excess_; }
@@ -72,14 +73,48 @@ class LimitCheck {
     check(kLocalBytes, local_bytes_, hardware_.local_bytes);
   }
 
-  void check_vector(const Leaf& leaf) {
+  void check_vector(const Leaf& leaf, const Nest& nest) {
     if (leaf.loops.empty() || leaf.loops.back().kind != kVectorized) return;
+    if (guards_lanes(nest, leaf.loops.back().extent)) return;
     Int widest = 0;
     for (const Access& access : leaf.accesses) {
       if (access.steps.back() != 0) widest = std::max(widest, access.element_bytes);
     }
     check(kVectorBytes, static_cast<double>(widest) * static_cast<double>(leaf.loops.back().extent),
           hardware_.vector_bytes);
+  }
+
+  // Whether a guard of loops that do not divide tells lanes apart.
+  static bool guards_lanes(const Nest& nest, Int lanes) {
+    std::size_t inner = nest.path.size() - 1;
+    while (inner > 0 && nest.path[inner].extent == 1) --inner;
+    for (std::size_t axis = 0; axis < nest.num_axes(); ++axis) {
+      if (nest.excess[axis] == 0) continue;
+      const LoopIndex& index = nest.axes[axis];
+      Int step = index.coefficients[inner];
+      if (step != 0 && nest.extents[axis] % (step * lanes) != 0) return true;
+      for (const Term& term : index.curved) {
+        if (divides_lanes(term, static_cast<Int>(inner), lanes)) return true;
+      }
+    }
+    return false;
+  }
+
+  // Whether a part of a fused loop varies between lanes, and the guard of the fused loop does not
+  // bound it: TVM draws conclusions about one loop from that, not about two.
+  static bool divides_lanes(const Term& term, Int inner, Int lanes) {
+    if (term.kind == Term::kAxis) return term.number == inner;
+    Int step = 0, num_others = 0;
+    for (const Term& part : term.inner->terms) {
+      if (part.kind != Term::kAxis) return true;
+      (part.number == inner ? step : num_others) += part.number == inner ? part.coefficient : 1;
+    }
+    if (step == 0 || num_others < 2) return false;
+    auto apart = [whole = step * lanes](Int value) { return value % whole != 0; };
+    return apart(term.number) ||
+           std::any_of(term.inner->terms.begin(), term.inner->terms.end(), [&](const Term& part) {
+             return part.number != inner && apart(part.coefficient);
+           });
   }
 
   void check(Limit limit, double got, double allowed) {
