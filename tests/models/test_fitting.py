@@ -140,6 +140,13 @@ def test_a_task_of_nothing_but_failures(failed: list[int]) -> None:
     assert np.isfinite(predictor.predict(batch, DEVICE).latency_s).all()
 
 
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_any_number_of_steps(steps: int) -> None:
+    batch = random_batch(10)
+    rows = rows_of(batch, latencies_against_the_estimate(batch))
+    assert torch.isfinite(weights(fitted(rows, steps=steps))).all()
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_or_equal_rows(count: int) -> None:
     batch = random_batch(1).take([0] * count)

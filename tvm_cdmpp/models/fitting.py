@@ -27,6 +27,9 @@ from tvm_cdmpp.models.rows import Ints, TrainingRows
 if TYPE_CHECKING:
     from tvm_cdmpp.models.predictor import Predictor
 
+_WARM_UP = 0.2 + 1e-9
+"""Share of the steps; a whole step of five exactly would have PyTorch divide by zero."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
@@ -86,7 +89,7 @@ def fit(predictor: Predictor, rows: TrainingRows, config: FitConfig, seed: int) 
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, config.learning_rate, total_steps=max(config.steps, 1), pct_start=0.2
+        optimizer, config.learning_rate, total_steps=max(config.steps, 1), pct_start=_WARM_UP
     )
     steps_in_window = max(1, config.window // config.batch_size)
     network.train()

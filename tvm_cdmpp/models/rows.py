@@ -117,12 +117,16 @@ class TrainingRows:
             if len(part)
         ]
         return TrainingRows(
-            concatenate([part.asts.take(np.arange(len(part))) for part in parts]),
+            concatenate([part.batch() for part in parts]),
             np.concatenate([np.empty(0), *(part.latencies_s for part in parts)]),
             np.concatenate([none, *(part.tasks for part in parts)]),
             machines,
             np.concatenate([none, *renumbered]),
         )
+
+    def batch(self) -> CompactASTBatch:
+        """Return all compact ASTs, in memory."""
+        return self.asts.take(np.arange(len(self)))
 
     def take(self, rows: Ints) -> TrainingRows:
         """Return the given rows, in the given order, with their compact ASTs in memory."""

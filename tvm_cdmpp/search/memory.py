@@ -233,7 +233,7 @@ class SearchMemory:
 
     def content(self) -> Content:
         """Return what a checkpoint holds of this memory."""
-        asts = self.rows.asts.take(np.arange(len(self.rows)))
+        asts = self.rows.batch()
         settings = {
             "task_keys": self._task_keys,
             "cannot_run": list(self._cannot_run),
