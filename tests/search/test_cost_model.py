@@ -361,10 +361,9 @@ def test_layouts_of_one_workload_are_tasks_of_their_own() -> None:
     for one in samples:
         learn(apart, one)
     assert set(rows_of(mixed).tasks) == {0, 1}
-    np.testing.assert_array_equal(mixed._online.memory.rows.tasks, apart._online.memory.rows.tasks)
-    np.testing.assert_array_equal(
-        mixed._online.memory.rows.asts.vectors, apart._online.memory.rows.asts.vectors
-    )
+    both, single = rows_of(mixed), rows_of(apart)
+    np.testing.assert_array_equal(both.tasks, single.tasks)
+    np.testing.assert_array_equal(both.batch().vectors, single.batch().vectors)
 
 
 def test_one_seed_one_sequence(matmul: Sample) -> None:
