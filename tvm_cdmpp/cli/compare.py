@@ -31,7 +31,7 @@ def add_parser(subparsers: Any) -> None:
         help="run the same search with several cost models",
         description="Run the same search with several cost models, in turns, and time the winners "
         "together. Running the same command again continues where it was; with more models, seeds "
-        "or trials, what was done is kept.",
+        "or trials (and the same rounds), what was done is kept.",
     )
     parser.add_argument(
         "network", metavar="NETWORK", help="a name (resnet-18, bert-tiny, ...) or a model file"

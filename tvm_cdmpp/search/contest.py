@@ -279,9 +279,10 @@ class _Search:
             ) from error
         differ = [key for key in header if header[key] != self._header[key]]
         if differ:
+            rounds = f" (it had --round {header['round_size']})" if "round_size" in differ else ""
             raise RecordError(
                 f"{self._history} belongs to another comparison: its {' and '.join(differ)} "
-                "differ. Choose another folder."
+                f"differ{rounds}. Choose another folder."
             )
         self._points, self._split = points, split
 
