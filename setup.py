@@ -7,11 +7,11 @@ from setuptools import Extension, find_packages, setup
 HERE = Path(__file__).parent
 NATIVE = "tvm_cdmpp/extract/native"
 # The bundled TVM and the CUDA runtime it is linked against exist for Linux on x86-64 only.
-ON_LINUX = 'platform_system == "Linux" and platform_machine == "x86_64"'
-LINUX = f"; {ON_LINUX}"
+LINUX = '; platform_system == "Linux" and platform_machine == "x86_64"'
+ELSEWHERE = '; platform_system != "Linux" or platform_machine != "x86_64"'
 # TVM's own cost model. On Linux the package xgboost brings 0.7 GB of GPU libraries along;
 # xgboost-cpu is the same module without them.
-XGBOOST = [f"xgboost-cpu>=2.0{LINUX}", f"xgboost>=2.0; not ({ON_LINUX})"]
+XGBOOST = [f"xgboost-cpu>=2.0{LINUX}", f"xgboost>=2.0{ELSEWHERE}"]
 
 setup(
     name="tvm-cdmpp",
