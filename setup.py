@@ -8,6 +8,10 @@ HERE = Path(__file__).parent
 NATIVE = "tvm_cdmpp/extract/native"
 # The bundled TVM and the CUDA runtime it is linked against exist for Linux on x86-64 only.
 LINUX = '; platform_system == "Linux" and platform_machine == "x86_64"'
+ELSEWHERE = '; platform_system != "Linux" or platform_machine != "x86_64"'
+# TVM's own cost model. On Linux the package xgboost brings 0.7 GB of GPU libraries along;
+# xgboost-cpu is the same module without them.
+XGBOOST = [f"xgboost-cpu>=2.0{LINUX}", f"xgboost>=2.0{ELSEWHERE}"]
 
 setup(
     name="tvm-cdmpp",
@@ -48,10 +52,8 @@ setup(
         "pyarrow>=16",
         "rich>=13",
         "safetensors>=0.4",
-        "scikit-learn>=1.3",
         "scipy>=1.10",
         "torch>=2.4",
-        "xgboost>=2.0",
     ],
     extras_require={
         "tvm": [
@@ -68,7 +70,9 @@ setup(
             'setuptools; python_version >= "3.12"',  # brings distutils back
             "tornado",
             "typing_extensions",
+            *XGBOOST,
         ],
+        "xgboost": XGBOOST,
         "onnx": ["onnx"],
         "test": ["hypothesis", "mypy", "onnx", "pytest", "ruff"],
     },

@@ -345,7 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _resume(settings: Settings, path: Path) -> dict[str, Any]:
     """Return the content of the result file, or a new one if it has other settings or code."""
     fresh = {
-        **provenance("numpy", "torch", "scikit-learn"),
+        **provenance("numpy", "torch", "scipy"),
         "settings": asdict(settings),
         "groups": {
             group: [field.name for field in FIELDS if field.group == group] for group in GROUPS

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -468,7 +469,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     settings = Settings(states=args.states, repetitions=args.repetitions, curves=not args.no_curves)
     result = {
-        **provenance("torch", "xgboost", "numpy"),
+        **provenance("torch", packages_distributions()["xgboost"][0], "numpy"),
         "settings": {**asdict(settings), "cores": len(os.sched_getaffinity(0))},
         "tasks": [],
     }

@@ -62,7 +62,7 @@ ALLOWED = {
     "sys.exit": CLI_PLACES,
     "SystemExit": CLI_PLACES,
     "logging.basicConfig": CLI_PLACES,
-    "os.environ": ("bridge.runtime",),
+    "os.environ": ("bridge.children",),
     "os.getenv": (),
     "os.putenv": (),
     "pickle": (),

@@ -2,12 +2,9 @@
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import filelock
-import platformdirs
 
 from tvm_cdmpp.errors import ConfigError, RecordError
 
@@ -71,6 +68,8 @@ def locked(lock: Path, use: str) -> Iterator[None]:
     OSError
         The file cannot be made.
     """
+    import filelock
+
     holder = filelock.FileLock(lock, blocking=False, is_singleton=False)
     try:
         holder.acquire()
@@ -92,7 +91,7 @@ def config_folder() -> Path:
     ConfigError
         This user has no home folder.
     """
-    return _user_folder(platformdirs.user_config_path)
+    return _user_folder("user_config_path")
 
 
 def cache_folder() -> Path:
@@ -103,11 +102,14 @@ def cache_folder() -> Path:
     ConfigError
         This user has no home folder.
     """
-    return _user_folder(platformdirs.user_cache_path)
+    return _user_folder("user_cache_path")
 
 
-def _user_folder(find: Callable[[str], Path]) -> Path:
+def _user_folder(kind: str) -> Path:
+    # Imported where it is needed: `doctor` reports on machines where it is missing.
+    import platformdirs
+
     try:
-        return find(_APPLICATION)
+        return Path(getattr(platformdirs, kind)(_APPLICATION))
     except RuntimeError as error:
         raise ConfigError(f"There is no home folder: {error}. Set HOME to a folder.") from error

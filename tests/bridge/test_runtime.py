@@ -35,9 +35,19 @@ except MissingDependencyError as error:
 else:
     print("no error")
 """
-PRINT_ENVIRON = f"""
-import json, os
-print(json.dumps({{name: os.environ.get(name, "") for name in {INHERITED}}}))
+# XGBoost, which TVM imports, loads scikit-learn where it is; that sets variables of OpenMP's.
+WATCH_ENVIRON = """
+import os
+def variables(): return {item for item in os.environ.items() if not item[0].startswith("KMP_")}
+before = variables()
+"""
+CHECK_ENVIRON = "assert variables() == before, variables() ^ before\n"
+# What a child process of TVM's inherits, as JSON.
+PRINT_CHILD = f"""
+import json, sys
+from tvm.contrib import popen_pool
+child = "import json, os; print(json.dumps({{n: os.environ.get(n, '') for n in {INHERITED}}}))"
+popen_pool.subprocess.Popen([sys.executable, "-c", child]).wait()
 """
 
 
@@ -62,9 +72,10 @@ def error_of(env: Mapping[str, str], *options: str, call: str = "runtime.load_tv
 
 def make_tvm(folder: Path, version: str, *, auto_scheduler: bool, body: str = "") -> Path:
     package = folder / "tvm"
-    for name in ("relay", *(["auto_scheduler"] if auto_scheduler else [])):
+    for name in ("relay", "contrib", *(["auto_scheduler"] if auto_scheduler else [])):
         (package / name).mkdir(parents=True)
         (package / name / "__init__.py").touch()
+    (package / "contrib" / "popen_pool.py").write_text("import subprocess\n")
     (package / "libinfo.py").write_text(f'__version__ = "{version}"\n')
     (package / "__init__.py").write_text(f"from .libinfo import __version__\n{body}\n")
     return folder
@@ -76,13 +87,15 @@ def make_tvm(folder: Path, version: str, *, auto_scheduler: bool, body: str = ""
 def test_own_tvm_wins_and_reaches_children(tmp_path: Path) -> None:
     own = make_tvm(tmp_path / "own", "0.18.0", auto_scheduler=True)
     code = (
-        f"import sys; sys.path.insert(0, {str(own)!r})\n{LOAD}"
-        "import subprocess\n"
+        f"import sys; sys.path.insert(0, {str(own)!r})\n{WATCH_ENVIRON}{LOAD}"
         "assert load_tvm() is load_tvm()\n"
         "load_tvm().auto_scheduler, load_tvm().relay\n"
+        "from tvm.contrib import popen_pool\n"
         "child = 'import tvm, tvm_cdmpp; print(tvm.__version__)'\n"
         "print(load_tvm().__version__, flush=True)\n"
-        "subprocess.run([sys.executable, '-c', child], check=True)\n" + PRINT_ENVIRON
+        "popen_pool.subprocess.Popen([sys.executable, '-c', child]).wait()\n"
+        + PRINT_CHILD
+        + CHECK_ENVIRON
     )
     *versions, environment = python(code, environ(tmp_path), cwd=tmp_path).splitlines()
     assert versions == ["0.18.0", "0.18.0"]
@@ -136,20 +149,21 @@ def test_bundling_wheel_without_tvm_is_named(tmp_path: Path) -> None:
 def test_bundled_tvm_and_what_children_inherit(tmp_path: Path) -> None:
     mine = str(tmp_path / "mine")
     code = (
-        LOAD
-        + "import subprocess, sys\n"
+        WATCH_ENVIRON
+        + LOAD
+        + "import sys\n"
         + "load_tvm()\n"
+        + PRINT_CHILD
         # A child that loads TVM again adds nothing to what it inherited.
-        + f"child = {LOAD + 'load_tvm()' + PRINT_ENVIRON!r}\n"
-        + "subprocess.run([sys.executable, '-c', child], check=True)\n"
-        + "subprocess.run([sys.executable, '-c', 'import tvm.auto_scheduler'], check=True)\n"
+        + f"child = {LOAD + 'load_tvm()' + PRINT_CHILD!r}\n"
+        + "assert popen_pool.subprocess.Popen([sys.executable, '-c', child]).wait() == 0\n"
         + "assert 'tilelang' not in sys.modules\n"
-        + PRINT_ENVIRON
+        + CHECK_ENVIRON
     )
     values = {"LD_LIBRARY_PATH": mine, "TVM_LIBRARY_PATH": mine}
-    child, parent = python(code, environ(tmp_path, mine, **values)).splitlines()
-    assert child == parent
-    environment = json.loads(parent)
+    child, grandchild = python(code, environ(tmp_path, mine, **values)).splitlines()
+    assert child == grandchild
+    environment = json.loads(child)
     assert BUNDLE is not None
     assert BUNDLE.origin is not None
     bundle = Path(BUNDLE.origin).resolve().parent
@@ -162,6 +176,34 @@ def test_bundled_tvm_and_what_children_inherit(tmp_path: Path) -> None:
     folders = environment["LD_LIBRARY_PATH"].split(os.pathsep)
     assert mine in folders
     assert len(folders) == len(set(folders))
+
+
+@needs_bundle
+def test_a_search_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
+    code = (
+        WATCH_ENVIRON
+        + "from tests.tiny_tasks import auto_scheduler, matmul\n"
+        + "task, log = matmul(8, 8, 8), 'log.json'\n"
+        + "callbacks = [auto_scheduler.RecordToFile(log)]\n"
+        + "options = auto_scheduler.TuningOptions(2, measure_callbacks=callbacks, verbose=0)\n"
+        + "task.tune(options, auto_scheduler.SketchPolicy(task, verbose=0))\n"
+        + "print([int(r.error_no) for _, r in auto_scheduler.RecordReader(log)])\n"
+        + CHECK_ENVIRON
+    )
+    assert python(code, environ(tmp_path), cwd=tmp_path).splitlines()[-1] == "[0, 0]"
+
+
+@needs_bundle
+def test_plug_in_loads_nothing_that_only_commands_need(tmp_path: Path) -> None:
+    code = (
+        "import sys; from tvm_cdmpp import CDMPPModel\n"
+        + "from tests.tiny_tasks import auto_scheduler, matmul\n"
+        + "policy = auto_scheduler.SketchPolicy(matmul(8, 8, 8), CDMPPModel(), verbose=0)\n"
+        + "assert len(policy.sample_initial_population())\n"
+        + "unneeded = {'pyarrow', 'matplotlib', 'onnx', 'tvm_cdmpp.cli', 'tvm_cdmpp.data'}\n"
+        + "print(sorted(unneeded & set(sys.modules)))\n"
+    )
+    assert python(code, environ(tmp_path), cwd=tmp_path) == "[]"
 
 
 @needs_bundle
@@ -210,7 +252,8 @@ def test_real_driver_wins_over_the_stub(tmp_path: Path) -> None:
     driver = tmp_path / "libcuda.so.1"
     flags = ["-shared", "-fPIC", "-nostdlib", "-Wl,-soname,libcuda.so.1"]
     subprocess.run([compiler(), *flags, "-o", str(driver), str(source)], check=True)
-    code = "from tvm_cdmpp import describe_tvm; print(describe_tvm().libcuda)" + PRINT_ENVIRON
+    code = "from tvm_cdmpp import describe_tvm; print(describe_tvm().libcuda, flush=True)"
+    code += PRINT_CHILD
     env = environ(tmp_path / "cache", LD_LIBRARY_PATH=str(tmp_path))
     libcuda, environment = python(code, env).splitlines()
     assert libcuda == "driver"
@@ -221,7 +264,7 @@ def test_real_driver_wins_over_the_stub(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the driver's stub
 
 
-STUB = "libcuda_stub.ensure_stub(runtime._cache_folder())"
+STUB = "libcuda_stub.ensure_stub(runtime.cache_folder())"
 LOAD_STUB = (
     "import ctypes; from tvm_cdmpp.bridge import libcuda_stub, runtime\n"
     f"stub = {STUB}; print(stub); ctypes.CDLL(str(stub)).cuLaunchKernel\n"
@@ -289,15 +332,34 @@ def test_failing_compiler_is_quoted(tmp_path: Path) -> None:
 def test_unusable_cache_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     message = error_of(environ(tmp_path / "file"), call=STUB)
-    assert str(tmp_path / "file" / "tvm_cdmpp") in message
+    assert str(tmp_path / "file" / "tvm-cdmpp") in message
     assert "XDG_CACHE_HOME" in message
 
 
-def test_programs_may_use_all_physical_cores() -> None:
+@pytest.mark.parametrize("given", [None, "1"])
+def test_children_may_use_all_physical_cores(tmp_path: Path, given: str | None) -> None:
     code = (
         "from tvm_cdmpp.devices.host import read_host_cpu\n"
-        "from tvm_cdmpp.bridge.runtime import load_tvm\n"
+        + LOAD
+        + "load_tvm()\n"
+        + "from tvm.contrib.popen_pool import PopenWorker\n"
+        + "def threads():\n    import tvm\n    return tvm.runtime.num_threads()\n"
+        + "worker = PopenWorker()\n"
+        + "worker.send(threads)\n"
+        + f"assert worker.recv() == int({given!r} or read_host_cpu().physical_cores)"
+    )
+    env = environ(tmp_path)
+    env.pop("TVM_NUM_THREADS", None)
+    python(code, env if given is None else {**env, "TVM_NUM_THREADS": given})
+
+
+def test_a_program_s_own_process_may_use_all_physical_cores(tmp_path: Path) -> None:
+    code = (
+        "from tvm_cdmpp.devices.host import read_host_cpu\n"
+        "from tvm_cdmpp.bridge.children import use_physical_cores\n"
+        f"{LOAD}use_physical_cores()\n"
         "assert load_tvm().runtime.num_threads() == read_host_cpu().physical_cores"
     )
-    environment = {k: v for k, v in os.environ.items() if k != "TVM_NUM_THREADS"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    env = environ(tmp_path)
+    env.pop("TVM_NUM_THREADS", None)
+    python(code, env)

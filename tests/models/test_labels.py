@@ -60,6 +60,19 @@ def test_power_takes_the_skew_out() -> None:
     assert LabelTransform.fit(logs).power == pytest.approx(0, abs=0.1)
 
 
+def test_power_is_the_likeliest() -> None:
+    """The likelihood of Box and Cox (1964), equation 8, tried on a grid."""
+    latencies_s = np.random.default_rng(0).gamma(4.0, 1e-4, 400)
+    logs, powers = np.log(latencies_s), np.linspace(-0.45, 0.45, 181)
+    labels = [(latencies_s**p - 1) / p if p else logs for p in powers]
+    likelihoods = [
+        (p - 1) * logs.sum() - logs.size / 2 * np.log(label.var())
+        for p, label in zip(powers, labels, strict=True)
+    ]
+    best = powers[int(np.argmax(likelihoods))]
+    assert LabelTransform.fit(latencies_s).power == pytest.approx(best, abs=0.005)
+
+
 def test_power_is_limited() -> None:
     latencies_s = np.append(np.full(100, 1e-3) + np.linspace(0, 1e-5, 100), 50.0)
     assert abs(LabelTransform.fit(latencies_s).power) == 0.5

@@ -2,7 +2,7 @@
 
 The bundled TVM is linked against the driver library; where there is none, this one satisfies the
 loader. It is compiled once, into the user's cache folder, and replaced as a whole: processes that
-need it at the same time each build one, and the last wins.
+need it at the same time each build one, and the last wins, so nobody waits for a lock.
 """
 
 import shutil

@@ -7,8 +7,8 @@ The user's own TVM (0.12 to 0.19) wins. Without one, the complete TVM inside the
   `RTLD_GLOBAL` (the loader then matches them by SONAME), and against the CUDA driver. Where there
   is no driver, a stub whose functions all answer "no device" takes its place. It is compiled once
   and cached; a real driver always wins over it.
-- TVM builds and measures programs in child processes that import `tvm` afresh, so `os.environ` is
-  extended (never shortened) with what they need. No other module touches the environment.
+- TVM builds and measures programs in child processes that import `tvm` afresh. What they need is
+  put into their environment as they start; that of this process stays as it is.
 - A TVM that is found but does not load is an error, not a reason to take another one in silence.
 """
 
@@ -18,19 +18,18 @@ import importlib
 import importlib.metadata
 import importlib.util
 import logging
-import os
 import re
 import site
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
+from tvm_cdmpp.bridge.children import Children
 from tvm_cdmpp.bridge.libcuda_stub import DRIVER, ensure_stub
-from tvm_cdmpp.devices.host import read_host_cpu
-from tvm_cdmpp.errors import MissingDependencyError
+from tvm_cdmpp.errors import ConfigError, MissingDependencyError
+from tvm_cdmpp.files import cache_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -127,17 +126,16 @@ def describe_tvm() -> TVMInfo:
 
 @functools.cache
 def _load() -> tuple[ModuleType, _Found]:
-    # TVM would use half of the logical cores, which is one core too few without hyper-threading.
-    os.environ.setdefault("TVM_NUM_THREADS", str(read_host_cpu().physical_cores))
     found = _find_tvm()
-    if found.source == "bundled":
-        _prepare_bundled(found.package)
-    else:
-        _prepare_user(found.package)
+    prepare = _prepare_bundled if found.source == "bundled" else _prepare_user
+    children = prepare(found.package)
     try:
-        tvm = importlib.import_module("tvm")
-        importlib.import_module("tvm.auto_scheduler")
-        importlib.import_module("tvm.relay")
+        with children.settings_here():
+            tvm = importlib.import_module("tvm")
+            importlib.import_module("tvm.auto_scheduler")
+            importlib.import_module("tvm.relay")
+        # All of TVM's child processes are started there: those of builders, runners and RPC.
+        children.equip(importlib.import_module("tvm.contrib.popen_pool"))
     except (ImportError, OSError, RuntimeError, AttributeError, TypeError) as error:
         raise MissingDependencyError(
             f"TVM was found in {found.package} but does not load: {error}. Install what it misses "
@@ -239,16 +237,15 @@ def _warn_if_old(version: str) -> None:
 # ---------------------------------------------------------------- making it loadable
 
 
-def _prepare_user(package: Path) -> None:
+def _prepare_user(package: Path) -> Children:
     """Let child processes find the TVM that this process found, however it did."""
     installed = {Path(folder).resolve() for folder in _site_folders()}
     # Children see the site folders anyway; on PYTHONPATH they would come before the standard
     # library and could shadow it.
-    if package.parent not in installed:
-        _prepend_environ("PYTHONPATH", [package.parent])
+    return Children(python_path=() if package.parent in installed else (package.parent,))
 
 
-def _prepare_bundled(package: Path) -> None:
+def _prepare_bundled(package: Path) -> Children:
     """Load what the bundled library is linked against; tell children where all of it is."""
     libraries = package.parents[3] / "lib"
     if not (libraries / "libtvm.so").is_file():
@@ -261,12 +258,13 @@ def _prepare_bundled(package: Path) -> None:
     if str(package.parent) not in sys.path:
         # In front: a TVM without auto_scheduler may come later on the path.
         sys.path.insert(0, str(package.parent))
-    _prepend_environ("PYTHONPATH", [package.parent])
-    # TVM reads this variable as one folder; the libraries of another build do not fit this one.
-    os.environ["TVM_LIBRARY_PATH"] = str(libraries)
-    _prepend_environ("LD_LIBRARY_PATH", folders)
-    if stub is not None:
-        _append_environ("LD_LIBRARY_PATH", stub)
+    return Children(
+        python_path=(package.parent,),
+        library_path=tuple(folders),
+        stub=stub,
+        # TVM reads this variable as one folder; the libraries of another build do not fit this one.
+        settings={"TVM_LIBRARY_PATH": str(libraries)},
+    )
 
 
 def _preload_cuda_runtime() -> list[Path]:
@@ -294,7 +292,10 @@ def _preload_driver() -> Path | None:
     library = _open_driver()
     if library is not None and _is_real_driver(library):
         return None
-    stub = ensure_stub(_cache_folder())
+    try:
+        stub = ensure_stub(cache_folder())
+    except ConfigError as error:  # no home folder
+        raise MissingDependencyError(f"No place for a stub of the CUDA driver. {error}") from error
     ctypes.CDLL(str(stub), mode=ctypes.RTLD_GLOBAL)
     return stub.parent
 
@@ -318,38 +319,7 @@ def _libcuda_in_use() -> LibCuda:
     return "none"
 
 
-# ---------------------------------------------------------------- environment and process
-
-
-def _cache_folder() -> Path:
-    configured = os.environ.get("XDG_CACHE_HOME", "")
-    if Path(configured).is_absolute():  # the specification says to ignore relative ones
-        return Path(configured) / "tvm_cdmpp"
-    try:
-        return Path.home() / ".cache" / "tvm_cdmpp"
-    except RuntimeError as error:
-        raise MissingDependencyError(
-            f"There is no folder to cache the CUDA driver stub in: {error}. Point XDG_CACHE_HOME "
-            "to a writable folder."
-        ) from error
-
-
-def _prepend_environ(name: str, folders: Sequence[Path]) -> None:
-    new = [str(folder) for folder in folders]
-    _set_environ(name, [*new, *(old for old in _get_environ(name) if old not in new)])
-
-
-def _append_environ(name: str, folder: Path) -> None:
-    _set_environ(name, [*(old for old in _get_environ(name) if old != str(folder)), str(folder)])
-
-
-def _get_environ(name: str) -> list[str]:
-    value = os.environ.get(name, "")
-    return value.split(os.pathsep) if value else []
-
-
-def _set_environ(name: str, values: Sequence[str]) -> None:
-    os.environ[name] = os.pathsep.join(values)
+# ---------------------------------------------------------------- this process
 
 
 def _site_folders() -> list[str]:

@@ -1,7 +1,7 @@
 """The label space: latencies in seconds to a normalised Box-Cox scale and back.
 
 Box and Cox (1964), as CDMPP uses it: y(λ) = (y^λ - 1) / λ, or ln y for λ = 0, with λ by maximum
-likelihood (scikit-learn), then zero mean and unit variance. Fitted on training rows only.
+likelihood (SciPy), then zero mean and unit variance. Fitted on training rows only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.preprocessing import PowerTransformer
+from scipy.stats import boxcox
 
 from tvm_cdmpp.errors import RecordError
 
@@ -54,10 +54,7 @@ class LabelTransform:
         if latencies_s.size >= _MIN_FOR_LAMBDA and spread > 1e-3:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                fitted = PowerTransformer(method="box-cox", standardize=False).fit(
-                    latencies_s[:, None]
-                )
-            found = float(fitted.lambdas_[0])
+                found = float(boxcox(latencies_s)[1])
             power = float(np.clip(found, -_LAMBDA_LIMIT, _LAMBDA_LIMIT)) if found == found else 0.0
         labels = _box_cox(logs, power)
         std = float(labels.std())
