@@ -200,7 +200,7 @@ def test_plug_in_loads_nothing_that_only_commands_need(tmp_path: Path) -> None:
         + "from tests.tiny_tasks import auto_scheduler, matmul\n"
         + "policy = auto_scheduler.SketchPolicy(matmul(8, 8, 8), CDMPPModel(), verbose=0)\n"
         + "assert len(policy.sample_initial_population())\n"
-        + "unneeded = {'pyarrow', 'matplotlib', 'onnx', 'tvm_cdmpp.cli', 'tvm_cdmpp.data'}\n"
+        + "unneeded = {'pyarrow', 'matplotlib', 'onnx', 'tvm_cdmpp.cli', 'tvm_cdmpp.data.store'}\n"
         + "print(sorted(unneeded & set(sys.modules)))\n"
     )
     assert python(code, environ(tmp_path), cwd=tmp_path) == "[]"
