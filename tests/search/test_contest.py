@@ -93,6 +93,24 @@ def test_compare_and_resume(
         run_contest("two matmuls", TASKS, [1, 2], SETTINGS, folder=tmp_path, session=session)
 
 
+def test_with_one_more_model_the_others_are_kept(
+    tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_search(monkeypatch)
+    monkeypatch.setattr("tvm_cdmpp.search.winners.PASSES", 1)
+    turns: list[str] = []
+    settings = dataclasses.replace(SETTINGS, models=("random",), trials=2)
+    run = partial(
+        run_contest, "two matmuls", TASKS, [1, 2], folder=tmp_path, session=session,
+        on_round=lambda report: turns.append(report.model),
+    )  # fmt: skip
+    (first,) = run(settings).searches
+    again, other = run(dataclasses.replace(settings, models=("random", "cdmpp"))).searches
+    assert again.points == first.points
+    assert len(other.points) == 2
+    assert turns == ["random"] * 2 + ["cdmpp"] * 2
+
+
 def test_a_round_has_the_size_that_the_trials_allow(
     tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

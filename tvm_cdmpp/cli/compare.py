@@ -13,7 +13,7 @@ from tvm_cdmpp.cli import show
 from tvm_cdmpp.cli.inputs import add_input_shape, add_target, parse_input_shapes
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages
-from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.errors import CDMPPError, ConfigError
 from tvm_cdmpp.files import write_atomically
 
 if TYPE_CHECKING:
@@ -115,7 +115,11 @@ def run(args: argparse.Namespace) -> int:
         )
     if comparison.complete:
         if len(tasks) == len(all_tasks):
-            comparison = replace(comparison, untuned_latency_s=_untuned_latency_s(network, target))
+            try:
+                untuned_s = _untuned_latency_s(network, target)
+                comparison = replace(comparison, untuned_latency_s=untuned_s)
+            except CDMPPError as error:  # no reason to lose what was measured
+                console.print(f"no latency of the untuned network: {error}", markup=False)
         write_atomically(file, comparison.to_json().encode())
         plot_comparison(comparison, folder / "comparison.png")
     _print_tables(comparison)

@@ -89,9 +89,10 @@ def draw_comparison(comparison: "SearchComparison") -> "Figure":
 
 
 def _set_ticks(axes: Any) -> None:
-    """Label a logarithmic axis with few plain numbers, whatever range it has."""
+    """Count in whole programs; label latencies with few plain numbers, whatever range they have."""
     from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     low, high = axes.get_ylim()
     if high < 10 * low:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
