@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.inputs import add_input_shape, add_target, parse_input_shapes
+from tvm_cdmpp.cli.inputs import add_inputs, add_target, input_options
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages
 from tvm_cdmpp.errors import CDMPPError, ConfigError
@@ -61,14 +61,14 @@ def add_parser(subparsers: Any) -> None:
         metavar="DIR",
         help="folder for logs, comparison.json and comparison.png (default: compare-NETWORK)",
     )
-    add_input_shape(parser)
+    add_inputs(parser)
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare, report, plot."""
     # TVM takes seconds to load; a wrong command line must not.
-    shapes = parse_input_shapes(args.input_shape)
+    inputs = input_options(args)
     from tvm_cdmpp.bridge.target import parse_target
     from tvm_cdmpp.bridge.tasks import task_name
     from tvm_cdmpp.measure.session import MeasureSession
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--tasks must be at least 1, got {args.tasks}")
     console = show.stderr_console()
     target = parse_target(args.target)
-    network = load_network(args.network, input_shapes=shapes)
+    network = load_network(args.network, **inputs)
     all_tasks, all_weights = extract_tasks(network, target)
     chosen = heaviest_tasks(all_tasks, all_weights, args.tasks or len(all_tasks))
     tasks, weights = [all_tasks[i] for i in chosen], [all_weights[i] for i in chosen]

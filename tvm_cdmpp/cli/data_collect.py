@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.inputs import add_target
+from tvm_cdmpp.cli.inputs import add_inputs, add_target, inputs_of
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
 from tvm_cdmpp.errors import ConfigError
@@ -51,6 +51,7 @@ def add_parser(commands: Any) -> None:
         "--predictor", type=Path, metavar="FILE", help="saved predictor to start evolution with"
     )
     add_target(parser)
+    add_inputs(parser)
     parser.add_argument(
         "--rpc", metavar="HOST:PORT", help="run on the devices of this TVM RPC tracker"
     )
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
         measure=MeasureOptions(remote=remote),
     )
     target = parse_target(args.target)
+    inputs = inputs_of(args, args.networks)
     model = CDMPPModel(seed=args.seed)
     if args.predictor is not None:
         model.load(str(args.predictor))
@@ -91,7 +93,11 @@ def run(args: argparse.Namespace) -> int:
     console = show.stderr_console()
     console.print(f"target: {target}", soft_wrap=True, markup=False)
     tasks = distinct_tasks(
-        [task for name in args.networks for task in extract_tasks(load_network(name), target)[0]]
+        [
+            task
+            for name in args.networks
+            for task in extract_tasks(load_network(name, **inputs(name)), target)[0]
+        ]
     )
     with MeasureSession():
         collector = Collector(tasks, model, config, log=args.log)

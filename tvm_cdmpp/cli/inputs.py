@@ -2,12 +2,14 @@
 
 import argparse
 import re
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from tvm_cdmpp.errors import ConfigError
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
-    """Add `--target`, which `search.target.parse_target` reads."""
+    """Add `--target`, which `bridge.parse_target` reads."""
     parser.add_argument(
         "--target",
         default="native",
@@ -16,8 +18,8 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_input_shape(parser: argparse.ArgumentParser) -> None:
-    """Add the option; `parse_input_shapes` reads what it collects."""
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add what a model file may leave open; `input_options` reads it."""
     parser.add_argument(
         "--input-shape",
         action="append",
@@ -25,6 +27,58 @@ def add_input_shape(parser: argparse.ArgumentParser) -> None:
         metavar="NAME:1x3x224x224",
         help="shape of an input of a model file; repeat for further inputs",
     )
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="size of the open first axes of a model file"
+    )
+    parser.add_argument(
+        "--input-dtype",
+        action="append",
+        default=[],
+        metavar="NAME:float16",
+        help="element type of an input of a TorchScript file (default: that of its weights)",
+    )
+
+
+def input_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options as `load_network` takes them.
+
+    Raises
+    ------
+    ConfigError
+        One is written wrongly.
+    """
+    return {
+        "input_shapes": parse_input_shapes(args.input_shape),
+        "batch": args.batch,
+        "input_dtypes": parse_input_dtypes(args.input_dtype),
+    }
+
+
+def inputs_of(args: argparse.Namespace, networks: Sequence[str]) -> Callable[[str], dict[str, Any]]:
+    """Return what gives the options of each of several networks: those of files to every file."""
+    from tvm_cdmpp.networks.named import NETWORKS
+
+    options = input_options(args)
+    if any(options.values()) and all(name in NETWORKS for name in networks):
+        raise ConfigError("--input-shape, --batch and --input-dtype are for model files; got names")
+    return lambda name: {} if name in NETWORKS else options
+
+
+def parse_input_dtypes(texts: list[str]) -> dict[str, str]:
+    """Read `NAME:float16`.
+
+    Raises
+    ------
+    ConfigError
+        A text has another form.
+    """
+    dtypes: dict[str, str] = {}
+    for text in texts:
+        match = re.fullmatch(r"(.+):((?:float|u?int)(?:8|16|32|64)|bool)", text)
+        if match is None:
+            raise ConfigError(f"--input-dtype takes NAME:TYPE, as in data:float16; got {text!r}")
+        dtypes[match[1]] = match[2]
+    return dtypes
 
 
 def parse_input_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:

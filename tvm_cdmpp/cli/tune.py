@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.inputs import add_input_shape, add_target, parse_input_shapes
+from tvm_cdmpp.cli.inputs import add_inputs, add_target, input_options
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
 
@@ -55,14 +55,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--export", type=Path, metavar="LIB.so", help="write the tuned network as a library"
     )
-    add_input_shape(parser)
+    add_inputs(parser)
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Tune, evaluate, report."""
     # TVM takes seconds to load; a wrong command line must not.
-    shapes = parse_input_shapes(args.input_shape)
+    inputs = input_options(args)
     from tvm_cdmpp.bridge.target import parse_target
     from tvm_cdmpp.measure.session import MeasureSession
     from tvm_cdmpp.networks.deploy import check_export_path, deploy, evaluate_gain
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     console = show.stderr_console()
     target = parse_target(args.target)
     console.print(f"target: {target}", soft_wrap=True, markup=False)
-    network = load_network(args.network, input_shapes=shapes)
+    network = load_network(args.network, **inputs)
     tasks, weights = extract_tasks(network, target)
     log = args.log or default_log(network.name, target)
     with MeasureSession() as session:

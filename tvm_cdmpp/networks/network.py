@@ -11,23 +11,21 @@ wrote it, and `to_search_form` makes of it what is searched and deployed with a 
   matmul are letters.
 """
 
-import contextlib
 import difflib
 import importlib
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
-
-import numpy as np
 
 from tvm_cdmpp.bridge.quiet import errors_of_threads, quiet_tvm, reason_of
 from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.bridge.target import hardware_params
 from tvm_cdmpp.errors import NetworkError
-from tvm_cdmpp.networks.importers import Imported, InputSpecs, read_network_file, trace_module
-from tvm_cdmpp.networks.zoo import ZOO, build_module
+from tvm_cdmpp.networks.imported import Reference
+from tvm_cdmpp.networks.importers import read_network_file
+from tvm_cdmpp.networks.inputs import InputSpecs, InputWishes
+from tvm_cdmpp.networks.named import NETWORKS, build_named
 
 tvm = load_tvm()
 relay = tvm.relay
@@ -39,9 +37,6 @@ RelayFunction: TypeAlias = Any
 NDArray: TypeAlias = Any
 SearchTask: TypeAlias = Any
 Target: TypeAlias = Any
-
-_SEED = 0
-_PRODUCTS = ("nn.conv", "nn.dense")
 
 
 def _layouts(flat: str, solid: str) -> dict[str, list[str]]:
@@ -76,46 +71,16 @@ class Network:
     """Weights by parameter name; an ONNX network has them inside `mod`."""
     inputs: InputSpecs
     """Shape and element type of each input."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Stock:
-    """A network of `tvm.relay.testing`."""
-
-    module: str
-    """Module of `tvm.relay.testing` that defines it."""
-    options: dict[str, Any]
-    """Arguments of its `get_workload`, besides the batch size."""
-    gain: float = 2.0
-    """Variance of a weight times its fan-in; 2 keeps the signal's size through ReLUs."""
-
-
-# In residual networks the signal grows with every block, hence the smaller gain.
-_STOCK = {
-    "resnet-18": _Stock(
-        "resnet", {"num_layers": 18, "image_shape": (224, 224, 3), "layout": "NHWC"}, 1.0
-    ),
-    "resnet-50": _Stock(
-        "resnet", {"num_layers": 50, "image_shape": (224, 224, 3), "layout": "NHWC"}, 1.0
-    ),
-    "mobilenet": _Stock("mobilenet", {"image_shape": (224, 224, 3), "layout": "NHWC"}),
-    "squeezenet": _Stock("squeezenet", {}),
-    "vgg-16": _Stock("vgg", {"num_layers": 16}),
-    "inception-v3": _Stock("inception_v3", {}),
-    "densenet-121": _Stock("densenet", {"densenet_size": 121}),
-    "mlp": _Stock("mlp", {}),
-    "dcgan": _Stock("dcgan", {"layout": "NHWC"}),
-    "resnet3d-18": _Stock(
-        "resnet_3d", {"num_layers": 18, "image_shape": (16, 112, 112, 3), "layout": "NDHWC"}, 1.0
-    ),
-}
-
-NETWORKS: tuple[str, ...] = (*_STOCK, *ZOO)
-"""Names that `load_network` knows."""
+    reference: Reference | None = None
+    """How the framework that it comes from runs it; None where that is not at hand."""
 
 
 def load_network(
-    name_or_path: str, *, input_shapes: Mapping[str, tuple[int, ...]] | None = None
+    name_or_path: str,
+    *,
+    input_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    batch: int | None = None,
+    input_dtypes: Mapping[str, str] | None = None,
 ) -> Network:
     """Load a named network or a network file.
 
@@ -125,6 +90,11 @@ def load_network(
         One of `NETWORKS`, or the path of an ONNX, TorchScript (traced) or `torch.export` file.
     input_shapes
         Shapes by input name, for files that do not hold them (TorchScript never does).
+    batch
+        Size of the first axes that a file leaves open.
+    input_dtypes
+        Element types by input name, for TorchScript, which does not hold them: by default int64
+        for what looks up an embedding, and the type of the weights for all others.
 
     Raises
     ------
@@ -133,21 +103,31 @@ def load_network(
     MissingDependencyError
         The file is ONNX and the `onnx` package is not installed.
     """
+    if batch is not None and batch < 1:
+        raise NetworkError(f"batch must be at least 1; got {batch}.")
+    wishes = InputWishes(input_shapes or {}, batch, input_dtypes or {})
     if name_or_path in NETWORKS:
-        if input_shapes:
+        if wishes:
             raise NetworkError(
-                f"{name_or_path} has fixed input shapes; leave out the shapes of "
-                f"{', '.join(input_shapes)}, or save the network you mean to a file."
+                f"{name_or_path} has fixed inputs, with a batch of 1; leave out shapes, batch and "
+                "element types, or save the network you mean to a file."
             )
-        name, imported = name_or_path, _named(name_or_path)
+        name, imported = name_or_path, build_named(name_or_path)
     else:
         path = Path(name_or_path)
         if not path.is_file():
             raise NetworkError(_unknown(name_or_path))
-        name, imported = path.stem, read_network_file(path, input_shapes or {})
+        with quiet_tvm():
+            name, imported = path.stem, read_network_file(path, wishes)
     mod = relay.transform.InferType()(imported.mod)
-    _check_static(name, mod)
-    return Network(name=name, mod=mod, params=imported.params, inputs=imported.inputs)
+    check_runs_as_graph(name, mod)
+    return Network(
+        name=name,
+        mod=mod,
+        params=imported.params,
+        inputs=imported.inputs,
+        reference=imported.reference,
+    )
 
 
 def extract_tasks(network: Network, target: Target) -> tuple[list[SearchTask], list[int]]:
@@ -285,92 +265,34 @@ def _unknown(name: str) -> str:
     )
 
 
-def _check_static(name: str, mod: IRModule) -> None:
-    """Refuse sizes known only at run time, which Ansor cannot search for."""
-    result = mod["main"].checked_type.ret_type
-    fields = result.fields if isinstance(result, tvm.ir.TupleType) else [result]
-    for field in fields:
-        sizes = getattr(field, "shape", [None])
-        if not all(isinstance(size, tvm.tir.IntImm) for size in sizes):
-            raise NetworkError(
-                f"{name} has an output of type {field}, whose size is known only when it runs. "
-                "Save it with fixed sizes, without data-dependent control flow."
-            )
+def check_runs_as_graph(name: str, mod: IRModule) -> None:
+    """Refuse what TVM's graph executor cannot run, before anything is searched for it.
 
-
-# ---------------------------------------------------------------- named networks
-
-
-def _named(name: str) -> Imported:
-    if name in ZOO:
-        entry = ZOO[name]
-        inputs = {entry.input_name: (entry.shape, entry.dtype)}
-        return Imported(*trace_module(build_module(name, seed=_SEED), inputs), inputs)
-    stock = _STOCK[name]
-    mod, params = _get_workload(stock)
-    main = mod["main"]
-    inputs = {
-        str(var.name_hint): (
-            tuple(int(size) for size in var.checked_type.shape),
-            str(var.checked_type.dtype),
-        )
-        for var in main.params
-        if var.name_hint not in params
-    }
-    return Imported(mod, _random_weights(main, params, stock.gain), inputs)
-
-
-def _get_workload(stock: _Stock) -> tuple[IRModule, dict[str, NDArray]]:
-    importlib.import_module("tvm.relay.testing")
-    definition = importlib.import_module(f"tvm.relay.testing.{stock.module}")
-    with _global_numpy_state():
-        mod, params = definition.get_workload(batch_size=1, **stock.options)
-    return mod, dict(params)
-
-
-@contextlib.contextmanager
-def _global_numpy_state() -> Iterator[None]:
-    """Undo what `tvm.relay.testing` does to NumPy's global generator."""
-    state = np.random.get_state()  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
-
-
-def _random_weights(
-    main: RelayFunction, params: dict[str, NDArray], gain: float
-) -> dict[str, NDArray]:
-    """Redraw the weights of products; the stock ones let the signal fade in channels-last layout.
-
-    Parameters
-    ----------
-    main
-        Relay function of the network.
-    params
-        Its parameters.
-    gain
-        Variance of a weight times its fan-in.
+    Raises
+    ------
+    NetworkError
+        Something branches, loops, or has a size that is known only at run time.
     """
-    fan_ins: dict[str, float] = {}
+    found: list[str] = []
 
     def visit(node: Any) -> None:
-        if not isinstance(node, relay.Call) or not str(node.op.name).startswith(_PRODUCTS):
-            return
-        kernel = node.args[1]
-        if isinstance(kernel, relay.Var):
-            shape = params[kernel.name_hint].shape
-            # A dense kernel has no layout: its first axis is the output.
-            layout = str(getattr(node.attrs, "kernel_layout", "O"))
-            strides = node.attrs.strides if "transpose" in node.op.name else ()
-            # Of a transposed convolution's taps, only one in so many meets an input.
-            taps_skipped = math.prod(int(stride) for stride in strides)
-            fan_ins[kernel.name_hint] = math.prod(shape) / shape[layout.index("O")] / taps_skipped
+        if isinstance(node, (relay.If, relay.Match)):
+            found.append("control flow that depends on data")
+        elif isinstance(node, relay.Call) and isinstance(node.op, relay.GlobalVar):
+            found.append(f"a call of {node.op.name_hint}, a loop or function of its own")
+        elif isinstance(node, (relay.Call, relay.Var)) and not _is_static(node.checked_type):
+            op = str(getattr(node, "op", None) or getattr(node, "name_hint", "a value"))
+            found.append(f"{op}, of type {node.checked_type}: a size known only when it runs")
 
-    relay.analysis.post_order_visit(main, visit)
-    rng = np.random.default_rng(_SEED)
-    redrawn = dict(params)
-    for name, fan_in in fan_ins.items():
-        weight = rng.standard_normal(params[name].shape, dtype=np.float32)
-        redrawn[name] = tvm.nd.array(weight * np.float32(math.sqrt(gain / fan_in)))
-    return redrawn
+    relay.analysis.post_order_visit(mod["main"], visit)
+    if found:
+        raise NetworkError(
+            f"{name} has {found[0]}. Ansor searches for fixed sizes: save the network with them, "
+            "without control flow that depends on data."
+        )
+
+
+def _is_static(kind: Any) -> bool:
+    if isinstance(kind, tvm.ir.TupleType):
+        return all(map(_is_static, kind.fields))
+    return all(isinstance(size, tvm.tir.IntImm) for size in getattr(kind, "shape", ()))

@@ -1,6 +1,6 @@
 """Inputs to try a network with, and how far two of its results are apart."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,6 +18,9 @@ Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 RELATIVE_TOLERANCE = 1e-3
 """Largest difference between two compilations of a network that float32 rounding explains, as a
 part of the output's range. Rounding makes some 1e-6, another input 3e-2 and more."""
+
+_HALF_TOLERANCE = 2e-2
+"""The same where outputs have half precision."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +68,38 @@ def compare_outputs(
         max_relative_difference=relative,
         agree=relative <= tolerance,
     )
+
+
+def check_outputs(
+    network: Network, inputs: Mapping[str, Array], untuned: Sequence[Array], tuned: Sequence[Array]
+) -> tuple[Comparison, str]:
+    """Compare the tuned network's outputs with what is most to be trusted.
+
+    Parameters
+    ----------
+    network, inputs
+        What was run.
+    untuned, tuned
+        Its outputs.
+
+    Returns
+    -------
+    comparison, reference
+        With the outputs of the framework that the network comes from, and that framework's name;
+        where it is not installed, or cannot run the network, with those of the untuned network.
+    """
+    found, name = list(untuned), "the untuned network"
+    if network.reference is not None:
+        try:
+            found, name = network.reference.run(inputs), network.reference.name
+        except (RuntimeError, TypeError, ValueError) as error:
+            name = f"the untuned network, as {network.reference.name} cannot run it ({error})"
+    halves = any(output.dtype == np.float16 for output in tuned)
+    tolerance = _HALF_TOLERANCE if halves else RELATIVE_TOLERANCE
+    shaped = [
+        a.reshape(b.shape) if a.size == b.size else a for a, b in zip(found, tuned, strict=True)
+    ]
+    return compare_outputs(shaped, tuned, tolerance=tolerance), name
 
 
 def random_inputs(network: Network, *, seed: int) -> dict[str, Array]:

@@ -51,6 +51,8 @@ class DerivedWorkloads:
         What `load_network` takes.
     on_network
         Told which network is at hand, and for which target: up to a minute or two each.
+    options
+        Gives the further arguments of `load_network` for each.
 
     Attributes
     ----------
@@ -64,11 +66,16 @@ class DerivedWorkloads:
     """
 
     def __init__(
-        self, networks: Sequence[str], on_network: Callable[[str], None] = lambda _: None
+        self,
+        networks: Sequence[str],
+        on_network: Callable[[str], None] = lambda _: None,
+        options: Callable[[str], dict[str, Any]] = lambda _: {},
     ) -> None:
         self.failures: dict[str, str] = {}
+        self._options = {name: options(name) for name in networks}
         self._networks = {
-            name: int(tvm.ir.structural_hash(load_network(name).mod)) for name in networks
+            name: int(tvm.ir.structural_hash(load_network(name, **given).mod))
+            for name, given in self._options.items()
         }
         self._on_network = on_network
         self._found: dict[str, dict[str, Workload]] = {}
@@ -110,7 +117,9 @@ class DerivedWorkloads:
             self._on_network(f"{name} for {target}")
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 try:
-                    found, failures = pool.submit(_derive_named, name, target).result()
+                    found, failures = pool.submit(
+                        _derive_named, name, target, self._options[name]
+                    ).result()
                     self._found[target].update(found | self._found[target])
                     self.failures |= failures
                 except BrokenExecutor:
@@ -161,8 +170,10 @@ def derive_tasks(network: Network, target: str) -> tuple[dict[str, Workload], di
     return found, failures
 
 
-def _derive_named(name: str, target: str) -> tuple[dict[str, Workload], dict[str, str]]:
-    return derive_tasks(load_network(name), target)
+def _derive_named(
+    name: str, target: str, options: dict[str, Any]
+) -> tuple[dict[str, Workload], dict[str, str]]:
+    return derive_tasks(load_network(name, **options), target)
 
 
 def usable_target(text: str) -> Target:

@@ -1,0 +1,147 @@
+"""Networks of ONNX files.
+
+TVM's ONNX importer needs `onnx.mapping`, which onnx 1.19 and later lack, and takes the first of
+several reduction axes when these come as an input; both are put right here, for one import only.
+"""
+
+import contextlib
+import importlib
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.errors import MissingDependencyError, NetworkError
+from tvm_cdmpp.networks.imported import IMPORT_FAILURES, Array, Imported, Reference, refusal
+from tvm_cdmpp.networks.inputs import InputSpecs, InputWishes, OpenShape, complete_shapes
+
+tvm = load_tvm()
+
+
+def from_onnx(path: Path, wishes: InputWishes) -> Imported:
+    """Import an ONNX file; see `importers.read_network_file`."""
+    onnx = _import_onnx(path)
+    decode_error = importlib.import_module("google.protobuf.message").DecodeError
+    try:
+        model = onnx.load(path)
+        weights = {tensor.name for tensor in model.graph.initializer}
+        values = {v.name: v.type.tensor_type for v in model.graph.input if v.name not in weights}
+        known = {name: _stated_shape(value) for name, value in values.items()}
+        _allow_missing_shapes(model.graph)
+        onnx.checker.check_model(model)
+    except (*IMPORT_FAILURES, decode_error, onnx.checker.ValidationError) as error:
+        reason = str(error).strip().rstrip(".")
+        raise NetworkError(f"{path} is not a valid ONNX file: {reason}.") from error
+    complete = complete_shapes(path, known, wishes)
+    dtypes = {
+        name: str(onnx.helper.tensor_dtype_to_np_dtype(value.elem_type))
+        for name, value in values.items()
+    }
+    inputs = {name: (shape, dtypes[name]) for name, shape in complete.items()}
+    _inline_reduction_axes(onnx, model.graph)
+    try:
+        with _onnx_mapping(onnx), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mod, params = tvm.relay.frontend.from_onnx(model, shape=complete, dtype=dtypes)
+    except IMPORT_FAILURES as error:
+        raise refusal(path, inputs, error, _unknown_operators(model.graph, error)) from error
+    return Imported(mod, dict(params), inputs, _onnx_reference(path, inputs))
+
+
+def _import_onnx(path: Path) -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Reading {path} needs the onnx package, which is not installed. Install it with "
+            '`pip install "tvm-cdmpp[onnx]"`.'
+        ) from error
+    return onnx
+
+
+def _stated_shape(tensor: Any) -> OpenShape | None:
+    """Shape in the file; None for sizes that are variables or not stated."""
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(
+        int(dim.dim_value) if dim.HasField("dim_value") else None for dim in tensor.shape.dim
+    )
+
+
+def _unknown_operators(graph: Any, error: Exception) -> str:
+    """Name the nodes whose operators TVM's message names, and say what can be done."""
+    nodes = [
+        node for node in graph.node if re.search(rf"\b{re.escape(node.op_type)}\b", str(error))
+    ]
+    if not nodes:
+        return ""
+    named = ", ".join(
+        f"{node.op_type} is node {node.name or '(without a name)'}, which makes {node.output[0]}"
+        for node in nodes[:3]
+    )
+    return f" {named}. Replace it by operators that TVM has, or cut the network there."
+
+
+def _onnx_reference(path: Path, inputs: InputSpecs) -> Reference | None:
+    """Return ONNX Runtime's way of running the file, where it is installed and can."""
+    try:
+        runtime = importlib.import_module("onnxruntime")
+        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except (ImportError, RuntimeError, ValueError):
+        return None
+
+    def run(arrays: Mapping[str, Array]) -> list[Array]:
+        return [np.asarray(x) for x in session.run(None, {name: arrays[name] for name in inputs})]
+
+    return Reference(f"ONNX Runtime {runtime.__version__}", run)
+
+
+def _allow_missing_shapes(graph: Any) -> None:
+    """Let inputs and outputs be without a shape: the checker demands one, other tools do not."""
+    for value in (*graph.input, *graph.output):
+        if value.type.HasField("tensor_type"):
+            value.type.tensor_type.shape.SetInParent()
+
+
+def _inline_reduction_axes(onnx: Any, graph: Any) -> None:
+    """Turn constant axes that a reduction takes as an input into its attribute."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            constants[node.output[0]] = node.attribute[0].t
+    for node in graph.node:
+        is_reduction = node.op_type.startswith("Reduce") and len(node.input) == 2
+        if is_reduction and node.input[1] in constants:
+            axes = onnx.numpy_helper.to_array(constants[node.input[1]]).tolist()
+            if axes:
+                del node.input[1:]
+                node.attribute.append(onnx.helper.make_attribute("axes", axes))
+
+
+@contextlib.contextmanager
+def _onnx_mapping(onnx: Any) -> Iterator[None]:
+    """Provide `onnx.mapping` for the time of an import, where onnx has none."""
+    name = "onnx.mapping"
+    try:
+        has_mapping = bool(importlib.import_module(name))
+    except ImportError:
+        has_mapping = False
+    if has_mapping:
+        yield
+        return
+    module = ModuleType(name)
+    types = [number for number in onnx.TensorProto.DataType.values() if number]
+    module.__dict__["TENSOR_TYPE_TO_NP_TYPE"] = {
+        number: onnx.helper.tensor_dtype_to_np_dtype(number) for number in types
+    }
+    sys.modules[name] = module
+    try:
+        yield
+    finally:
+        del sys.modules[name]
