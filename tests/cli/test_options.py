@@ -8,17 +8,18 @@ from tvm_cdmpp.cli.main import build_parser
 
 OPTIONS: dict[str, set[str]] = {
     "tune": {"--trials", "--model", "--target", "--log", "--seed", "--json", "--export",
-             "--input-shape"},
+             "--input-shape", "--batch", "--input-dtype"},
     "compare": {"--models", "--trials", "--seeds", "--tasks", "--round", "--target", "--out",
-                "--input-shape"},
+                "--input-shape", "--batch", "--input-dtype"},
     "device show": {"--file"},
     "device detect": {"--json"},
     "device add": set(),
     "doctor": {"--json"},
     "data collect": {"--log", "--programs", "--predictor", "--target", "--rpc", "--key", "--seed",
-                     "--keep-noisy"},
+                     "--keep-noisy", "--input-shape", "--batch", "--input-dtype"},
     "data import": {
         "--out", "--device", "--sources", "--workloads", "--networks", "--json",
+        "--input-shape", "--batch", "--input-dtype",
     },
     "data info": {"--out", "--alike", "--json"},
 }  # fmt: skip
@@ -52,7 +53,7 @@ def test_options_of_every_command() -> None:
         for name, parser in leaf_parsers(build_parser()).items()
     }
     assert found == {name: options | COMMON for name, options in OPTIONS.items()}
-    assert all(len(options) <= 8 for options in OPTIONS.values())
+    assert all(len(options) <= 14 for options in OPTIONS.values())
 
 
 def test_defaults_of_tune() -> None:

@@ -1,5 +1,7 @@
+import copy
 import random
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.bridge.target import default_target
 from tvm_cdmpp.errors import MissingDependencyError, NetworkError
 from tvm_cdmpp.networks.deploy import deploy
-from tvm_cdmpp.networks.network import NETWORKS, Network, extract_tasks, load_network
-from tvm_cdmpp.networks.outputs import compare_outputs, random_inputs
+from tvm_cdmpp.networks.named import NETWORKS
+from tvm_cdmpp.networks.network import Network, extract_tasks, load_network
+from tvm_cdmpp.networks.outputs import check_outputs, compare_outputs, random_inputs
 from tvm_cdmpp.networks.zoo import ZOO, build_module
 
 tvm = load_tvm()
@@ -178,7 +181,7 @@ def test_unknown_names(name: str, message: str) -> None:
 
 
 def test_a_named_network_takes_no_shapes() -> None:
-    with pytest.raises(NetworkError, match="fixed input shapes"):
+    with pytest.raises(NetworkError, match="fixed inputs, with a batch of 1"):
         load_network("mlp", input_shapes={"data": (2, 1, 28, 28)})
 
 
@@ -224,16 +227,18 @@ def test_exported_program_with_a_free_size_asks_for_it(
     torch.export.save(
         torch.export.export(module, (torch.zeros(4, 3, 8, 8),), dynamic_shapes=free), path
     )
-    with pytest.raises(NetworkError, match="does not say the shape of image"):
+    with pytest.raises(NetworkError, match=r"image is \?x3x8x8; give --batch N or --input-shape"):
         load_network(path)
-    network = load_network(path, input_shapes={"image": (2, 3, 8, 8)})
-    assert_computes(network, module)
+    for wishes in ({"input_shapes": {"image": (2, 3, 8, 8)}}, {"batch": 2}):
+        network = load_network(path, **wishes)
+        assert network.inputs["image"][0] == (2, 3, 8, 8)
+        assert_computes(network, module)
 
 
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (None, "does not say the shape of image.* `--input-shape image:1x3x224x224`"),
+        (None, "image is of unknown shape; give --input-shape image:1x3x224x224 with its own"),
         ({"picture": IMAGE}, "no input called picture; its inputs are image"),
         ({"image": (1, 4, 8, 8)}, r"cannot import .* with the inputs image \(1, 4, 8, 8\) float32"),
         ({"image": (0, 3, 8, 8)}, "at least 1"),
@@ -323,9 +328,9 @@ def test_onnx(onnx: Any, tmp_path: Path, batch: int | str, opset: int) -> None:
     path = tmp_path / "tiny.onnx"
     weights = save_onnx(onnx, path, batch=batch, opset=opset)
     if batch == "N":
-        with pytest.raises(NetworkError, match="does not say the shape of image"):
+        with pytest.raises(NetworkError, match=r"image is \?x3x8x8; give --batch N or --input-sh"):
             load_network(str(path))
-    network = load_network(str(path), input_shapes={"image": IMAGE} if batch == "N" else None)
+    network = load_network(str(path), batch=1 if batch == "N" else None)
     assert network.inputs == {"image": (IMAGE, "float32")}
     assert ("onnx.mapping" in sys.modules) == hasattr(onnx, "mapping")
 
@@ -345,10 +350,105 @@ def test_onnx_without_any_shape(onnx: Any, tmp_path: Path) -> None:
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.ClearField("shape")
     onnx.save(model, path)
-    with pytest.raises(NetworkError, match="does not say the shape of image"):
+    with pytest.raises(NetworkError, match="image is of unknown shape"):
         load_network(str(path))
     network = load_network(str(path), input_shapes={"image": IMAGE})
     assert network.inputs == {"image": (IMAGE, "float32")}
+
+
+def save_onnx_relu(onnx: Any, path: Path, shape: list[Any], element: int | None = None) -> Path:
+    value = onnx.helper.make_tensor_value_info
+    kind = element or onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Relu", ["x"], ["y"])], "relu",
+        [value("x", kind, shape)], [value("y", kind, shape)],
+    )  # fmt: skip
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, ir_version=8, opset_imports=opset), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("shape", "wishes", "message"),
+    [
+        (["n", 4], {}, r"x is \?x4; give --batch N or --input-shape x:1x4 \("),
+        ([2, "length"], {}, r"x is 2x\?; give --input-shape x:2x1 \("),
+        ([2, "length"], {"batch": 2}, "No input of .* has an open first size"),
+        ([2, 4], {"batch": 2}, "No input of .* has an open first size.* its inputs are x 2x4"),
+        (["n", 4], {"input_shapes": {"x": (1, 5)}}, r"Input x of .* is \?x4; got 1x5"),
+        ([0, 4], {}, "has the shape 0x4: with a size of 0 there is nothing"),
+        (["n", 4], {"batch": 0}, "batch must be at least 1; got 0"),
+        ([2, 4], {"input_dtypes": {"x": "float16"}}, "says the element types of its inputs"),
+    ],
+)  # fmt: skip
+def test_what_a_file_leaves_open_is_asked_for(
+    onnx: Any, tmp_path: Path, shape: list[Any], wishes: dict[str, Any], message: str
+) -> None:
+    path = save_onnx_relu(onnx, tmp_path / "relu.onnx", shape)
+    with pytest.raises(NetworkError, match=message):
+        load_network(str(path), **wishes)
+
+
+def test_half_precision_is_told_by_the_weights(module: torch.nn.Module, tmp_path: Path) -> None:
+    half = copy.deepcopy(module).half()
+    path = save_trace(half, torch.zeros(IMAGE, dtype=torch.half), tmp_path / "half.pt")
+    network = load_network(str(path), input_shapes={"image": IMAGE})
+    assert network.inputs == {"image": (IMAGE, "float16")}
+
+
+def test_scripted_modules_are_named_as_such(tmp_path: Path) -> None:
+    class Chooses(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if x.sum() > 0:
+                return x * 2
+            determinant: torch.Tensor = torch.linalg.det(x).reshape(1)
+            return determinant
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(Chooses()).save(tmp_path / "script.pt")  # type: ignore[no-untyped-call]
+    with pytest.raises(NetworkError, match=r"made by torch\.jit\.script; save a trace of it"):
+        load_network(str(tmp_path / "script.pt"), input_shapes={"x": (3, 3)})
+
+
+def test_sizes_that_are_known_only_when_it_runs(onnx: Any, tmp_path: Path) -> None:
+    """Refused before anything is searched."""
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("NonZero", ["x"], ["found"]),
+            onnx.helper.make_node("Shape", ["found"], ["y"]),
+        ],
+        "found",
+        [value("x", onnx.TensorProto.FLOAT, [4])],
+        [value("y", onnx.TensorProto.INT64, [2])],
+    )
+    path = tmp_path / "found.onnx"
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, ir_version=8, opset_imports=opset), path)
+    with pytest.raises(NetworkError, match="a size known only when it runs"):
+        load_network(str(path))
+
+
+def test_references_compute_the_same(module: torch.nn.Module, onnx: Any, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    save_onnx(onnx, tmp_path / "tiny.onnx", batch=1, opset=17)
+    trace = save_trace(module, torch.zeros(IMAGE), tmp_path / "tiny.pt")
+    for path, name in (
+        (tmp_path / "tiny.onnx", f"ONNX Runtime {runtime.__version__}"),
+        (trace, f"PyTorch {torch.__version__}"),
+    ):
+        network = load_network(str(path), input_shapes={"image": IMAGE})
+        assert network.reference is not None
+        assert network.reference.name == name
+        inputs = random_inputs(network, seed=1)
+        found = deploy(network, tvm.target.Target("llvm")).run(inputs)
+        comparison, against = check_outputs(network, inputs, found, found)
+        assert comparison.agree
+        assert comparison.max_absolute_difference > 0
+        assert against == name
+        wrong = [output + 1 for output in found]
+        assert not check_outputs(network, inputs, wrong, wrong)[0].agree
 
 
 def test_unsupported_onnx_operator_is_named(onnx: Any, tmp_path: Path) -> None:
@@ -360,7 +460,7 @@ def test_unsupported_onnx_operator_is_named(onnx: Any, tmp_path: Path) -> None:
         [value("y", onnx.TensorProto.FLOAT, [])],
     )
     onnx.save(onnx.helper.make_model(graph, ir_version=8), tmp_path / "det.onnx")
-    with pytest.raises(NetworkError, match="Det"):
+    with pytest.raises(NetworkError, match=r"Det is node .*, which makes y\. Replace it"):
         load_network(str(tmp_path / "det.onnx"))
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import data_collect
 from tvm_cdmpp.cli.data_info import add_info
+from tvm_cdmpp.cli.inputs import add_inputs, inputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,7 @@ def _add_import(commands: Any) -> None:
         help="networks (resnet-18, ... or model files) from which logs without DAGs may be; "
         "their tasks are derived for the target of the log",
     )
+    add_inputs(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.set_defaults(func=run_import)
 
@@ -97,7 +99,7 @@ def run_import(args: argparse.Namespace) -> int:
     from tvm_cdmpp.workloads.inspector import TvmInspector
 
     with _progress_bar() as show:
-        derived = _derived(args.networks.split(","), show) if args.networks else None
+        derived = _derived(args, show) if args.networks else None
         report = import_logs(
             inputs.logs, args.out, book, TvmInspector(derived),
             lambda progress: show(progress.doing, progress.done, progress.total),
@@ -110,10 +112,13 @@ def run_import(args: argparse.Namespace) -> int:
     return 0
 
 
-def _derived(networks: Iterable[str], show: "Callable[[str], None]") -> "DerivedWorkloads":
+def _derived(args: argparse.Namespace, show: "Callable[[str], None]") -> "DerivedWorkloads":
     from tvm_cdmpp.workloads.derive import DerivedWorkloads
 
-    return DerivedWorkloads(list(networks), lambda label: show(f"tasks of {label}"))
+    networks = args.networks.split(",")
+    return DerivedWorkloads(
+        networks, lambda label: show(f"tasks of {label}"), inputs_of(args, networks)
+    )
 
 
 def report_to_json(
