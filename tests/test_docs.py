@@ -1,0 +1,52 @@
+"""Every Python block of the README and of docs/ runs as it stands, one file after the other.
+
+Only budgets are smaller: fewer trials, and Ansor's search with a smaller population.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.data.logs import book, import_all, records, write_log
+
+ROOT = Path(__file__).parent.parent
+FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_SMALLER = """
+from tvm_cdmpp import load_tvm
+load_tvm().auto_scheduler.SketchPolicy.DEFAULT_PARAMS.update(
+    evolutionary_search_population=64, evolutionary_search_num_iters=1,
+    sample_init_min_population=16)
+"""
+
+
+def blocks_of(file: Path) -> list[str]:
+    return _BLOCK.findall(file.read_text(encoding="utf-8"))
+
+
+def test_the_readme_has_python() -> None:
+    assert "CDMPPModel" in "".join(blocks_of(ROOT / "README.md"))
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if blocks_of(file)], ids=lambda file: file.name
+)
+def test_python_blocks_run(file: Path, tmp_path: Path) -> None:
+    import_all(tmp_path / "store", write_log(tmp_path / "a.json", records(12)), known=book(37))
+    code = "\n".join(blocks_of(file))
+    trials = re.compile(r"num_measure_trials=\d+")
+    program = _SMALLER + trials.sub("num_measure_trials=6", code)
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for file in FILES:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", file.read_text(encoding="utf-8")):
+            assert (file.parent / link).exists(), f"{file.name} links to {link}"
