@@ -1,8 +1,16 @@
-"""How the shapes of inputs are read from the command line."""
+"""How what a model file leaves open is read from the command line."""
+
+import argparse
 
 import pytest
 
-from tvm_cdmpp.cli.inputs import parse_input_shapes
+from tvm_cdmpp.cli.inputs import (
+    add_inputs,
+    input_options,
+    inputs_of,
+    parse_input_dtypes,
+    parse_input_shapes,
+)
 from tvm_cdmpp.errors import ConfigError
 
 
@@ -22,3 +30,48 @@ def test_wrong_input_shapes(text: str) -> None:
 def test_input_given_twice() -> None:
     with pytest.raises(ConfigError, match="'a' twice"):
         parse_input_shapes(["a:1", "a:2"])
+
+
+def parse(line: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_inputs(parser)
+    return parser.parse_args(line.split())
+
+
+def test_input_dtypes() -> None:
+    assert parse_input_dtypes(["data:float16", "a:b:int64", "c:bool"]) == {
+        "data": "float16",
+        "a:b": "int64",
+        "c": "bool",
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["float16", "data:", "data:half", ":int64", "data:float8", "x:int"]
+)
+def test_wrong_input_dtypes(text: str) -> None:
+    with pytest.raises(ConfigError, match="takes NAME:TYPE"):
+        parse_input_dtypes([text])
+
+
+def test_element_type_given_twice() -> None:
+    with pytest.raises(ConfigError, match="'a' twice"):
+        parse_input_dtypes(["a:int32", "a:int64"])
+
+
+def test_options_as_load_network_takes_them() -> None:
+    line = "--input-shape x:1x3 --batch 2 --input-dtype x:float16 --input-shape y:4"
+    assert input_options(parse(line)) == {
+        "input_shapes": {"x": (1, 3), "y": (4,)},
+        "batch": 2,
+        "input_dtypes": {"x": "float16"},
+    }
+
+
+def test_options_are_for_the_files_among_networks() -> None:
+    options = inputs_of(parse("--batch 2"), ["mlp", "model.onnx"])
+    assert options("mlp") == {}
+    assert options("model.onnx")["batch"] == 2
+    assert inputs_of(parse(""), ["mlp"])("mlp") == {}
+    with pytest.raises(ConfigError, match="are for model files"):
+        inputs_of(parse("--batch 2"), ["mlp", "resnet-18"])

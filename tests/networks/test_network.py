@@ -411,6 +411,58 @@ def test_scripted_modules_are_named_as_such(tmp_path: Path) -> None:
         load_network(str(tmp_path / "script.pt"), input_shapes={"x": (3, 3)})
 
 
+def test_scripted_modules_may_be_written_as_they_are_traced(tmp_path: Path) -> None:
+    """Each line that the message tells to run does what it says."""
+    module, path = TinyLookup().eval(), tmp_path / "again.pt"
+    inputs = (torch.zeros(1, 6, dtype=torch.int64),)
+    torch.jit.trace(module, inputs).save(path)  # type: ignore[no-untyped-call]
+    assert load_network(str(path), input_shapes={"ids": (1, 6)}).name == "again"
+    torch.export.save(torch.export.export(module, inputs), path.with_suffix(".pt2"))
+    assert load_network(str(path.with_suffix(".pt2"))).inputs["ids"] == ((1, 6), "int64")
+
+
+def test_element_types_of_torchscript_may_be_given(tmp_path: Path) -> None:
+    path = save_trace(TinyLookup().eval(), torch.zeros(1, 6, dtype=torch.int32), tmp_path / "i.pt")
+    shapes = {"ids": (1, 6)}
+    network = load_network(str(path), input_shapes=shapes, input_dtypes={"ids": "int32"})
+    assert network.inputs == {"ids": ((1, 6), "int32")}
+    with pytest.raises(NetworkError, match="no input called x; its inputs are ids"):
+        load_network(str(path), input_shapes=shapes, input_dtypes={"x": "int32"})
+
+
+def test_a_batch_alone_is_not_all_that_torchscript_lacks(
+    module: torch.nn.Module, tmp_path: Path
+) -> None:
+    path = str(save_trace(module, torch.zeros(IMAGE), tmp_path / "tiny.pt"))
+    with pytest.raises(NetworkError, match="unknown shape; give --input-shape image:2x3x224x224"):
+        load_network(path, batch=2)
+    with pytest.raises(NetworkError, match="A batch of 2 and the shape 1x3x8x8 of input image dis"):
+        load_network(path, batch=2, input_shapes={"image": IMAGE})
+    assert load_network(path, batch=1, input_shapes={"image": IMAGE}).inputs["image"][0] == IMAGE
+
+
+def test_loading_downloads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TVM's importer compiles what attention computes from its shapes."""
+
+    class Attends(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = torch.nn.MultiheadAttention(16, 2, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            mixed: torch.Tensor = self.attention(x, x, x)[0]
+            return mixed
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trace = torch.jit.trace(Attends().eval(), torch.zeros(1, 5, 16), check_trace=False)  # type: ignore[no-untyped-call]
+    trace.save(str(tmp_path / "attends.pt"))
+    tried: list[object] = []
+    monkeypatch.setattr("tvm.autotvm.tophub.check_backend", lambda *names: tried.append(names))
+    load_network(str(tmp_path / "attends.pt"), input_shapes={"x": (1, 5, 16)})
+    assert not tried
+
+
 def test_sizes_that_are_known_only_when_it_runs(onnx: Any, tmp_path: Path) -> None:
     """Refused before anything is searched."""
     value = onnx.helper.make_tensor_value_info
@@ -428,6 +480,60 @@ def test_sizes_that_are_known_only_when_it_runs(onnx: Any, tmp_path: Path) -> No
     onnx.save(onnx.helper.make_model(graph, ir_version=8, opset_imports=opset), path)
     with pytest.raises(NetworkError, match="a size known only when it runs"):
         load_network(str(path))
+
+
+def test_control_flow_of_onnx_is_named(onnx: Any, tmp_path: Path) -> None:
+    value, make = onnx.helper.make_tensor_value_info, onnx.helper.make_node
+    kind = onnx.TensorProto.FLOAT
+    branches = {
+        f"{name}_branch": onnx.helper.make_graph(
+            [make(operator, ["x"], [name])], name, [], [value(name, kind, [1, 4])]
+        )
+        for name, operator in (("then", "Relu"), ("else", "Neg"))
+    }
+    graph = onnx.helper.make_graph(
+        [make("If", ["c"], ["y"], name="choice", **branches)],
+        "chooses",
+        [value("x", kind, [1, 4]), value("c", onnx.TensorProto.BOOL, [])],
+        [value("y", kind, [1, 4])],
+    )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(
+        onnx.helper.make_model(graph, ir_version=8, opset_imports=opset), tmp_path / "if.onnx"
+    )
+    with pytest.raises(NetworkError, match="If is node choice, which makes y"):
+        load_network(str(tmp_path / "if.onnx"))
+
+
+def test_inputs_that_are_no_tensors(onnx: Any, tmp_path: Path) -> None:
+    value, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("SequenceAt", ["s", "i"], ["y"])],
+        "sequence",
+        [
+            onnx.helper.make_tensor_sequence_value_info("s", kind, [2]),
+            value("i", onnx.TensorProto.INT64, []),
+        ],
+        [value("y", kind, [2])],
+    )
+    opset = [onnx.helper.make_opsetid("", 17)]
+    path = tmp_path / "sequence.onnx"
+    onnx.save(onnx.helper.make_model(graph, ir_version=8, opset_imports=opset), path)
+    with pytest.raises(NetworkError, match="All inputs must be tensors; s of"):
+        load_network(str(path))
+
+
+def test_a_file_that_onnx_runtime_refuses(onnx: Any, tmp_path: Path) -> None:
+    """Its errors have no class in common with Python's."""
+    pytest.importorskip("onnxruntime")
+    path = save_onnx_relu(onnx, tmp_path / "relu.onnx", [2, 4])
+    network = load_network(str(path))
+    path.write_bytes(b"now something else")
+    inputs = random_inputs(network, seed=0)
+    outputs = [np.maximum(inputs["x"], 0)]
+    comparison, against = check_outputs(network, inputs, outputs, outputs)
+    assert comparison.agree
+    assert against.startswith("the untuned network (not with ONNX Runtime")
 
 
 def test_references_compute_the_same(module: torch.nn.Module, onnx: Any, tmp_path: Path) -> None:

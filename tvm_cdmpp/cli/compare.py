@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from tvm_cdmpp.bridge.target import parse_target
     from tvm_cdmpp.bridge.tasks import task_name
     from tvm_cdmpp.measure.session import MeasureSession
-    from tvm_cdmpp.networks.network import extract_tasks, load_network
+    from tvm_cdmpp.networks import check_compiles, extract_tasks, load_network
     from tvm_cdmpp.report.comparison_plot import plot_comparison
     from tvm_cdmpp.search.comparison import CompareSettings, check_covers
     from tvm_cdmpp.search.contest import run_contest
@@ -89,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
     console = show.stderr_console()
     target = parse_target(args.target)
     network = load_network(args.network, **inputs)
+    check_compiles(network, target)
     all_tasks, all_weights = extract_tasks(network, target)
     chosen = heaviest_tasks(all_tasks, all_weights, args.tasks or len(all_tasks))
     tasks, weights = [all_tasks[i] for i in chosen], [all_weights[i] for i in chosen]

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from tvm_cdmpp.measure.calibration import CalibrationConfig
     from tvm_cdmpp.measure.collect import CollectConfig, Collector, distinct_tasks
     from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
-    from tvm_cdmpp.networks.network import extract_tasks, load_network
+    from tvm_cdmpp.networks import check_libraries, extract_tasks, load_network
     from tvm_cdmpp.search.cost_model import CDMPPModel
     from tvm_cdmpp.workloads.export import write_workloads
 
@@ -84,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         measure=MeasureOptions(remote=remote),
     )
     target = parse_target(args.target)
+    if remote is None:
+        check_libraries(target)
     inputs = inputs_of(args, args.networks)
     model = CDMPPModel(seed=args.seed)
     if args.predictor is not None:

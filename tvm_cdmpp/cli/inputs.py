@@ -70,13 +70,15 @@ def parse_input_dtypes(texts: list[str]) -> dict[str, str]:
     Raises
     ------
     ConfigError
-        A text has another form.
+        A text has another form, or a name comes twice.
     """
     dtypes: dict[str, str] = {}
     for text in texts:
-        match = re.fullmatch(r"(.+):((?:float|u?int)(?:8|16|32|64)|bool)", text)
+        match = re.fullmatch(r"(.+):(float(?:16|32|64)|u?int(?:8|16|32|64)|bool)", text)
         if match is None:
             raise ConfigError(f"--input-dtype takes NAME:TYPE, as in data:float16; got {text!r}")
+        if match[1] in dtypes:
+            raise ConfigError(f"--input-dtype gives the input {match[1]!r} twice")
         dtypes[match[1]] = match[2]
     return dtypes
 

@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     inputs = input_options(args)
     from tvm_cdmpp.bridge.target import parse_target
     from tvm_cdmpp.measure.session import MeasureSession
+    from tvm_cdmpp.networks import check_libraries, extract_tasks, load_network
     from tvm_cdmpp.networks.deploy import check_export_path, deploy, evaluate_gain
-    from tvm_cdmpp.networks.network import extract_tasks, load_network
     from tvm_cdmpp.search.baselines import check_cost_model
     from tvm_cdmpp.search.reports import TuneSettings
     from tvm_cdmpp.search.tuner import NetworkTuner
@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     console = show.stderr_console()
     target = parse_target(args.target)
     console.print(f"target: {target}", soft_wrap=True, markup=False)
+    check_libraries(target)
     network = load_network(args.network, **inputs)
     tasks, weights = extract_tasks(network, target)
     log = args.log or default_log(network.name, target)

@@ -37,7 +37,8 @@ class Reference:
     name: str
     """Of the framework, with its version."""
     run: Callable[[Mapping[str, Array]], list[Array]]
-    """Takes an array per input, and returns the outputs."""
+    """Takes an array per input, and returns the outputs. Raises RuntimeError, TypeError or
+    ValueError where the framework cannot run the network."""
 
 
 @dataclass(frozen=True, slots=True)

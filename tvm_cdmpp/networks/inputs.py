@@ -34,25 +34,8 @@ def complete_shapes(
     path: Path, known: Mapping[str, OpenShape | None], wishes: InputWishes
 ) -> dict[str, Shape]:
     """Combine the shapes of the file (None where it does not say) with what the user wants."""
-    given = [*wishes.shapes, *wishes.dtypes]
-    unknown = sorted(set(given) - set(known))
-    if unknown:
-        raise NetworkError(
-            f"{path} has no input called {', '.join(unknown)}; its inputs are {', '.join(known)}."
-        )
-    for name, stated in known.items():
-        if stated is not None and 0 in stated:
-            raise NetworkError(
-                f"Input {name} of {path} has the shape {_written(stated)}: with a size of 0 there "
-                "is nothing to compute. Save the network with the sizes it is used with."
-            )
+    _check_wishes(path, known, wishes)
     batched = {name: _with_batch(shape, wishes.batch) for name, shape in known.items()}
-    if wishes.batch and batched == dict(known):
-        shapes = ", ".join(f"{name} {_written(shape)}" for name, shape in known.items())
-        raise NetworkError(
-            f"No input of {path} has an open first size that a batch of {wishes.batch} could take; "
-            f"its inputs are {shapes}."
-        )
     complete: dict[str, Shape] = {}
     missing: list[str] = []
     for name, stated in batched.items():
@@ -70,14 +53,48 @@ def complete_shapes(
             )
         complete[name] = sizes
     if missing:
-        raise NetworkError(_ask_for_shapes(path, {name: batched[name] for name in missing}))
+        asked = {name: batched[name] for name in missing}
+        raise NetworkError(_ask_for_shapes(path, asked, wishes.batch or 1))
     return complete
+
+
+def _check_wishes(path: Path, known: Mapping[str, OpenShape | None], wishes: InputWishes) -> None:
+    """Refuse what contradicts the file or itself."""
+    given = [*wishes.shapes, *wishes.dtypes]
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise NetworkError(
+            f"{path} has no input called {', '.join(unknown)}; its inputs are {', '.join(known)}."
+        )
+    for name, stated in known.items():
+        if stated is not None and 0 in stated:
+            raise NetworkError(
+                f"Input {name} of {path} has the shape {_written(stated)}: with a size of 0 there "
+                "is nothing to compute. Save the network with the sizes it is used with."
+            )
+    if wishes.batch and not _with_open_batch(known):
+        shapes = ", ".join(f"{name} {_written(shape)}" for name, shape in known.items())
+        raise NetworkError(
+            f"No input of {path} has an open first size that a batch of {wishes.batch} could take; "
+            f"its inputs are {shapes}."
+        )
+    for name in _with_open_batch(known) if wishes.batch else ():
+        shape = wishes.shapes.get(name)
+        if shape and shape[0] != wishes.batch:
+            raise NetworkError(
+                f"A batch of {wishes.batch} and the shape {_written(shape)} of input {name} "
+                "disagree; give one of the two."
+            )
 
 
 def _with_batch(shape: OpenShape | None, batch: int | None) -> OpenShape | None:
     if batch is None or not shape or shape[0] is not None:
         return shape
     return (batch, *shape[1:])
+
+
+def _with_open_batch(known: Mapping[str, OpenShape | None]) -> list[str]:
+    return [name for name, shape in known.items() if shape is None or shape[:1] == (None,)]
 
 
 def _fits(sizes: Shape, stated: OpenShape | None) -> bool:
@@ -94,19 +111,19 @@ def _written(shape: OpenShape | None) -> str:
     return "x".join("?" if size is None else str(size) for size in shape) or "a scalar"
 
 
-def _ask_for_shapes(path: Path, missing: Mapping[str, OpenShape | None]) -> str:
+def _ask_for_shapes(path: Path, missing: Mapping[str, OpenShape | None], batch: int) -> str:
     """Say what is open, and how to settle it: with an example that fits what is known."""
     said = ", ".join(f"{name} is {_written(shape)}" for name, shape in missing.items())
     examples = {
-        name: (1, 3, 224, 224) if shape is None else tuple(size or 1 for size in shape)
+        name: (batch, 3, 224, 224) if shape is None else tuple(size or 1 for size in shape)
         for name, shape in missing.items()
     }
     options = " ".join(f"--input-shape {n}:{_written(shape)}" for n, shape in examples.items())
     by_batch = all(shape and None not in shape[1:] for shape in missing.values())
-    either = f"--batch N or {options}" if by_batch else options
+    either, python = (f"--batch N or {options}", "batch=N or ") if by_batch else (options, "")
     if any(shape is None for shape in missing.values()):
         either += " with its own sizes"
     return (
-        f"In {path}, {said}; give {either} (from Python: batch= or input_shapes={examples!r}), or "
+        f"In {path}, {said}; give {either} (from Python: {python}input_shapes={examples!r}), or "
         "save the network with fixed sizes."
     )

@@ -17,11 +17,13 @@ from typing import Any
 import numpy as np
 
 from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.errors import MissingDependencyError, NetworkError
+from tvm_cdmpp.errors import MeasureError, MissingDependencyError, NetworkError
 from tvm_cdmpp.networks.imported import IMPORT_FAILURES, Array, Imported, Reference, refusal
 from tvm_cdmpp.networks.inputs import InputSpecs, InputWishes, OpenShape, complete_shapes
 
 tvm = load_tvm()
+
+_CONTROL_FLOW = ("If", "Loop", "Scan")
 
 
 def from_onnx(path: Path, wishes: InputWishes) -> Imported:
@@ -31,13 +33,17 @@ def from_onnx(path: Path, wishes: InputWishes) -> Imported:
     try:
         model = onnx.load(path)
         weights = {tensor.name for tensor in model.graph.initializer}
-        values = {v.name: v.type.tensor_type for v in model.graph.input if v.name not in weights}
+        inputs_of_file = [v for v in model.graph.input if v.name not in weights]
+        values = {v.name: v.type.tensor_type for v in inputs_of_file}
         known = {name: _stated_shape(value) for name, value in values.items()}
         _allow_missing_shapes(model.graph)
         onnx.checker.check_model(model)
     except (*IMPORT_FAILURES, decode_error, onnx.checker.ValidationError) as error:
         reason = str(error).strip().rstrip(".")
         raise NetworkError(f"{path} is not a valid ONNX file: {reason}.") from error
+    others = [v.name for v in inputs_of_file if not v.type.HasField("tensor_type")]
+    if others:
+        raise NetworkError(f"All inputs must be tensors; {', '.join(others)} of {path} is none.")
     complete = complete_shapes(path, known, wishes)
     dtypes = {
         name: str(onnx.helper.tensor_dtype_to_np_dtype(value.elem_type))
@@ -75,10 +81,15 @@ def _stated_shape(tensor: Any) -> OpenShape | None:
 
 
 def _unknown_operators(graph: Any, error: Exception) -> str:
-    """Name the nodes whose operators TVM's message names, and say what can be done."""
-    nodes = [
+    """Name the nodes at fault, and say what can be done.
+
+    These are the nodes whose operators TVM's message names, or else those of control flow, on which
+    its importer fails with messages that name nothing.
+    """
+    named_by_tvm = [
         node for node in graph.node if re.search(rf"\b{re.escape(node.op_type)}\b", str(error))
     ]
+    nodes = named_by_tvm or [node for node in graph.node if node.op_type in _CONTROL_FLOW]
     if not nodes:
         return ""
     named = ", ".join(
@@ -89,15 +100,24 @@ def _unknown_operators(graph: Any, error: Exception) -> str:
 
 
 def _onnx_reference(path: Path, inputs: InputSpecs) -> Reference | None:
-    """Return ONNX Runtime's way of running the file, where it is installed and can."""
+    """Return ONNX Runtime's way of running the file, where it is installed."""
     try:
         runtime = importlib.import_module("onnxruntime")
-        session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except (ImportError, RuntimeError, ValueError):
+        state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
+    except ImportError:
         return None
+    # They have no common class but Exception.
+    kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
+    failures = tuple(kind for kind in kinds if issubclass(kind, Exception))
+    file = str(path.absolute())
 
     def run(arrays: Mapping[str, Array]) -> list[Array]:
-        return [np.asarray(x) for x in session.run(None, {name: arrays[name] for name in inputs})]
+        try:
+            session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+            found = session.run(None, {name: arrays[name] for name in inputs})
+        except failures as error:
+            raise MeasureError(" ".join(str(error).split())) from error
+        return [np.asarray(array) for array in found]
 
     return Reference(f"ONNX Runtime {runtime.__version__}", run)
 

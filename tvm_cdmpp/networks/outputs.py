@@ -86,20 +86,23 @@ def check_outputs(
     -------
     comparison, reference
         With the outputs of the framework that the network comes from, and that framework's name;
-        where it is not installed, or cannot run the network, with those of the untuned network.
+        where it is not installed, or cannot run the network, with those of the untuned network,
+        and why.
     """
-    found, name = list(untuned), "the untuned network"
-    if network.reference is not None:
-        try:
-            found, name = network.reference.run(inputs), network.reference.name
-        except (RuntimeError, TypeError, ValueError) as error:
-            name = f"the untuned network, as {network.reference.name} cannot run it ({error})"
     halves = any(output.dtype == np.float16 for output in tuned)
     tolerance = _HALF_TOLERANCE if halves else RELATIVE_TOLERANCE
-    shaped = [
-        a.reshape(b.shape) if a.size == b.size else a for a, b in zip(found, tuned, strict=True)
-    ]
-    return compare_outputs(shaped, tuned, tolerance=tolerance), name
+    reason = ""
+    if network.reference is not None:
+        try:
+            # TVM may drop or add an axis of size 1.
+            found = [
+                array.reshape(output.shape)
+                for array, output in zip(network.reference.run(inputs), tuned, strict=True)
+            ]
+            return compare_outputs(found, tuned, tolerance=tolerance), network.reference.name
+        except (RuntimeError, TypeError, ValueError) as error:
+            reason = f" (not with {network.reference.name}: {error})"
+    return compare_outputs(untuned, tuned, tolerance=tolerance), f"the untuned network{reason}"
 
 
 def random_inputs(network: Network, *, seed: int) -> dict[str, Array]:

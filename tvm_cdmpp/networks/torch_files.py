@@ -60,10 +60,18 @@ def torch_reference(module: Any, inputs: InputSpecs) -> Reference:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = module(*(torch.from_numpy(arrays[name].copy()) for name in inputs))
-        tensors = found if isinstance(found, (tuple, list)) else (found,)
-        return [tensor.numpy() for tensor in tensors]
+        return _arrays(found)
 
     return Reference(f"PyTorch {torch.__version__}", run)
+
+
+def _arrays(found: Any) -> list[Array]:
+    """Return what a module gave, tuples in tuples flattened as TVM does."""
+    if isinstance(found, (tuple, list)):
+        return [array for part in found for array in _arrays(part)]
+    if not isinstance(found, torch.Tensor):
+        raise TypeError(f"an output is a {type(found).__name__}, not a tensor")
+    return [found.numpy()]
 
 
 def from_export(path: Path, wishes: InputWishes) -> Imported:
@@ -128,8 +136,8 @@ def from_torchscript(path: Path, wishes: InputWishes) -> Imported:
     if any(list(script.inlined_graph.findAllNodes(kind, True)) for kind in _SCRIPTED):
         hint = (
             " It was made by torch.jit.script; save a trace of it, "
-            "torch.jit.trace(module, inputs).save(path), or torch.export.save(path, "
-            "torch.export.export(module, inputs))."
+            "torch.jit.trace(module, inputs).save(path), or "
+            "torch.export.save(torch.export.export(module, inputs), path)."
         )
     raise refusal(path, inputs, failures[0], hint) from failures[0]
 
