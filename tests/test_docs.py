@@ -3,6 +3,7 @@
 Only budgets are smaller: fewer trials, and Ansor's search with a smaller population.
 """
 
+import json
 import re
 import subprocess
 import sys
@@ -44,6 +45,9 @@ def test_python_blocks_run(file: Path, tmp_path: Path) -> None:
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
+    for log in tmp_path.glob("*.json"):
+        results = [json.loads(line)["r"] for line in log.read_text().splitlines()]
+        assert any(error == 0 for _, error, *_ in results), f"no program of {log.name} ran"
 
 
 def test_links_between_pages_lead_somewhere() -> None:
