@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
 from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.devices.detect import device_for
+from tvm_cdmpp.bridge.target import device_of
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
@@ -310,9 +310,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
 
     def _device_of(self, task: Any) -> DeviceSpec:
         if self._device is None:
-            model = str(task.target.attrs.get("model", ""))
-            hardware = Hardware.of(task.hardware_params)
-            self._device = device_for(task.target.kind.name, model, hardware)
+            self._device = device_of(task.target, Hardware.of(task.hardware_params))
         expected = "cpu" if task.target.kind.name in ("llvm", "c") else "gpu"
         if self._device.kind != expected:
             raise ConfigError(
