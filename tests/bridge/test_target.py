@@ -1,3 +1,4 @@
+import platform
 from typing import Any
 
 import numpy as np
@@ -248,7 +249,7 @@ def be_zen2(monkeypatch: pytest.MonkeyPatch) -> None:
         architecture="x86_64", name="Zen 2", flags=frozenset(ZEN2.split()), physical_cores=4
     )
     monkeypatch.setattr(target_module, "read_host_cpu", lambda: host)
-    monkeypatch.setattr(target_module.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
 
 
 @pytest.mark.parametrize(("text", "reason"), FOREIGN)

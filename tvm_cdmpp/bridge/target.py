@@ -160,7 +160,9 @@ def hardware_params(target: Target) -> HardwareParams | None:
     )
 
 
-def device_of(target: Target, hardware: Hardware) -> DeviceSpec:
+def device_of(
+    target: Target, hardware: Hardware | None = None, *, model: str | None = None
+) -> DeviceSpec:
     """Choose the device that a target's programs run on.
 
     Parameters
@@ -168,27 +170,32 @@ def device_of(target: Target, hardware: Hardware) -> DeviceSpec:
     target
         A task's target.
     hardware
-        The task's hardware parameters.
+        The task's hardware parameters; those of `hardware_params` by default.
+    model
+        A known device; the one of the target's `-model` by default.
 
     Returns
     -------
     device
-        The known device that `-model` names; without a name this machine, for targets that are
-        its own, and a generic GPU for others' GPUs.
+        The device that has the name; without a name this machine, for targets that are its own,
+        and a generic GPU for others' GPUs.
 
     Raises
     ------
     UnknownDeviceError
         The device has a name that is not known, or none and is not this machine's.
     """
+    if hardware is None:
+        parameters = hardware_params(target)
+        hardware = Hardware() if parameters is None else Hardware.of(parameters)
     kind, board = str(target.kind.name), str(target.attrs.get("device", ""))
     elsewhere = _why_other_cpu(target, read_host_cpu()) if kind == "llvm" else ""
     if board and kind in _GPU_PARAMS:
         elsewhere = f"-device={board} is one of many"
     elif kind == "cuda" and tvm.cuda(0).exist:
         elsewhere = _why_other_gpu(target)
-    model = str(target.attrs.get("model", ""))
-    return device_for(kind, model, hardware, elsewhere=elsewhere)
+    name = str(target.attrs.get("model", "")) if model is None else model
+    return device_for(kind, name, hardware, elsewhere=elsewhere)
 
 
 def check_target_runs_here(target: Target) -> None:

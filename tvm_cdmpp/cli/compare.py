@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare, report, plot."""
     # TVM takes seconds to load; a wrong command line must not.
     shapes = parse_input_shapes(args.input_shape)
-    from tvm_cdmpp.bridge.target import parse_target
+    from tvm_cdmpp.bridge.target import check_target_runs_here, parse_target
     from tvm_cdmpp.measure.session import MeasureSession
     from tvm_cdmpp.networks.network import extract_tasks, load_network
     from tvm_cdmpp.report.comparison_plot import plot_comparison
@@ -83,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--tasks must be at least 1, got {args.tasks}")
     console = show.stderr_console()
     target = parse_target(args.target)
+    check_target_runs_here(target)
     network = load_network(args.network, input_shapes=shapes)
     tasks, weights = extract_tasks(network, target)
     if args.tasks is not None:
