@@ -39,7 +39,7 @@ def test_remote() -> None:
         (["--device", "t4"], "'t4' is a gpu"),
         (["--target", "llvm -mtriple=aarch64-linux-gnu"], "cannot run on this machine"),
         (["--target", "opencl"], "cannot run on this machine"),
-        (["--model", "/nonexistent/model"], "/nonexistent/model"),
+        (["--predictor", "/nonexistent/model"], "/nonexistent/model"),
     ],
 )
 def test_wrong_arguments(

@@ -18,7 +18,7 @@ OPTIONS: dict[str, set[str]] = {
     "rpc tracker": {"--host", "--port"},
     "rpc server": {"--tracker", "--key", "--host", "--port"},
     "doctor": {"--json"},
-    "data collect": {"--log", "--programs", "--model", "--target", "--rpc", "--key", "--device",
+    "data collect": {"--log", "--programs", "--predictor", "--target", "--rpc", "--key", "--device",
                      "--seed", "--keep-noisy"},
     "data import": {
         "--out", "--device", "--sources", "--workloads", "--networks", "--json",

@@ -76,7 +76,6 @@ def test_programs_are_measured_on_a_server(
         (["server", "--tracker", "nowhere", "--key", "k"], "--tracker takes HOST:PORT"),
         (["server", "--tracker", "h:99999", "--key", "k"], "--tracker takes HOST:PORT"),
         (["tracker", "--port", "99999"], "cannot listen at 0.0.0.0:99999"),
-        (["tracker", "--host", "no such host"], "cannot listen at no such host"),
     ],
 )
 def test_wrong_arguments(
