@@ -40,7 +40,9 @@ def main() -> None:
     args = parser.parse_args()
     commits = {"before": args.before, "after": "HEAD"} if args.before else {"after": "HEAD"}
     sizes = {when: measure(commit, args.extra) for when, commit in commits.items()}
-    write_json(args.out, {**provenance(), "extra": args.extra, **sizes})
+    # What is measured is the commit, whatever the tree holds besides.
+    origin = {**provenance(), "commit": sizes["after"]["commit"]}
+    write_json(args.out, {**origin, "extra": args.extra, **sizes})
     for when, size in sizes.items():
         print(
             f"{when}: {size['download_bytes'] / 1e6:.0f} MB to download, "
@@ -50,10 +52,15 @@ def main() -> None:
 
 def measure(commit: str, extra: str) -> dict[str, Any]:
     """Install a commit with extras into a new environment; return its sizes in bytes."""
+    commit = subprocess.check_output(
+        ["git", "rev-parse", "--short=12", commit], cwd=_ROOT, text=True
+    ).strip()
     with tempfile.TemporaryDirectory() as folder:
         tree, wheels, environment = (Path(folder) / name for name in ("tree", "wheels", "venv"))
         tree.mkdir()
-        archive = subprocess.run(["git", "archive", commit], cwd=_ROOT, check=True, stdout=-1)
+        archive = subprocess.run(
+            ["git", "archive", commit], cwd=_ROOT, check=True, stdout=subprocess.PIPE
+        )
         subprocess.run(["tar", "-x", "-C", tree], input=archive.stdout, check=True)
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
         pip = [environment / "bin" / "python", "-m", "pip"]
@@ -65,9 +72,7 @@ def measure(commit: str, extra: str) -> dict[str, Any]:
         sizes = json.loads(subprocess.check_output([environment / "bin" / "python", "-c", _SIZES]))
         largest = sorted(sizes.items(), key=lambda item: -item[1])[:_LISTED]
         return {
-            "commit": subprocess.check_output(
-                ["git", "rev-parse", "--short=12", commit], cwd=_ROOT, text=True
-            ).strip(),
+            "commit": commit,
             "download_bytes": sum(f.stat().st_size for f in wheels.iterdir()),
             "disk_bytes": _disk_bytes(environment),
             "packages": len(sizes),

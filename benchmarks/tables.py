@@ -5,6 +5,7 @@ block between two markers: the headline table and the picture of a search. A tes
 are not what this script makes.
 """
 
+import itertools
 import json
 import statistics
 from collections import Counter
@@ -49,10 +50,32 @@ def _section(file: Path) -> str:
         "ablation": _ablation,
         "throughput": _throughput,
         "ast": _ast_equality,
+        "install": _install_size,
         "data": _data_import if "import" in result else _data_quality,
     }
     make = makers.get(kind, _comparison)
     return "\n".join(make(file, result))
+
+
+def _install_size(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f'**What `pip install -c constraints.txt -e ".[{result["extra"]}]"` takes** '
+        f"([data](results/{file.name})). PyTorch is the build for CPUs; where pip chooses one for "
+        "GPUs, it adds gigabytes."
+    )
+    yield ""
+    yield from table_head("commit", "download", "on the disk", "packages", "largest packages")
+    for size in (result[when] for when in ("before", "after") if when in result):
+        largest = itertools.islice(size["largest_bytes"].items(), 5)
+        yield table_row(
+            size["commit"],
+            f"{size['download_bytes'] / 1e6:,.0f} MB",
+            f"{size['disk_bytes'] / 1e6:,.0f} MB",
+            str(size["packages"]),
+            ", ".join(f"{name.split()[0]} {n / 1e6:.0f}" for name, n in largest),
+        )
+    yield ""
+    yield origin(result)
 
 
 def _comparison(file: Path, result: dict[str, Any]) -> Iterator[str]:

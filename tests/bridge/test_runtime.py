@@ -191,6 +191,31 @@ def test_a_search_leaves_the_environment_as_it_was(tmp_path: Path) -> None:
         + CHECK_ENVIRON
     )
     assert python(code, environ(tmp_path), cwd=tmp_path).splitlines()[-1] == "[0, 0]"
+    # No pickles are left behind, which the next process would read.
+    assert not list(tmp_path.glob(".pkl*"))
+
+
+@needs_bundle
+def test_the_working_folder_is_neither_read_nor_written(tmp_path: Path) -> None:
+    pickles = tmp_path / ".pkl_memoize_py3"
+    pickles.mkdir()
+    # TVM would load it, which makes a folder.
+    name = "topi.nn.winograd_matrices.winograd_transform_matrices.pkl"
+    (pickles / name).write_bytes(b"cos\nmkdir\n(S'evil'\ntR.")
+    code = (
+        LOAD
+        + "load_tvm()\n"
+        + "from tvm.contrib.popen_pool import PopenWorker\n"
+        + "def version():\n    import tvm.relay\n    return tvm.__version__\n"
+        + "worker = PopenWorker()\n"
+        + "worker.send(version)\n"
+        + "assert worker.recv() == load_tvm().__version__\n"
+        # Winograd's matrices are what is memoized.
+        + "from tvm.topi.nn.winograd_util import winograd_transform_matrices as make\n"
+        + "assert make(4, 3, 'float32') is not None"
+    )
+    python(code, environ(tmp_path), cwd=tmp_path)
+    assert not (tmp_path / "evil").exists()
 
 
 @needs_bundle

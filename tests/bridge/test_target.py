@@ -1,15 +1,23 @@
+import platform
+from typing import Any
+
 import numpy as np
 import pytest
 
+from tvm_cdmpp.bridge import target as target_module
+from tvm_cdmpp.bridge.cpu_names import CPU_NAMES, choose_mcpu
+from tvm_cdmpp.bridge.cpu_names import KERNEL_FLAGS as USED_FLAGS
 from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.bridge.target import (
-    CPU_NAMES,
-    choose_mcpu,
+    check_target_runs_here,
     default_target,
+    device_of,
     hardware_params,
     parse_target,
 )
+from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.host import HostCPU, read_host_cpu
+from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
 
 tvm = load_tvm()
@@ -138,6 +146,9 @@ def test_a_name_asks_for_every_instruction_llvm_would_use() -> None:
             used = tvm.target.codegen.llvm_get_cpu_features(target)
             needed = {flag for name, flag in KERNEL_FLAGS.items() if name in used}
             assert needed <= cpu.flags, cpu.name
+    assert {name: USED_FLAGS[name] for name in KERNEL_FLAGS if name in USED_FLAGS} == {
+        name: flag for name, flag in KERNEL_FLAGS.items() if name in USED_FLAGS
+    }
 
 
 def test_default_target_is_this_machine() -> None:
@@ -216,3 +227,91 @@ def test_a_kind_that_this_tvm_cannot_compile_for() -> None:
         pytest.skip("this TVM has Vulkan")
     with pytest.raises(ConfigError, match="built without vulkan"):
         parse_target("vulkan")
+
+
+# ---------------------------------------------------------------- whether it is this machine
+
+HARDWARE = Hardware(cores=2, vector_bytes=32)
+FOREIGN = [
+    ("llvm -mtriple=aarch64-linux-gnu", "is not for x86_64"),
+    ("llvm -device=arm_cpu -mtriple=aarch64-linux-gnu", "is not for x86_64"),
+    ("llvm -device=arm_cpu", "-device=arm_cpu is not x86_64"),
+    ("llvm -mcpu=cortex-a72", "-mcpu=cortex-a72 is not x86_64"),
+    ("llvm -mtriple=x86_64-apple-darwin", "is not for Linux"),
+    ("llvm -mcpu=skylake-avx512", "needs avx512bw, .*, which Zen 2 lacks"),
+    ("llvm -mcpu=skx", "needs avx512bw"),
+    ("llvm -mcpu=core-avx2 -mattr=+avx512f", "needs avx512f"),
+]
+
+
+def be_zen2(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = HostCPU(
+        architecture="x86_64", name="Zen 2", flags=frozenset(ZEN2.split()), physical_cores=4
+    )
+    monkeypatch.setattr(target_module, "read_host_cpu", lambda: host)
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+
+
+@pytest.mark.parametrize(("text", "reason"), FOREIGN)
+def test_another_machine_s_cpu(monkeypatch: pytest.MonkeyPatch, text: str, reason: str) -> None:
+    be_zen2(monkeypatch)
+    target = tvm.target.Target(text)
+    with pytest.raises(ConfigError, match=reason):
+        check_target_runs_here(target)
+    with pytest.raises(UnknownDeviceError, match=reason):
+        device_of(target, HARDWARE)
+    named = tvm.target.Target(f"{text} -model=graviton2")
+    assert device_of(named, HARDWARE).name == "graviton2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["llvm", "llvm -mcpu=znver2", "llvm -mcpu=nehalem", "llvm -mtriple=x86_64-unknown-linux-gnu",
+     "llvm -mcpu=core-avx2 -num-cores=64", "llvm -mtriple=x86_64-conda-linux-gnu -mattr=+fma"],
+)  # fmt: skip
+def test_this_machine_s_cpu(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    be_zen2(monkeypatch)
+    check_target_runs_here(tvm.target.Target(text))
+    assert device_of(tvm.target.Target(text), HARDWARE).kind == "cpu"
+
+
+def test_the_default_target_is_this_machine_s() -> None:
+    check_target_runs_here(default_target())
+
+
+def test_a_board_of_unknown_name_is_refused() -> None:
+    board = tvm.target.Target("llvm -device=arm_cpu -model=rasp4b -mtriple=aarch64-linux-gnu")
+    with pytest.raises(UnknownDeviceError, match="-model=rasp4b must be that of a known cpu"):
+        device_of(board, HARDWARE)
+    with pytest.raises(UnknownDeviceError, match="-device=mali is one of many"):
+        device_of(tvm.target.Target("opencl -device=mali"), HARDWARE)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "opencl", "rocm", "metal", "vulkan"])
+def test_a_gpu_that_is_not_here(kind: str) -> None:
+    if tvm.device(kind, 0).exist:
+        pytest.skip(f"there is a {kind} device")
+    target = tvm.target.Target(kind)
+    with pytest.raises(ConfigError, match=f"TVM finds no {kind} device here"):
+        check_target_runs_here(target)
+    # Its programs can be scored all the same.
+    assert device_of(target, HARDWARE).kind == "gpu"
+    assert device_of(tvm.target.Target(f"{kind} -model=t4"), HARDWARE) is find_device("t4")
+
+
+class FakeGPU:
+    exist = True
+    compute_version = "7.5"
+
+
+def test_a_gpu_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake: Any = lambda *_: FakeGPU  # noqa: E731
+    monkeypatch.setattr(target_module.tvm, "device", fake)
+    monkeypatch.setattr(target_module.tvm, "cuda", fake)
+    check_target_runs_here(tvm.target.Target("cuda -arch=sm_75"))
+    check_target_runs_here(tvm.target.Target("cuda -arch=sm_70"))
+    newer = tvm.target.Target("cuda -arch=sm_90")
+    with pytest.raises(ConfigError, match="sm_90 is newer than its GPU, sm_75"):
+        check_target_runs_here(newer)
+    with pytest.raises(UnknownDeviceError, match="sm_90 is newer"):
+        device_of(newer, HARDWARE)

@@ -26,7 +26,19 @@ def test_remote() -> None:
         (["--rpc", "host:99999", "--key", "t4"], "HOST:PORT"),
         (["--rpc", "host", "--key", "t4"], "HOST:PORT"),
         (["--rpc", "host:9190", "--key", "t4"], "--target"),
-        (["--rpc", "127.0.0.1:1", "--key", "t4", "--target", "llvm"], "does not answer"),
+        (["--rpc", "127.0.0.1:1", "--key", "t4", "--target", "llvm"], "say what the remote dev"),
+        (
+            ["--rpc", "127.0.0.1:1", "--key", "a", "--target", "llvm", "--device", "graviton2"],
+            "does not answer",
+        ),
+        (
+            ["--rpc", "127.0.0.1:1", "--key", "t4", "--target", "cuda -model=t4"],
+            "does not answer",
+        ),
+        (["--device", "quux"], "got 'quux'"),
+        (["--device", "t4"], "'t4' is a gpu"),
+        (["--target", "llvm -mtriple=aarch64-linux-gnu"], "cannot run on this machine"),
+        (["--target", "opencl"], "cannot run on this machine"),
         (["--predictor", "/nonexistent/model"], "/nonexistent/model"),
     ],
 )

@@ -11,6 +11,7 @@ from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.devices import detect
 from tvm_cdmpp.devices.jsonform import parse_devices
 from tvm_cdmpp.devices.registry import built_in_devices, find_device, user_device_file
+from tvm_cdmpp.devices.spec import DEVICE_FIELDS
 from tvm_cdmpp.devices.spec import FIGURES as ALL_FIGURES
 from tvm_cdmpp.errors import UnknownDeviceError
 
@@ -20,6 +21,7 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     return tmp_path
 
 
@@ -43,8 +45,14 @@ def test_show_one_with_units_and_sources(capsys: Capture) -> None:
     assert main(["device", "show", "NVIDIA V100"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith("v100-sxm2 (gpu), also v100")
-    for name in ALL_FIGURES:
+    for name in {*ALL_FIGURES, *DEVICE_FIELDS}:
         assert f"\n{name} " in shown
+    # The README says nine.
+    begin, also = shown.index("the predictor sees:"), shown.index("also known:")
+    seen = [name for name in DEVICE_FIELDS if begin < shown.index(f"\n{name} ") < also]
+    assert len(seen) == len(DEVICE_FIELDS) == 9
+    for name in set(ALL_FIGURES) - set(DEVICE_FIELDS):
+        assert shown.index(f"\n{name} ") > also
     for text in ("1.53 GHz", "900 GB/s", "96 KiB", "6 MiB", "125 TFLOP/s", "62.67 TOP/s",
                  "NVIDIA Tesla V100 GPU architecture white paper", "15.67 TFLOP/s",
                  "Taken where only V100 is stated."):  # fmt: skip
@@ -81,13 +89,26 @@ def test_add_then_show(home: Path, capsys: Capture) -> None:
     ("content", "message"),
     [
         (with_figures(clock_hz="3 GHz"), 'clock_hz must be a number; got "3 GHz"'),
-        (document(name="t4"), "t4"),
+        (with_figures(clock_hz=2.2), "must be 10000000 to 1e+11 Hz (2.2 GHz are 2.2e9); got 2.2"),
+        (document(name="t4"), "'t4' is a built-in device; give yours another name"),
     ],
 )
 def test_add_refuses(home: Path, capsys: Capture, content: object, message: str) -> None:
     assert main(["device", "add", write(home, content)]) == 2
     assert message in capsys.readouterr().err
     assert not user_device_file().exists()
+
+
+def test_remove(home: Path, capsys: Capture) -> None:
+    assert main(["device", "add", write(home, document())]) == 0
+    capsys.readouterr()
+    assert main(["device", "remove", "t4"]) == 2
+    assert "'t4' is a built-in device, which cannot be removed" in capsys.readouterr().err
+    assert main(["device", "remove", "my-cpu"]) == 0
+    assert capsys.readouterr().out == f"removed my-cpu\nfrom {user_device_file()}\n"
+    assert main(["device", "remove", "my-cpu"]) == 2
+    assert "which has none; got 'my-cpu'" in capsys.readouterr().err
+    assert main(["device", "show", "my-cpu"]) == 2
 
 
 def test_detect_shows_this_machine(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,11 +42,35 @@ def test_machine_with_nothing_says_what_to_install(tmp_path: Path) -> None:
     report = json.loads(run.stdout)
     assert report["works"] is False
     failed = {check["name"]: check for check in report["checks"] if check["status"] == "fail"}
-    assert set(failed) == {"TVM", "C++ compiler", "torch", "xgboost", "self-test"}
+    assert set(failed) == {"TVM", "C++ compiler", "torch", "self-test"}
     assert 'pip install "tvm-cdmpp[tvm]"' in failed["TVM"]["advice"]
     assert "apt install g++" in failed["C++ compiler"]["advice"]
     assert failed["torch"]["advice"] == "`pip install torch`"
     assert failed["self-test"]["found"] == "not run"
+    (xgboost,) = (check for check in report["checks"] if check["name"] == "xgboost")
+    assert xgboost["status"] == "note"
+    assert "only the baselines need it" in xgboost["advice"]
+
+
+def test_xgboost_is_not_needed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tvm_cdmpp.cli import doctor
+
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    monkeypatch.setattr(doctor, "_CHECKS", (doctor._check_packages,))
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [check["status"] for check in report["checks"]] == ["ok", "note", "ok"]
+
+
+def test_a_missing_gpu_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tvm_cdmpp.cli import doctor
+
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    (check,) = doctor._check_gpu()
+    assert check.status == "note"
+    assert "`--target cuda` needs one" in check.advice
 
 
 def test_table_shows_advice_as_it_is(

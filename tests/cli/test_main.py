@@ -3,12 +3,16 @@
 import argparse
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import tvm_cdmpp
 from tvm_cdmpp import __version__
 from tvm_cdmpp.cli import main as cli
 from tvm_cdmpp.errors import NetworkError
@@ -81,3 +85,20 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--version"])
     assert exit_info.value.code == 0
     assert capsys.readouterr().out.strip() == f"tvm-cdmpp {__version__}"
+
+
+@pytest.mark.parametrize("streams", ["2>&-", ">&-", ">&- 2>&- <&-", "| head -c 1", "| true"])
+@pytest.mark.parametrize("line", ["device show", "device show quux", "doctor --nonsense", "--help"])
+def test_closed_streams_are_no_traceback(tmp_path: Path, line: str, streams: str) -> None:
+    program = f"{sys.executable} -m tvm_cdmpp {line}"
+    command = f"{program} 2>{tmp_path}/err {streams}; code=${{PIPESTATUS[0]}}; echo; echo $code"
+    run = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False,
+        timeout=60, env={"PYTHONPATH": str(Path(tvm_cdmpp.__file__).parents[1]), "HOME": "/"},
+    )  # fmt: skip
+    said = run.stdout + run.stderr + (tmp_path / "err").read_text()
+    for word in ("Traceback", "Exception", "Broken pipe", "Bad file descriptor"):
+        assert word not in said
+    expected = 2 if "quux" in line or "nonsense" in line else 0
+    assert int(run.stdout.split()[-1]) in ((expected, 1) if "|" in streams else (expected,))
+    assert {path.name for path in tmp_path.iterdir()} == {"err"}

@@ -22,9 +22,16 @@ CPU = Hardware(cores=3, vector_bytes=32)
 GPU = Hardware(cores=-1, vector_bytes=16, threads=1024, warp=32)
 
 
-def be(monkeypatch: pytest.MonkeyPatch, name: str, cores: int = 4) -> None:
+def be(
+    monkeypatch: pytest.MonkeyPatch, name: str, cores: int = 4, clock_hz: float | None = None
+) -> None:
     host = HostCPU(
-        architecture="x86_64", name=name, flags=frozenset(["avx2"]), physical_cores=cores
+        architecture="x86_64",
+        name=name,
+        flags=frozenset(["avx2"]),
+        physical_cores=cores,
+        clock_hz=clock_hz,
+        clock_source="somebody",
     )
     monkeypatch.setattr(detect, "read_host_cpu", lambda: host)
 
@@ -107,6 +114,17 @@ def test_an_unknown_cpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     assert detect_cpu().name == "cpu"
 
 
+def test_the_clock_is_not_the_momentary_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One seed gives one sequence of scores, on a busy day as well."""
+    be(monkeypatch, "Some CPU")
+    assert detect_cpu().clock_hz == DeviceSpec(name="x", kind="cpu").clock_hz
+    assert detect_cpu().sources["clock_hz"].startswith("assumed")
+    be(monkeypatch, "Some CPU", clock_hz=2.6e9)
+    assert (detect_cpu().clock_hz, detect_cpu().sources["clock_hz"]) == (2.6e9, "somebody")
+    be(monkeypatch, "Some CPU", clock_hz=2.6)  # nonsense
+    assert detect_cpu().sources["clock_hz"].startswith("assumed")
+
+
 def test_known_gpus_have_the_registry_s_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     have(monkeypatch, A100, T4)
     assert detect_gpus() == (find_device("a100-40gb"), find_device("t4"))
@@ -150,15 +168,33 @@ def test_a_task_without_a_name_gets_what_is_here(
     assert caplog.text == ""
 
 
-@pytest.mark.parametrize(("kind", "model"), [("cuda", "quux"), ("cuda", "graviton2"),
-                                             ("llvm", "t4")])  # fmt: skip
-def test_a_name_that_does_not_fit_is_told(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, model: str
+@pytest.mark.parametrize(("kind", "model", "found"), [
+    ("cuda", "quux", "no known device"), ("cuda", "graviton2", "'graviton2' is a cpu"),
+    ("llvm", "t4", "'t4' is a gpu"), ("llvm", "rasp4b", "no known device"),
+])  # fmt: skip
+def test_a_name_that_does_not_fit_is_refused(
+    monkeypatch: pytest.MonkeyPatch, kind: str, model: str, found: str
 ) -> None:
     have(monkeypatch, T4)
-    device = device_for(kind, model, CPU)
-    assert device.kind == ("gpu" if kind == "cuda" else "cpu")
-    assert f"-model={model} is no known" in caplog.text
+    with pytest.raises(UnknownDeviceError, match=f"-model={model} must be .*{found}.*device add"):
+        device_for(kind, model, CPU)
+
+
+@pytest.mark.parametrize("kind", ["llvm", "opencl", "cuda"])
+def test_a_target_of_another_machine_is_not_described_as_this_one(
+    monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    have(monkeypatch, T4)
+    with pytest.raises(UnknownDeviceError, match=r"it is a board's\. Name it in the target"):
+        device_for(kind, "", CPU, elsewhere="it is a board's")
+    named = "graviton2" if kind == "llvm" else "mobile-opencl"
+    assert device_for(kind, named, CPU, elsewhere="it is a board's").name == find_device(named).name
+
+
+def test_nothing_is_assumed_about_other_kinds() -> None:
+    with pytest.raises(UnknownDeviceError, match="nothing is assumed about hexagon"):
+        device_for("hexagon", "unknown", CPU)
+    assert device_for("hexagon", "hl-100", CPU) is find_device("hl-100")
 
 
 def test_a_failing_driver_is_told(

@@ -41,6 +41,30 @@ def test_reads_name_flags_and_physical_cores(root: Path) -> None:
     assert cpu.physical_cores == 2
 
 
+@pytest.mark.parametrize(
+    ("files", "clock_hz"),
+    [
+        ({"cpufreq/base_frequency": "2100000", "cpufreq/cpuinfo_max_freq": "4000000"}, 2.1e9),
+        ({"acpi_cppc/nominal_freq": "2450", "cpufreq/cpuinfo_max_freq": "3700000"}, 2.45e9),
+        ({"name": "Some CPU @ 2.60GHz", "cpufreq/cpuinfo_max_freq": "3700000"}, 2.6e9),
+        ({"bogomips": "5192.24", "flags": "constant_tsc"}, 2.6e9),
+        ({"bogomips": "5192.24", "flags": "avx"}, None),
+        ({"cpufreq/cpuinfo_max_freq": "1500000"}, 1.5e9),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("momentary", ["800.000", "3700.123"])
+def test_the_clock_is_a_stable_one(
+    root: Path, files: dict[str, str], clock_hz: float | None, momentary: str
+) -> None:
+    fields = {"model name": files.get("name", "Some CPU"), "cpu MHz": momentary}
+    fields |= {key: files[key] for key in ("bogomips", "flags") if key in files}
+    write(root / "proc/cpuinfo", "".join(f"{key}\t: {text}\n" for key, text in fields.items()))
+    for name, text in files.items():
+        write(root / "sys/devices/system/cpu/cpu0" / name, f"{text}\n")
+    assert read_host_cpu(root).clock_hz == clock_hz
+
+
 def test_counts_only_cores_of_the_affinity_mask(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """The built-in devices, how they are found, and the user's own."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tvm_cdmpp.devices.jsonform import dump_devices
 from tvm_cdmpp.devices.registry import (
     Registry,
     add_devices,
@@ -15,6 +17,7 @@ from tvm_cdmpp.devices.registry import (
     find_device,
     load_registry,
     read_device_file,
+    remove_devices,
     user_device_file,
 )
 from tvm_cdmpp.devices.spec import FIGURES, DeviceSpec
@@ -139,12 +142,18 @@ def test_an_unknown_name_may_be_like_none() -> None:
 
 
 def test_names_are_those_of_one_device() -> None:
-    for other in (replace(MINE, name="t4"), replace(MINE, name="mycpu"), replace(MINE, name="box7"),
-                  replace(MINE, name="x", aliases=("NVIDIA T4",))):  # fmt: skip
-        with pytest.raises(ConfigError, match="A name must be"):
+    for other, message in (
+        (replace(MINE, name="my", aliases=()), "'my' is one of both 'my-cpu' and 'my'"),
+        (replace(MINE, name="box7", aliases=()), "'box7' is one of both 'my-cpu' and 'box7'"),
+        (replace(MINE, name="t4"), "'t4' is a built-in device"),
+        (
+            replace(MINE, name="x", aliases=("NVIDIA T4",)),
+            "'NVIDIA T4' is a name of the built",
+        ),
+        (MINE, "'my-cpu' is given twice"),
+    ):
+        with pytest.raises(ConfigError, match=message):
             Registry((*DEVICES, MINE, other))
-    with pytest.raises(ConfigError, match="'my-cpu' is one of both 'my-cpu' and 'my-cpu'"):
-        Registry((MINE, MINE))
 
 
 def test_the_user_s_devices(tmp_path: Path) -> None:
@@ -157,7 +166,31 @@ def test_the_user_s_devices(tmp_path: Path) -> None:
     faster = replace(MINE, clock_hz=4e9)
     assert add_devices([other, faster], file) == ("my-cpu",)
     assert read_device_file(file) == (other, faster)
-    assert [path.name for path in file.parent.iterdir()] == ["devices.json"]
+    assert {path.name for path in file.parent.iterdir()} == {"devices.json", ".devices.json.lock"}
+
+
+def test_devices_are_removed(tmp_path: Path) -> None:
+    file = tmp_path / "devices.json"
+    other = replace(MINE, name="other", aliases=())
+    add_devices([MINE, other], file)
+    for names, error, message in (
+        (["other", "quux"], UnknownDeviceError, "has my-cpu, other; got 'quux'"),
+        (["other", "T4"], ConfigError, "'T4' is a built-in device"),
+    ):
+        with pytest.raises(error, match=message):
+            remove_devices(names, file)
+        assert read_device_file(file) == (MINE, other)
+    assert remove_devices(["BOX 7"], file) == ("my-cpu",)
+    assert load_registry(file).devices == (*DEVICES, other)
+
+
+def test_a_name_that_became_a_built_in_one_can_be_removed(tmp_path: Path) -> None:
+    file = tmp_path / "devices.json"
+    file.write_text(dump_devices([replace(MINE, name="t4", aliases=())]))
+    with pytest.raises(ConfigError, match="tvm-cdmpp device remove t4"):
+        load_registry(file)
+    assert remove_devices(["t4"], file) == ("t4",)
+    assert load_registry(file).devices == DEVICES
 
 
 def test_refused_devices_leave_the_file_as_it_was(tmp_path: Path) -> None:
@@ -175,21 +208,23 @@ def test_refused_devices_leave_the_file_as_it_was(tmp_path: Path) -> None:
         load_registry(file)
 
 
+@pytest.mark.parametrize(
+    ("variable", "folder"), [("HOME", ".config/tvm-cdmpp"), ("XDG_CONFIG_HOME", "tvm-cdmpp")]
+)
 def test_the_default_file_is_in_the_user_s_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, folder: str
 ) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setenv(variable, str(tmp_path))
     file = user_device_file()
-    assert file == tmp_path / ".config" / "tvm-cdmpp" / "devices.json"
+    assert file == tmp_path / folder / "devices.json"
     add_devices([MINE], file)
     assert find_device("my cpu") == MINE
 
 
 def test_without_a_home_the_built_in_devices_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_home() -> Path:
-        raise RuntimeError("no home")
-
-    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     assert find_device("t4").name == "t4"
-    with pytest.raises(ConfigError, match=r"no home\. Set HOME"):
+    with pytest.raises(ConfigError, match="Set HOME"):
         user_device_file()

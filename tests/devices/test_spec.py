@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from tvm_cdmpp.devices.spec import (
     DEVICE_FIELDS,
+    FIGURES,
     OPTIONAL_FIGURES,
+    RANGES,
     REQUIRED_FIGURES,
     DeviceSpec,
     generic_gpu,
@@ -38,7 +40,7 @@ def test_peak() -> None:
     assert device.peak_flops == 4 * 2e9 * 16 * 2 * 2
 
 
-@given(st.fixed_dictionaries({name: st.floats(4, 1e18) for name in REQUIRED_FIGURES}))
+@given(st.fixed_dictionaries({name: st.floats(*RANGES[name][:2]) for name in REQUIRED_FIGURES}))
 def test_vectors_are_finite(figures: dict[str, float]) -> None:
     figures["simd_bytes"] = int(figures["simd_bytes"])
     vector = DeviceSpec(name="x", kind="cpu", **figures).vector()  # type: ignore[arg-type]
@@ -75,8 +77,29 @@ def test_required_figures_are_not_none(figure: str) -> None:
 
 
 def test_a_register_holds_a_value() -> None:
-    with pytest.raises(ConfigError, match="at least 4; got 3"):
+    with pytest.raises(ConfigError, match=r"must be 4 to 65536 bytes.*; got 3"):
         DeviceSpec(name="x", kind="cpu", simd_bytes=3)
+
+
+@pytest.mark.parametrize(
+    ("figure", "value", "unit"),
+    [
+        ("clock_hz", 2.2, "Hz"), ("clock_hz", 2200, "Hz"), ("clock_hz", 2.2e6, "Hz"),
+        ("l1_bytes", 32, "bytes"), ("l2_bytes", 256, "bytes"), ("l3_bytes", 16, "bytes"),
+        ("bandwidth_bytes_per_s", 50, "bytes per second"),
+        ("bandwidth_bytes_per_s", 51200, "bytes per second"),
+        ("shared_bytes_per_core", 96, "bytes"), ("float16_flops", 65, "operations per second"),
+        ("int8_ops", 130, "operations per second"), ("cores", 1e9, "cores"),
+    ],
+)  # fmt: skip
+def test_a_figure_in_another_unit_is_refused(figure: str, value: float, unit: str) -> None:
+    figures: dict[str, Any] = {figure: value}
+    with pytest.raises(ConfigError, match=rf"{figure} of device 'x' must be .* {unit}.*; got "):
+        DeviceSpec(name="x", kind="cpu", **figures)
+
+
+def test_every_figure_has_a_range() -> None:
+    assert tuple(RANGES) == FIGURES
 
 
 def test_devices_are_equal_when_their_figures_are() -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from tvm_cdmpp.bridge.children import Children
+from tvm_cdmpp.bridge.children import Children, memoize_in_memory
 from tvm_cdmpp.bridge.libcuda_stub import DRIVER, ensure_stub
 from tvm_cdmpp.errors import ConfigError, MissingDependencyError
 from tvm_cdmpp.files import cache_folder
@@ -129,6 +129,7 @@ def _load() -> tuple[ModuleType, _Found]:
     found = _find_tvm()
     prepare = _prepare_bundled if found.source == "bundled" else _prepare_user
     children = prepare(found.package)
+    memoize_in_memory()
     try:
         with children.settings_here():
             tvm = importlib.import_module("tvm")

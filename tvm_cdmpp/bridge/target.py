@@ -1,21 +1,20 @@
-"""The compilation target: this machine's CPU, or one that the user names.
-
-LLVM knows a processor by its name, and the LLVM inside TVM is often older than the processor. So
-the name is chosen by feature flags: the most capable name that this LLVM knows and whose
-instructions this CPU has. Only features the code generator uses on its own count (a missing `sgx`
-or `pku` never matters).
-"""
+"""The compilation target: this machine's CPU, or one that the user names, and its device."""
 
 import difflib
 import functools
 import logging
+import platform
+import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from tvm_cdmpp.bridge.cpu_names import CPU_NAMES, KERNEL_FLAGS, choose_mcpu, known_names
 from tvm_cdmpp.bridge.quiet import reason_of
 from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.devices.detect import device_for
+from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.host import HostCPU, read_host_cpu
+from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError, MissingDependencyError, UnknownDeviceError
 
 tvm = load_tvm()
@@ -30,66 +29,6 @@ _CACHE_LINE_BYTES = 64
 _INT32_MAX = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class CPUName:
-    """A processor name of LLVM's."""
-
-    name: str
-    """What `-mcpu` takes."""
-    since_llvm: int
-    """First major version of LLVM that knows it."""
-    flags: frozenset[str]
-    """What a CPU must have, under the kernel's names."""
-
-
-def _cpu(name: str, since_llvm: int, *flags: frozenset[str] | str) -> CPUName:
-    groups = (_flags(group) if isinstance(group, str) else group for group in flags)
-    return CPUName(name, since_llvm, frozenset().union(*groups))
-
-
-def _flags(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-_X86_V2 = _flags("cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3")
-_X86_V3 = _X86_V2 | _flags("abm avx avx2 bmi1 bmi2 f16c fma movbe pclmulqdq")
-_SKYLAKE = _X86_V3 | _flags("adx aes")
-_ZEN = _SKYLAKE | _flags("sha_ni sse4a")
-_AVX512 = _SKYLAKE | _flags("avx512f avx512bw avx512cd avx512dq avx512vl")
-_ICELAKE = _AVX512 | _flags(
-    "avx512_bitalg avx512_vbmi2 avx512_vnni avx512_vpopcntdq avx512ifma avx512vbmi "
-    "gfni sha_ni vaes vpclmulqdq"
-)
-_ARM_V8_2 = _flags("asimd asimddp asimdhp asimdrdm atomics crc32 lrcpc")
-
-# Per architecture, the most capable name first.
-CPU_NAMES = {
-    "x86_64": (
-        _cpu("znver5", 20, _ICELAKE, _ZEN, "avx512_bf16 avx512_vp2intersect avx_vnni"),
-        _cpu("sapphirerapids", 12, _ICELAKE, "amx_tile avx512_bf16 avx512_fp16 avx_vnni"),
-        _cpu("znver4", 16, _ICELAKE, _ZEN, "avx512_bf16"),
-        _cpu("icelake-server", 7, _ICELAKE),
-        _cpu("cooperlake", 9, _AVX512, "avx512_bf16 avx512_vnni"),
-        _cpu("cascadelake", 8, _AVX512, "avx512_vnni"),
-        _cpu("skylake-avx512", 4, _AVX512),
-        _cpu("znver3", 12, _ZEN, "vaes vpclmulqdq"),
-        _cpu("znver2", 9, _ZEN),
-        _cpu("alderlake", 12, _SKYLAKE, "avx_vnni gfni sha_ni vaes vpclmulqdq"),
-        _cpu("skylake", 4, _SKYLAKE),
-        _cpu("core-avx2", 4, _X86_V3),
-        _cpu("corei7-avx", 4, _X86_V2, "avx pclmulqdq"),
-        _cpu("nehalem", 4, _X86_V2),
-        _cpu("x86-64", 4),
-    ),
-    "aarch64": (
-        _cpu("neoverse-n2", 12, _ARM_V8_2, "bf16 i8mm sve sve2"),
-        _cpu("neoverse-v1", 12, _ARM_V8_2, "bf16 i8mm sve"),
-        _cpu("neoverse-n1", 10, _ARM_V8_2),
-        _cpu("cortex-a72", 4, "aes asimd crc32 pmull sha1 sha2"),
-        _cpu("generic", 4),
-    ),
-}
-
 # What Ansor may use on a GPU when no device is here to ask: TVM's own answers for a present
 # device where they hold for all devices of the kind (CUDA), what its API guarantees or nearly
 # every device has otherwise.
@@ -101,6 +40,8 @@ _GPU_PARAMS = {
     "vulkan": {"shared_bytes": 16384, "threads": 256, "vthreads": 8, "warp": 32},
 }
 _KINDS = ("llvm", *_GPU_PARAMS)
+_ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
+_LINUX_SYSTEMS = {"linux", "gnu", "musl"}
 
 
 @functools.cache
@@ -120,7 +61,7 @@ def default_target() -> Target:
         )
     cpu = read_host_cpu()
     options = [f"-num-cores={cpu.physical_cores}"]
-    name = choose_mcpu(cpu, _known_names(int(major), cpu.architecture))
+    name = choose_mcpu(cpu, known_names(int(major), cpu.architecture))
     if name is not None:
         options.insert(0, f"-mcpu={name}")
     else:
@@ -133,26 +74,6 @@ def default_target() -> Target:
         # TVM recognises ARM by the triple only.
         options.insert(0, f"-mtriple={_system_triple()}")
     return tvm.target.Target(" ".join(["llvm", *options]))
-
-
-def choose_mcpu(cpu: HostCPU, known: Collection[str]) -> str | None:
-    """Choose the most capable processor name that runs on a CPU.
-
-    Parameters
-    ----------
-    cpu
-        The CPU; without flags only the architecture's base qualifies.
-    known
-        Names that LLVM knows.
-
-    Returns
-    -------
-    name
-        None when the architecture is not in `CPU_NAMES`.
-    """
-    candidates = CPU_NAMES.get(cpu.architecture, ())
-    fitting = (c.name for c in candidates if c.flags <= cpu.flags and c.name in known)
-    return next(fitting, None)
 
 
 def parse_target(text: str) -> Target:
@@ -239,12 +160,114 @@ def hardware_params(target: Target) -> HardwareParams | None:
     )
 
 
+def device_of(
+    target: Target, hardware: Hardware | None = None, *, model: str | None = None
+) -> DeviceSpec:
+    """Choose the device that a target's programs run on.
+
+    Parameters
+    ----------
+    target
+        A task's target.
+    hardware
+        The task's hardware parameters; those of `hardware_params` by default.
+    model
+        A known device; the one of the target's `-model` by default.
+
+    Returns
+    -------
+    device
+        The device that has the name; without a name this machine, for targets that are its own,
+        and a generic GPU for others' GPUs.
+
+    Raises
+    ------
+    UnknownDeviceError
+        The device has a name that is not known, or none and is not this machine's.
+    """
+    if hardware is None:
+        parameters = hardware_params(target)
+        hardware = Hardware() if parameters is None else Hardware.of(parameters)
+    kind, board = str(target.kind.name), str(target.attrs.get("device", ""))
+    elsewhere = _why_other_cpu(target, read_host_cpu()) if kind == "llvm" else ""
+    if board and kind in _GPU_PARAMS:
+        elsewhere = f"-device={board} is one of many"
+    elif kind == "cuda" and tvm.cuda(0).exist:
+        elsewhere = _why_other_gpu(target)
+    name = str(target.attrs.get("model", "")) if model is None else model
+    return device_for(kind, name, hardware, elsewhere=elsewhere)
+
+
+def check_target_runs_here(target: Target) -> None:
+    """Refuse a target whose programs this machine cannot run; every trial would fail.
+
+    Raises
+    ------
+    ConfigError
+        There is no such GPU, or the CPU is of another kind or lacks instructions.
+    """
+    kind = str(target.kind.name)
+    if kind == "llvm":
+        reason = _why_other_cpu(target, read_host_cpu())
+    elif not tvm.device(kind, 0).exist:
+        reason = f"TVM finds no {kind} device here"
+    else:
+        reason = _why_other_gpu(target)
+    if reason:
+        raise ConfigError(
+            f"Programs for the target {target} cannot run on this machine: {reason}. Choose "
+            "another target (`native` is this machine's CPU), or measure on devices that have a "
+            "TVM RPC server, with `tvm-cdmpp data collect --rpc`."
+        )
+
+
+# ---------------------------------------------------------------- whether it is this machine
+
+
+def _why_other_cpu(target: Target, host: HostCPU) -> str:
+    """Say what tells that a CPU target is not this machine's; empty where nothing does."""
+    triple, mcpu = (str(target.attrs.get(name, "")) for name in ("mtriple", "mcpu"))
+    architecture, *system = triple.lower().split("-")
+    architecture = _ARCHITECTURES.get(architecture, architecture)
+    groups = {group for group, names in CPU_NAMES.items() if mcpu in {c.name for c in names}}
+    if triple and architecture != host.architecture:
+        return f"-mtriple={triple} is not for {host.architecture}"
+    if system and platform.system() == "Linux" and not {*system} & _LINUX_SYSTEMS:
+        return f"-mtriple={triple} is not for Linux"
+    if groups and host.architecture not in groups:
+        return f"-mcpu={mcpu} is not {host.architecture}"
+    if "arm_cpu" in str(target.attrs.get("device", "")) and host.architecture == "x86_64":
+        return "-device=arm_cpu is not x86_64"
+    missing = sorted(_needed_flags(target, host.architecture) - host.flags)
+    if host.flags and missing:
+        return f"-mcpu={mcpu} needs {', '.join(missing)}, which {host.name or 'this CPU'} lacks"
+    return ""
+
+
+def _needed_flags(target: Target, architecture: str) -> set[str]:
+    """Return what a CPU must have to run a target's programs, under the kernel's names."""
+    ask = tvm.get_global_func("target.llvm_get_cpu_features", allow_missing=True)
+    if ask is None or architecture != "x86_64":
+        mcpu = str(target.attrs.get("mcpu", ""))
+        names = CPU_NAMES.get(architecture, ())
+        return {flag for cpu in names if cpu.name == mcpu for flag in cpu.flags}
+    added = (str(option) for option in target.attrs.get("mattr", ()))
+    features = {str(f) for f in ask(target)} | {a[1:] for a in added if a.startswith("+")}
+    return {flag for feature, flag in KERNEL_FLAGS.items() if feature in features}
+
+
+def _why_other_gpu(target: Target) -> str:
+    """Say why this machine's GPU is too old for a CUDA target; empty if it is not."""
+    wanted = re.fullmatch(r"sm_(\d+)[a-z]?", str(target.attrs.get("arch", "")))
+    if str(target.kind.name) != "cuda" or wanted is None:
+        return ""
+    here = str(tvm.cuda(0).compute_version).replace(".", "")
+    return (
+        f"-arch={wanted[0]} is newer than its GPU, sm_{here}" if int(wanted[1]) > int(here) else ""
+    )
+
+
 # ---------------------------------------------------------------- what LLVM knows
-
-
-def _known_names(llvm_major: int, architecture: str) -> set[str]:
-    """Names in `CPU_NAMES` that this LLVM takes; an older TVM cannot list them itself."""
-    return {c.name for c in CPU_NAMES.get(architecture, ()) if c.since_llvm <= llvm_major}
 
 
 def _system_triple() -> str:

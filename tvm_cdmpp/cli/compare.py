@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare, report, plot."""
     # TVM takes seconds to load; a wrong command line must not.
     inputs = input_options(args)
-    from tvm_cdmpp.bridge.target import parse_target
+    from tvm_cdmpp.bridge.target import check_target_runs_here, parse_target
     from tvm_cdmpp.bridge.tasks import task_name
     from tvm_cdmpp.measure.session import MeasureSession
     from tvm_cdmpp.networks import check_compiles, extract_tasks, load_network
@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--tasks must be at least 1, got {args.tasks}")
     console = show.stderr_console()
     target = parse_target(args.target)
+    check_target_runs_here(target)
     network = load_network(args.network, **inputs)
     check_compiles(network, target)
     all_tasks, all_weights = extract_tasks(network, target)

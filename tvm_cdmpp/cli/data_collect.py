@@ -18,6 +18,7 @@ from tvm_cdmpp.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tvm_cdmpp.devices.spec import DeviceSpec
     from tvm_cdmpp.measure.collect import Collector
     from tvm_cdmpp.measure.reports import BatchReport
     from tvm_cdmpp.measure.session import RemoteDevices
@@ -56,6 +57,9 @@ def add_parser(commands: Any) -> None:
         "--rpc", metavar="HOST:PORT", help="run on the devices of this TVM RPC tracker"
     )
     parser.add_argument("--key", metavar="K", help="which devices of the tracker")
+    parser.add_argument(
+        "--device", metavar="NAME", help="the known device that programs run on (default: this one)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     parser.add_argument(
         "--keep-noisy",
@@ -87,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
     if remote is None:
         check_libraries(target)
     inputs = inputs_of(args, args.networks)
-    model = CDMPPModel(seed=args.seed)
+    device = device_to_measure(args.device, target, remote)
+    model = CDMPPModel(device=device, seed=args.seed)
     if args.predictor is not None:
         model.load(str(args.predictor))
     if remote is not None:
@@ -137,6 +142,33 @@ def parse_remote(address: str | None, key: str | None, target: str) -> "RemoteDe
     from tvm_cdmpp.measure.session import RemoteDevices
 
     return RemoteDevices(host=match[1], port=int(match[2]), key=key)
+
+
+def device_to_measure(
+    name: str | None, target: Any, remote: "RemoteDevices | None"
+) -> "DeviceSpec | None":
+    """Return the device that `--device` names; None where the target tells it.
+
+    Raises
+    ------
+    ConfigError
+        Nothing tells what the remote devices are, or the target is not this machine's.
+    UnknownDeviceError
+        There is no device of this name.
+    """
+    from tvm_cdmpp.bridge.target import check_target_runs_here, device_of
+    from tvm_cdmpp.devices.registry import find_device, load_registry
+
+    if remote is None:
+        check_target_runs_here(target)
+    if name is not None:
+        return device_of(target, model=find_device(name).name)
+    if remote is not None and load_registry().match(str(target.attrs.get("model", ""))) is None:
+        raise ConfigError(
+            "with --rpc, say what the remote devices are: --device NAME, or -model=NAME in the "
+            "target; `tvm-cdmpp device show` lists the known ones"
+        )
+    return None
 
 
 def describe_batch(report: "BatchReport") -> str:

@@ -1,4 +1,4 @@
-"""`tvm-cdmpp device`: which devices are known, which are here, and how to add one."""
+"""`tvm-cdmpp device`: which devices are known, which are here; adding and removing own ones."""
 
 import argparse
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ def add_parser(subparsers: Any) -> None:
     """Register the command."""
     parser = subparsers.add_parser(
         "device",
-        help="show, detect and add devices",
+        help="show, detect, add and remove devices",
         description="The devices that the predictor knows figures of.",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -55,6 +55,14 @@ def add_parser(subparsers: Any) -> None:
     )
     add.add_argument("file", type=Path, metavar="FILE", help="JSON, as `device detect --json`")
     add.set_defaults(func=run_add)
+
+    remove = actions.add_parser(
+        "remove",
+        help="forget devices that were added",
+        description="Forget devices that were added; built-in ones stay.",
+    )
+    remove.add_argument("names", nargs="+", metavar="NAME", help="a device of yours")
+    remove.set_defaults(func=run_remove)
 
 
 def run_show(args: argparse.Namespace) -> int:
@@ -103,6 +111,17 @@ def run_add(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_remove(args: argparse.Namespace) -> int:
+    """Take devices out of the user's."""
+    from tvm_cdmpp.devices.registry import remove_devices, user_device_file
+
+    user_file = user_device_file()
+    for name in remove_devices(args.names, user_file):
+        print(f"removed {name}")
+    print(f"from {user_file}")
+    return 0
+
+
 def _print_overview(devices: "Sequence[DeviceSpec]") -> None:
     from tvm_cdmpp.cli.show import print_table, stdout_console
 
@@ -120,25 +139,32 @@ def _print_figures(devices: "Sequence[DeviceSpec]") -> None:
     from rich.text import Text
 
     from tvm_cdmpp.cli.show import stdout_console
-    from tvm_cdmpp.devices.spec import FIGURES
+    from tvm_cdmpp.devices.spec import DEVICE_FIELDS, FIGURES
 
     console = stdout_console()
     for number, device in enumerate(devices):
         if number:
             console.print()
-        names = f", also {', '.join(device.aliases)}" if device.aliases else ""
-        console.print(Text(f"{device.name} ({device.kind}){names}"))
+        aliases = f", also {', '.join(device.aliases)}" if device.aliases else ""
+        console.print(Text(f"{device.name} ({device.kind}){aliases}"))
         if device.note:
             console.print(Text(device.note))
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True, justify="right")
         table.add_column(overflow="fold")
-        for name in FIGURES:
-            value = _with_unit(name, getattr(device, name))
-            table.add_row(name, value, Text(device.sources.get(name, "")))
-        computed = "cores x clock x lanes x multiply-adds x 2"
-        table.add_row("peak_flops", _with_unit("peak_flops", device.peak_flops), computed)
+        sources = {
+            "is_gpu": "1 for a GPU, 0 for others",
+            **device.sources,
+            "peak_flops": "cores x clock x lanes x multiply-adds x 2",
+        }
+        others = [name for name in FIGURES if name not in DEVICE_FIELDS]
+        for title, names in (("the predictor sees", DEVICE_FIELDS), ("also known", others)):
+            table.add_row(Text(f"{title}:", "bold"))
+            for name in names:
+                value = int(device.kind == "gpu") if name == "is_gpu" else getattr(device, name)
+                source = Text(sources.get(name, ""))
+                table.add_row(name, _with_unit(name, value), source)
         console.print(table)
 
 

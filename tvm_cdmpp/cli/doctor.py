@@ -102,7 +102,11 @@ def _check_tvm() -> list[Check]:
 
 def _check_gpu() -> list[Check]:
     if shutil.which("nvidia-smi") is None:
-        return [Check("GPU", "ok", "none found (none is needed)")]
+        advice = (
+            "None is needed for CPUs. `--target cuda` needs one here, or a device that `data "
+            "collect --rpc` reaches."
+        )
+        return [Check("GPU", "note", "none found", advice)]
     names = _first_lines(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
     if names is None:
         return [Check("GPU", "note", "nvidia-smi fails", "Repair the driver to tune for CUDA.")]
@@ -138,14 +142,21 @@ def _check_cpu() -> list[Check]:
 
 
 def _check_packages() -> list[Check]:
-    return [_check_package(name) for name in ("torch", "xgboost")]
+    xgboost_advice = (
+        '`pip install "tvm-cdmpp[xgboost]"`; only the baselines need it (the models xgb, xgb-warm '
+        "and xgb-adaptive)."
+    )
+    return [
+        _check_package("torch", "fail", "`pip install torch`"),
+        _check_package("xgboost", "note", xgboost_advice),
+    ]
 
 
-def _check_package(name: str) -> Check:
+def _check_package(name: str, if_missing: Status, advice: str) -> Check:
     try:
         return Check(name, "ok", str(importlib.import_module(name).__version__))
     except (ImportError, OSError) as error:
-        return Check(name, "fail", f"{type(error).__name__}: {error}", f"`pip install {name}`")
+        return Check(name, if_missing, f"{type(error).__name__}: {error}", advice)
 
 
 def _check_selftest() -> Check:

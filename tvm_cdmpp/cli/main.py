@@ -1,25 +1,30 @@
 """The program `tvm-cdmpp`: parses the command line, configures logging, turns errors into exits.
 
-Exit codes: 0 done, 1 a check failed, 2 a clear error or a wrong command line, 130 interrupted.
+Exit codes: 0 done, 1 a check failed or nobody read the output to its end, 2 a clear error or a
+wrong command line, 130 interrupted.
 Command modules are light; each imports what it needs when it runs, so that `--help` is instant.
 """
 
 import argparse
+import contextlib
 import errno
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from tvm_cdmpp import __version__
-from tvm_cdmpp.cli import compare, data, device, doctor, tune
+from tvm_cdmpp.bridge.children import use_physical_cores
+from tvm_cdmpp.cli import compare, data, device, doctor, rpc, tune
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED
 from tvm_cdmpp.errors import CDMPPError
 
 _logger = logging.getLogger(__name__)
 
-_COMMANDS = (tune, compare, data, device, doctor)
+_COMMANDS = (tune, compare, data, device, rpc, doctor)
 _EXIT_ERROR = 2
+_EXIT_UNREAD = 1  # as rich has it
 
 
 class _CommandParser(argparse.ArgumentParser):
@@ -49,10 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     exit_code
         For `sys.exit`.
     """
-    args = build_parser().parse_args(argv)
+    _open_closed_streams()
+    use_physical_cores()
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as error:
+        sys.exit(_end(int(error.code or 0)))
     _configure_logging(args.verbose)
     try:
-        return int(args.func(args))
+        return _end(int(args.func(args)))
+    except BrokenPipeError:
+        return _discard_output()
     except KeyboardInterrupt:
         return _fail("interrupted", EXIT_INTERRUPTED)
     except CDMPPError as error:
@@ -86,6 +98,43 @@ def _configure_logging(verbose: int) -> None:
     logging.getLogger("tvm_cdmpp").setLevel(levels[min(verbose, 2)])
 
 
+def _open_closed_streams() -> None:
+    """Put something in place of streams that the caller closed, as in `2>&-`.
+
+    Their numbers would otherwise go to the next files that are opened, and what TVM writes to
+    stderr into these.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 -- a number
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _end(exit_code: int) -> int:
+    """Write what is left, while an error can be caught."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _discard_output()
+    return exit_code
+
+
+def _discard_output() -> int:
+    """Let what is still to be written go nowhere: Python would complain when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+    return _EXIT_UNREAD
+
+
 def _fail(message: str, exit_code: int = _EXIT_ERROR) -> int:
-    print(f"tvm-cdmpp: {message}", file=sys.stderr)
+    try:
+        print(f"tvm-cdmpp: {message}", file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _discard_output()
     return exit_code

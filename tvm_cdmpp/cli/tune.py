@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     """Tune, evaluate, report."""
     # TVM takes seconds to load; a wrong command line must not.
     inputs = input_options(args)
-    from tvm_cdmpp.bridge.target import parse_target
+    from tvm_cdmpp.bridge.target import check_target_runs_here, parse_target
     from tvm_cdmpp.measure.session import MeasureSession
     from tvm_cdmpp.networks import check_libraries, extract_tasks, load_network
     from tvm_cdmpp.networks.deploy import check_export_path, deploy, evaluate_gain
@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         check_export_path(args.export)
     console = show.stderr_console()
     target = parse_target(args.target)
+    check_target_runs_here(target)
     console.print(f"target: {target}", soft_wrap=True, markup=False)
     check_libraries(target)
     network = load_network(args.network, **inputs)

@@ -2,7 +2,8 @@
 
 A device that the registry knows has the registry's figures, the same on every machine and every
 day, as a predictor needs them that was trained elsewhere. Others are described by Linux's tables
-or the CUDA driver; what these do not tell is assumed, and `sources` says so.
+or the CUDA driver; what these do not tell is assumed, and `sources` says so. No figure is a
+momentary one. A target that is not this machine's is never described as this machine.
 """
 
 from __future__ import annotations
@@ -16,21 +17,35 @@ from tvm_cdmpp.devices.cuda import CudaProperties, describe_gpu, read_cuda_gpus
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.host import HostCPU, read_host_cpu
 from tvm_cdmpp.devices.registry import Registry, load_registry
-from tvm_cdmpp.devices.spec import REQUIRED_FIGURES, DeviceSpec, generic_gpu
+from tvm_cdmpp.devices.spec import RANGES, REQUIRED_FIGURES, DeviceSpec, Kind, generic_gpu
 from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
 
 _logger = logging.getLogger(__name__)
 
-_CPU_TARGETS = ("llvm", "c")
+_KINDS_OF_TARGETS: dict[str, Kind] = {
+    **dict.fromkeys(("llvm", "c"), "cpu"),
+    **dict.fromkeys(("cuda", "nvptx", "rocm", "metal", "opencl", "vulkan", "webgpu"), "gpu"),
+}
+_ADVICE = (
+    "Name it in the target, as in `-model=t4`, or give it, as in `CDMPPModel(device=find_device("
+    '"t4"))`; `tvm-cdmpp device show` lists the known ones, `tvm-cdmpp device add` adds one.'
+)
 _UNNAMED_MODELS = ("", "unknown")  # what TVM puts into targets on its own
 _ASSUMED = "assumed: a common server core"
 _CACHES = "/sys/devices/system/cpu/cpu0/cache"
 
 
 def device_for(
-    target_kind: str, model: str, hardware: Hardware, registry: Registry | None = None
+    target_kind: str,
+    model: str,
+    hardware: Hardware,
+    registry: Registry | None = None,
+    *,
+    elsewhere: str = "",
 ) -> DeviceSpec:
     """Choose the device that a task's programs run on.
+
+    `tvm_cdmpp.bridge.target.device_of` reads the first arguments and the last from a target.
 
     Parameters
     ----------
@@ -42,23 +57,34 @@ def device_for(
         The task's hardware parameters; a CPU gets its cores and vector width from them.
     registry
         Known devices; the built-in ones and the user's by default.
+    elsewhere
+        Why the target is not this machine's; empty if it may be.
 
     Returns
     -------
     device
-        The device that the target names; else this machine's CPU for CPU targets and its first
-        GPU for `cuda`; else a generic GPU.
+        The device that the target names; without a name this machine's CPU for CPU targets, its
+        first GPU for `cuda`, and for other GPUs a generic one, which is logged.
+
+    Raises
+    ------
+    UnknownDeviceError
+        The target names a device that is not known, or names none and is not this machine's.
     """
     known = registry or load_registry()
-    kind = "cpu" if target_kind in _CPU_TARGETS else "gpu"
+    kind = _KINDS_OF_TARGETS.get(target_kind, "accelerator")
     cores, simd_bytes = max(1, hardware.cores), hardware.vector_bytes
     named = known.match(model)
     if named is not None and named.kind == kind:
         return _programmed(named, cores, simd_bytes) if kind == "cpu" else named
     if model not in _UNNAMED_MODELS:
-        _logger.warning(
-            "the target's -model=%s is no known %s; `tvm-cdmpp device add` adds one", model, kind
+        found = f"'{named.name}' is a {named.kind}" if named else "no known device has that name"
+        raise UnknownDeviceError(
+            f"The target's -model={model} must be that of a known {kind}; {found}. {_ADVICE}"
         )
+    if elsewhere or kind == "accelerator":
+        reason = elsewhere or f"nothing is assumed about {target_kind}"
+        raise UnknownDeviceError(f"The target must name its device: {reason}. {_ADVICE}")
     if kind == "cpu":
         return detect_cpu(cores, simd_bytes, registry=known)
     gpus: tuple[DeviceSpec, ...] = ()
@@ -67,9 +93,11 @@ def device_for(
             gpus = detect_gpus(known)
         except (UnknownDeviceError, ConfigError) as error:
             _logger.warning("%s", error)
-    device = gpus[0] if gpus else generic_gpu(target_kind)
-    _logger.info("predicting for %s", device.name if gpus else "a generic GPU")
-    return device
+    if gpus:
+        _logger.info("predicting for %s", gpus[0].name)
+        return gpus[0]
+    _logger.info("predicting for a common data-centre GPU, as nothing tells which one. %s", _ADVICE)
+    return generic_gpu(target_kind)
 
 
 def detect_gpus(registry: Registry | None = None) -> tuple[DeviceSpec, ...]:
@@ -151,13 +179,13 @@ def _described(host: HostCPU, cores: int, simd_bytes: int | None) -> DeviceSpec:
         "cores": "in use by programs",
         "simd_bytes": "in use by programs" if simd_bytes else "/proc/cpuinfo",
     }
-    clock = re.search(r"^cpu MHz\s*:\s*([\d.]+)$", _read(Path("/proc/cpuinfo")), re.MULTILINE)
-    if clock:
-        figures["clock_hz"] = float(clock.group(1)) * 1e6
-        sources["clock_hz"] = "/proc/cpuinfo"
-    for level, size in _cache_bytes().items():
-        figures[f"l{level}_bytes"] = size
-        sources[f"l{level}_bytes"] = _CACHES
+    found = {f"l{level}_bytes": (size, _CACHES) for level, size in _cache_bytes().items()}
+    if host.clock_hz is not None:
+        found["clock_hz"] = host.clock_hz, host.clock_source
+    for name, (value, source) in found.items():
+        least, most, _ = RANGES[name]
+        if least <= value <= most:  # some virtual machines tell nonsense
+            figures[name], sources[name] = value, source
     return DeviceSpec(
         name=_dashed(host.name) or "cpu",
         kind="cpu",

@@ -3,10 +3,13 @@
 Read from Linux's `/proc` and `/sys` with the standard library alone; elsewhere the flags stay empty
 and the cores are the logical ones. Cores are counted as a compute-bound program should use them:
 one per physical core, of those that affinity and the control group's quota leave to this process.
+
+The clock is one that does not change from day to day: never the momentary `cpu MHz`.
 """
 
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +28,10 @@ class HostCPU:
     """Features under the kernel's names, such as `avx512f` or `asimd`; empty where unknown."""
     physical_cores: int
     """Physical cores this process may use, at least 1."""
+    clock_hz: float | None = None
+    """The base clock, or what is nearest to it; None where nothing stable tells."""
+    clock_source: str = ""
+    """What told the clock."""
 
 
 def read_host_cpu(root: Path = Path("/")) -> HostCPU:
@@ -37,12 +44,33 @@ def read_host_cpu(root: Path = Path("/")) -> HostCPU:
     """
     machine = platform.machine().lower()
     info = _first_block(root / "proc/cpuinfo")
+    clock_hz, clock_source = _stable_clock(root, info)
     return HostCPU(
         architecture=_ARCHITECTURES.get(machine, machine),
         name=info.get("model name", ""),
         flags=frozenset(info.get("flags", info.get("Features", "")).split()),
         physical_cores=_physical_cores(root),
+        clock_hz=clock_hz,
+        clock_source=clock_source,
     )
+
+
+def _stable_clock(root: Path, info: dict[str, str]) -> tuple[float | None, str]:
+    """Return the CPU's clock in Hz and what told it, the nearest to the base clock first."""
+    frequencies = root / "sys/devices/system/cpu/cpu0"
+    if base := _number(frequencies / "cpufreq/base_frequency"):
+        return base * 1e3, "/sys, base_frequency"
+    if nominal := _number(frequencies / "acpi_cppc/nominal_freq"):
+        return nominal * 1e6, "/sys, nominal_freq"
+    if told := re.search(r"@ *([\d.]+) *GHz", info.get("model name", "")):
+        return float(told[1]) * 1e9, "the CPU's name"
+    # A time stamp counter that is constant runs at the base clock; bogomips are twice that, and
+    # are calibrated at boot, to less than a percent.
+    if "constant_tsc" in info.get("flags", "").split() and (bogo := info.get("bogomips")):
+        return round(float(bogo) / 2, -1) * 1e6, "/proc/cpuinfo, bogomips"
+    if most := _number(frequencies / "cpufreq/cpuinfo_max_freq"):
+        return most * 1e3, "/sys, cpuinfo_max_freq"
+    return None, ""
 
 
 def _first_block(file: Path) -> dict[str, str]:
@@ -98,6 +126,11 @@ def _quota_of(group: Path) -> float | None:
     if len(numbers) != 2 or not all(number.isdigit() for number in numbers):
         return None
     return int(numbers[0]) / int(numbers[1])
+
+
+def _number(file: Path) -> int:
+    text = _read(file) or ""
+    return int(text) if text.isdigit() else 0
 
 
 def _read(file: Path) -> str | None:

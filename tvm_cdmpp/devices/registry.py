@@ -9,14 +9,15 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tvm_cdmpp.devices.jsonform import dump_devices, parse_devices
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
-from tvm_cdmpp.files import write_atomically
+from tvm_cdmpp.files import config_folder, locked, write_atomically
 
 _BUILT_IN = Path(__file__).with_name("registry.json")
 _SIMILAR = 0.5  # less than usual: names are short
@@ -45,10 +46,7 @@ class Registry:
             for name in (device.name, *device.aliases):
                 owner = owners.setdefault(_key(name), number)
                 if owner != number:
-                    raise ConfigError(
-                        f"A name must be that of one device; '{name}' is one of both "
-                        f"'{self.devices[owner].name}' and '{device.name}'. Choose another one."
-                    )
+                    raise ConfigError(_say_taken(name, self.devices[owner], device))
 
     def match(self, name: str) -> DeviceSpec | None:
         """Return the device that has this name; None where there is none."""
@@ -124,10 +122,7 @@ def user_device_file() -> Path:
     ConfigError
         This user has no home folder.
     """
-    try:
-        return Path.home() / ".config" / "tvm-cdmpp" / "devices.json"
-    except RuntimeError as error:
-        raise ConfigError(f"There is no folder for own devices: {error}. Set HOME.") from error
+    return config_folder() / "devices.json"
 
 
 def read_device_file(file: Path) -> tuple[DeviceSpec, ...]:
@@ -160,13 +155,81 @@ def add_devices(devices: Sequence[DeviceSpec], user_file: Path) -> tuple[str, ..
     ------
     ConfigError
         A name is that of another device; the file is then unchanged.
+    RecordError
+        Another process changes the file.
     """
-    new = {device.name for device in devices}
-    old = read_user_devices(user_file)
-    users = (*(device for device in old if device.name not in new), *devices)
-    _joined(users)
-    write_atomically(user_file, dump_devices(users).encode())
+    with _changing(user_file):
+        new = {device.name for device in devices}
+        old = read_user_devices(user_file)
+        users = (*(device for device in old if device.name not in new), *devices)
+        _joined(users)
+        write_atomically(user_file, dump_devices(users).encode())
     return tuple(device.name for device in old if device.name in new)
+
+
+def remove_devices(names: Sequence[str], user_file: Path) -> tuple[str, ...]:
+    """Take devices out of the user's file, atomically.
+
+    Parameters
+    ----------
+    names
+        Names or aliases, as `find_device` takes them.
+
+    Returns
+    -------
+    removed
+        Names of the devices that are no longer there.
+
+    Raises
+    ------
+    ConfigError
+        A device is a built-in one.
+    UnknownDeviceError
+        A device is not in the file; nothing is then removed.
+    RecordError
+        Another process changes the file.
+    """
+    with _changing(user_file):
+        users = read_user_devices(user_file)
+        gone = set()
+        for name in names:
+            fitting = {d.name for d in users if _key(name) in map(_key, (d.name, *d.aliases))}
+            if not fitting and Registry(built_in_devices()).match(name) is not None:
+                raise ConfigError(f"'{name}' is a built-in device, which cannot be removed.")
+            if not fitting:
+                known = ", ".join(device.name for device in users) or "none"
+                raise UnknownDeviceError(
+                    f"Expected a device of {user_file}, which has {known}; got '{name}'."
+                )
+            gone |= fitting
+        rest = [device for device in users if device.name not in gone]
+        write_atomically(user_file, dump_devices(rest).encode())
+    return tuple(device.name for device in users if device.name in gone)
+
+
+@contextmanager
+def _changing(user_file: Path) -> Iterator[None]:
+    user_file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(user_file.with_name(f".{user_file.name}.lock"), f"a change of {user_file}"):
+        yield
+
+
+def _say_taken(name: str, owner: DeviceSpec, device: DeviceSpec) -> str:
+    if any(owner is built_in for built_in in built_in_devices()):
+        named = (
+            "a built-in device" if owner.name == name else f"a name of the built-in {owner.name}"
+        )
+        # The user's file may have had the name before the package did.
+        return (
+            f"'{name}' is {named}; give yours another name. One in your own file goes with "
+            f"`tvm-cdmpp device remove {device.name}`."
+        )
+    if owner.name == device.name:
+        return f"The device '{name}' is given twice; give each a name of its own."
+    return (
+        f"A name must be that of one device; '{name}' is one of both '{owner.name}' and "
+        f"'{device.name}'. Choose another one."
+    )
 
 
 def _joined(users: Iterable[DeviceSpec]) -> Registry:

@@ -51,8 +51,23 @@ OPTIONAL_FIGURES = (
 FIGURES = (*REQUIRED_FIGURES, *OPTIONAL_FIGURES)
 """All that is known about a device, by the names of `DeviceSpec`; optional ones may be None."""
 
-# A register holds at least one float32; a device may lack a last-level cache.
-_LEAST = {"simd_bytes": 4, "l3_bytes": 0}
+_BYTES = "bytes (32 KiB are 32768)"
+_PER_S = "operations per second (8 TFLOP/s are 8e12)"
+RANGES: Mapping[str, tuple[float, float, str]] = {
+    "cores": (1, 1e6, "cores, or multiprocessors of a GPU"),
+    "clock_hz": (1e7, 1e11, "Hz (2.2 GHz are 2.2e9)"),
+    "simd_bytes": (4, 65536, "bytes (256 bits are 32)"),
+    "fused_multiply_adds_per_cycle": (1, 65536, "multiply-adds of vectors"),
+    "l1_bytes": (512, 2**34, _BYTES),
+    "l2_bytes": (512, 2**38, _BYTES),
+    "l3_bytes": (512, 2**42, f"{_BYTES}, or 0 where there is none"),
+    "bandwidth_bytes_per_s": (1e8, 1e16, "bytes per second (50 GB/s are 50e9)"),
+    "shared_bytes_per_core": (512, 2**34, _BYTES),
+    "shared_bytes_per_block": (512, 2**34, _BYTES),
+    "float16_flops": (1e6, 1e20, _PER_S),
+    "int8_ops": (1e6, 1e20, _PER_S),
+}
+"""What a figure may be, from least to most, and its unit: other values are in other units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +79,7 @@ class DeviceSpec:
     Raises
     ------
     ConfigError
-        A figure is not finite or too small to be true.
+        A figure is out of its range, as one in another unit is.
     """
 
     name: str
@@ -102,16 +117,16 @@ class DeviceSpec:
     """What to know about the figures, such as what is assumed."""
 
     def __post_init__(self) -> None:
-        """Reject figures that would give a device vector that is not finite."""
-        for figure in FIGURES:
+        """Reject figures that cannot be true, and name their unit."""
+        for figure, (least, most, unit) in RANGES.items():
             value = getattr(self, figure)
-            if value is None and figure in OPTIONAL_FIGURES:
-                continue
-            least = _LEAST.get(figure, 1)
-            if value is None or not np.isfinite(value) or value < least:
+            absent = (value is None and figure in OPTIONAL_FIGURES) or (
+                value == 0 and figure == "l3_bytes"
+            )
+            if not absent and (value is None or not least <= value <= most):
                 raise ConfigError(
-                    f"{figure} of device '{self.name}' must be a finite number of at least "
-                    f"{least}; got {value}."
+                    f"{figure} of device '{self.name}' must be {least:.10g} to {most:.10g} {unit}; "
+                    f"got {value}."
                 )
 
     @property

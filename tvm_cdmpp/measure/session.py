@@ -71,9 +71,8 @@ class RemoteDevices:
                 tracker.close()
         except (OSError, RuntimeError) as error:
             raise MeasureError(
-                f"{where} does not answer: {error}. Start one with `python -m "
-                f"tvm.exec.rpc_tracker --port {self.port} --port-end {self.port + 1}`, "
-                "or correct the address."
+                f"{where} does not answer: {error}. Start one with `tvm-cdmpp rpc tracker --port "
+                f"{self.port}`, or correct the address."
             ) from error
         keys = Counter(
             str(server["key"]).removeprefix("server:") for server in summary["server_info"]
@@ -82,8 +81,8 @@ class RemoteDevices:
             others = ", ".join(sorted(keys)) or "none at all"
             raise MeasureError(
                 f"{where} has no server for the key {self.key!r}; it has {others}. Start one with "
-                f"`python -m tvm.exec.rpc_server --tracker {self.host}:{self.port} --key "
-                f"{self.key}` on the device."
+                f"`tvm-cdmpp rpc server --tracker {self.host}:{self.port} --key {self.key}` on the "
+                "device."
             )
         return keys[self.key]
 

@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.ast.compact import CompactASTBatch
+from tvm_cdmpp.bridge.target import device_of
 from tvm_cdmpp.bridge.results import does_not_apply, failed, latency_s, timed_out
 from tvm_cdmpp.bridge.tasks import task_key, with_dag
-from tvm_cdmpp.devices.detect import device_for
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError, RecordError
@@ -105,9 +105,7 @@ class SearchMemory:
     def _analysed(self, task: Any, key: str) -> KnownTask:
         hardware = Hardware.of(task.hardware_params)
         target = task.target
-        device = self._device or device_for(
-            target.kind.name, str(target.attrs.get("model", "")), hardware
-        )
+        device = self._device or device_of(target, hardware)
         self._check_kind(device, target)
         graph = analyse(task.compute_dag)
         layout = LayoutRewrite(int(task.layout_rewrite_option))

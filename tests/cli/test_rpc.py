@@ -1,0 +1,85 @@
+"""A tracker and a server on this machine, as a user starts them, and what is measured on them."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import tvm_cdmpp
+from tvm_cdmpp.cli.main import main
+
+ROOT = Path(tvm_cdmpp.__file__).parents[1]
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@contextmanager
+def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start a command; it says when it is ready. Ctrl-C ends it and all its children."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tvm_cdmpp", "rpc", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().endswith("Ctrl-C ends it\n")
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "Traceback" not in said
+
+
+def test_programs_are_measured_on_a_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port, log = free_port(), tmp_path / "log.json"
+    where = ["--host", "127.0.0.1", "--port"]
+    collect = [
+        "data", "collect", "mlp", "--log", str(log), "--programs", "1", "--rpc",
+        f"127.0.0.1:{port}", "--key", "loop", "--target", "llvm -num-cores=1", "--device",
+        "xeon-silver-4210", "--keep-noisy",
+    ]  # fmt: skip
+    with running("tracker", *where, str(port)):
+        tracker = f"127.0.0.1:{port}"
+        assert main(collect) == 2
+        assert f"tvm-cdmpp rpc server --tracker {tracker} --key loop" in capsys.readouterr().err
+        with running("server", "--tracker", tracker, "--key", "loop", *where, str(free_port())):
+            assert main(collect) == 0
+        assert main(["rpc", "tracker", *where, str(port)]) == 2
+        assert f"cannot listen at 127.0.0.1:{port}" in capsys.readouterr().err
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert records
+    assert all(record["r"][1] == 0 for record in records)
+    assert main(["rpc", "server", "--tracker", tracker, "--key", "loop", *where, "1"]) == 2
+    assert f"tvm-cdmpp rpc tracker --port {port}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["server", "--tracker", "nowhere", "--key", "k"], "--tracker takes HOST:PORT"),
+        (["server", "--tracker", "h:99999", "--key", "k"], "--tracker takes HOST:PORT"),
+        (["tracker", "--port", "99999"], "cannot listen at 0.0.0.0:99999"),
+    ],
+)
+def test_wrong_arguments(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rpc", *arguments]) == 2
+    assert message in capsys.readouterr().err
