@@ -122,11 +122,12 @@ def hand_over(
     path: str,
 ) -> bool:
     """Append a line of an Ansor log per state of an array to a file; False if TVM failed."""
-    return bool(
-        _library().cdmpp_hand_over(
-            ctypes.byref(functions), task, states, count, result, path.encode()
-        )
+    outcome = _library().cdmpp_hand_over(
+        ctypes.byref(functions), task, states, count, result, path.encode()
     )
+    if outcome < 0:
+        raise MemoryError(f"no memory to hand {count} states over")
+    return bool(outcome)
 
 
 def compiled_fields() -> list[tuple[str, bool]]:
@@ -159,7 +160,19 @@ class NativeExtractor:
     def extract(self, records: bytes) -> NativeResult:
         """Extract all records of a text, one per line."""
         library = _library()
-        count = library.cdmpp_extract(self._handle, records, len(records))
+        try:
+            count = library.cdmpp_extract(self._handle, records, len(records))
+            if count < 0:
+                raise MemoryError(
+                    f"no memory for the compact ASTs of {len(records)} bytes of records"
+                )
+            return self._results(count)
+        finally:
+            library.cdmpp_release(self._handle)
+
+    def _results(self, count: int) -> NativeResult:
+        """Copy what the last call made."""
+        library = _library()
         counts = _copied(library.cdmpp_counts(self._handle), count, np.int32).astype(np.int64)
         leaves = int(counts.sum())
         vectors = _copied(library.cdmpp_vectors(self._handle), leaves * NUM_FIELDS, np.float32)
@@ -172,7 +185,6 @@ class NativeExtractor:
             for record in np.flatnonzero(excesses[:, 0] >= 0)
             for limit, got, allowed in [excesses[record].tolist()]
         }
-        library.cdmpp_release(self._handle)
         return NativeResult(
             vectors.reshape(leaves, NUM_FIELDS), positions, counts, errors, exceeded
         )
@@ -189,6 +201,8 @@ class NativeExtractor:
         """
         size = ctypes.c_int64()
         packed = _library().cdmpp_leaves(self._handle, record, len(record), ctypes.byref(size))
+        if size.value < 0:
+            raise MemoryError(f"no memory for the leaves of {len(record)} bytes of a record")
         if not packed:
             return self._error(0)
         return _unpack(packed[: size.value], names)

@@ -46,12 +46,15 @@ class Replayer {
     start();
     Stopwatch watch;
     auto lines = static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) + 1;
+    counts.reserve(lines);
+    excesses.reserve(lines);
+    errors.reserve(lines);
     while (!text.empty()) {
       std::size_t end = std::min(text.find('\n'), text.size());
       extract_one(text.substr(0, end), watch);
       text.remove_prefix(std::min(end + 1, text.size()));
       // Programs of a task have about as many leaves each; growing step by step costs copies.
-      if (counts.size() == 1) vectors.reserve(vectors.size() * lines);
+      if (counts.size() == 1) vectors.reserve(std::min(vectors.size() * lines, kMostReserved));
     }
     take_logarithms(vectors);
     seconds[2] += watch.lap();
@@ -87,6 +90,8 @@ class Replayer {
   double seconds[3] = {0, 0, 0};  // parse, replay, features
 
  private:
+  static constexpr std::size_t kMostReserved = std::size_t{1} << 24;
+
   void start() {
     vectors.clear();
     positions.clear();
@@ -96,8 +101,10 @@ class Replayer {
   }
 
   void extract_one(std::string_view line, Stopwatch& watch) {
-    std::string error;
-    std::int32_t count = 0;
+    std::size_t num_values = vectors.size(), num_leaves = positions.size();
+    counts.push_back(0);
+    excesses.emplace_back();
+    errors.emplace_back();
     try {
       std::size_t num_steps = read_steps(line, steps_);
       seconds[0] += watch.lap();
@@ -106,17 +113,24 @@ class Replayer {
       seconds[1] += watch.lap();
       features_.append(*last_, vectors);
       for (const Leaf* leaf : *last_) positions.push_back(static_cast<std::int32_t>(leaf->position));
-      count = static_cast<std::int32_t>(last_->size());
+      counts.back() = static_cast<std::int32_t>(last_->size());
+      excesses.back() = leaves_.excess();
       seconds[2] += watch.lap();
-    } catch (const RecordError& problem) {
-      error = problem.message;
+      return;
+    } catch (RecordError& problem) {
+      errors.back() = std::move(problem.message);
+    } catch (const std::bad_alloc&) {
+      errors.back() = kNoMemory;
     } catch (const std::exception& problem) {
-      error = std::string("The record cannot be replayed: ") + problem.what() + ".";
+      errors.back() = std::string("The record cannot be replayed: ") + problem.what() + ".";
     }
-    counts.push_back(count);
-    excesses.push_back(error.empty() ? leaves_.excess() : Excess{});
-    errors.push_back(std::move(error));
+    // Leave no trace among the leaves of the others.
+    vectors.resize(num_values);
+    positions.resize(num_leaves);
   }
+
+  // Short enough for a string without memory of its own.
+  static constexpr const char* kNoMemory = "Out of memory.";
 
   Replay replay_;
   Leaves leaves_;
@@ -130,20 +144,36 @@ class Replayer {
 
 using namespace cdmpp;
 
+// Call a function; no exception leaves it, `failed` is returned instead.
+template <class Function, class Result>
+static Result guarded(const Function& function, Result failed) {
+  try {
+    return function();
+  } catch (...) {
+    return failed;
+  }
+}
+
 // Make a replayer from an encoded graph (see graph.h); null if the encoding is broken.
 EXPORT void* cdmpp_new(const Int* graph, Int length, int layout, const double* hardware) {
-  try {
-    IntReader read(graph, length);
-    return new Replayer(read_graph(read), static_cast<LayoutRewrite>(layout), read_hardware(hardware));
-  } catch (const std::exception&) {
-    return nullptr;
-  }
+  return guarded(
+      [&] {
+        IntReader read(graph, length);
+        return static_cast<void*>(new Replayer(
+            read_graph(read), static_cast<LayoutRewrite>(layout), read_hardware(hardware)));
+      },
+      static_cast<void*>(nullptr));
 }
 
 EXPORT void cdmpp_free(void* replayer) { delete static_cast<Replayer*>(replayer); }
 
+// Return the number of records; -1 if there is no memory for the results of any.
 EXPORT Int cdmpp_extract(void* replayer, const char* text, Int length) {
-  return static_cast<Replayer*>(replayer)->extract({text, static_cast<std::size_t>(length)});
+  return guarded(
+      [&] {
+        return static_cast<Replayer*>(replayer)->extract({text, static_cast<std::size_t>(length)});
+      },
+      Int{-1});
 }
 
 EXPORT void cdmpp_release(void* replayer) { static_cast<Replayer*>(replayer)->release(); }
@@ -177,38 +207,49 @@ EXPORT const double* cdmpp_seconds(void* replayer) {
   return static_cast<Replayer*>(replayer)->seconds;
 }
 
-// The leaves of one record as integers (see leaf.h), preceded by their number; null on an error.
+// The leaves of one record as integers (see leaf.h), preceded by their number; null on an error,
+// with a size of -1 if there is no memory for them.
 EXPORT const Int* cdmpp_leaves(void* replayer, const char* line, Int length, Int* size) {
-  const auto* packed =
-      static_cast<Replayer*>(replayer)->pack_one({line, static_cast<std::size_t>(length)});
-  *size = packed ? static_cast<Int>(packed->size()) : 0;
-  return packed ? packed->data() : nullptr;
+  *size = -1;
+  return guarded(
+      [&]() -> const Int* {
+        const auto* packed =
+            static_cast<Replayer*>(replayer)->pack_one({line, static_cast<std::size_t>(length)});
+        *size = packed ? static_cast<Int>(packed->size()) : 0;
+        return packed ? packed->data() : nullptr;
+      },
+      static_cast<const Int*>(nullptr));
 }
 
 // Describe the packed leaves of one program; returns 0 if the packing is broken.
 EXPORT int cdmpp_describe(const Int* packed, Int length, const double* hardware, float* vectors) {
-  try {
-    IntReader read(packed, length);
-    std::vector<Leaf> leaves;
-    for (Int n = read(); n > 0; --n) leaves.push_back(unpack<IntReader>(read));
-    std::vector<Leaf*> pointers;
-    for (Leaf& leaf : leaves) pointers.push_back(&leaf);
-    std::vector<float> rows;
-    Features(read_hardware(hardware)).append(pointers, rows);
-    take_logarithms(rows);
-    std::copy(rows.begin(), rows.end(), vectors);
-    return 1;
-  } catch (const std::exception&) {
-    return 0;
-  }
+  return guarded(
+      [&] {
+        IntReader read(packed, length);
+        std::vector<Leaf> leaves;
+        for (Int n = read(); n > 0; --n) leaves.push_back(unpack<IntReader>(read));
+        std::vector<Leaf*> pointers;
+        for (Leaf& leaf : leaves) pointers.push_back(&leaf);
+        std::vector<float> rows;
+        Features(read_hardware(hardware)).append(pointers, rows);
+        take_logarithms(rows);
+        std::copy(rows.begin(), rows.end(), vectors);
+        return 1;
+      },
+      0);
 }
 
-// Append states, as lines of an Ansor log, to a file; returns 0 if TVM failed (see handover.h).
+// Append states, as lines of an Ansor log, to a file; returns 0 if TVM failed (see handover.h), -1
+// if there is no memory.
 EXPORT int cdmpp_hand_over(const TVMFunctions* tvm, void* task, void* states, Int count,
                            void* result, const char* path) {
-  return HandOver(*tvm).run(task, states, count, result, path);
+  return guarded([&] { return int{HandOver(*tvm).run(task, states, count, result, path)}; }, -1);
 }
 
 // Names of the fields, in order, separated by spaces; and whether each is a logarithm.
-EXPORT const char* cdmpp_field_names() { return field_names().names.c_str(); }
-EXPORT const float* cdmpp_field_is_log() { return field_names().is_log.data(); }
+EXPORT const char* cdmpp_field_names() {
+  return guarded([] { return field_names().names.c_str(); }, static_cast<const char*>(nullptr));
+}
+EXPORT const float* cdmpp_field_is_log() {
+  return guarded([] { return field_names().is_log.data(); }, static_cast<const float*>(nullptr));
+}
