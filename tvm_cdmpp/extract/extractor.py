@@ -91,7 +91,9 @@ class StepExtractor:
             program has its leaves. Always empty where the hardware has no GPU threads.
         """
         found = self._native.extract(records)
-        batch = CompactASTBatch.of_counts(found.vectors, found.positions, found.leaf_counts)
+        batch = CompactASTBatch.of_counts(
+            found.vectors, found.positions, found.leaf_counts, found.unscaled
+        )
         return batch, found.errors, found.exceeded
 
     def leaves(self, records: bytes) -> list[list[Leaf] | RecordError]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.ast.leaf import LOOP_KINDS, OP_CLASSES, SCOPES, Access, Leaf, Loop
-from tvm_cdmpp.ast.schema import FIELDS, NUM_FIELDS
+from tvm_cdmpp.ast.schema import COUNTED_COLUMNS, FIELDS, NUM_FIELDS
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import MissingDependencyError, RecordError
 from tvm_cdmpp.extract.encode import encode_graph
@@ -27,6 +27,7 @@ from tvm_cdmpp.extract.limits import LIMITS, ExceededLimit
 from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
 
 _INTS = ctypes.POINTER(ctypes.c_int64)
+_FLOATS = ctypes.POINTER(ctypes.c_float)
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 _STAGES_OF_WORK = ("parse", "replay", "features")
@@ -39,6 +40,7 @@ class NativeResult:
     vectors: npt.NDArray[np.float32]
     positions: npt.NDArray[np.int32]
     leaf_counts: npt.NDArray[np.int64]
+    unscaled: npt.NDArray[np.float32]
     errors: dict[int, RecordError]
     exceeded: dict[int, ExceededLimit]
 
@@ -75,7 +77,8 @@ def _library() -> ctypes.CDLL:
         "free": (None, [ctypes.c_void_p]),
         "extract": (ctypes.c_int64, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64]),
         "release": (None, [ctypes.c_void_p]),
-        "vectors": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p]),
+        "vectors": (_FLOATS, [ctypes.c_void_p]),
+        "scale": (None, [_FLOATS, ctypes.c_int64]),
         "positions": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
         "counts": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
         "excesses": (_INTS, [ctypes.c_void_p]),
@@ -84,7 +87,7 @@ def _library() -> ctypes.CDLL:
         "leaves": (_INTS, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, _INTS]),
         "describe": (
             ctypes.c_int,
-            [_INTS, ctypes.c_int64, _DOUBLES, ctypes.POINTER(ctypes.c_float)],
+            [_INTS, ctypes.c_int64, _DOUBLES, _FLOATS],
         ),
         "hand_over": (
             ctypes.c_int,
@@ -176,6 +179,9 @@ class NativeExtractor:
         counts = _copied(library.cdmpp_counts(self._handle), count, np.int32).astype(np.int64)
         leaves = int(counts.sum())
         vectors = _copied(library.cdmpp_vectors(self._handle), leaves * NUM_FIELDS, np.float32)
+        vectors = vectors.reshape(leaves, NUM_FIELDS)
+        unscaled = vectors[:, COUNTED_COLUMNS]
+        library.cdmpp_scale(vectors.ctypes.data_as(_FLOATS), leaves)
         positions = _copied(library.cdmpp_positions(self._handle), leaves, np.int32)
         # A program has at least one leaf, so a record without any is one that failed.
         errors = {int(record): self._error(int(record)) for record in np.flatnonzero(counts == 0)}
@@ -185,9 +191,7 @@ class NativeExtractor:
             for record in np.flatnonzero(excesses[:, 0] >= 0)
             for limit, got, allowed in [excesses[record].tolist()]
         }
-        return NativeResult(
-            vectors.reshape(leaves, NUM_FIELDS), positions, counts, errors, exceeded
-        )
+        return NativeResult(vectors, positions, counts, unscaled, errors, exceeded)
 
     def leaves(self, record: bytes, names: Sequence[str]) -> list[Leaf] | RecordError:
         """Return the leaves of one record, or what is wrong with it.
@@ -233,7 +237,7 @@ def describe(leaves: Sequence[Leaf], hardware: Hardware) -> npt.NDArray[np.float
         packed.ctypes.data_as(_INTS),
         len(packed),
         _pointer(hardware),
-        vectors.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+        vectors.ctypes.data_as(_FLOATS),
     )
     assert fine, "the packing of leaves does not fit the compiled code"
     return vectors

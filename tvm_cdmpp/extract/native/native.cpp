@@ -56,7 +56,6 @@ class Replayer {
       // Programs of a task have about as many leaves each; growing step by step costs copies.
       if (counts.size() == 1) vectors.reserve(std::min(vectors.size() * lines, kMostReserved));
     }
-    take_logarithms(vectors);
     seconds[2] += watch.lap();
     return static_cast<Int>(counts.size());
   }
@@ -178,7 +177,12 @@ EXPORT Int cdmpp_extract(void* replayer, const char* text, Int length) {
 
 EXPORT void cdmpp_release(void* replayer) { static_cast<Replayer*>(replayer)->release(); }
 
-// What the last call made, until `release`: vectors [leaf][field], positions [leaf], leaf counts [record].
+// Take the logarithms of the fields that are counts, in place.
+EXPORT void cdmpp_scale(float* vectors, Int num_leaves) {
+  guarded([&] { return take_logarithms(vectors, static_cast<std::size_t>(num_leaves)), 0; }, 0);
+}
+
+// What the last call made, until `release`: vectors [leaf][field], logarithms still to be taken, positions [leaf], leaf counts [record].
 EXPORT const float* cdmpp_vectors(void* replayer) {
   return static_cast<Replayer*>(replayer)->vectors.data();
 }
@@ -232,7 +236,7 @@ EXPORT int cdmpp_describe(const Int* packed, Int length, const double* hardware,
         for (Leaf& leaf : leaves) pointers.push_back(&leaf);
         std::vector<float> rows;
         Features(read_hardware(hardware)).append(pointers, rows);
-        take_logarithms(rows);
+        take_logarithms(rows.data(), rows.size() / num_fields());
         std::copy(rows.begin(), rows.end(), vectors);
         return 1;
       },
