@@ -30,6 +30,7 @@ _INTS = ctypes.POINTER(ctypes.c_int64)
 _FLOATS = ctypes.POINTER(ctypes.c_float)
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
 _Scalar = TypeVar("_Scalar", bound=np.generic)
+_COUNTED = np.array(COUNTED_COLUMNS, dtype=np.int64)
 _STAGES_OF_WORK = ("parse", "replay", "features")
 
 
@@ -78,7 +79,10 @@ def _library() -> ctypes.CDLL:
         "extract": (ctypes.c_int64, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64]),
         "release": (None, [ctypes.c_void_p]),
         "vectors": (_FLOATS, [ctypes.c_void_p]),
-        "scale": (None, [_FLOATS, ctypes.c_int64]),
+        "scale": (
+            ctypes.c_int,
+            [_FLOATS, ctypes.c_int64, _INTS, ctypes.c_int64, _FLOATS],
+        ),
         "positions": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
         "counts": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
         "excesses": (_INTS, [ctypes.c_void_p]),
@@ -180,8 +184,12 @@ class NativeExtractor:
         leaves = int(counts.sum())
         vectors = _copied(library.cdmpp_vectors(self._handle), leaves * NUM_FIELDS, np.float32)
         vectors = vectors.reshape(leaves, NUM_FIELDS)
-        unscaled = vectors[:, COUNTED_COLUMNS]
-        library.cdmpp_scale(vectors.ctypes.data_as(_FLOATS), leaves)
+        unscaled = np.empty((leaves, len(_COUNTED)), dtype=np.float32)
+        if not library.cdmpp_scale(
+            vectors.ctypes.data_as(_FLOATS), leaves,
+            _COUNTED.ctypes.data_as(_INTS), len(_COUNTED), unscaled.ctypes.data_as(_FLOATS),
+        ):  # fmt: skip
+            raise MemoryError(f"no memory to scale {leaves} computation vectors")
         positions = _copied(library.cdmpp_positions(self._handle), leaves, np.int32)
         # A program has at least one leaf, so a record without any is one that failed.
         errors = {int(record): self._error(int(record)) for record in np.flatnonzero(counts == 0)}

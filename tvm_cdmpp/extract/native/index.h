@@ -138,14 +138,8 @@ inline std::size_t num_terms(const Index& index) {
   return num_terms(index, [](Int) { return std::size_t{1}; });
 }
 
-// Replace every axis `a` by `axes[a]`, as inlining a producer into its consumer does. Refuses
-// before it makes an index that is too long, as repeated substitutions may double one each time.
-inline Index substituted(const Index& index, const std::vector<Index>& axes) {
-  std::size_t count = num_terms(
-      index, [&axes](Int axis) { return num_terms(axes[static_cast<std::size_t>(axis)]); });
-  if (count > kMaxTerms) {
-    throw std::length_error("an index of more than " + std::to_string(kMaxTerms) + " terms");
-  }
+// `substituted`, whatever the length.
+inline Index replaced(const Index& index, const std::vector<Index>& axes) {
   Index result{{}, index.constant};
   for (const Term& term : index.terms) {
     Index atom;
@@ -154,19 +148,30 @@ inline Index substituted(const Index& index, const std::vector<Index>& axes) {
         atom = axes[static_cast<std::size_t>(term.number)];
         break;
       case Term::kDiv:
-        atom = divided(substituted(*term.inner, axes), term.number);
+        atom = divided(replaced(*term.inner, axes), term.number);
         break;
       case Term::kMod:
-        atom = remainder(substituted(*term.inner, axes), term.number);
+        atom = remainder(replaced(*term.inner, axes), term.number);
         break;
       case Term::kOpaque: {
-        auto inner = std::make_shared<const Index>(substituted(*term.inner, axes));
+        auto inner = std::make_shared<const Index>(replaced(*term.inner, axes));
         atom = {{{Term::kOpaque, term.number, std::move(inner), 1}}, 0};
       }
     }
     result = add(result, scaled(std::move(atom), term.coefficient));
   }
   return result;
+}
+
+// Replace every axis `a` by `axes[a]`, as inlining a producer into its consumer does. Refuses
+// before it makes an index that is too long, as repeated substitutions may double one each time.
+inline Index substituted(const Index& index, const std::vector<Index>& axes) {
+  std::size_t count = num_terms(
+      index, [&axes](Int axis) { return num_terms(axes[static_cast<std::size_t>(axis)]); });
+  if (count > kMaxTerms) {
+    throw std::length_error("an index of more than " + std::to_string(kMaxTerms) + " terms");
+  }
+  return replaced(index, axes);
 }
 
 // How many rows of length `row` a block of values meets at most, blocks lying end to end.

@@ -177,9 +177,20 @@ EXPORT Int cdmpp_extract(void* replayer, const char* text, Int length) {
 
 EXPORT void cdmpp_release(void* replayer) { static_cast<Replayer*>(replayer)->release(); }
 
-// Take the logarithms of the fields that are counts, in place.
-EXPORT void cdmpp_scale(float* vectors, Int num_leaves) {
-  guarded([&] { return take_logarithms(vectors, static_cast<std::size_t>(num_leaves)), 0; }, 0);
+// Copy some columns of vectors to `unscaled`, [leaf][column], then take the logarithms of the fields
+// that are counts, in place; returns 0 if there is no memory.
+EXPORT int cdmpp_scale(float* vectors, Int num_leaves, const Int* columns, Int num_columns,
+                       float* unscaled) {
+  return guarded(
+      [&] {
+        for (Int leaf = 0; leaf < num_leaves; ++leaf) {
+          const float* row = vectors + leaf * static_cast<Int>(num_fields());
+          for (Int n = 0; n < num_columns; ++n) *unscaled++ = row[columns[n]];
+        }
+        take_logarithms(vectors, static_cast<std::size_t>(num_leaves));
+        return 1;
+      },
+      0);
 }
 
 // What the last call made, until `release`: vectors [leaf][field], logarithms still to be taken, positions [leaf], leaf counts [record].
