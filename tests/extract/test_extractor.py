@@ -178,7 +178,7 @@ def test_batches_do_not_share_memory(drawn: dict[str, Sampled]) -> None:
 
 def test_no_records_and_seconds() -> None:
     extractor = StepExtractor(analyse(sampling.make_task(sampling.matmul).compute_dag))
-    assert extractor.seconds == {"parse": 0, "replay": 0, "features": 0}
+    assert extractor.seconds == {"parse": 0, "apply": 0, "features": 0}
     batch, errors = extractor.extract(b"")
     assert len(batch) == 0
     assert batch.vectors.shape == (0, len(FIELDS))

@@ -31,7 +31,7 @@ _FLOATS = ctypes.POINTER(ctypes.c_float)
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 _COUNTED = np.array(COUNTED_COLUMNS, dtype=np.int64)
-_STAGES_OF_WORK = ("parse", "replay", "features")
+_STAGES_OF_WORK = ("parse", "apply", "features")
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def compiled_fields() -> list[tuple[str, bool]]:
 
 
 class NativeExtractor:
-    """Replays the records of one task; see `extract.replayer.StepExtractor`."""
+    """Extracts the records of one task; see `extract.extractor.StepExtractor`."""
 
     def __init__(self, graph: TaskGraph, hardware: Hardware, layout: LayoutRewrite) -> None:
         library = _library()

@@ -1,7 +1,7 @@
 // The C interface to the fast path, called through ctypes by `tvm_cdmpp.extract.native`.
 //
-// A replayer belongs to one task. It keeps the results of its last call; everything it returns
-// points into it. Nothing here is thread-safe for one replayer.
+// An extractor belongs to one task. It keeps the results of its last call; everything it returns
+// points into it. Nothing here is thread-safe for one extractor.
 
 #include <chrono>
 
@@ -36,10 +36,10 @@ class Stopwatch {
 
 }  // namespace
 
-class Replayer {
+class Extractor {
  public:
-  Replayer(std::vector<SpecPtr> graph, LayoutRewrite layout, const Hardware& hardware)
-      : replay_(std::move(graph)), leaves_(layout, hardware), features_(hardware) {}
+  Extractor(std::vector<SpecPtr> graph, LayoutRewrite layout, const Hardware& hardware)
+      : schedule_(std::move(graph)), leaves_(layout, hardware), features_(hardware) {}
 
   // Extract all records of a text, one per line; return their number.
   Int extract(std::string_view text) {
@@ -86,7 +86,7 @@ class Replayer {
   std::vector<std::int32_t> counts;
   std::vector<Excess> excesses;
   std::vector<std::string> errors;
-  double seconds[3] = {0, 0, 0};  // parse, replay, features
+  double seconds[3] = {0, 0, 0};  // parse, apply, features
 
  private:
   static constexpr std::size_t kMostReserved = std::size_t{1} << 24;
@@ -107,8 +107,8 @@ class Replayer {
     try {
       std::size_t num_steps = read_steps(line, steps_);
       seconds[0] += watch.lap();
-      replay_.run(steps_, num_steps);
-      last_ = &leaves_.of(replay_, num_steps > 0);
+      schedule_.run(steps_, num_steps);
+      last_ = &leaves_.of(schedule_, num_steps > 0);
       seconds[1] += watch.lap();
       features_.append(*last_, vectors);
       for (const Leaf* leaf : *last_) positions.push_back(static_cast<std::int32_t>(leaf->position));
@@ -121,7 +121,7 @@ class Replayer {
     } catch (const std::bad_alloc&) {
       errors.back() = kNoMemory;
     } catch (const std::exception& problem) {
-      errors.back() = std::string("The record cannot be replayed: ") + problem.what() + ".";
+      errors.back() = std::string("The steps of the record cannot be applied: ") + problem.what() + ".";
     }
     // Leave no trace among the leaves of the others.
     vectors.resize(num_values);
@@ -131,7 +131,7 @@ class Replayer {
   // Short enough for a string without memory of its own.
   static constexpr const char* kNoMemory = "Out of memory.";
 
-  Replay replay_;
+  Schedule schedule_;
   Leaves leaves_;
   Features features_;
   std::vector<Step> steps_;
@@ -153,29 +153,29 @@ static Result guarded(const Function& function, Result failed) {
   }
 }
 
-// Make a replayer from an encoded graph (see graph.h); null if the encoding is broken.
+// Make an extractor from an encoded graph (see graph.h); null if the encoding is broken.
 EXPORT void* cdmpp_new(const Int* graph, Int length, int layout, const double* hardware) {
   return guarded(
       [&] {
         IntReader read(graph, length);
-        return static_cast<void*>(new Replayer(
+        return static_cast<void*>(new Extractor(
             read_graph(read), static_cast<LayoutRewrite>(layout), read_hardware(hardware)));
       },
       static_cast<void*>(nullptr));
 }
 
-EXPORT void cdmpp_free(void* replayer) { delete static_cast<Replayer*>(replayer); }
+EXPORT void cdmpp_free(void* extractor) { delete static_cast<Extractor*>(extractor); }
 
 // Return the number of records; -1 if there is no memory for the results of any.
-EXPORT Int cdmpp_extract(void* replayer, const char* text, Int length) {
+EXPORT Int cdmpp_extract(void* extractor, const char* text, Int length) {
   return guarded(
       [&] {
-        return static_cast<Replayer*>(replayer)->extract({text, static_cast<std::size_t>(length)});
+        return static_cast<Extractor*>(extractor)->extract({text, static_cast<std::size_t>(length)});
       },
       Int{-1});
 }
 
-EXPORT void cdmpp_release(void* replayer) { static_cast<Replayer*>(replayer)->release(); }
+EXPORT void cdmpp_release(void* extractor) { static_cast<Extractor*>(extractor)->release(); }
 
 // Copy some columns of vectors to `unscaled`, [leaf][column], then take the logarithms of the fields
 // that are counts, in place; returns 0 if there is no memory.
@@ -194,42 +194,42 @@ EXPORT int cdmpp_scale(float* vectors, Int num_leaves, const Int* columns, Int n
 }
 
 // What the last call made, until `release`: vectors [leaf][field], logarithms still to be taken, positions [leaf], leaf counts [record].
-EXPORT const float* cdmpp_vectors(void* replayer) {
-  return static_cast<Replayer*>(replayer)->vectors.data();
+EXPORT const float* cdmpp_vectors(void* extractor) {
+  return static_cast<Extractor*>(extractor)->vectors.data();
 }
 
-EXPORT const std::int32_t* cdmpp_positions(void* replayer) {
-  return static_cast<Replayer*>(replayer)->positions.data();
+EXPORT const std::int32_t* cdmpp_positions(void* extractor) {
+  return static_cast<Extractor*>(extractor)->positions.data();
 }
 
-EXPORT const std::int32_t* cdmpp_counts(void* replayer) {
-  return static_cast<Replayer*>(replayer)->counts.data();
+EXPORT const std::int32_t* cdmpp_counts(void* extractor) {
+  return static_cast<Extractor*>(extractor)->counts.data();
 }
 
 // Which limit every program of the last call exceeds, got and allowed; [record][3], -1 for none.
-EXPORT const Int* cdmpp_excesses(void* replayer) {
+EXPORT const Int* cdmpp_excesses(void* extractor) {
   static_assert(sizeof(Excess) == 3 * sizeof(Int));
-  return reinterpret_cast<const Int*>(static_cast<Replayer*>(replayer)->excesses.data());
+  return reinterpret_cast<const Int*>(static_cast<Extractor*>(extractor)->excesses.data());
 }
 
 // What is wrong with a record of the last call; empty if nothing is.
-EXPORT const char* cdmpp_error(void* replayer, Int record) {
-  return static_cast<Replayer*>(replayer)->errors[static_cast<std::size_t>(record)].c_str();
+EXPORT const char* cdmpp_error(void* extractor, Int record) {
+  return static_cast<Extractor*>(extractor)->errors[static_cast<std::size_t>(record)].c_str();
 }
 
-// Seconds spent so far in parsing, replay and features.
-EXPORT const double* cdmpp_seconds(void* replayer) {
-  return static_cast<Replayer*>(replayer)->seconds;
+// Seconds spent so far in parsing, applying steps and features.
+EXPORT const double* cdmpp_seconds(void* extractor) {
+  return static_cast<Extractor*>(extractor)->seconds;
 }
 
 // The leaves of one record as integers (see leaf.h), preceded by their number; null on an error,
 // with a size of -1 if there is no memory for them.
-EXPORT const Int* cdmpp_leaves(void* replayer, const char* line, Int length, Int* size) {
+EXPORT const Int* cdmpp_leaves(void* extractor, const char* line, Int length, Int* size) {
   *size = -1;
   return guarded(
       [&]() -> const Int* {
         const auto* packed =
-            static_cast<Replayer*>(replayer)->pack_one({line, static_cast<std::size_t>(length)});
+            static_cast<Extractor*>(extractor)->pack_one({line, static_cast<std::size_t>(length)});
         *size = packed ? static_cast<Int>(packed->size()) : 0;
         return packed ? packed->data() : nullptr;
       },

@@ -1,4 +1,4 @@
-// Replays the transform steps of one candidate: what happens to the loops of every stage.
+// Applies the transform steps of one candidate: what happens to the loops of every stage.
 #pragma once
 
 #include "rewrites.h"
@@ -87,9 +87,9 @@ class Pool {
   std::size_t used_ = 0;
 };
 
-class Replay {
+class Schedule {
  public:
-  explicit Replay(std::vector<SpecPtr> graph) {
+  explicit Schedule(std::vector<SpecPtr> graph) {
     root_.inlined.assign(graph.size(), 0);
     root_.specs = std::move(graph);
   }
@@ -193,7 +193,7 @@ class Replay {
         reorder(stage, step.list);
         break;
       case StepKind::AN:
-        // One more asks for a tensor intrinsic, which TVM does not replay either.
+        // One more asks for a tensor intrinsic, which TVM does not apply either.
         if (step.b < 0 || step.b >= kNumLoopKinds) {
           throw std::out_of_range("annotation " + std::to_string(step.b));
         }
