@@ -143,7 +143,7 @@ def _throughput(file: Path, result: dict[str, Any]) -> Iterator[str]:
         "CDMPPModel on one; the floor is handing the states over."
     )
     yield ""
-    parts = ("hand-over", "parse", "replay", "features", "network")
+    parts = ("hand-over", "parse", "apply", "features", "network")
     yield from table_head(
         "task", "XGBModel, 2 threads", "1 thread", "CDMPPModel, 2 threads", "1 thread", *parts,
         "ratio", "multiple of the floor",

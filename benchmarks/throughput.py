@@ -60,7 +60,7 @@ REQUIRED_GEOMETRIC_MEAN = 40.0
 REQUIRED_EACH = 15.0
 ALLOWED_FLOORS = 4.0
 TRAINING_STATES = 100
-PARTS = ("hand-over", "parse", "replay", "features", "network")
+PARTS = ("hand-over", "parse", "apply", "features", "network")
 CURVE_STATES = (10, 30, 100, 300, 1000, 2048, 4096)
 STATES_PER_CALL = 2000
 """As many as an evolutionary search asks for at once."""
@@ -211,7 +211,7 @@ def parts_seconds(task: Any, states: Any) -> tuple[dict[str, float], dict[str, f
         network, _ = timed(lambda: predictor.predict(batch, device))
     if errors:
         raise RuntimeError(f"{len(errors)} states were not analysed: {next(iter(errors.values()))}")
-    inside = {name: extractor.seconds[name] for name in ("parse", "replay", "features")}
+    inside = {name: extractor.seconds[name] for name in ("parse", "apply", "features")}
     # What lies between the parts is counted with the features.
     inside["features"] += extract - sum(inside.values())
     loops = np.exp2(batch.vectors[:, COLUMN["num_loops"]].astype(np.float64)) - 1.0

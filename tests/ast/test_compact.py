@@ -17,6 +17,7 @@ from tvm_cdmpp.ast.compact import (
 from tvm_cdmpp.ast.schema import (
     ACCESS_SLOTS,
     COLUMN,
+    COUNTED,
     FIELDS,
     GROUPS,
     NUM_FIELDS,
@@ -30,7 +31,10 @@ def make(counts: Sequence[int], first: int = 1) -> CompactASTBatch:
     numbers = np.arange(first, first + total)
     vectors = numbers[:, None] + np.linspace(0, 0.5, NUM_FIELDS)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return CompactASTBatch(vectors.astype(np.float32), numbers.astype(np.int32), offsets)
+    unscaled = numbers[:, None] + np.linspace(0.5, 1, len(COUNTED))
+    return CompactASTBatch(
+        vectors.astype(np.float32), numbers.astype(np.int32), offsets, unscaled.astype(np.float32)
+    )
 
 
 def programs(batch: CompactASTBatch) -> list[tuple[list[int], list[float]]]:
@@ -52,7 +56,8 @@ def test_take_gives_the_chosen_programs_in_order(counts: list[int], data: st.Dat
     taken = batch.take(chosen)
     assert len(taken) == len(chosen)
     assert programs(taken) == [programs(batch)[p] for p in chosen]
-    assert taken.vectors.dtype == np.float32
+    assert taken.vectors.dtype == taken.unscaled_fields().dtype == np.float32
+    np.testing.assert_array_equal(taken.unscaled_fields()[:, 0], taken.vectors[:, 0] + 0.5)
     assert taken.positions.dtype == np.int32
 
 
@@ -66,6 +71,7 @@ def test_concatenate_keeps_every_program(parts: list[list[int]]) -> None:
         again = joined.take(range(first, first + len(batch)))
         np.testing.assert_array_equal(again.vectors, batch.vectors)
         np.testing.assert_array_equal(again.offsets, batch.offsets)
+        np.testing.assert_array_equal(again.unscaled_fields(), batch.unscaled_fields())
         first += len(batch)
 
 
@@ -167,3 +173,17 @@ def test_every_slot_has_the_same_fields(slot: str) -> None:
 
     assert fields_of(slot) == fields_of("write")
     assert "stride" in fields_of(slot)
+
+
+def test_fields_before_scaling_are_recovered_where_they_were_not_kept() -> None:
+    batch = make([2, 1])
+    counts = np.arange(3 * len(COUNTED), dtype=np.float32).reshape(3, -1) ** 3
+    logs = np.array([FIELDS[COLUMN[name]].scale == "log2" for name in COUNTED])
+    counts[:, ~logs] = [[0], [1], [1]]
+    vectors = batch.vectors.copy()
+    vectors[:, [COLUMN[name] for name in COUNTED]] = np.where(logs, np.log2(1 + counts), counts)
+    stored = CompactASTBatch(vectors, batch.positions, batch.offsets)
+    np.testing.assert_allclose(stored.unscaled_fields(), counts, rtol=1e-4)
+    joined = concatenate([batch, stored, concatenate([])])
+    assert joined.unscaled is None
+    assert concatenate([batch, concatenate([])]).unscaled is not None

@@ -26,7 +26,7 @@ def records_of(*programs: Any) -> bytes:
 
 
 def exact_leaves(task: Any, steps: Steps) -> list[Leaf]:
-    """Have TVM replay the steps and lower the program."""
+    """Have TVM apply the steps and lower the program."""
     result = sampling.auto_scheduler.MeasureResult([0.1], 0, "", 0.1, 0)
     inputs = sampling.auto_scheduler.MeasureInput(task, task.compute_dag.get_init_state())
     dumped = json.loads(measure_record.dump_record_to_string(inputs, result))

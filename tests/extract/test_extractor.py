@@ -14,7 +14,7 @@ from benchmarks.workloads.tasks import GPUS, INSERT_STAGE, NO_REWRITE, PRE_TRANS
 from tests.extract import sampling
 from tests.extract.records import Steps, exact_leaves, record_of
 from tvm_cdmpp.ast.compact import CompactASTBatch
-from tvm_cdmpp.ast.schema import COLUMN, FIELDS, TRAFFIC_CAPACITIES_BYTES
+from tvm_cdmpp.ast.schema import COLUMN, COUNTED, FIELDS, TRAFFIC_CAPACITIES_BYTES
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.agreement import differences, vector_differences
@@ -178,7 +178,7 @@ def test_batches_do_not_share_memory(drawn: dict[str, Sampled]) -> None:
 
 def test_no_records_and_seconds() -> None:
     extractor = StepExtractor(analyse(sampling.make_task(sampling.matmul).compute_dag))
-    assert extractor.seconds == {"parse": 0, "replay": 0, "features": 0}
+    assert extractor.seconds == {"parse": 0, "apply": 0, "features": 0}
     batch, errors = extractor.extract(b"")
     assert len(batch) == 0
     assert batch.vectors.shape == (0, len(FIELDS))
@@ -521,3 +521,17 @@ def test_a_tile_that_straddles_two_groups() -> None:
     assert isinstance(fast, list)
     assert fast[0].accesses[0].shape[1] == 8
     assert differences(fast, exact_leaves(task, steps)) == []
+
+
+def test_fields_are_kept_before_they_are_scaled() -> None:
+    task = sampling.make_task(sampling.conv2d_nchw)
+    records = dump_records(task, sampling.sample_states(task, 12))
+    batch, _ = StepExtractor(analyse(task.compute_dag)).extract(records)
+    assert batch.unscaled is not None
+    scaled = batch.vectors[:, [COLUMN[name] for name in COUNTED]]
+    logs = [FIELDS[COLUMN[name]].scale == "log2" for name in COUNTED]
+    np.testing.assert_allclose(
+        np.where(logs, np.log2(1.0 + batch.unscaled), batch.unscaled), scaled, atol=1e-5
+    )
+    executions = batch.unscaled[:, COUNTED.index("executions")]
+    assert (executions == np.rint(executions)).all()

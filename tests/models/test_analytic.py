@@ -39,6 +39,15 @@ def test_programs_are_the_sum_of_their_leaves() -> None:
     np.testing.assert_allclose(seconds - 5e-7, [0, 3, 0, 4])
 
 
+@pytest.mark.parametrize("device", [CPU, generic_gpu("cuda")], ids=lambda d: d.kind)
+def test_stored_vectors_give_the_estimate_of_the_extracted_programs(device: DeviceSpec) -> None:
+    batch = random_batch(200)
+    assert batch.unscaled is not None
+    stored = CompactASTBatch(batch.vectors, batch.positions, batch.offsets)
+    expected = estimate_latency_s(batch, device)
+    np.testing.assert_allclose(estimate_latency_s(stored, device), expected, rtol=1e-5)
+
+
 def test_no_programs() -> None:
     assert estimate_latency_s(concatenate([]), CPU).shape == (0,)
 

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.ast.schema import NUM_FIELDS
+from tvm_cdmpp.ast.schema import COUNTED_COLUMNS, FIELDS, NUM_FIELDS
+
+_IS_LOG = np.array([FIELDS[column].scale == "log2" for column in COUNTED_COLUMNS])
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,26 @@ class CompactASTBatch:
         Positions of all leaves, of shape (leaves,), int32.
     offsets
         Program p owns the leaves offsets[p] to offsets[p + 1]; shape (programs + 1,).
+    unscaled
+        The fields `COUNTED` of all leaves before scaling, of shape (leaves, len(COUNTED)),
+        float32; None where only the vectors are known, as of stored ones.
     """
 
     vectors: npt.NDArray[np.float32]
     positions: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
+    unscaled: npt.NDArray[np.float32] | None = None
 
     @staticmethod
     def of_counts(
         vectors: npt.NDArray[np.float32],
         positions: npt.NDArray[np.int32],
         leaf_counts: npt.NDArray[np.int64],
+        unscaled: npt.NDArray[np.float32] | None = None,
     ) -> CompactASTBatch:
         """Make a batch from the leaves of its programs and their numbers, in order."""
         offsets = np.concatenate([[0], np.cumsum(leaf_counts)]).astype(np.int64)
-        return CompactASTBatch(vectors, positions, offsets)
+        return CompactASTBatch(vectors, positions, offsets, unscaled)
 
     def __len__(self) -> int:
         """Return the number of programs."""
@@ -54,6 +61,18 @@ class CompactASTBatch:
     def leaf_counts(self) -> npt.NDArray[np.int64]:
         """Leaves per program."""
         return np.diff(self.offsets)
+
+    def unscaled_fields(self) -> npt.NDArray[np.float32]:
+        """Return the fields `COUNTED` before scaling, of shape (leaves, len(COUNTED)).
+
+        Those not kept are recovered from the vectors, to within the rounding of their logarithms.
+        """
+        if self.unscaled is not None:
+            return self.unscaled
+        fields = self.vectors[:, COUNTED_COLUMNS]
+        # Rounded, because 16 lanes stored as a float32 logarithm may come back as 16.000002.
+        counts: npt.NDArray[np.float32] = np.where(_IS_LOG, np.rint(np.exp2(fields) - 1), fields)
+        return counts
 
     def vectors_of(self, program: int) -> npt.NDArray[np.float32]:
         """Return the computation vectors of one program."""
@@ -66,7 +85,8 @@ class CompactASTBatch:
         firsts = np.cumsum(counts) - counts
         within = np.arange(counts.sum()) - np.repeat(firsts, counts)
         rows = np.repeat(self.offsets[chosen], counts) + within
-        return CompactASTBatch.of_counts(self.vectors[rows], self.positions[rows], counts)
+        unscaled = None if self.unscaled is None else self.unscaled[rows]
+        return CompactASTBatch.of_counts(self.vectors[rows], self.positions[rows], counts, unscaled)
 
 
 def dense_mask(leaf_counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -108,12 +128,15 @@ def concatenate(batches: Sequence[CompactASTBatch]) -> CompactASTBatch:
     """Join batches, programs in order."""
     if not batches:
         return CompactASTBatch(
-            np.zeros((0, NUM_FIELDS), np.float32), np.zeros(0, np.int32), np.zeros(1, np.int64)
-        )
+            np.zeros((0, NUM_FIELDS), np.float32), np.zeros(0, np.int32), np.zeros(1, np.int64),
+            np.zeros((0, len(COUNTED_COLUMNS)), np.float32),
+        )  # fmt: skip
+    unscaled = [batch.unscaled for batch in batches if batch.unscaled is not None]
     return CompactASTBatch.of_counts(
         np.concatenate([batch.vectors for batch in batches]),
         np.concatenate([batch.positions for batch in batches]),
         np.concatenate([batch.leaf_counts for batch in batches]),
+        np.concatenate(unscaled) if len(unscaled) == len(batches) else None,
     )
 
 

@@ -238,3 +238,18 @@ FIELDS: tuple[Field, ...] = (
 NUM_FIELDS = len(FIELDS)
 COLUMN = {field.name: column for column, field in enumerate(FIELDS)}
 """Column of each field in a computation vector."""
+
+COUNTED = (
+    *(f"{name}_ops" for name in OP_CLASSES),
+    *(f"inner{n}_{name}" for n in range(NUM_INNER_LOOPS) for name in ("extent", "is_reduce")),
+    *(
+        f"{slot}_{name}"
+        for slot in ACCESS_SLOTS
+        for name in ("element_bytes", "is_contiguous", "is_invariant")
+    ),
+    *(f"traffic_{capacity}" for capacity in TRAFFIC_CAPACITIES_BYTES),
+    "executions", "reduce_executions", "unrolled_body", "parallel_extent", "block_extent",
+    "vector_extent", "is_vectorized", "is_init",
+)  # fmt: skip
+"""Fields that estimates calculate with, so that a batch keeps them before scaling as well."""
+COUNTED_COLUMNS = [COLUMN[name] for name in COUNTED]

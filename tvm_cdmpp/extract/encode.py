@@ -1,4 +1,4 @@
-"""A `TaskGraph` as a list of integers, for the compiled replay (`native/graph.h` reads it)."""
+"""A `TaskGraph` as a list of integers, for the compiled part (`native/graph.h` reads it)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The fast path: records of one task in, compact ASTs out, without lowering.
 
 A candidate is fully described by its task, which is analysed once, and its transform steps. The
-compiled code in `native` replays the steps as numbers and computes the leaves from them.
+compiled code in `native` applies the steps as numbers and computes the leaves from them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class StepExtractor:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds spent so far on "parse", "replay" and "features"."""
+        """Seconds spent so far on "parse", "apply" and "features"."""
         return self._native.seconds
 
     def extract(self, records: bytes) -> tuple[CompactASTBatch, dict[int, RecordError]]:
@@ -91,7 +91,9 @@ class StepExtractor:
             program has its leaves. Always empty where the hardware has no GPU threads.
         """
         found = self._native.extract(records)
-        batch = CompactASTBatch.of_counts(found.vectors, found.positions, found.leaf_counts)
+        batch = CompactASTBatch.of_counts(
+            found.vectors, found.positions, found.leaf_counts, found.unscaled
+        )
         return batch, found.errors, found.exceeded
 
     def leaves(self, records: bytes) -> list[list[Leaf] | RecordError]:

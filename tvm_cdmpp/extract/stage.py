@@ -1,7 +1,7 @@
 """What one stage of a compute DAG does, as plain data: axes, reads and operation counts.
 
-A `TaskGraph` is analysed once per task; replaying transform steps edits copies of its stage list.
-Nothing here needs TVM, so graphs can be stored and replayed anywhere.
+A `TaskGraph` is analysed once per task; applying transform steps edits copies of its stage list.
+Nothing here needs TVM, so graphs can be stored and used anywhere.
 """
 
 from __future__ import annotations

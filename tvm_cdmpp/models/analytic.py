@@ -16,7 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.ast.compact import CompactASTBatch
-from tvm_cdmpp.ast.schema import ACCESS_SLOTS, COLUMN, NUM_INNER_LOOPS, TRAFFIC_CAPACITIES_BYTES
+from tvm_cdmpp.ast.schema import (
+    ACCESS_SLOTS,
+    COUNTED,
+    NUM_INNER_LOOPS,
+    TRAFFIC_CAPACITIES_BYTES,
+)
 from tvm_cdmpp.devices.spec import DeviceSpec
 
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
@@ -62,21 +67,7 @@ _L2_BYTES_PER_CYCLE = 32.0
 _L3_BYTES_PER_CYCLE = 12.0
 
 
-_READ = (
-    *(f"{name}_ops" for name in ("float_add", "float_mul", *_CYCLES_PER_OP)),
-    *(f"inner{n}_{name}" for n in range(NUM_INNER_LOOPS) for name in ("extent", "is_reduce")),
-    *(
-        f"{slot}_{name}"
-        for slot in ACCESS_SLOTS
-        for name in ("element_bytes", "is_contiguous", "is_invariant")
-    ),
-    *(f"traffic_{capacity}" for capacity in TRAFFIC_CAPACITIES_BYTES),
-    "executions", "reduce_executions", "unrolled_body", "parallel_extent", "block_extent",
-    "vector_extent", "is_vectorized", "is_init",
-)  # fmt: skip
-"""Fields that the estimate reads."""
-_COLUMNS = [COLUMN[name] for name in _READ]
-_ROW = {name: row for row, name in enumerate(_READ)}
+_ROW = {name: row for row, name in enumerate(COUNTED)}
 
 
 def estimate_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
@@ -104,14 +95,12 @@ def sum_leaves(batch: CompactASTBatch, leaf_s: FloatArray) -> FloatArray:
 
 
 class _Facts:
-    """The fields that the estimate reads, undone from their scale, all leaves of a batch."""
+    """The fields that the estimate reads, before scaling, of all leaves of a batch."""
 
-    def __init__(self, vectors: npt.NDArray[np.float32]) -> None:
+    def __init__(self, batch: CompactASTBatch) -> None:
         # One contiguous row per field; the fields are read many times.
-        fields = np.ascontiguousarray(vectors[:, _COLUMNS].T)
-        self._flags = fields > 0.5
-        # Rounded, because 16 lanes stored as a float32 logarithm may come back as 16.000002.
-        self._counts = np.rint(np.exp2(fields) - 1.0)
+        self._counts = np.ascontiguousarray(batch.unscaled_fields().T)
+        self._flags = self._counts > 0.5
 
     def count(self, name: str) -> FloatArray:
         counts: FloatArray = self._counts[_ROW[name]]
@@ -124,7 +113,7 @@ class _Facts:
 
 def estimate_leaf_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
     """Estimate the seconds that each leaf takes; shape (leaves,)."""
-    facts = _Facts(batch.vectors)
+    facts = _Facts(batch)
     count, flag = facts.count, facts.flag
 
     lanes = _lanes(count, flag, device)

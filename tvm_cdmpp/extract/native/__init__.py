@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.ast.leaf import LOOP_KINDS, OP_CLASSES, SCOPES, Access, Leaf, Loop
-from tvm_cdmpp.ast.schema import FIELDS, NUM_FIELDS
+from tvm_cdmpp.ast.schema import COUNTED_COLUMNS, FIELDS, NUM_FIELDS
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import MissingDependencyError, RecordError
 from tvm_cdmpp.extract.encode import encode_graph
@@ -27,9 +27,11 @@ from tvm_cdmpp.extract.limits import LIMITS, ExceededLimit
 from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
 
 _INTS = ctypes.POINTER(ctypes.c_int64)
+_FLOATS = ctypes.POINTER(ctypes.c_float)
 _DOUBLES = ctypes.POINTER(ctypes.c_double)
 _Scalar = TypeVar("_Scalar", bound=np.generic)
-_STAGES_OF_WORK = ("parse", "replay", "features")
+_COUNTED = np.array(COUNTED_COLUMNS, dtype=np.int64)
+_STAGES_OF_WORK = ("parse", "apply", "features")
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class NativeResult:
     vectors: npt.NDArray[np.float32]
     positions: npt.NDArray[np.int32]
     leaf_counts: npt.NDArray[np.int64]
+    unscaled: npt.NDArray[np.float32]
     errors: dict[int, RecordError]
     exceeded: dict[int, ExceededLimit]
 
@@ -75,7 +78,11 @@ def _library() -> ctypes.CDLL:
         "free": (None, [ctypes.c_void_p]),
         "extract": (ctypes.c_int64, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64]),
         "release": (None, [ctypes.c_void_p]),
-        "vectors": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p]),
+        "vectors": (_FLOATS, [ctypes.c_void_p]),
+        "scale": (
+            ctypes.c_int,
+            [_FLOATS, ctypes.c_int64, _INTS, ctypes.c_int64, _FLOATS],
+        ),
         "positions": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
         "counts": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
         "excesses": (_INTS, [ctypes.c_void_p]),
@@ -84,7 +91,7 @@ def _library() -> ctypes.CDLL:
         "leaves": (_INTS, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, _INTS]),
         "describe": (
             ctypes.c_int,
-            [_INTS, ctypes.c_int64, _DOUBLES, ctypes.POINTER(ctypes.c_float)],
+            [_INTS, ctypes.c_int64, _DOUBLES, _FLOATS],
         ),
         "hand_over": (
             ctypes.c_int,
@@ -122,11 +129,12 @@ def hand_over(
     path: str,
 ) -> bool:
     """Append a line of an Ansor log per state of an array to a file; False if TVM failed."""
-    return bool(
-        _library().cdmpp_hand_over(
-            ctypes.byref(functions), task, states, count, result, path.encode()
-        )
+    outcome = _library().cdmpp_hand_over(
+        ctypes.byref(functions), task, states, count, result, path.encode()
     )
+    if outcome < 0:
+        raise MemoryError(f"no memory to hand {count} states over")
+    return bool(outcome)
 
 
 def compiled_fields() -> list[tuple[str, bool]]:
@@ -138,7 +146,7 @@ def compiled_fields() -> list[tuple[str, bool]]:
 
 
 class NativeExtractor:
-    """Replays the records of one task; see `extract.replayer.StepExtractor`."""
+    """Extracts the records of one task; see `extract.extractor.StepExtractor`."""
 
     def __init__(self, graph: TaskGraph, hardware: Hardware, layout: LayoutRewrite) -> None:
         library = _library()
@@ -159,10 +167,29 @@ class NativeExtractor:
     def extract(self, records: bytes) -> NativeResult:
         """Extract all records of a text, one per line."""
         library = _library()
-        count = library.cdmpp_extract(self._handle, records, len(records))
+        try:
+            count = library.cdmpp_extract(self._handle, records, len(records))
+            if count < 0:
+                raise MemoryError(
+                    f"no memory for the compact ASTs of {len(records)} bytes of records"
+                )
+            return self._results(count)
+        finally:
+            library.cdmpp_release(self._handle)
+
+    def _results(self, count: int) -> NativeResult:
+        """Copy what the last call made."""
+        library = _library()
         counts = _copied(library.cdmpp_counts(self._handle), count, np.int32).astype(np.int64)
         leaves = int(counts.sum())
         vectors = _copied(library.cdmpp_vectors(self._handle), leaves * NUM_FIELDS, np.float32)
+        vectors = vectors.reshape(leaves, NUM_FIELDS)
+        unscaled = np.empty((leaves, len(_COUNTED)), dtype=np.float32)
+        if not library.cdmpp_scale(
+            vectors.ctypes.data_as(_FLOATS), leaves,
+            _COUNTED.ctypes.data_as(_INTS), len(_COUNTED), unscaled.ctypes.data_as(_FLOATS),
+        ):  # fmt: skip
+            raise MemoryError(f"no memory to scale {leaves} computation vectors")
         positions = _copied(library.cdmpp_positions(self._handle), leaves, np.int32)
         # A program has at least one leaf, so a record without any is one that failed.
         errors = {int(record): self._error(int(record)) for record in np.flatnonzero(counts == 0)}
@@ -172,10 +199,7 @@ class NativeExtractor:
             for record in np.flatnonzero(excesses[:, 0] >= 0)
             for limit, got, allowed in [excesses[record].tolist()]
         }
-        library.cdmpp_release(self._handle)
-        return NativeResult(
-            vectors.reshape(leaves, NUM_FIELDS), positions, counts, errors, exceeded
-        )
+        return NativeResult(vectors, positions, counts, unscaled, errors, exceeded)
 
     def leaves(self, record: bytes, names: Sequence[str]) -> list[Leaf] | RecordError:
         """Return the leaves of one record, or what is wrong with it.
@@ -189,6 +213,8 @@ class NativeExtractor:
         """
         size = ctypes.c_int64()
         packed = _library().cdmpp_leaves(self._handle, record, len(record), ctypes.byref(size))
+        if size.value < 0:
+            raise MemoryError(f"no memory for the leaves of {len(record)} bytes of a record")
         if not packed:
             return self._error(0)
         return _unpack(packed[: size.value], names)
@@ -219,7 +245,7 @@ def describe(leaves: Sequence[Leaf], hardware: Hardware) -> npt.NDArray[np.float
         packed.ctypes.data_as(_INTS),
         len(packed),
         _pointer(hardware),
-        vectors.ctypes.data_as(ctypes.POINTER(ctypes.c_float)),
+        vectors.ctypes.data_as(_FLOATS),
     )
     assert fine, "the packing of leaves does not fit the compiled code"
     return vectors

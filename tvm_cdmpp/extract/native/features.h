@@ -458,7 +458,7 @@ inline float log2_of_one_more(float count) {
 }
 
 // Turn the counts among the fields into logarithms.
-inline void take_logarithms(std::vector<float>& vectors) {
+inline void take_logarithms(float* vectors, std::size_t num_leaves) {
   // Bits to take from the logarithm; a choice between floats would keep the compiler from
   // vectorizing.
   static const std::vector<std::uint32_t> masks = [] {
@@ -468,8 +468,8 @@ inline void take_logarithms(std::vector<float>& vectors) {
   }();
   const std::uint32_t* mask = masks.data();
   std::size_t width = masks.size();
-  for (std::size_t row = 0; row < vectors.size(); row += width) {
-    float* values = vectors.data() + row;
+  for (std::size_t leaf = 0; leaf < num_leaves; ++leaf) {
+    float* values = vectors + leaf * width;
     for (std::size_t field = 0; field < width; ++field) {
       float logarithm = log2_of_one_more(values[field]);
       std::uint32_t plain, taken;

@@ -12,12 +12,16 @@
 #include <cstdint>
 #include <memory>
 #include <numeric>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
 namespace cdmpp {
 
 using Int = std::int64_t;
+
+constexpr std::size_t kMaxTerms = 1024;  // of one index; networks have about a dozen
 
 // Span of an index that is not known; far above any buffer dimension.
 constexpr Int kUnbounded = Int{1} << 40;
@@ -120,8 +124,22 @@ inline Index remainder(const Index& index, Int divisor) {
   return {{{Term::kMod, divisor, std::move(kept), 1}}, 0};
 }
 
-// Replace every axis `a` by `axes[a]`, as inlining a producer into its consumer does.
-inline Index substituted(const Index& index, const std::vector<Index>& axes) {
+// Terms of an index, those inside of its atoms included; `of_axis(a)` for one that is an axis.
+template <class OfAxis>
+std::size_t num_terms(const Index& index, const OfAxis& of_axis) {
+  std::size_t count = 0;
+  for (const Term& term : index.terms) {
+    count += term.kind == Term::kAxis ? of_axis(term.number) : 1 + num_terms(*term.inner, of_axis);
+  }
+  return count;
+}
+
+inline std::size_t num_terms(const Index& index) {
+  return num_terms(index, [](Int) { return std::size_t{1}; });
+}
+
+// `substituted`, whatever the length.
+inline Index replaced(const Index& index, const std::vector<Index>& axes) {
   Index result{{}, index.constant};
   for (const Term& term : index.terms) {
     Index atom;
@@ -130,19 +148,30 @@ inline Index substituted(const Index& index, const std::vector<Index>& axes) {
         atom = axes[static_cast<std::size_t>(term.number)];
         break;
       case Term::kDiv:
-        atom = divided(substituted(*term.inner, axes), term.number);
+        atom = divided(replaced(*term.inner, axes), term.number);
         break;
       case Term::kMod:
-        atom = remainder(substituted(*term.inner, axes), term.number);
+        atom = remainder(replaced(*term.inner, axes), term.number);
         break;
       case Term::kOpaque: {
-        auto inner = std::make_shared<const Index>(substituted(*term.inner, axes));
+        auto inner = std::make_shared<const Index>(replaced(*term.inner, axes));
         atom = {{{Term::kOpaque, term.number, std::move(inner), 1}}, 0};
       }
     }
     result = add(result, scaled(std::move(atom), term.coefficient));
   }
   return result;
+}
+
+// Replace every axis `a` by `axes[a]`, as inlining a producer into its consumer does. Refuses
+// before it makes an index that is too long, as repeated substitutions may double one each time.
+inline Index substituted(const Index& index, const std::vector<Index>& axes) {
+  std::size_t count = num_terms(
+      index, [&axes](Int axis) { return num_terms(axes[static_cast<std::size_t>(axis)]); });
+  if (count > kMaxTerms) {
+    throw std::length_error("an index of more than " + std::to_string(kMaxTerms) + " terms");
+  }
+  return replaced(index, axes);
 }
 
 // How many rows of length `row` a block of values meets at most, blocks lying end to end.

@@ -16,11 +16,11 @@ class Leaves {
   // What the program of the last call exceeds.
   const Excess& excess() const { return limits_.excess(); }
 
-  // The leaves of a replayed record; valid until the next call.
-  const std::vector<Leaf*>& of(Replay& replay, bool has_steps) {
-    replay_ = &replay;
+  // The leaves of a record whose steps were applied; valid until the next call.
+  const std::vector<Leaf*>& of(Schedule& schedule, bool has_steps) {
+    schedule_ = &schedule;
     rewrites_ = has_steps && layout_ != kAsGiven;  // TVM leaves an empty schedule alone
-    nests_ = &walk_.of(replay);
+    nests_ = &walk_.of(schedule);
     leaves_.clear();
     pool_.reset();
     num_nodes_ = 0;
@@ -105,7 +105,7 @@ class Leaves {
   // The copies of this stage's constant inputs into the layout in which it reads them.
   void emit_copies(const Nest& nest) {
     for (const Read& read : nest.spec->reads) {
-      const Spec& input = *replay_->flattened().specs[static_cast<std::size_t>(read.stage)];
+      const Spec& input = *schedule_->flattened().specs[static_cast<std::size_t>(read.stage)];
       if (!input.is_layout_free) continue;
       auto spec = std::make_unique<Spec>();
       const std::vector<LayoutPart>& parts = rewrite_layout(nest, *read.indices);
@@ -288,7 +288,7 @@ class Leaves {
     Access& access = next_access(leaf);
     const Nest* producer = (*nests_)[static_cast<std::size_t>(number)];
     const Spec& buffer = producer ? *producer->spec
-                                  : *replay_->flattened().specs[static_cast<std::size_t>(number)];
+                                  : *schedule_->flattened().specs[static_cast<std::size_t>(number)];
     access.element_bytes = buffer.output(static_cast<std::size_t>(output)).element_bytes;
     access.scope = producer ? producer->scope : kGlobal;
     access.is_inside = false;
@@ -411,7 +411,7 @@ class Leaves {
   LayoutRewrite layout_;
   LimitCheck limits_;
   bool rewrites_ = false;
-  Replay* replay_ = nullptr;
+  Schedule* schedule_ = nullptr;
   Nests walk_;
   const std::vector<Nest*>* nests_ = nullptr;
   Pool<Leaf> pool_;

@@ -68,7 +68,7 @@ struct LoopIndex {
       axes.push_back(standing & bit(loop) ? Index{} : axis_index(static_cast<Int>(loop)));
     }
     for (const Term& term : curved) {
-      Index index = substituted({{term}, 0}, axes);
+      Index index = replaced({{term}, 0}, axes);
       for (const Term& kept : index.terms) {
         if (kept.kind == Term::kAxis) {
           result.coefficients[static_cast<std::size_t>(kept.number)] += kept.coefficient;

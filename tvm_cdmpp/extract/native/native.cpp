@@ -1,7 +1,7 @@
 // The C interface to the fast path, called through ctypes by `tvm_cdmpp.extract.native`.
 //
-// A replayer belongs to one task. It keeps the results of its last call; everything it returns
-// points into it. Nothing here is thread-safe for one replayer.
+// An extractor belongs to one task. It keeps the results of its last call; everything it returns
+// points into it. Nothing here is thread-safe for one extractor.
 
 #include <chrono>
 
@@ -36,24 +36,26 @@ class Stopwatch {
 
 }  // namespace
 
-class Replayer {
+class Extractor {
  public:
-  Replayer(std::vector<SpecPtr> graph, LayoutRewrite layout, const Hardware& hardware)
-      : replay_(std::move(graph)), leaves_(layout, hardware), features_(hardware) {}
+  Extractor(std::vector<SpecPtr> graph, LayoutRewrite layout, const Hardware& hardware)
+      : schedule_(std::move(graph)), leaves_(layout, hardware), features_(hardware) {}
 
   // Extract all records of a text, one per line; return their number.
   Int extract(std::string_view text) {
     start();
     Stopwatch watch;
     auto lines = static_cast<std::size_t>(std::count(text.begin(), text.end(), '\n')) + 1;
+    counts.reserve(lines);
+    excesses.reserve(lines);
+    errors.reserve(lines);
     while (!text.empty()) {
       std::size_t end = std::min(text.find('\n'), text.size());
       extract_one(text.substr(0, end), watch);
       text.remove_prefix(std::min(end + 1, text.size()));
       // Programs of a task have about as many leaves each; growing step by step costs copies.
-      if (counts.size() == 1) vectors.reserve(vectors.size() * lines);
+      if (counts.size() == 1) vectors.reserve(std::min(vectors.size() * lines, kMostReserved));
     }
-    take_logarithms(vectors);
     seconds[2] += watch.lap();
     return static_cast<Int>(counts.size());
   }
@@ -84,9 +86,11 @@ class Replayer {
   std::vector<std::int32_t> counts;
   std::vector<Excess> excesses;
   std::vector<std::string> errors;
-  double seconds[3] = {0, 0, 0};  // parse, replay, features
+  double seconds[3] = {0, 0, 0};  // parse, apply, features
 
  private:
+  static constexpr std::size_t kMostReserved = std::size_t{1} << 24;
+
   void start() {
     vectors.clear();
     positions.clear();
@@ -96,29 +100,38 @@ class Replayer {
   }
 
   void extract_one(std::string_view line, Stopwatch& watch) {
-    std::string error;
-    std::int32_t count = 0;
+    std::size_t num_values = vectors.size(), num_leaves = positions.size();
+    counts.push_back(0);
+    excesses.emplace_back();
+    errors.emplace_back();
     try {
       std::size_t num_steps = read_steps(line, steps_);
       seconds[0] += watch.lap();
-      replay_.run(steps_, num_steps);
-      last_ = &leaves_.of(replay_, num_steps > 0);
+      schedule_.run(steps_, num_steps);
+      last_ = &leaves_.of(schedule_, num_steps > 0);
       seconds[1] += watch.lap();
       features_.append(*last_, vectors);
       for (const Leaf* leaf : *last_) positions.push_back(static_cast<std::int32_t>(leaf->position));
-      count = static_cast<std::int32_t>(last_->size());
+      counts.back() = static_cast<std::int32_t>(last_->size());
+      excesses.back() = leaves_.excess();
       seconds[2] += watch.lap();
-    } catch (const RecordError& problem) {
-      error = problem.message;
+      return;
+    } catch (RecordError& problem) {
+      errors.back() = std::move(problem.message);
+    } catch (const std::bad_alloc&) {
+      errors.back() = kNoMemory;
     } catch (const std::exception& problem) {
-      error = std::string("The record cannot be replayed: ") + problem.what() + ".";
+      errors.back() = std::string("The steps of the record cannot be applied: ") + problem.what() + ".";
     }
-    counts.push_back(count);
-    excesses.push_back(error.empty() ? leaves_.excess() : Excess{});
-    errors.push_back(std::move(error));
+    // Leave no trace among the leaves of the others.
+    vectors.resize(num_values);
+    positions.resize(num_leaves);
   }
 
-  Replay replay_;
+  // Short enough for a string without memory of its own.
+  static constexpr const char* kNoMemory = "Out of memory.";
+
+  Schedule schedule_;
   Leaves leaves_;
   Features features_;
   std::vector<Step> steps_;
@@ -130,85 +143,128 @@ class Replayer {
 
 using namespace cdmpp;
 
-// Make a replayer from an encoded graph (see graph.h); null if the encoding is broken.
-EXPORT void* cdmpp_new(const Int* graph, Int length, int layout, const double* hardware) {
+// Call a function; no exception leaves it, `failed` is returned instead.
+template <class Function, class Result>
+static Result guarded(const Function& function, Result failed) {
   try {
-    IntReader read(graph, length);
-    return new Replayer(read_graph(read), static_cast<LayoutRewrite>(layout), read_hardware(hardware));
-  } catch (const std::exception&) {
-    return nullptr;
+    return function();
+  } catch (...) {
+    return failed;
   }
 }
 
-EXPORT void cdmpp_free(void* replayer) { delete static_cast<Replayer*>(replayer); }
-
-EXPORT Int cdmpp_extract(void* replayer, const char* text, Int length) {
-  return static_cast<Replayer*>(replayer)->extract({text, static_cast<std::size_t>(length)});
+// Make an extractor from an encoded graph (see graph.h); null if the encoding is broken.
+EXPORT void* cdmpp_new(const Int* graph, Int length, int layout, const double* hardware) {
+  return guarded(
+      [&] {
+        IntReader read(graph, length);
+        return static_cast<void*>(new Extractor(
+            read_graph(read), static_cast<LayoutRewrite>(layout), read_hardware(hardware)));
+      },
+      static_cast<void*>(nullptr));
 }
 
-EXPORT void cdmpp_release(void* replayer) { static_cast<Replayer*>(replayer)->release(); }
+EXPORT void cdmpp_free(void* extractor) { delete static_cast<Extractor*>(extractor); }
 
-// What the last call made, until `release`: vectors [leaf][field], positions [leaf], leaf counts [record].
-EXPORT const float* cdmpp_vectors(void* replayer) {
-  return static_cast<Replayer*>(replayer)->vectors.data();
+// Return the number of records; -1 if there is no memory for the results of any.
+EXPORT Int cdmpp_extract(void* extractor, const char* text, Int length) {
+  return guarded(
+      [&] {
+        return static_cast<Extractor*>(extractor)->extract({text, static_cast<std::size_t>(length)});
+      },
+      Int{-1});
 }
 
-EXPORT const std::int32_t* cdmpp_positions(void* replayer) {
-  return static_cast<Replayer*>(replayer)->positions.data();
+EXPORT void cdmpp_release(void* extractor) { static_cast<Extractor*>(extractor)->release(); }
+
+// Copy some columns of vectors to `unscaled`, [leaf][column], then take the logarithms of the fields
+// that are counts, in place; returns 0 if there is no memory.
+EXPORT int cdmpp_scale(float* vectors, Int num_leaves, const Int* columns, Int num_columns,
+                       float* unscaled) {
+  return guarded(
+      [&] {
+        for (Int leaf = 0; leaf < num_leaves; ++leaf) {
+          const float* row = vectors + leaf * static_cast<Int>(num_fields());
+          for (Int n = 0; n < num_columns; ++n) *unscaled++ = row[columns[n]];
+        }
+        take_logarithms(vectors, static_cast<std::size_t>(num_leaves));
+        return 1;
+      },
+      0);
 }
 
-EXPORT const std::int32_t* cdmpp_counts(void* replayer) {
-  return static_cast<Replayer*>(replayer)->counts.data();
+// What the last call made, until `release`: vectors [leaf][field], logarithms still to be taken, positions [leaf], leaf counts [record].
+EXPORT const float* cdmpp_vectors(void* extractor) {
+  return static_cast<Extractor*>(extractor)->vectors.data();
+}
+
+EXPORT const std::int32_t* cdmpp_positions(void* extractor) {
+  return static_cast<Extractor*>(extractor)->positions.data();
+}
+
+EXPORT const std::int32_t* cdmpp_counts(void* extractor) {
+  return static_cast<Extractor*>(extractor)->counts.data();
 }
 
 // Which limit every program of the last call exceeds, got and allowed; [record][3], -1 for none.
-EXPORT const Int* cdmpp_excesses(void* replayer) {
+EXPORT const Int* cdmpp_excesses(void* extractor) {
   static_assert(sizeof(Excess) == 3 * sizeof(Int));
-  return reinterpret_cast<const Int*>(static_cast<Replayer*>(replayer)->excesses.data());
+  return reinterpret_cast<const Int*>(static_cast<Extractor*>(extractor)->excesses.data());
 }
 
 // What is wrong with a record of the last call; empty if nothing is.
-EXPORT const char* cdmpp_error(void* replayer, Int record) {
-  return static_cast<Replayer*>(replayer)->errors[static_cast<std::size_t>(record)].c_str();
+EXPORT const char* cdmpp_error(void* extractor, Int record) {
+  return static_cast<Extractor*>(extractor)->errors[static_cast<std::size_t>(record)].c_str();
 }
 
-// Seconds spent so far in parsing, replay and features.
-EXPORT const double* cdmpp_seconds(void* replayer) {
-  return static_cast<Replayer*>(replayer)->seconds;
+// Seconds spent so far in parsing, applying steps and features.
+EXPORT const double* cdmpp_seconds(void* extractor) {
+  return static_cast<Extractor*>(extractor)->seconds;
 }
 
-// The leaves of one record as integers (see leaf.h), preceded by their number; null on an error.
-EXPORT const Int* cdmpp_leaves(void* replayer, const char* line, Int length, Int* size) {
-  const auto* packed =
-      static_cast<Replayer*>(replayer)->pack_one({line, static_cast<std::size_t>(length)});
-  *size = packed ? static_cast<Int>(packed->size()) : 0;
-  return packed ? packed->data() : nullptr;
+// The leaves of one record as integers (see leaf.h), preceded by their number; null on an error,
+// with a size of -1 if there is no memory for them.
+EXPORT const Int* cdmpp_leaves(void* extractor, const char* line, Int length, Int* size) {
+  *size = -1;
+  return guarded(
+      [&]() -> const Int* {
+        const auto* packed =
+            static_cast<Extractor*>(extractor)->pack_one({line, static_cast<std::size_t>(length)});
+        *size = packed ? static_cast<Int>(packed->size()) : 0;
+        return packed ? packed->data() : nullptr;
+      },
+      static_cast<const Int*>(nullptr));
 }
 
 // Describe the packed leaves of one program; returns 0 if the packing is broken.
 EXPORT int cdmpp_describe(const Int* packed, Int length, const double* hardware, float* vectors) {
-  try {
-    IntReader read(packed, length);
-    std::vector<Leaf> leaves;
-    for (Int n = read(); n > 0; --n) leaves.push_back(unpack<IntReader>(read));
-    std::vector<Leaf*> pointers;
-    for (Leaf& leaf : leaves) pointers.push_back(&leaf);
-    std::vector<float> rows;
-    Features(read_hardware(hardware)).append(pointers, rows);
-    take_logarithms(rows);
-    std::copy(rows.begin(), rows.end(), vectors);
-    return 1;
-  } catch (const std::exception&) {
-    return 0;
-  }
+  return guarded(
+      [&] {
+        IntReader read(packed, length);
+        std::vector<Leaf> leaves;
+        for (Int n = read(); n > 0; --n) leaves.push_back(unpack<IntReader>(read));
+        std::vector<Leaf*> pointers;
+        for (Leaf& leaf : leaves) pointers.push_back(&leaf);
+        std::vector<float> rows;
+        Features(read_hardware(hardware)).append(pointers, rows);
+        take_logarithms(rows.data(), rows.size() / num_fields());
+        std::copy(rows.begin(), rows.end(), vectors);
+        return 1;
+      },
+      0);
 }
 
-// Append states, as lines of an Ansor log, to a file; returns 0 if TVM failed (see handover.h).
+// Append states, as lines of an Ansor log, to a file; returns 0 if TVM failed (see handover.h), -1
+// if there is no memory.
 EXPORT int cdmpp_hand_over(const TVMFunctions* tvm, void* task, void* states, Int count,
                            void* result, const char* path) {
-  return HandOver(*tvm).run(task, states, count, result, path);
+  return guarded([&] { return int{HandOver(*tvm).run(task, states, count, result, path)}; }, -1);
 }
 
 // Names of the fields, in order, separated by spaces; and whether each is a logarithm.
-EXPORT const char* cdmpp_field_names() { return field_names().names.c_str(); }
-EXPORT const float* cdmpp_field_is_log() { return field_names().is_log.data(); }
+EXPORT const char* cdmpp_field_names() {
+  return guarded([] { return field_names().names.c_str(); }, static_cast<const char*>(nullptr));
+}
+EXPORT const float* cdmpp_field_is_log() {
+  return guarded([] { return field_names().is_log.data(); }, static_cast<const float*>(nullptr));
+}

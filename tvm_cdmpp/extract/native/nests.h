@@ -10,7 +10,7 @@
 #pragma once
 
 #include "loop_index.h"
-#include "replay.h"
+#include "schedule.h"
 
 namespace cdmpp {
 
@@ -59,14 +59,14 @@ struct Nest {
 class Nests {
  public:
   // Nests of all computed stages, by stage number; null for inputs and inlined stages.
-  const std::vector<Nest*>& of(Replay& replay) {
-    flattened_ = &replay.flattened();
-    const auto& stages = replay.stages();
+  const std::vector<Nest*>& of(Schedule& schedule) {
+    flattened_ = &schedule.flattened();
+    const auto& stages = schedule.stages();
     nests_.assign(stages.size(), nullptr);
     pool_.reset();
     for (std::size_t number = stages.size(); number-- > 0;) {
       const Spec& spec = *flattened_->specs[number];
-      if (replay.node().inlined[number] || spec.is_placeholder) continue;
+      if (schedule.node().inlined[number] || spec.is_placeholder) continue;
       nests_[number] = make(*stages[number], spec);
     }
     return nests_;

@@ -13,6 +13,8 @@
 
 namespace cdmpp {
 
+constexpr std::size_t kMaxReads = 1024;  // of one operation, inlined ones included
+
 // A read of a stage's result by a computed stage.
 struct Consumer {
   int stage;
@@ -69,7 +71,11 @@ inline bool same_read(const Read& a, const Read& b) {
 
 inline void read_once(std::vector<Read>& reads, const Read& read) {
   auto same = [&read](const Read& other) { return same_read(read, other); };
-  if (std::none_of(reads.begin(), reads.end(), same)) reads.push_back(read);
+  if (std::any_of(reads.begin(), reads.end(), same)) return;
+  if (reads.size() == kMaxReads) {
+    throw std::length_error("an operation with more than " + std::to_string(kMaxReads) + " reads");
+  }
+  reads.push_back(read);
 }
 
 // The reads of a stage with several results are those of all of them.

@@ -1,4 +1,4 @@
-// Replays the transform steps of one candidate: what happens to the loops of every stage.
+// Applies the transform steps of one candidate: what happens to the loops of every stage.
 #pragma once
 
 #include "rewrites.h"
@@ -7,6 +7,8 @@
 namespace cdmpp {
 
 constexpr Int kMaxExtent = Int{1} << 31;  // TVM counts iterations in 32 bits
+constexpr std::size_t kMaxIterators = 512;  // of one stage; Ansor has about a hundred
+constexpr int kMaxSources = 64;             // of one iterator; Ansor has about six
 
 inline Int extent_product(Int a, Int b) {
   if (a >= kMaxExtent || b >= kMaxExtent || a * b >= kMaxExtent) {
@@ -31,7 +33,9 @@ struct Stage {
   std::vector<int> order;  // iterators that are loops, outermost first
   std::vector<char> is_reduce;
   std::vector<int> kind;
-  std::vector<int> num_fusions;  // [iterator], one after the other, that it stems from
+  // [iterator]: in how many ways it stems from an axis, which is how long the index of an axis gets:
+  // taking loops apart that are split and fused in turns would take exponentially long.
+  std::vector<int> num_sources;
   Stage* attached_to = nullptr;
   int attached_at = 0;  // iterator of that stage
   int unroll_at = -1;   // iterator that carries the unroll pragma
@@ -43,16 +47,19 @@ struct Stage {
     order.clear();
     is_reduce.clear();
     kind.clear();
-    num_fusions.clear();
+    num_sources.clear();
     for (int n = 0; n < static_cast<int>(spec.extents.size()); ++n) {
       order.push_back(add_iterator(n >= spec.num_spatial));
     }
   }
 
-  int add_iterator(bool reduces, int fusions = 0) {
+  int add_iterator(bool reduces, int sources = 1) {
+    if (is_reduce.size() == kMaxIterators) {
+      throw std::length_error("more than " + std::to_string(kMaxIterators) + " loops of a stage");
+    }
     is_reduce.push_back(reduces);
     kind.push_back(kSerial);
-    num_fusions.push_back(fusions);
+    num_sources.push_back(sources);
     return static_cast<int>(is_reduce.size()) - 1;
   }
 
@@ -80,9 +87,9 @@ class Pool {
   std::size_t used_ = 0;
 };
 
-class Replay {
+class Schedule {
  public:
-  explicit Replay(std::vector<SpecPtr> graph) {
+  explicit Schedule(std::vector<SpecPtr> graph) {
     root_.inlined.assign(graph.size(), 0);
     root_.specs = std::move(graph);
   }
@@ -97,7 +104,7 @@ class Replay {
 
   // Apply all steps of a record; throws RecordError if they do not fit the task.
   void run(const std::vector<Step>& steps, std::size_t count) {
-    if (num_nodes_ > kMaxNodes) root_.next.clear(), num_nodes_ = 0;
+    if (num_kept_ > kMaxKept) root_.next.clear(), num_kept_ = 0;
     node_ = &root_;
     depth_ = 0;
     pool_.reset();
@@ -106,6 +113,8 @@ class Replay {
     for (std::size_t n = 0; n < count; ++n) {
       try {
         apply(steps, n);
+      } catch (const std::bad_alloc&) {
+        throw;
       } catch (const std::exception& error) {
         throw RecordError{"Transform step " + std::to_string(n) + " (" + name_of(steps[n]) +
                           ", stage " + std::to_string(steps[n].stage) + ") does not fit the task: " +
@@ -116,8 +125,7 @@ class Replay {
   }
 
  private:
-  static constexpr int kMaxNodes = 4096;
-  static constexpr int kMaxFusions = 8;  // one after the other; Ansor has three at most
+  static constexpr std::size_t kMaxKept = std::size_t{1} << 17;  // operations in the tree
   static constexpr int kMaxRewrites = 256;  // of one record
 
   static std::string name_of(const Step& step) {
@@ -185,7 +193,7 @@ class Replay {
         reorder(stage, step.list);
         break;
       case StepKind::AN:
-        // One more asks for a tensor intrinsic, which TVM does not replay either.
+        // One more asks for a tensor intrinsic, which TVM does not apply either.
         if (step.b < 0 || step.b >= kNumLoopKinds) {
           throw std::out_of_range("annotation " + std::to_string(step.b));
         }
@@ -219,6 +227,7 @@ class Replay {
         break;
       }
       case StepKind::CHR: {
+        if (step.list.size() > stages_.size()) throw std::length_error("more readers than stages");
         std::vector<Int> key{static_cast<Int>(step.kind), step.stage, scope_of(step.text)};
         for (Int reader : step.list) key.push_back(static_cast<Int>(checked(reader)));
         int number = static_cast<int>(step.stage);
@@ -269,11 +278,11 @@ class Replay {
   void split(Stage& stage, Int position, const std::vector<Int>& factors, bool inner_to_outer) {
     int whole = stage.at(position);
     bool reduces = stage.is_reduce[static_cast<std::size_t>(whole)] != 0;
-    int fusions = stage.num_fusions[static_cast<std::size_t>(whole)];
+    int sources = stage.num_sources[static_cast<std::size_t>(whole)];
     Relation relation{true, inner_to_outer, whole, {}, {}};
     relation.factors.copy(factors.begin(), factors.end());
     for (std::size_t n = 0; n <= factors.size(); ++n) {
-      relation.parts.push_back(stage.add_iterator(reduces, fusions));
+      relation.parts.push_back(stage.add_iterator(reduces, sources));
     }
     auto at = stage.order.begin() + position;
     *at = relation.parts.front();
@@ -285,7 +294,7 @@ class Replay {
   void fuse(Stage& stage, const std::vector<Int>& positions) {
     Relation relation{false, false, 0, {}, {}};
     bool reduces = false;
-    int fusions = 0;
+    int sources = 0;
     for (std::size_t n = 0; n < positions.size(); ++n) {
       if (positions[n] != positions[0] + static_cast<Int>(n)) {
         throw std::invalid_argument("the iterators to fuse are not adjacent");
@@ -293,13 +302,13 @@ class Replay {
       relation.parts.push_back(stage.at(positions[n]));
       auto part = static_cast<std::size_t>(relation.parts.back());
       reduces = reduces || stage.is_reduce[part];
-      fusions = std::max(fusions, stage.num_fusions[part] + 1);
+      sources += stage.num_sources[part];
     }
-    // Taking loops apart again that are split and fused in turns takes exponentially long.
-    if (fusions > kMaxFusions) {
-      throw std::length_error("loops fused more than " + std::to_string(kMaxFusions) + " times");
+    if (sources > kMaxSources) {
+      throw std::length_error("a loop fused from axes in more than " +
+                              std::to_string(kMaxSources) + " ways");
     }
-    relation.whole = stage.add_iterator(reduces, fusions);
+    relation.whole = stage.add_iterator(reduces, std::max(sources, 1));
     if (positions.empty()) {  // a loop that runs once
       stage.order.insert(stage.order.begin(), relation.whole);
     } else {
@@ -358,16 +367,16 @@ class Replay {
       throw std::length_error("more than " + std::to_string(kMaxRewrites) +
                               " steps that change operations");
     }
-    std::unique_ptr<RewriteNode>& next = node_->next[key];
-    if (!next) {
+    auto next = node_->next.find(key);
+    if (next == node_->next.end()) {
       auto made = std::make_unique<RewriteNode>();
       made->specs = node_->specs;
       made->inlined = node_->inlined;
       edit(*made);
-      next = std::move(made);
-      ++num_nodes_;
+      num_kept_ += made->specs.size();
+      next = node_->next.emplace(key, std::move(made)).first;
     }
-    node_ = next.get();
+    node_ = next->second.get();
   }
 
   void insert(int number) {
@@ -398,7 +407,7 @@ class Replay {
         throw std::invalid_argument("factoring a nested split is not supported");
       }
       factoring.touched.push_back(axis);
-      extent *= spec.extents[static_cast<std::size_t>(axis)];
+      extent = extent_product(extent, spec.extents[static_cast<std::size_t>(axis)]);
     }
     // Factors are kept as they are, and what is left goes to the part without one.
     factoring.parts.assign(split->factors.begin(), split->factors.end());
@@ -424,7 +433,7 @@ class Replay {
   }
 
   RewriteNode root_;
-  int num_nodes_ = 0;
+  std::size_t num_kept_ = 0;
   int depth_ = 0;  // of `node_`
   RewriteNode* node_ = nullptr;
   Pool<Stage> pool_;
