@@ -22,7 +22,7 @@ from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.extract.native import describe
-from tvm_cdmpp.extract.stage import LayoutRewrite
+from tvm_cdmpp.extract.stage import LayoutRewrite, ReadLayout
 from tvm_cdmpp.extract.tir import extract_exact
 
 STATES = 8
@@ -476,7 +476,8 @@ def test_warps_by_hand() -> None:
 def test_rewritten_layouts_are_read_in_order(layout: LayoutRewrite) -> None:
     """A layout-free weight is stored as it is read, so its lines are all used."""
     task = sampling.make_task(layout_free_dense, layout=int(layout))
-    assert [stage.layout_free for stage in analyse(task.compute_dag).stages] == [False, True, False]
+    dense = analyse(task.compute_dag).stages[-1]
+    assert [read.layout for read in dense.reads] == [ReadLayout.GIVEN, ReadLayout.FREE]
     # The output's columns innermost: a column of the weight.
     steps: Steps = [["RE", 2, [0, 2, 1]]]
     leaves = ByHand(task, steps, layout=layout).leaves
