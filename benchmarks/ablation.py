@@ -38,9 +38,11 @@ from tvm_cdmpp.data.quality import make_labels
 from tvm_cdmpp.data.splits import official_split
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.devices.spec import DeviceSpec, generic_gpu
-from tvm_cdmpp.models.predictor import Inputs, Network, Predictor, PredictorConfig
+from tvm_cdmpp.models.fitting import FitConfig
+from tvm_cdmpp.models.network import Inputs, Network, PredictorConfig
+from tvm_cdmpp.models.predictor import Predictor
+from tvm_cdmpp.models.rows import TrainingRows
 from tvm_cdmpp.train.features import extract_rows
-from tvm_cdmpp.train.loop import FitConfig, TrainingRows, fit
 
 ALL = "all fields"
 MIN_FOR_TAU = 5
@@ -149,7 +151,7 @@ def is_held_out(key: str, seed: int, test_share: float) -> bool:
 
 
 def sample(
-    store: RecordStore, device: str, per_workload: int
+    store: RecordStore, device: str, spec: DeviceSpec, per_workload: int
 ) -> tuple[TrainingRows, npt.NDArray[np.str_], dict[str, int]]:
     """Draw programs of a device that are not held out by the official split.
 
@@ -192,7 +194,7 @@ def sample(
     usable = np.flatnonzero(asts.leaf_counts > 0)
     not_used["not analysed"] = len(rows) - len(usable)
     return (
-        TrainingRows(asts.take(usable), latency_s[rows[usable]], number_of[usable]),
+        TrainingRows.on(spec, asts.take(usable), latency_s[rows[usable]], number_of[usable]),
         np.array(workloads),
         not_used,
     )
@@ -213,9 +215,9 @@ def train_and_test(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         predictor = Predictor(MaskedNetwork(PredictorConfig(), mask))
-    fit(predictor, _take(rows, np.flatnonzero(~held_out)), device, settings.fit_config(), seed)
-    test = _take(rows, np.flatnonzero(held_out))
-    predicted_s, _ = predictor.predict(test.asts, device)
+    predictor.fit(rows.take(np.flatnonzero(~held_out)), seed=seed, config=settings.fit_config())
+    test = rows.take(np.flatnonzero(held_out))
+    predicted_s = predictor.predict(test.batch(), device).latency_s
     ape = np.abs(predicted_s - test.latencies_s) / test.latencies_s
     taus = [
         kendalltau(predicted_s[of_task], test.latencies_s[of_task]).statistic
@@ -250,16 +252,19 @@ def run(settings: Settings, store: Path, path: Path) -> dict[str, Any]:
         return result
     opened = RecordStore.open(store)
     rows, keys, not_used = sample(
-        opened, SOURCES[settings.device].device, settings.records_per_workload
+        opened,
+        SOURCES[settings.device].device,
+        SOURCES[settings.device].spec,
+        settings.records_per_workload,
     )
     result["data"] = {
         "store": opened.content_hash,
         "split": SPLIT,
         "workloads": len(keys),
         "records": len(rows.latencies_s),
-        "leaves": len(rows.asts.vectors),
+        "leaves": len(rows.batch().vectors),
         "constant_fields": [
-            FIELDS[n].name for n in np.flatnonzero(np.ptp(rows.asts.vectors, 0) == 0)
+            FIELDS[n].name for n in np.flatnonzero(np.ptp(rows.batch().vectors, 0) == 0)
         ],
         "not_used": not_used,
     }
@@ -361,10 +366,6 @@ def _resume(settings: Settings, path: Path) -> dict[str, Any]:
 
 def _clean(commit: str | None) -> str | None:
     return commit.removesuffix("-dirty") if commit else None
-
-
-def _take(rows: TrainingRows, chosen: npt.NDArray[np.int64]) -> TrainingRows:
-    return TrainingRows(rows.asts.take(chosen), rows.latencies_s[chosen], rows.tasks[chosen])
 
 
 def _mean_and_spread(values: Sequence[float]) -> dict[str, float]:

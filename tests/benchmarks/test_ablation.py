@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.ablation import sample
+from benchmarks.ablation import SOURCES, sample
 from tests.data.logs import book, import_all, log_file, records, write_log
 from tvm_cdmpp.data.quality import make_labels
 from tvm_cdmpp.data.splits import official_split
@@ -22,7 +22,7 @@ def test_every_record_is_drawn_or_accounted_for(tmp_path: Path) -> None:
     ]
     import_all(tmp_path / "store", *logs, known=book(37, 80, 96))
     store = RecordStore.open(tmp_path / "store")
-    rows, workloads, not_used = sample(store, "x86-24t", 10)
+    rows, workloads, not_used = sample(store, "x86-24t", SOURCES["cpu"].spec, 10)
     assert not_used == {
         "held out by the split": 7, "failed": 1, "not drawn": 1, "not analysed": 0,
     }  # fmt: skip

@@ -13,6 +13,7 @@ from tvm_cdmpp.ast.leaf import OP_CLASSES
 from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.index import axis_index
 from tvm_cdmpp.extract.stage import Read, StageSpec, TaskGraph
+from tvm_cdmpp.models.contract import FloatArray, Prediction
 
 Steps = list[Any]
 
@@ -87,3 +88,8 @@ def random_batch(num_programs: int, seed: int = 0) -> CompactASTBatch:
     """Programs of three or four leaves."""
     generator = np.random.default_rng(seed)
     return extract([random_steps(generator) for _ in range(num_programs)])
+
+
+def both(prediction: Prediction) -> tuple[FloatArray, FloatArray]:
+    """Latencies, and probabilities that programs run."""
+    return prediction.latency_s, prediction.runs_probability

@@ -6,19 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from tests.models.programs import extract, matmul_graph, random_batch
+from tests.models.programs import both, extract, matmul_graph, random_batch
 from tvm_cdmpp.ast.compact import concatenate
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models import predictor as predictor_module
 from tvm_cdmpp.models.analytic import estimate_latency_s
-from tvm_cdmpp.models.predictor import (
-    Inputs,
-    Predictor,
-    PredictorConfig,
-    make_inputs,
-    torch_threads,
-)
+from tvm_cdmpp.models.network import Inputs, PredictorConfig, make_inputs, torch_threads
+from tvm_cdmpp.models.predictor import Predictor
 
 DEVICE = DeviceSpec(name="cpu", kind="cpu", cores=4)
 
@@ -36,7 +31,7 @@ def predictor() -> Predictor:
 
 def test_the_fixture_corrects(predictor: Predictor) -> None:
     batch = random_batch(50)
-    latencies_s, runs = predictor.predict(batch, DEVICE)
+    latencies_s, runs = both(predictor.predict(batch, DEVICE))
     assert np.log(latencies_s / estimate_latency_s(batch, DEVICE)).std() > 0.05
     assert runs.std() > 0.01
 
@@ -48,8 +43,8 @@ def test_padding_changes_nothing(predictor: Predictor) -> None:
     long = extract([[]], matmul_graph(8, 8, 8))
     vectors = np.concatenate([long.vectors] * 4)
     longest = type(long)(vectors, np.arange(12, dtype=np.int32), np.array([0, 12]))
-    alone, alone_runs = predictor.predict(batch, DEVICE)
-    padded, padded_runs = predictor.predict(concatenate([batch, longest]), DEVICE)
+    alone, alone_runs = both(predictor.predict(batch, DEVICE))
+    padded, padded_runs = both(predictor.predict(concatenate([batch, longest]), DEVICE))
     np.testing.assert_allclose(padded[:-1], alone, rtol=1e-5)
     np.testing.assert_allclose(padded_runs[:-1], alone_runs, atol=1e-5)
 
@@ -57,11 +52,11 @@ def test_padding_changes_nothing(predictor: Predictor) -> None:
 def test_training_pads_and_sees_the_same_labels(predictor: Predictor) -> None:
     """Programs are scored in chunks of one leaf count, but trained on side by side."""
     batch = random_batch(40)
-    inputs = make_inputs(batch, DEVICE, predictor.network.config)
+    inputs = make_inputs(batch, [DEVICE], predictor.network.config)
     assert not inputs.mask.all()
     with torch.inference_mode():
         labels, logits = predictor.network(inputs, predictor.base(inputs))
-    latencies_s, runs = predictor.predict(batch, DEVICE)
+    latencies_s, runs = both(predictor.predict(batch, DEVICE))
     padded_s = predictor.labels.inverse(labels.numpy().astype(np.float64))
     np.testing.assert_allclose(padded_s, latencies_s, rtol=1e-5)
     np.testing.assert_allclose(torch.sigmoid(logits).numpy(), runs, atol=1e-5)
@@ -72,9 +67,9 @@ def test_chunks_change_nothing(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     batch = random_batch(40)
-    latencies_s, runs = predictor.predict(batch, DEVICE)
+    latencies_s, runs = both(predictor.predict(batch, DEVICE))
     monkeypatch.setattr(predictor_module, "_CHUNK_LEAVES", size)
-    chunked_s, chunked_runs = predictor.predict(batch, DEVICE)
+    chunked_s, chunked_runs = both(predictor.predict(batch, DEVICE))
     np.testing.assert_allclose(chunked_s, latencies_s, rtol=1e-5)
     np.testing.assert_allclose(chunked_runs, runs, atol=1e-5)
 
@@ -84,7 +79,7 @@ def test_threads(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch, num_threads: int | None
 ) -> None:
     batch = random_batch(20)
-    expected, _ = predictor.predict(batch, DEVICE)
+    expected = predictor.predict(batch, DEVICE).latency_s
     seen = []
 
     def spy(inputs: Inputs, base: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,7 +90,7 @@ def test_threads(
     monkeypatch.setattr(predictor.network, "forward", spy)
     with torch_threads(3):
         options = {} if num_threads is None else {"num_threads": num_threads}
-        latencies_s, _ = predictor.predict(batch, DEVICE, **options)
+        latencies_s = predictor.predict(batch, DEVICE, **options).latency_s
         assert torch.get_num_threads() == 3
     assert set(seen) == {num_threads or 1}
     np.testing.assert_allclose(latencies_s, expected, rtol=1e-5)
@@ -110,20 +105,20 @@ def test_threads_come_back_after_an_error() -> None:
 
 def test_order_and_company_change_nothing(predictor: Predictor) -> None:
     batch = random_batch(600)  # more than one chunk
-    together, runs = predictor.predict(batch, DEVICE)
+    together, runs = both(predictor.predict(batch, DEVICE))
     order = np.random.default_rng(0).permutation(600)
-    shuffled, shuffled_runs = predictor.predict(batch.take(order), DEVICE)
+    shuffled, shuffled_runs = both(predictor.predict(batch.take(order), DEVICE))
     np.testing.assert_allclose(shuffled, together[order], rtol=1e-5)
     np.testing.assert_allclose(shuffled_runs, runs[order], atol=1e-5)
     for n in (0, 5):
-        alone, _ = predictor.predict(batch.take([n]), DEVICE)
+        alone = predictor.predict(batch.take([n]), DEVICE).latency_s
         np.testing.assert_allclose(alone, together[[n]], rtol=1e-5)
 
 
 def test_positions_count(predictor: Predictor) -> None:
     batch = random_batch(20)
     moved = type(batch)(batch.vectors, batch.positions + 7, batch.offsets)
-    ratio = predictor.predict(moved, DEVICE)[0] / predictor.predict(batch, DEVICE)[0]
+    ratio = predictor.predict(moved, DEVICE).latency_s / predictor.predict(batch, DEVICE).latency_s
     assert (abs(ratio - 1) > 1e-4).any()
 
 
@@ -134,7 +129,7 @@ def test_the_device_counts(predictor: Predictor) -> None:
     )
 
     def correction(device: DeviceSpec) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-        return predictor.predict(batch, device)[0] / estimate_latency_s(batch, device)
+        return predictor.predict(batch, device).latency_s / estimate_latency_s(batch, device)
 
     assert (abs(correction(DEVICE) / correction(other) - 1) > 1e-4).any()
 
@@ -143,7 +138,9 @@ def test_untrained_is_the_analytic_estimate() -> None:
     batch = random_batch(100)
     analytic_s = estimate_latency_s(batch, DEVICE)
     for seed in (0, 1):
-        latencies_s, runs = Predictor.untrained(PredictorConfig(), seed).predict(batch, DEVICE)
+        latencies_s, runs = both(
+            Predictor.untrained(PredictorConfig(), seed).predict(batch, DEVICE)
+        )
         np.testing.assert_allclose(latencies_s, analytic_s, rtol=1e-5)
         clear = np.diff(np.sort(analytic_s)) > 1e-4 * np.sort(analytic_s)[1:]
         order = np.argsort(analytic_s, kind="stable")
@@ -152,7 +149,7 @@ def test_untrained_is_the_analytic_estimate() -> None:
 
 
 def test_no_programs(predictor: Predictor) -> None:
-    latencies_s, runs = predictor.predict(concatenate([]), DEVICE)
+    latencies_s, runs = both(predictor.predict(concatenate([]), DEVICE))
     assert latencies_s.shape == runs.shape == (0,)
 
 
@@ -169,7 +166,7 @@ def test_seeds() -> None:
 
 def test_inputs() -> None:
     batch = random_batch(10)
-    inputs = make_inputs(batch, DEVICE, PredictorConfig())
+    inputs = make_inputs(batch, [DEVICE], PredictorConfig())
     assert len(inputs) == 10
     assert inputs.leaves.shape[:2] == inputs.mask.shape == (10, batch.leaf_counts.max())
     short = torch.from_numpy(np.flatnonzero(batch.leaf_counts == batch.leaf_counts.min()))

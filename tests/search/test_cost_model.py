@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,16 @@ from tests.extract import sampling
 from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.devices.spec import DeviceSpec
-from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
+from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError, UnknownDeviceError
 from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.models import checkpoint
-from tvm_cdmpp.models.checkpoint import save_predictor
-from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
-from tvm_cdmpp.search import cost_model
+from tvm_cdmpp.models.fitting import FitConfig
+from tvm_cdmpp.models.network import PredictorConfig
+from tvm_cdmpp.models.predictor import Predictor
+from tvm_cdmpp.models.rows import TrainingRows
+from tvm_cdmpp.search import memory, online
 from tvm_cdmpp.search.cost_model import CDMPPModel
-from tvm_cdmpp.train.loop import FitConfig
 
 auto_scheduler = sampling.auto_scheduler
 Floats = npt.NDArray[np.float64]
@@ -67,6 +70,11 @@ def result(latency_s: float, error: int = 0) -> Any:
     return auto_scheduler.MeasureResult(costs, error, "", 0.1, 1.0)
 
 
+def means_s(sample: Sample) -> list[float]:
+    """The latencies as they are learned: the mean of the costs."""
+    return [float(np.mean([float(c) for c in one.costs])) for one in sample.results]
+
+
 def sample(task: Any, count: int) -> Sample:
     states = sampling.sample_states(task, count, seed=11)
     unroll = np.array([unroll_limit(task, state) for state in states])
@@ -94,6 +102,10 @@ def conv() -> Sample:
 
 def new_model(seed: int = 0, fit_config: FitConfig = QUICK) -> CDMPPModel:
     return CDMPPModel(seed, device=DEVICE, fit_config=fit_config)
+
+
+def rows_of(model: CDMPPModel) -> TrainingRows:
+    return model._online.memory.rows
 
 
 def scores_of(model: CDMPPModel, sample: Sample) -> Floats:
@@ -136,24 +148,24 @@ def test_no_states(matmul: Sample) -> None:
 
 @dataclass
 class Work:
-    """Programs that were replayed and scored, call by call."""
+    """Programs that were extracted and scored, call by call."""
 
-    replayed: list[int] = field(default_factory=list)
+    extracted: list[int] = field(default_factory=list)
     scored: list[int] = field(default_factory=list)
     threads: set[int] = field(default_factory=set)
 
     def clear(self) -> None:
-        self.replayed.clear()
+        self.extracted.clear()
         self.scored.clear()
 
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     done = Work()
-    extract, predict = StepExtractor.extract, Predictor.predict
+    extract, predict = StepExtractor.extract_checked, Predictor.predict
 
-    def count_replayed(extractor: StepExtractor, records: bytes) -> Any:
-        done.replayed.append(len(records.splitlines()))
+    def count_extracted(extractor: StepExtractor, records: bytes) -> Any:
+        done.extracted.append(len(records.splitlines()))
         return extract(extractor, records)
 
     def count_scored(
@@ -163,7 +175,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
         done.threads.add(num_threads)
         return predict(predictor, batch, device, num_threads=num_threads)
 
-    monkeypatch.setattr(StepExtractor, "extract", count_replayed)
+    monkeypatch.setattr(StepExtractor, "extract_checked", count_extracted)
     monkeypatch.setattr(Predictor, "predict", count_scored)
     return done
 
@@ -200,7 +212,7 @@ def test_tasks_do_not_share_scores(matmul: Sample, conv: Sample, work: Work) -> 
     alone = scores_of(model, matmul.part(0, 8))
     scores_of(model, conv.part(0, 8))
     np.testing.assert_array_equal(scores_of(model, matmul.part(0, 8)), alone)
-    assert work.replayed == [8, 8]
+    assert work.extracted == [8, 8]
 
 
 def test_company_changes_no_score(matmul: Sample, tmp_path: Path) -> None:
@@ -216,7 +228,7 @@ def test_company_changes_no_score(matmul: Sample, tmp_path: Path) -> None:
 def test_scores_to_remember_are_limited(
     matmul: Sample, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cost_model, "_MAX_SCORES", 20)
+    monkeypatch.setattr(memory, "_MAX_SCORES", 20)
     model = new_model()
     expected = scores_of(new_model(), matmul)
     work.clear()
@@ -226,9 +238,9 @@ def test_scores_to_remember_are_limited(
                 scores_of(model, matmul.part(first, first + 8)), expected[first : first + 8],
                 rtol=1e-5,
             )  # fmt: skip
-            (entry,) = model._tasks.values()
+            (entry,) = model._online.memory._tasks.values()
             assert len(entry.scores) <= 20 + 8
-    assert sum(work.replayed) == 3 * 96
+    assert sum(work.extracted) == 3 * 96
 
 
 def test_threads_for_scoring(matmul: Sample, work: Work) -> None:
@@ -254,7 +266,8 @@ def broken(matmul: Sample, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int
             line.replace(b'[[], [["', b'[[], [["?') if line in lines else line for line in found
         )
 
-    monkeypatch.setattr(cost_model, "dump_records", dump_broken)
+    for module in (memory, online):
+        monkeypatch.setattr(module, "dump_records", dump_broken)
     yield numbers
 
 
@@ -321,6 +334,21 @@ def test_several_tasks_share_a_model(matmul: Sample, conv: Sample) -> None:
         assert agreement(model, conv) > 0.8
 
 
+def test_programs_are_ranked_within_their_task(matmul: Sample, conv: Sample) -> None:
+    """Every row has the number of its task, in whatever order records come."""
+    slow = Sample(conv.task, conv.states, conv.latencies_s * 1e3)
+    order = np.random.default_rng(0).permutation(64)
+    inputs = [*matmul.part(0, 32).inputs, *slow.inputs]
+    results = [*matmul.part(0, 32).results, *slow.results]
+    model = new_model()
+    model.update([inputs[n] for n in order], [results[n] for n in order])
+    rows = rows_of(model)
+    of_conv = rows.latencies_s > 5e-3
+    assert of_conv.sum() == 32
+    assert len(set(rows.tasks[of_conv])) == len(set(rows.tasks[~of_conv])) == 1
+    assert set(rows.tasks) == {0, 1}
+
+
 def test_layouts_of_one_workload_are_tasks_of_their_own() -> None:
     """In one batch, too: the programs of the other layout have other leaves."""
     mixed, apart = new_model(), new_model()
@@ -332,9 +360,10 @@ def test_layouts_of_one_workload_are_tasks_of_their_own() -> None:
     learn(mixed, *samples)
     for one in samples:
         learn(apart, one)
-    assert set(mixed._rows.tasks) == {0, 1}
-    np.testing.assert_array_equal(mixed._rows.tasks, apart._rows.tasks)
-    np.testing.assert_array_equal(mixed._rows.asts.vectors, apart._rows.asts.vectors)
+    assert set(rows_of(mixed).tasks) == {0, 1}
+    both, single = rows_of(mixed), rows_of(apart)
+    np.testing.assert_array_equal(both.tasks, single.tasks)
+    np.testing.assert_array_equal(both.batch().vectors, single.batch().vectors)
 
 
 def test_one_seed_one_sequence(matmul: Sample) -> None:
@@ -443,11 +472,14 @@ def test_load_forgets_the_scores_of_before(matmul: Sample, tmp_path: Path) -> No
 
 
 def test_save_before_anything_was_measured(matmul: Sample, tmp_path: Path) -> None:
-    new_model(seed=2).save(str(tmp_path / "m"))
-    loaded = new_model(seed=4)
+    """The weights come back: seeds score alike only until something is learned."""
+    model, loaded, fresh = new_model(seed=2), new_model(seed=4), new_model(seed=4)
+    model.save(str(tmp_path / "m"))
     loaded.load(str(tmp_path / "m"))
-    np.testing.assert_array_equal(scores_of(loaded, matmul), scores_of(new_model(2), matmul))
-    learn(loaded, matmul.part(0, 8))
+    for each in (model, loaded, fresh):
+        learn(each, matmul.part(0, 8))
+    np.testing.assert_array_equal(scores_of(loaded, matmul), scores_of(model, matmul))
+    assert (scores_of(fresh, matmul) != scores_of(model, matmul)).any()
 
 
 def test_files_that_cannot_be_loaded(
@@ -458,7 +490,7 @@ def test_files_that_cannot_be_loaded(
     text = tmp_path / "log.json"
     text.write_text("{}\n")
     bare = tmp_path / "bare"
-    save_predictor(bare, Predictor.untrained(PredictorConfig(), 0))
+    Predictor.untrained(PredictorConfig(), 0).save(bare)
     old = tmp_path / "old"
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "SCHEMA_VERSION", 1)
@@ -566,12 +598,35 @@ def test_programs_for_a_gpu(builder: Any) -> None:
     before = scores_of(model, gpu)
     learn(model, gpu.part(0, 16))
     after = scores_of(model, gpu)
+    runs = ~np.array([beyond_limits(task, state) for state in gpu.states])
     for scores in (before, after):
-        assert np.isfinite(scores).all()
-        assert (scores > 0).all()
-        assert len(set(scores)) > len(gpu) // 2
-    assert (before != after).any()
+        np.testing.assert_array_equal(np.isfinite(scores), runs)
+        assert (scores[runs] > 0).all()
+        assert len(set(scores[runs])) > runs.sum() // 2
+    assert (before[runs] != after[runs]).any()
     assert model.num_unscored == model.num_failed == 0
+
+
+def beyond_limits(task: Any, state: Any) -> bool:
+    """What TVM's own model finds out by lowering: it has no features of such a program."""
+    features = auto_scheduler.feature.get_per_store_features_from_states([state], task)
+    return not np.size(features[0]) or not features[0].any()
+
+
+def test_programs_beyond_a_gpus_limits_are_ruled_out_unless_all_are() -> None:
+    hardware = auto_scheduler.HardwareParams(-1, 16, 64, 16384, 2**31 - 1, 512, 8, 32)
+    roomy = sampling.make_task(sampling.matmul, "cuda -arch=sm_80", (512, 512, 512))
+    task = auto_scheduler.SearchTask(
+        workload_key=roomy.workload_key, target=roomy.target, hardware_params=hardware
+    )
+    states = sampling.sample_states(roomy, 64, seed=1)
+    refused = np.array([beyond_limits(task, state) for state in states])
+    assert 3 < refused.sum() < 61
+    scores = np.array(CDMPPModel().predict(task, states))
+    np.testing.assert_array_equal(np.isneginf(scores), refused)
+    assert (scores[~refused] > 0).all()
+    hopeless = [states[place] for place in np.flatnonzero(refused)]
+    assert np.isfinite(CDMPPModel().predict(task, hopeless)).all()
 
 
 def test_the_device_of_a_task_is_this_machine(matmul: Sample) -> None:
@@ -617,3 +672,204 @@ def test_a_real_search(matmul: Sample, tmp_path: Path) -> None:
     again = new_model()
     again.update(*map(list, zip(*records[:2], strict=True)))
     np.testing.assert_allclose(scores_of(again, matmul), scores_of(model, matmul), rtol=1e-3)
+
+
+@pytest.mark.parametrize("bad", [[float("nan")], [0.0], [-1e-3], [float("inf")], [1e-3, 0.0]])
+def test_costs_that_are_no_seconds(
+    matmul: Sample, bad: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such records are counted and named, and nothing else changes."""
+    model, expected = new_model(), new_model()
+    results = matmul.part(0, 16).results
+    results[5] = auto_scheduler.MeasureResult(bad, 0, "", 0.1, 1.0)
+    model.update(matmul.part(0, 16).inputs, results)
+    assert model.num_unscored == 1
+    assert "record 6: expected seconds above 0; got" in caplog.text
+    others = np.delete(np.arange(16), 5)
+    expected.update([matmul.inputs[n] for n in others], [results[n] for n in others])
+    np.testing.assert_array_equal(scores_of(model, matmul), scores_of(expected, matmul))
+
+
+def test_as_many_results_as_inputs(matmul: Sample) -> None:
+    model = new_model()
+    with pytest.raises(ConfigError, match="got 3 inputs and 2 results"):
+        model.update(matmul.part(0, 3).inputs, matmul.part(0, 2).results)
+    assert len(rows_of(model)) == 0
+
+
+def test_devices_by_name(matmul: Sample) -> None:
+    gpu = sampling.make_task(sampling.matmul, "cuda -arch=sm_75", (64, 64, 64))
+    states = sampling.sample_states(gpu, 8, seed=3)
+    named = CDMPPModel(device="t4").predict(gpu, states)
+    assert named == CDMPPModel(device=find_device("t4")).predict(gpu, states)
+    with pytest.raises(UnknownDeviceError, match="no-such-device"):
+        CDMPPModel(device="no-such-device")
+    with pytest.raises(ConfigError, match="got 7"):
+        CDMPPModel(device=7)  # type: ignore[arg-type]
+
+
+def with_cores(task: Any, cores: int) -> Any:
+    return auto_scheduler.SearchTask(
+        workload_key=task.workload_key,
+        target=task.target,
+        hardware_params=auto_scheduler.HardwareParams(cores, 32, 64, 0, 0, 0, 0, 0),
+    )
+
+
+def test_one_key_with_two_hardware_parameters(matmul: Sample) -> None:
+    """Each is a task of its own, on a machine of its own."""
+    few, many = with_cores(matmul.task, 2), with_cores(matmul.task, 64)
+    model = CDMPPModel(fit_config=QUICK)
+    first = model.predict(few, matmul.states)
+    assert model.predict(many, matmul.states) == CDMPPModel().predict(many, matmul.states)
+    assert model.predict(few, matmul.states) == first
+    inputs = [auto_scheduler.MeasureInput(task, state)
+              for task in (few, many) for state in matmul.states[:8]]  # fmt: skip
+    model.update(inputs, [*matmul.part(0, 8).results] * 2)
+    rows = rows_of(model)
+    assert [rows.machines[m].hardware.cores for m in rows.machine_of] == [2] * 8 + [64] * 8
+    assert rows.tasks.tolist() == [0] * 8 + [1] * 8
+
+
+def test_load_across_devices(matmul: Sample, tmp_path: Path) -> None:
+    """What was measured elsewhere stays what it is: measured elsewhere."""
+    other = DeviceSpec(name="other", kind="cpu", cores=64, clock_hz=1e9)
+    model = CDMPPModel(0, device=other, fit_config=QUICK)
+    learn(model, matmul.part(0, 16))
+    model.save(str(tmp_path / "m"))
+    here = new_model()
+    here.load(str(tmp_path / "m"))
+    # Another device, so other scores, of the same network.
+    assert (scores_of(here, matmul) != scores_of(model, matmul)).any()
+    learn(here, matmul.part(16, 24))
+    rows = rows_of(here)
+    found = [rows.machines[m].device for m in rows.machine_of]
+    assert found == [other] * 16 + [DEVICE] * 8
+
+
+def test_load_then_a_log_of_unknown_workloads(
+    matmul: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn(new_model(), matmul.part(0, 8)).save(str(tmp_path / "m"))
+    write_log(tmp_path / "log.json", [matmul.part(0, 4)])
+    monkeypatch.delitem(auto_scheduler.workload_registry.WORKLOAD_FUNC_REGISTRY, "zoo.matmul")
+    model = CDMPPModel(fit_config=QUICK)
+    model.load(str(tmp_path / "m"))
+    with pytest.raises(RecordError, match=r"None of the 4 records"):
+        model.update_from_file(str(tmp_path / "log.json"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"", "holds no measure record"),
+        (b"\n\n", "line 1: empty line"),
+        (b"# a comment\n", "holds no measure record"),
+        (b"half a li", "line 1: not JSON"),
+        (b"\xff\xfe{\x00", "line 1: not JSON"),
+    ],
+)
+def test_logs_without_a_record(tmp_path: Path, content: bytes | None, message: str) -> None:
+    file = tmp_path / "log.json"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(RecordError, match=message):
+        new_model().update_from_file(str(file))
+    with pytest.raises(RecordError, match="cannot be read: Is a directory"):
+        new_model().update_from_file(str(tmp_path))
+
+
+def test_a_log_cut_anywhere_teaches_its_whole_lines_only(matmul: Sample, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "log.json", tmp_path / "cut.json"
+    write_log(whole, [matmul.part(0, 2)])
+    text = whole.read_bytes()
+    first = text.index(b"\n") + 1
+    for end in [*range(first + 1, len(text) - 1, 37), len(text) - 2, len(text)]:
+        cut.write_bytes(text[:end])
+        model = CDMPPModel(device=DEVICE, fit_config=FitConfig(steps=0))
+        model.update_from_file(str(cut))
+        is_whole = end >= len(text) - 1
+        assert rows_of(model).latencies_s.tolist() == means_s(matmul)[: 1 + is_whole]
+        assert model.num_unscored == (not is_whole)
+
+
+@pytest.mark.parametrize("damage", [b"\n", b"{}\n", b'{"i":[["k"', b"\xff\n"])
+def test_damaged_lines_are_counted(
+    matmul: Sample, tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "log.json"
+    write_log(file, [matmul.part(0, 6)])
+    lines = file.read_bytes().splitlines(keepends=True)
+    packed = tmp_path / "log.json.gz"
+    packed.write_bytes(
+        gzip.compress(b"".join([*lines[:3], damage.rstrip(b"\n") + b"\n", *lines[3:]]))
+    )
+    model = new_model()
+    model.update_from_file(str(packed))
+    assert model.num_unscored == 1
+    assert "record 4:" in caplog.text
+    np.testing.assert_array_equal(
+        scores_of(model, matmul), scores_of(learn(new_model(), matmul.part(0, 6)), matmul)
+    )
+
+
+def test_a_foreign_target_in_a_log(matmul: Sample, tmp_path: Path) -> None:
+    file = tmp_path / "log.json"
+    write_log(file, [matmul.part(0, 4)])
+    lines = file.read_text().splitlines()
+    lines[1] = lines[1].replace("llvm", "no-such-target")
+    file.write_text("\n".join(lines) + "\n")
+    model = new_model()
+    model.update_from_file(str(file))
+    assert (len(rows_of(model)), model.num_unscored) == (3, 1)
+
+
+def test_threads_take_turns(matmul: Sample, conv: Sample) -> None:
+    model = new_model()
+    expected = {id(one): scores_of(new_model(), one).tolist() for one in (matmul, conv)}
+
+    def score(one: Sample) -> bool:
+        return bool(model.predict(one.task, one.states) == expected[id(one)])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(score, [matmul, conv] * 12))
+
+
+def test_a_long_search_is_bounded(matmul: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fastest programs stay, and memory does not grow."""
+    monkeypatch.setattr(memory, "_MAX_LEAVES", 14_000 * 3)
+    model = CDMPPModel(device=DEVICE, fit_config=FitConfig(steps=2))
+    inputs = matmul.inputs
+    fastest = []
+    for round_ in range(12):
+        latencies_s = np.random.default_rng(round_).lognormal(-6, 1, 96 * 20)
+        model.update(inputs * 20, [result(s) for s in latencies_s])
+        fastest.append(latencies_s.min())
+        assert rows_of(model).asts.leaf_counts.sum() <= 14_000 * 3
+    assert len(rows_of(model)) > 12_800 * 0.7
+    assert rows_of(model).latencies_s.min() == pytest.approx(min(fastest), rel=0.02)
+    assert np.isfinite(scores_of(model, matmul)).all()
+
+
+def test_a_batch_of_which_nothing_could_be_made_is_explained_once(
+    matmul: Sample, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = new_model()
+    reason = "Traceback:\nTVMError: Check failed: args.size() == 3"
+    failure = auto_scheduler.MeasureResult([1e10], 1, reason, 0.1, 1.0)
+    for first in (0, 4):
+        model.update(matmul.part(first, first + 4).inputs, [failure] * 4)
+    told = [r.message for r in caplog.records if "to_search_form" in r.message]
+    assert len(told) == 1
+    assert "any of 4 schedules: TVMError: Check failed: args.size() == 3." in told[0]
+
+
+def test_a_run_that_takes_too_long_is_no_program_that_cannot_run(matmul: Sample) -> None:
+    """TVM reports it as an error of the run, with the reason in the message."""
+    slow = auto_scheduler.MeasureResult([1e10], RUNTIME_ERROR, "TimeoutError()", 10.0, 1.0)
+    model = new_model()
+    model.update(matmul.part(0, 2).inputs, [slow, result(1.0, RUNTIME_ERROR)])
+    scores = scores_of(model, matmul.part(0, 8))
+    assert np.isfinite(scores[0])
+    assert np.isneginf(scores[1])

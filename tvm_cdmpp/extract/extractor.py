@@ -12,6 +12,7 @@ from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.ast.leaf import Leaf
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.extract.limits import ExceededLimit
 from tvm_cdmpp.extract.native import NativeExtractor
 from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
 
@@ -68,9 +69,30 @@ class StepExtractor:
         errors
             What went wrong, by line.
         """
+        return self.extract_checked(records)[:2]
+
+    def extract_checked(
+        self, records: bytes
+    ) -> tuple[CompactASTBatch, dict[int, RecordError], dict[int, ExceededLimit]]:
+        """Do what `extract` does, and find the programs that exceed a limit of the GPU.
+
+        Parameters
+        ----------
+        records
+            As for `extract`.
+
+        Returns
+        -------
+        batch, errors
+            As from `extract`.
+        exceeded
+            By line, the limit in the task's hardware parameters that a program exceeds, where TVM
+            would refuse it (`VerifyGPUCode`, for which `XGBModel` scores minus infinity). Such a
+            program has its leaves. Always empty where the hardware has no GPU threads.
+        """
         found = self._native.extract(records)
         batch = CompactASTBatch.of_counts(found.vectors, found.positions, found.leaf_counts)
-        return batch, found.errors
+        return batch, found.errors, found.exceeded
 
     def leaves(self, records: bytes) -> list[list[Leaf] | RecordError]:
         """Return the leaves of programs before they become vectors, or what went wrong."""

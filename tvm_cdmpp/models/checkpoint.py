@@ -1,97 +1,95 @@
-"""Save and load a predictor: one safetensors file whose header holds the settings as JSON.
+"""Saved models: one safetensors file whose header holds the settings as JSON, and a hash of all.
 
 One file, written under a temporary name and renamed, so that a reader sees the old checkpoint or
-the new one. Further tensors (measured programs, for example) may travel with the weights.
+the new one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.numpy import save
 
 from tvm_cdmpp.ast.schema import SCHEMA_VERSION
 from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.files import write_atomically
-from tvm_cdmpp.models.labels import LabelTransform
-from tvm_cdmpp.models.predictor import Network, Predictor, PredictorConfig
 
-_FORMAT = 1
+_FORMAT = 2
 _HEADER = "tvm_cdmpp"
-_WEIGHT_PREFIX = "network."
 
 
-def save_predictor(
-    path: Path,
-    predictor: Predictor,
-    arrays: Mapping[str, npt.NDArray[Any]] | None = None,
-    extra: Mapping[str, Any] | None = None,
-) -> None:
-    """Write a predictor.
+@dataclass(frozen=True)
+class Content:
+    """What a checkpoint holds."""
 
-    Parameters
-    ----------
-    path
-        File to write; replaced if it exists.
-    predictor
-        What to save.
-    arrays, extra
-        Further arrays, and further settings as JSON values, returned by `load_predictor`.
+    settings: Mapping[str, Any]
+    """JSON values."""
+    arrays: Mapping[str, npt.NDArray[Any]]
+
+    def part(self, name: str) -> Content:
+        """Return a part that was put under a name by `under`.
+
+        Raises
+        ------
+        KeyError
+            There is no such part.
+        """
+        prefix = f"{name}."
+        arrays = {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
+        return Content(self.settings[name], arrays)
+
+    @staticmethod
+    def under(**parts: Content) -> Content:
+        """Put several contents into one, each under a name."""
+        return Content(
+            {name: part.settings for name, part in parts.items()},
+            {f"{name}.{k}": v for name, part in parts.items() for k, v in part.arrays.items()},
+        )
+
+
+def write_checkpoint(path: Path, content: Content) -> None:
+    """Write a checkpoint; a file that exists is replaced.
 
     Raises
     ------
     OSError
         If the file cannot be written; an existing one is then unchanged.
     """
+    arrays = {name: np.ascontiguousarray(array) for name, array in content.arrays.items()}
+    settings = json.dumps(content.settings)
     header = {
         "format": _FORMAT,
         "schema_version": SCHEMA_VERSION,
-        "config": asdict(predictor.network.config),
-        "labels": asdict(predictor.labels),
-        "base_slope": predictor.base_slope,
-        "base_shift": predictor.base_shift,
-        "predicts_failure": predictor.predicts_failure,
-        "extra": dict(extra or {}),
+        "sha256": _sha256(settings, arrays),
+        "settings": settings,
     }
-    weights = {_WEIGHT_PREFIX + k: v for k, v in predictor.network.state_dict().items()}
-    tensors = {
-        name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in (arrays or {}).items()
-    }
-    data = save({**weights, **tensors}, metadata={_HEADER: json.dumps(header)})
-    write_atomically(path, data)
+    write_atomically(path, save(arrays, metadata={_HEADER: json.dumps(header)}))
 
 
-def load_predictor(
-    path: Path,
-) -> tuple[Predictor, dict[str, npt.NDArray[Any]], dict[str, Any]]:
-    """Read a predictor back.
-
-    Returns
-    -------
-    predictor, arrays, extra
-        As they were given to `save_predictor`.
+def read_checkpoint(path: Path) -> Content:
+    """Read a checkpoint back.
 
     Raises
     ------
     CheckpointError
-        If the file is missing, is no checkpoint, or was written for another schema of
-        computation vectors.
+        If the file is missing, is no checkpoint, was changed after it was written, or was written
+        for another schema of computation vectors.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework="np") as file:
             header = dict(json.loads((file.metadata() or {})[_HEADER]))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"Expected a predictor saved by tvm_cdmpp; could not read '{path}': {error}."
+            f"Expected a model saved by tvm_cdmpp; could not read '{path}': {error}."
         ) from error
     if header.get("format") != _FORMAT or header.get("schema_version") != SCHEMA_VERSION:
         raise CheckpointError(
@@ -99,27 +97,19 @@ def load_predictor(
             f"{header.get('schema_version')}; this version of tvm_cdmpp reads format {_FORMAT} "
             f"and schema version {SCHEMA_VERSION}. Train it again from its records."
         )
-    try:
-        network = Network(PredictorConfig(**header["config"]))
-        weights = {
-            name.removeprefix(_WEIGHT_PREFIX): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(_WEIGHT_PREFIX)
-        }
-        network.load_state_dict(weights)
-        predictor = Predictor(
-            network,
-            LabelTransform(**header["labels"]),
-            header["base_slope"],
-            header["base_shift"],
-            header["predicts_failure"],
+    settings = str(header.get("settings"))
+    if header.get("sha256") != _sha256(settings, arrays):
+        raise CheckpointError(
+            f"'{path}' was changed after it was written: its content does not have the hash that "
+            "it names. Take a copy that is whole, or train it again."
         )
-        extra = header["extra"]
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"The predictor in '{path}' is damaged: {error}.") from error
-    arrays = {
-        name: tensor.numpy()
-        for name, tensor in tensors.items()
-        if not name.startswith(_WEIGHT_PREFIX)
-    }
-    return predictor, arrays, extra
+    return Content(json.loads(settings), arrays)
+
+
+def _sha256(settings: str, arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    digest = hashlib.sha256(settings.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -23,6 +23,7 @@ from tvm_cdmpp.ast.schema import FIELDS, NUM_FIELDS
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import MissingDependencyError, RecordError
 from tvm_cdmpp.extract.encode import encode_graph
+from tvm_cdmpp.extract.limits import LIMITS, ExceededLimit
 from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
 
 _INTS = ctypes.POINTER(ctypes.c_int64)
@@ -39,6 +40,7 @@ class NativeResult:
     positions: npt.NDArray[np.int32]
     leaf_counts: npt.NDArray[np.int64]
     errors: dict[int, RecordError]
+    exceeded: dict[int, ExceededLimit]
 
 
 class TVMFunctions(ctypes.Structure):
@@ -76,6 +78,7 @@ def _library() -> ctypes.CDLL:
         "vectors": (ctypes.POINTER(ctypes.c_float), [ctypes.c_void_p]),
         "positions": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
         "counts": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
+        "excesses": (_INTS, [ctypes.c_void_p]),
         "error": (ctypes.c_char_p, [ctypes.c_void_p, ctypes.c_int64]),
         "seconds": (_DOUBLES, [ctypes.c_void_p]),
         "leaves": (_INTS, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, _INTS]),
@@ -163,8 +166,16 @@ class NativeExtractor:
         positions = _copied(library.cdmpp_positions(self._handle), leaves, np.int32)
         # A program has at least one leaf, so a record without any is one that failed.
         errors = {int(record): self._error(int(record)) for record in np.flatnonzero(counts == 0)}
+        excesses = _copied(library.cdmpp_excesses(self._handle), 3 * count, np.int64).reshape(-1, 3)
+        exceeded = {
+            int(record): ExceededLimit(LIMITS[limit], got, allowed)
+            for record in np.flatnonzero(excesses[:, 0] >= 0)
+            for limit, got, allowed in [excesses[record].tolist()]
+        }
         library.cdmpp_release(self._handle)
-        return NativeResult(vectors.reshape(leaves, NUM_FIELDS), positions, counts, errors)
+        return NativeResult(
+            vectors.reshape(leaves, NUM_FIELDS), positions, counts, errors, exceeded
+        )
 
     def leaves(self, record: bytes, names: Sequence[str]) -> list[Leaf] | RecordError:
         """Return the leaves of one record, or what is wrong with it.

@@ -1,6 +1,7 @@
 // The leaves of one candidate in pre-order, as TVM nests attached stages.
 #pragma once
 
+#include "limits.h"
 #include "nests.h"
 
 namespace cdmpp {
@@ -10,7 +11,10 @@ enum LayoutRewrite : int { kAsGiven, kCopied, kRewritten };
 
 class Leaves {
  public:
-  explicit Leaves(LayoutRewrite layout) : layout_(layout) {}
+  Leaves(LayoutRewrite layout, const Hardware& hardware) : layout_(layout), limits_(hardware) {}
+
+  // What the program of the last call exceeds.
+  const Excess& excess() const { return limits_.excess(); }
 
   // The leaves of a replayed record; valid until the next call.
   const std::vector<Leaf*>& of(Replay& replay, bool has_steps) {
@@ -24,6 +28,7 @@ class Leaves {
     unroll_limit_ = 0;
     open_.clear();
     buffers_.clear();
+    limits_.start();
     copies_.clear();
     stages_.reset();
     parts_nest_ = nullptr;
@@ -198,6 +203,7 @@ class Leaves {
     outermost_ = outermost;
     int number = nest.stage->number;
     bool in_registers = role == Role::kThreadInit || role == Role::kThreadUpdate;
+    std::size_t known = buffers_.size();
     leaf.buffer = buffer_number({number, output, in_registers});
     leaf.origin = spec.origin;
     leaf.is_init = role == Role::kInit || role == Role::kThreadInit;
@@ -209,6 +215,7 @@ class Leaves {
     }
     leaf.ops = {};
     leaf.compute_bytes = 0;
+    tests_lanes_ = false;
     num_accesses_ = 0;
     if (in_registers) {
       add_register(leaf, nest, output);
@@ -233,23 +240,29 @@ class Leaves {
       }
     }
     leaf.accesses.resize(num_accesses_);
+    limits_.visit(leaf, nest, buffers_.size() > known, tests_lanes_);
     leaves_.push_back(&leaf);
   }
 
   // Take off the parts of conditions that always hold here, such as those of padding not reached.
-  static void drop_conditions(Leaf& leaf, const Nest& nest, const Spec& spec) {
+  void drop_conditions(Leaf& leaf, const Nest& nest, const Spec& spec) {
     for (const Choice& choice : spec.choices) {
       Int dropped = 0;
       for (const Condition& condition : choice.conditions) {
-        auto [low, high] =
-            in_loops(condition.index, nest.axes, nest.loop_extents).bounds(nest.loop_extents);
+        LoopIndex index = in_loops(condition.index, nest.axes, nest.loop_extents);
+        auto [low, high] = index.bounds(nest.loop_extents);
         // Guards keep the axes within their extents.
         for (const Term& term : condition.index.terms) {
           if (term.kind != Term::kAxis) continue;
           Int excess = term.coefficient * nest.excess[static_cast<std::size_t>(term.number)];
           (excess > 0 ? high : low) -= excess;
         }
-        dropped += low >= condition.low && high <= condition.high;
+        bool always = low >= condition.low && high <= condition.high;
+        dropped += always;
+        if (always || open_.empty()) continue;
+        auto inner = static_cast<std::size_t>(open_.back().position);
+        tests_lanes_ = tests_lanes_ || index.coefficients[inner] != 0 ||
+                       (index.curved_loops() & LoopIndex::bit(inner)) != 0;
       }
       bool holds = dropped == choice.num_parts;
       leaf.ops[kCompare] -= dropped;
@@ -409,6 +422,7 @@ class Leaves {
   }
 
   LayoutRewrite layout_;
+  LimitCheck limits_;
   bool rewrites_ = false;
   Replay* replay_ = nullptr;
   Nests walk_;
@@ -416,6 +430,7 @@ class Leaves {
   Pool<Leaf> pool_;
   std::vector<Leaf*> leaves_;
   std::size_t num_accesses_ = 0;
+  bool tests_lanes_ = false;  // whether a condition of the leaf varies in its innermost loop
   Int num_nodes_ = 0;
   Int outermost_ = -1;
   Int unroll_limit_ = 0;

@@ -39,7 +39,7 @@ class Stopwatch {
 class Replayer {
  public:
   Replayer(std::vector<SpecPtr> graph, LayoutRewrite layout, const Hardware& hardware)
-      : replay_(std::move(graph)), leaves_(layout), features_(hardware) {}
+      : replay_(std::move(graph)), leaves_(layout, hardware), features_(hardware) {}
 
   // Extract all records of a text, one per line; return their number.
   Int extract(std::string_view text) {
@@ -75,12 +75,14 @@ class Replayer {
     vectors = {};
     positions = {};
     counts = {};
+    excesses = {};
     errors = {};
   }
 
   std::vector<float> vectors;
   std::vector<std::int32_t> positions;
   std::vector<std::int32_t> counts;
+  std::vector<Excess> excesses;
   std::vector<std::string> errors;
   double seconds[3] = {0, 0, 0};  // parse, replay, features
 
@@ -89,6 +91,7 @@ class Replayer {
     vectors.clear();
     positions.clear();
     counts.clear();
+    excesses.clear();
     errors.clear();
   }
 
@@ -111,6 +114,7 @@ class Replayer {
       error = std::string("The record cannot be replayed: ") + problem.what() + ".";
     }
     counts.push_back(count);
+    excesses.push_back(error.empty() ? leaves_.excess() : Excess{});
     errors.push_back(std::move(error));
   }
 
@@ -155,6 +159,12 @@ EXPORT const std::int32_t* cdmpp_positions(void* replayer) {
 
 EXPORT const std::int32_t* cdmpp_counts(void* replayer) {
   return static_cast<Replayer*>(replayer)->counts.data();
+}
+
+// Which limit every program of the last call exceeds, got and allowed; [record][3], -1 for none.
+EXPORT const Int* cdmpp_excesses(void* replayer) {
+  static_assert(sizeof(Excess) == 3 * sizeof(Int));
+  return reinterpret_cast<const Int*>(static_cast<Replayer*>(replayer)->excesses.data());
 }
 
 // What is wrong with a record of the last call; empty if nothing is.

@@ -8,14 +8,16 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from tests.models.programs import random_batch
+from tests.models.programs import both, random_batch
 from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.ast.schema import COLUMN
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.models.fitting import FitConfig, fit
 from tvm_cdmpp.models.labels import LabelTransform
-from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
-from tvm_cdmpp.train.loop import FitConfig, TrainingRows, fit
+from tvm_cdmpp.models.network import PredictorConfig
+from tvm_cdmpp.models.predictor import Predictor
+from tvm_cdmpp.models.rows import TrainingRows
 
 DEVICE = DeviceSpec(name="cpu", kind="cpu", cores=4)
 SMALL = PredictorConfig(width=32, heads=2, layers=1, hidden=32)
@@ -24,7 +26,8 @@ Latencies = npt.NDArray[np.float64]
 
 
 def rows_of(batch: CompactASTBatch, latencies_s: Latencies, num_tasks: int = 1) -> TrainingRows:
-    return TrainingRows(batch, latencies_s, np.arange(len(batch), dtype=np.int64) % num_tasks)
+    tasks = np.arange(len(batch), dtype=np.int64) % num_tasks
+    return TrainingRows.on(DEVICE, batch, latencies_s, tasks)
 
 
 def updates(batch: CompactASTBatch) -> npt.NDArray[np.float32]:
@@ -42,7 +45,7 @@ def latencies_against_the_estimate(batch: CompactASTBatch) -> Latencies:
 
 def fitted(rows: TrainingRows, seed: int = 0, steps: int = 20) -> Predictor:
     predictor = Predictor.untrained(SMALL, seed=7)
-    fit(predictor, rows, DEVICE, FitConfig(steps=steps), seed)
+    fit(predictor, rows, FitConfig(steps=steps), seed)
     return predictor
 
 
@@ -54,10 +57,10 @@ def test_memorises_32_programs() -> None:
     batch = random_batch(32)
     latencies_s = latencies_against_the_estimate(batch)
     predictor = Predictor.untrained(PredictorConfig(), seed=0)
-    before, _ = predictor.predict(batch, DEVICE)
+    before = predictor.predict(batch, DEVICE).latency_s
     assert abs(spearmanr(before, latencies_s).statistic) < 0.8
-    fit(predictor, rows_of(batch, latencies_s), DEVICE, FitConfig(steps=300), seed=0)
-    predicted, runs = predictor.predict(batch, DEVICE)
+    fit(predictor, rows_of(batch, latencies_s), FitConfig(steps=300), seed=0)
+    predicted, runs = both(predictor.predict(batch, DEVICE))
     assert spearmanr(predicted, latencies_s).statistic > 0.9
     assert np.median(abs(predicted / latencies_s - 1)) < 0.15
     assert (runs == 1).all()
@@ -68,11 +71,11 @@ def test_fitting_goes_on_from_what_is_known() -> None:
     rows = rows_of(batch, latencies_against_the_estimate(batch))
 
     def error(predictor: Predictor) -> float:
-        return float(np.log(predictor.predict(batch, DEVICE)[0] / rows.latencies_s).std())
+        return float(np.log(predictor.predict(batch, DEVICE).latency_s / rows.latencies_s).std())
 
     predictor = fitted(rows, steps=60)
     first = error(predictor)
-    fit(predictor, rows, DEVICE, FitConfig(steps=60), seed=1)
+    fit(predictor, rows, FitConfig(steps=60), seed=1)
     assert error(predictor) < first < error(Predictor.untrained(SMALL, seed=7))
 
 
@@ -110,7 +113,7 @@ def test_failures_are_learned() -> None:
     latencies_s = np.where(vectorized, np.inf, latencies_against_the_estimate(batch))
     train, test = np.arange(120), np.arange(120, 160)
     predictor = fitted(rows_of(batch.take(train), latencies_s[train]), steps=300)
-    latencies, runs = predictor.predict(batch.take(test), DEVICE)
+    latencies, runs = both(predictor.predict(batch.take(test), DEVICE))
     assert runs[vectorized[test]].mean() < 0.3
     assert runs[~vectorized[test]].mean() > 0.7
     assert np.isfinite(latencies).all()
@@ -120,10 +123,10 @@ def test_nothing_but_failures() -> None:
     batch = random_batch(10)
     predictor = Predictor.untrained(SMALL, seed=0)
     before = weights(predictor)
-    fit(predictor, rows_of(batch, np.full(10, np.inf)), DEVICE, FitConfig(), seed=0)
+    fit(predictor, rows_of(batch, np.full(10, np.inf)), FitConfig(), seed=0)
     assert torch.equal(weights(predictor), before)
     assert predictor.labels == LabelTransform()
-    assert np.isfinite(predictor.predict(batch, DEVICE)[0]).all()
+    assert np.isfinite(predictor.predict(batch, DEVICE).latency_s).all()
 
 
 @pytest.mark.parametrize("failed", [[], [0], [1, 2]])
@@ -134,14 +137,21 @@ def test_a_task_of_nothing_but_failures(failed: list[int]) -> None:
     latencies_s[failed] = np.inf
     predictor = fitted(rows_of(batch, latencies_s, num_tasks=4))
     assert torch.isfinite(weights(predictor)).all()
-    assert np.isfinite(predictor.predict(batch, DEVICE)[0]).all()
+    assert np.isfinite(predictor.predict(batch, DEVICE).latency_s).all()
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+def test_any_number_of_steps(steps: int) -> None:
+    batch = random_batch(10)
+    rows = rows_of(batch, latencies_against_the_estimate(batch))
+    assert torch.isfinite(weights(fitted(rows, steps=steps))).all()
 
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_or_equal_rows(count: int) -> None:
     batch = random_batch(1).take([0] * count)
     predictor = fitted(rows_of(batch, np.full(count, 2e-3)))
-    assert predictor.predict(batch, DEVICE)[0] == pytest.approx(2e-3, rel=0.5)
+    assert predictor.predict(batch, DEVICE).latency_s == pytest.approx(2e-3, rel=0.5)
 
 
 def test_a_batch_may_hold_only_failures() -> None:
@@ -150,7 +160,7 @@ def test_a_batch_may_hold_only_failures() -> None:
     latencies_s[0] = 1e-3
     predictor = Predictor.untrained(SMALL, seed=0)
     config = FitConfig(steps=20, batch_size=2)
-    fit(predictor, rows_of(batch, latencies_s), DEVICE, config, seed=0)
+    fit(predictor, rows_of(batch, latencies_s), config, seed=0)
     assert torch.isfinite(weights(predictor)).all()
 
 

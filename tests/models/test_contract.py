@@ -1,0 +1,13 @@
+"""Every model meets the contract."""
+
+from tests.models.contract import MeanOfLeafCount, ModelContract
+from tvm_cdmpp.models.network import PredictorConfig
+from tvm_cdmpp.models.predictor import Predictor
+
+
+class TestPredictor(ModelContract):
+    make = staticmethod(lambda: Predictor.untrained(PredictorConfig(), seed=0))
+
+
+class TestSimplestModel(ModelContract):
+    make = MeanOfLeafCount

@@ -1,0 +1,62 @@
+"""Measure records of a log as TVM's objects, each line checked before TVM sees it.
+
+TVM's own reader takes half a line for the record before it, and gives up on the first bad one.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.data.lines import COMMENT, LineError, parse_line, read_lines
+from tvm_cdmpp.errors import RecordError
+
+tvm = load_tvm()
+_measure_record = tvm.auto_scheduler.measure_record
+
+
+def read_records(
+    log: Path, num_lines: int | None = None
+) -> tuple[dict[int, tuple[Any, Any]], dict[int, RecordError]]:
+    """Read a log, plain or packed.
+
+    Parameters
+    ----------
+    log
+        An Ansor log.
+    num_lines
+        Read only the first lines.
+
+    Returns
+    -------
+    records
+        `MeasureInput` and `MeasureResult` by line number, from 1. Tasks have no DAG.
+    problems
+        What is wrong with the other lines but comments, by line number.
+
+    Raises
+    ------
+    RecordError
+        The file cannot be read.
+    """
+    records: dict[int, tuple[Any, Any]] = {}
+    problems: dict[int, RecordError] = {}
+    try:
+        lines = enumerate(read_lines(log, lambda _: None), start=1)
+        for number, (line, defect) in islice(lines, num_lines):
+            try:
+                if defect:
+                    raise RecordError(defect)
+                parse_line(line)
+                records[number] = _measure_record.load_record_from_string(line.decode().strip())
+            except LineError as error:
+                if error.bin != COMMENT:
+                    problems[number] = RecordError(str(error))
+            except (RecordError, ValueError, tvm.TVMError) as error:
+                reason = str(error).strip().splitlines() or ["TVM cannot read it"]
+                problems[number] = RecordError(reason[-1].strip())
+    except OSError as error:
+        raise RecordError(f"The log '{log}' cannot be read: {error.strerror}.") from error
+    return records, problems

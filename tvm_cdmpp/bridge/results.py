@@ -1,0 +1,47 @@
+"""What a `MeasureResult` says: seconds, a failure, or a number that cannot be."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tvm_cdmpp.errors import RecordError
+
+_INSTANTIATION, _RUNTIME, _BUILD_TIMEOUT, _RUN_TIMEOUT = 1, 4, 6, 7
+
+
+def latency_s(result: Any) -> float:
+    """Return the mean of the measured costs, as Ansor ranks programs; infinite for a failure.
+
+    Raises
+    ------
+    RecordError
+        The measurement is said to be fine, but its costs cannot be seconds.
+    """
+    if failed(result):
+        return math.inf
+    costs_s = [float(cost) for cost in result.costs]
+    if not costs_s or not all(0 < cost_s < math.inf for cost_s in costs_s):
+        raise RecordError(f"expected seconds above 0; got {costs_s}")
+    return sum(costs_s) / len(costs_s)
+
+
+def failed(result: Any) -> bool:
+    """Tell whether a program did not build or run."""
+    return int(result.error_no) != 0
+
+
+def timed_out(result: Any) -> bool:
+    """Tell whether a failure says "too slow" rather than "cannot run".
+
+    TVM reports runs that take too long as errors of the run, with the reason in the message.
+    """
+    error_no = int(result.error_no)
+    return error_no in (_BUILD_TIMEOUT, _RUN_TIMEOUT) or (
+        error_no == _RUNTIME and "TimeoutError" in str(result.error_msg)
+    )
+
+
+def does_not_apply(result: Any) -> bool:
+    """Tell whether TVM could not make a program of the state at all."""
+    return int(result.error_no) == _INSTANTIATION

@@ -1,0 +1,325 @@
+"""What a search knows: its tasks, what was measured, which programs cannot run, which scores hold.
+
+All of it is bounded. Of the measured programs of a long search the fastest of each task stay, and
+a random part of the others; a score is forgotten when the model changes, or when there are many.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvm_cdmpp.ast.compact import CompactASTBatch
+from tvm_cdmpp.bridge.results import does_not_apply, failed, latency_s, timed_out
+from tvm_cdmpp.bridge.tasks import task_key, with_dag
+from tvm_cdmpp.devices.detect import device_for
+from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.extract.dag import analyse
+from tvm_cdmpp.extract.extractor import StepExtractor
+from tvm_cdmpp.extract.handover import dump_records
+from tvm_cdmpp.extract.stage import LayoutRewrite
+from tvm_cdmpp.models.checkpoint import Content
+from tvm_cdmpp.models.rows import Machine, TrainingRows
+
+_logger = logging.getLogger(__name__)
+
+_MAX_SCORES = 1 << 18
+"""Scores to remember, of all tasks."""
+_MAX_LEAVES = 1 << 17
+"""Leaves of all measured programs to remember, about 100 MB."""
+_KEPT_SHARE = 0.75
+"""Of the programs, when there are too many leaves."""
+_MAX_FAILURES = 1 << 16
+"""Programs to remember that cannot run."""
+
+
+@dataclass(frozen=True)
+class KnownTask:
+    """What is kept per task."""
+
+    number: int
+    machine: Machine
+    extractor: StepExtractor
+    scores: dict[int, float] = field(default_factory=dict)
+    """Scores since the last update, by the hash of the record, whose result is always the same
+    placeholder; a search asks for the same programs many times."""
+
+
+class SearchMemory:
+    """The memory of one model.
+
+    Parameters
+    ----------
+    device
+        Where programs are measured; None for what each task's target names.
+    seed
+        Decides which programs of a long search are forgotten.
+
+    Attributes
+    ----------
+    rows
+        What was measured, failed programs included.
+    num_failed
+        Measurements that failed so far.
+    num_unscored
+        Programs and records that could not be used so far.
+    """
+
+    def __init__(self, device: DeviceSpec | None, seed: int) -> None:
+        self.rows = TrainingRows.join([])
+        self.num_failed = 0
+        self.num_unscored = 0
+        self._device = device
+        self._seed = seed
+        self._kind: str | None = device.kind if device else None
+        self._tasks: dict[str, KnownTask] = {}
+        self._task_keys: list[str] = []
+        self._cannot_run: dict[str, None] = {}
+        self._said_why = False
+
+    def task(self, task: Any) -> KnownTask:
+        """Return what is known of a task; one that is new is analysed.
+
+        Raises
+        ------
+        ConfigError
+            It is for another kind of device than the tasks before.
+        RecordError
+            It cannot be analysed.
+        """
+        key = task_key(task)
+        known = self._tasks.get(key)
+        if known is None:
+            known = self._analysed(task, key)
+            self._tasks[key] = known
+        return known
+
+    def _analysed(self, task: Any, key: str) -> KnownTask:
+        hardware = Hardware.of(task.hardware_params)
+        target = task.target
+        device = self._device or device_for(
+            target.kind.name, str(target.attrs.get("model", "")), hardware
+        )
+        self._check_kind(device, target)
+        graph = analyse(task.compute_dag)
+        layout = LayoutRewrite(int(task.layout_rewrite_option))
+        if graph.num_opaque_reads:
+            _logger.warning(
+                "%d reads of %s cannot be analysed; they count as touching whole buffers",
+                graph.num_opaque_reads,
+                task.desc or task.workload_key,
+            )
+        if key not in self._task_keys:
+            self._task_keys.append(key)
+        extractor = StepExtractor(graph, hardware, layout)
+        return KnownTask(self._task_keys.index(key), Machine(device, hardware), extractor)
+
+    def _check_kind(self, device: DeviceSpec, target: Any) -> None:
+        expected = "cpu" if target.kind.name in ("llvm", "c") else "gpu"
+        self._kind = self._kind or device.kind
+        if self._kind != expected:
+            raise ConfigError(
+                f"This model predicts for a {self._kind}; got a task with target '{target}'. "
+                "Make one CDMPPModel per device."
+            )
+
+    def learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, RecordError]:
+        """Take measurements in; what cannot be used is counted.
+
+        Returns
+        -------
+        problems
+            What is wrong with those that cannot be used, by place.
+
+        Raises
+        ------
+        ConfigError
+            There are not as many results as inputs.
+        """
+        if len(inputs) != len(results):
+            raise ConfigError(
+                "update needs one result per input; got "
+                f"{len(inputs)} inputs and {len(results)} results."
+            )
+        parts, problems = [self.rows], dict[int, RecordError]()
+        for members in _by_task(inputs):
+            try:
+                task = with_dag(inputs[members[0]].task)
+                known = self.task(task)
+            except RecordError as error:
+                problems |= dict.fromkeys(members, error)
+                continue
+            records = dump_records(task, [inputs[member].state for member in members])
+            batch, errors = known.extractor.extract(records)
+            lines = records.splitlines()
+            usable: list[int] = []
+            latencies_s: list[float] = []
+            for place, member in enumerate(members):
+                try:
+                    measured_s = latency_s(results[member])
+                    self._note_failure(lines[place], results[member])
+                    if place in errors:
+                        raise errors[place]
+                except RecordError as error:
+                    problems[member] = error
+                    continue
+                usable.append(place)
+                latencies_s.append(measured_s)
+            numbers = np.full(len(usable), known.number, np.int64)
+            parts.append(TrainingRows.on(known.machine, batch.take(usable), latencies_s, numbers))
+        self.rows = _thinned(TrainingRows.join(parts), self._seed)
+        self.count_problems(problems)
+        self._say_why(results)
+        return problems
+
+    def _note_failure(self, line: bytes, result: Any) -> None:
+        if not failed(result):
+            return
+        self.num_failed += 1
+        if not timed_out(result):
+            self._cannot_run[_program_key(line)] = None
+            if len(self._cannot_run) > _MAX_FAILURES:  # the oldest
+                del self._cannot_run[next(iter(self._cannot_run))]
+
+    def _say_why(self, results: Sequence[Any]) -> None:
+        """Say once why no program of a batch could even be made."""
+        if self._said_why or not results or not all(map(does_not_apply, results)):
+            return
+        self._said_why = True
+        message = str(results[0].error_msg).strip().splitlines() or ["TVM gives no reason"]
+        _logger.warning(
+            "TVM could not make a program of any of %d schedules: %s. Where this is about argument "
+            "names, TVM rewrites the layout of a dense layer's weight; "
+            "tvm_cdmpp.networks.to_search_form gives the network a form that avoids it.",
+            len(results),
+            message[-1].strip(),
+        )
+
+    def count_problems(self, problems: Mapping[int, RecordError]) -> None:
+        """Count programs or records that cannot be used, and log the first."""
+        if problems:
+            self.num_unscored += len(problems)
+            first = min(problems)
+            _logger.warning(
+                "%d programs could not be analysed; record %d: %s",
+                len(problems),
+                first + 1,
+                problems[first],
+            )
+
+    def cannot_run(self, lines: Sequence[bytes]) -> npt.NDArray[np.bool_]:
+        """Tell which programs, given by their records, were seen to be unable to build or run."""
+        if not self._cannot_run:
+            return np.zeros(len(lines), dtype=bool)
+        return np.array([_program_key(line) in self._cannot_run for line in lines])
+
+    def make_room(self) -> None:
+        """Forget scores when there are many."""
+        if sum(len(known.scores) for known in self._tasks.values()) > _MAX_SCORES:
+            self.forget_scores()
+
+    def forget_scores(self) -> None:
+        """Forget all scores, as the model has changed."""
+        for known in self._tasks.values():
+            known.scores.clear()
+
+    def content(self) -> Content:
+        """Return what a checkpoint holds of this memory."""
+        asts = self.rows.batch()
+        settings = {
+            "task_keys": self._task_keys,
+            "cannot_run": list(self._cannot_run),
+            "num_failed": self.num_failed,
+            "machines": [
+                {"device": _figures(m.device), "hardware": astuple(m.hardware)}
+                for m in self.rows.machines
+            ],
+        }
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "vectors": asts.vectors,
+            "positions": asts.positions,
+            "offsets": asts.offsets,
+            "latencies_s": self.rows.latencies_s,
+            "tasks": self.rows.tasks,
+            "machine_of": self.rows.machine_of,
+        }
+        return Content(settings, arrays)
+
+    def restore(self, content: Content) -> None:
+        """Take what a checkpoint holds; tasks that are known stay analysed.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            Something is missing or is not what it should be; the memory is then unchanged.
+        """
+        settings, arrays = content.settings, content.arrays
+        rows = TrainingRows(
+            CompactASTBatch(arrays["vectors"], arrays["positions"], arrays["offsets"]),
+            arrays["latencies_s"],
+            arrays["tasks"],
+            tuple(
+                Machine(DeviceSpec(**entry["device"]), Hardware(*entry["hardware"]))
+                for entry in settings["machines"]
+            ),
+            arrays["machine_of"],
+        )
+        keys = [str(key) for key in settings["task_keys"]]
+        cannot_run = dict.fromkeys(map(str, settings["cannot_run"]))
+        self.num_failed = int(settings["num_failed"])
+        self.rows, self._task_keys, self._cannot_run = rows, keys, cannot_run
+        self._tasks = {
+            key: KnownTask(keys.index(key), known.machine, known.extractor)
+            for key, known in self._tasks.items()
+            if key in keys
+        }
+
+
+def _figures(device: DeviceSpec) -> dict[str, Any]:
+    return {**asdict(device), "sources": dict(device.sources)}
+
+
+def _thinned(rows: TrainingRows, seed: int) -> TrainingRows:
+    """Return the rows, or when they have too many leaves a part of those of each task."""
+    if int(rows.asts.leaf_counts.sum()) <= _MAX_LEAVES:
+        return rows
+    generator = np.random.default_rng((seed, len(rows)))
+    kept = [_chosen(rows, members, generator) for members in _members(rows.groups)]
+    return rows.take(np.sort(np.concatenate(kept)))
+
+
+def _members(groups: npt.NDArray[np.int64]) -> Iterable[npt.NDArray[np.int64]]:
+    order = np.argsort(groups, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+
+
+def _chosen(
+    rows: TrainingRows, members: npt.NDArray[np.int64], generator: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Keep the fastest, and as many of the others at random."""
+    wanted = max(1, int(_KEPT_SHARE * len(members)))
+    by_latency = members[np.argsort(rows.latencies_s[members], kind="stable")]
+    num_fastest = (wanted + 1) // 2
+    others = generator.permutation(by_latency[num_fastest:])[: wanted - num_fastest]
+    return np.concatenate([by_latency[:num_fastest], others])
+
+
+def _by_task(inputs: Sequence[Any]) -> list[list[int]]:
+    """Group the places of records by task."""
+    groups: dict[str, list[int]] = {}
+    for place, item in enumerate(inputs):
+        groups.setdefault(task_key(item.task), []).append(place)
+    return list(groups.values())
+
+
+def _program_key(line: bytes) -> str:
+    """Tell programs apart, in saved models as well."""
+    return hashlib.blake2b(line, digest_size=16).hexdigest()

@@ -1,0 +1,161 @@
+"""A predictor that learns while a search goes on: scores programs, learns from measured batches.
+
+Scores are 1 / latency in seconds, times the probability that the program runs: positive, higher is
+better. Before the first update they come from the analytic estimate. Each update continues
+training on what was measured so far, so the weights a search starts from are never thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvm_cdmpp.bridge.records import read_records
+from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
+from tvm_cdmpp.extract.handover import dump_records
+from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
+from tvm_cdmpp.models.fitting import FitConfig
+from tvm_cdmpp.models.predictor import Predictor
+from tvm_cdmpp.search.memory import KnownTask, SearchMemory
+
+_UNKNOWN_SCORE = 1e-6
+"""Score of a program that could not be analysed: last, but it may still be measured."""
+
+
+class OnlinePredictor:
+    """What `CDMPPModel` does, without TVM's interface; not for several threads at once.
+
+    Parameters
+    ----------
+    predictor
+        What it starts with.
+    device
+        Where programs are measured; None for what each task's target names.
+    seed
+        One seed gives one sequence of scores.
+    fit_config
+        How each update trains.
+    num_threads
+        Threads for scoring.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        device: DeviceSpec | None,
+        *,
+        seed: int,
+        fit_config: FitConfig,
+        num_threads: int,
+    ) -> None:
+        if num_threads < 1:
+            raise ConfigError(f"num_threads must be at least 1; got {num_threads}.")
+        self.seed = seed
+        self.memory = SearchMemory(device, seed)
+        self._predictor = predictor
+        self._fit_config = fit_config
+        self._num_threads = num_threads
+        self._num_updates = 0
+
+    def score(self, task: Any, states: Sequence[Any]) -> list[float]:
+        """Return one score per state, positive; `-inf` rules a state out, but never all of them."""
+        known = self.memory.task(task)
+        self.memory.make_room()
+        lines = dump_records(task, states).splitlines()
+        programs = list(map(hash, lines))
+        new = {p: line for p, line in zip(programs, lines, strict=True) if p not in known.scores}
+        if new:
+            known.scores.update(zip(new, self._score(known, list(new.values())), strict=True))
+        scores = np.array([known.scores[program] for program in programs])
+        scores[self.memory.cannot_run(lines)] = -np.inf
+        if np.isneginf(scores).all():
+            # TVM samples for ever when no candidate is left to it.
+            scores[:] = _UNKNOWN_SCORE
+        result: list[float] = scores.tolist()
+        return result
+
+    def _score(self, known: KnownTask, lines: list[bytes]) -> list[float]:
+        batch, errors, exceeded = known.extractor.extract_checked(b"\n".join(lines))
+        self.memory.count_problems(errors)
+        scores = np.full(len(batch), _UNKNOWN_SCORE)
+        usable = np.flatnonzero(batch.leaf_counts > 0)
+        if usable.size:
+            found = self._predictor.predict(
+                batch if usable.size == len(batch) else batch.take(usable),
+                known.machine.device,
+                num_threads=self._num_threads,
+            )
+            scores[usable] = np.maximum(found.runs_probability, 1e-3) / found.latency_s
+        scores[list(exceeded)] = -np.inf
+        result: list[float] = scores.tolist()
+        return result
+
+    def learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, RecordError]:
+        """Learn from measurements; return what is wrong with those of no use, by place.
+
+        Raises
+        ------
+        ConfigError
+            There are not as many results as inputs; nothing is learned then.
+        """
+        problems = self.memory.learn(inputs, results)
+        if inputs:
+            self._num_updates += 1
+            seed = self.seed + self._num_updates
+            self._predictor.fit(self.memory.rows, seed=seed, config=self._fit_config)
+            self.memory.forget_scores()
+        return problems
+
+    def learn_from_log(self, log: Path, num_lines: int | None) -> None:
+        """Learn from the records of an Ansor log.
+
+        Raises
+        ------
+        RecordError
+            The file cannot be read, or no record in it can be used.
+        """
+        records, problems = read_records(log, num_lines)
+        self.memory.count_problems({number - 1: error for number, error in problems.items()})
+        if not records:
+            first = f"; line {min(problems)}: {problems[min(problems)]}" if problems else ""
+            raise RecordError(f"'{log}' holds no measure record{first}.")
+        unused = self.learn(*zip(*records.values(), strict=True))
+        if len(unused) == len(records):
+            raise RecordError(
+                f"None of the {len(records)} records of '{log}' can be used; the first: "
+                f"{unused[min(unused)]}"
+            )
+
+    def save(self, path: Path) -> None:
+        """Write the predictor and all it was trained on to one file, atomically."""
+        own = Content({"num_updates": self._num_updates, "seed": self.seed}, {})
+        parts = {"predictor": self._predictor.content(), "memory": self.memory.content()}
+        write_checkpoint(path, Content.under(search=own, **parts))
+
+    def load(self, path: Path) -> None:
+        """Continue from a saved search.
+
+        Raises
+        ------
+        CheckpointError
+            The file is not one that `save` wrote; nothing has changed then.
+        """
+        content = read_checkpoint(path)
+        try:
+            own = content.part("search").settings
+            counters = int(own["num_updates"]), int(own["seed"])
+            predictor = Predictor.of_content(content.part("predictor"), path)
+            self.memory.restore(content.part("memory"))
+        except CheckpointError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"'{path}' holds a model but not the state of a search; missing or damaged: "
+                f"{error}."
+            ) from error
+        self._predictor = predictor
+        self._num_updates, self.seed = counters
