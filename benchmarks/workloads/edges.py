@@ -125,7 +125,7 @@ def empty_part(rows: int = 4, width: int = 16) -> Tensors:
 
 
 def returned_elementwise(n: int = 16) -> Tensors:
-    """Result that a sum reads; where TVM inlines it, it is never written."""
+    """Element-wise result that a sum reads; where TVM inlines it, it is never written."""
     a = te.placeholder((n, n), name="A")
     k = te.reduce_axis((0, n), name="k")
     b = te.compute((n, n), lambda i, j: a[i, j] + 1.0, name="B")
@@ -149,7 +149,7 @@ def returned_product(n: int = 24, m: int = 32, k: int = 16) -> Tensors:
 
 
 def returned_padding(n: int = 20) -> Tensors:
-    """Padded image that is a result of its own, and the stencil that reads it."""
+    """Image with a border, a result of its own, and the stencil that reads it."""
     a = te.placeholder((n, n), name="A")
     padded = topi.nn.pad(a, [1, 1], name="padded")
     blurred = te.compute(

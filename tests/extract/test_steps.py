@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.workloads import edges
 from tests.extract import sampling
 from tests.extract.records import Steps, exact_leaves, record_of, records_of
 from tvm_cdmpp.ast.leaf import LOOP_KINDS, Leaf
@@ -500,7 +501,11 @@ ANY_STEP = st.one_of(
 
 @pytest.fixture(scope="module")
 def fuzzed() -> list[StepExtractor]:
-    tasks = [product(), *(sampling.make_task(b) for b in (sampling.norm, sampling.conv2d_nchw))]
+    builders = (
+        sampling.norm, sampling.conv2d_nchw, edges.empty_rows, edges.empty_sum_factored,
+        edges.unit_product, edges.returned_argmax,
+    )  # fmt: skip
+    tasks = [product(), *(sampling.make_task(builder) for builder in builders)]
     return [StepExtractor(analyse(t.compute_dag), layout=LayoutRewrite(2)) for t in tasks]
 
 

@@ -23,7 +23,8 @@ def assumed_extent(extent: Any, var: Any, body: Iterable[Any]) -> int | None:
 
     The variable of a loop stays within every dimension that it indexes, so the smallest of these
     bounds the extent. Where the extent is the distance between two elements of one array, as
-    between the starts of two rows, the rows share that dimension, each taken to have its share.
+    between the starts of two rows, the rows share that dimension, each taken to have its share. A
+    loop whose variable indexes nothing is taken to run once, as Ansor's own features have it.
 
     Parameters
     ----------
@@ -43,14 +44,12 @@ def assumed_extent(extent: Any, var: Any, body: Iterable[Any]) -> int | None:
         for index, size in zip(read.indices, _source(read).shape, strict=True)
         if isinstance(size, tir.IntImm) and _moves(index, var)
     ]
-    if not dimensions:
-        return None
     shares = 1
     if isinstance(extent, tir.Sub) and all(isinstance(e, _READS) for e in (extent.a, extent.b)):
         starts, ends = _source(extent.b), _source(extent.a)
         if starts.same_as(ends):
             shares = math.prod(int(size) for size in starts.shape) - 1
-    return max(1, math.ceil(min(dimensions) / max(1, shares)))
+    return max(1, math.ceil(min(dimensions, default=1) / max(1, shares)))
 
 
 def _source(read: Any) -> Any:

@@ -117,6 +117,12 @@ class SearchMemory:
                 graph.num_opaque_reads,
                 task.desc or task.workload_key,
             )
+        if graph.num_opaque_extents:
+            _logger.warning(
+                "%d loops of %s run as often as its data says; their lengths are assumed",
+                graph.num_opaque_extents,
+                task.desc or task.workload_key,
+            )
         if key not in self._task_keys:
             self._task_keys.append(key)
         extractor = StepExtractor(graph, hardware, layout)
