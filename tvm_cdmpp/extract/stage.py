@@ -124,3 +124,29 @@ class TaskGraph:
     """Reads with an index that could not be analysed; they count as touching whole dimensions."""
     num_opaque_extents: int = 0
     """Loops whose extent depends on data; they count as long as `extents` assumes."""
+
+    def remarks(self) -> list[str]:
+        """Return what a user of the task should know, a sentence each."""
+        found = []
+        if self.num_opaque_reads:
+            found.append(
+                f"{self.num_opaque_reads} reads cannot be analysed; they count as touching whole "
+                "buffers."
+            )
+        if self.num_opaque_extents:
+            found.append(
+                f"{self.num_opaque_extents} loops run as often as the data says; their lengths are "
+                "assumed."
+            )
+        inner = [
+            stage.name
+            for stage in self.stages
+            if not stage.is_output and any(o.is_returned for o in stage.outputs or (stage,))
+        ]
+        if inner:
+            found.append(
+                f"Other stages read the result {', '.join(inner)}, so TVM may inline it, and does "
+                "not write it then: what is measured and scored may lack that work. Return a "
+                "copy of it instead."
+            )
+        return found
