@@ -567,4 +567,5 @@ def test_damaged_lines(
 def test_a_reduction_over_nothing_is_not_factored() -> None:
     extractor = StepExtractor(analyse(sampling.make_task(edges.empty_sum_factored).compute_dag))
     steps = [["FU", 1, [1, 2]], ["SP", 1, 1, 0, [4], 1], ["RF", 1, 2, 1]]
-    assert "there is nothing to reduce" in error_of(extractor, record_of(steps))
+    (error,) = extractor.leaves(record_of(steps))
+    assert "there is nothing to reduce" in str(error)
