@@ -141,7 +141,7 @@ class TaskGraph:
         inner = [
             stage.name
             for stage in self.stages
-            if not stage.is_output and any(o.is_returned for o in stage.outputs or (stage,))
+            if stage.is_returned and not (stage.is_output or stage.has_reduction)
         ]
         if inner:
             found.append(
