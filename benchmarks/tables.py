@@ -232,7 +232,8 @@ def _ast_equality(file: Path, result: dict[str, Any]) -> Iterator[str]:
         yield table_row(device, str(len(tasks)), *(f"{n:,}" for n in sums), differing or "nothing")
     yield ""
     yield (
-        f"{total.get('refused', 0)} states are refused by both, since TVM cannot lower them; "
+        f"{total.get('refused', 0)} states are refused by both: TVM cannot lower them, or they "
+        "compute nothing; "
         f"{total.get('opaque_reads', 0)} reads of the tasks have an index that is data or not "
         f"affine. Ansor refuses {', '.join(result['refused_by_ansor'])}."
     )

@@ -35,6 +35,7 @@ RANKS = {
 TVM_PLACES = (
     "bridge",
     "extract.dag",
+    "extract.extents",
     "extract.handover",
     "extract.operations",
     "extract.tir",

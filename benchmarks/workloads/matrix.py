@@ -126,21 +126,3 @@ def mlp(n: int = 16, k: int = 48, m: int = 64) -> Tensors:
     first, second = te.placeholder((m, k), name="first"), te.placeholder((k, m), name="second")
     hidden = topi.tanh(topi.nn.dense(data, first))
     return [data, first, second, topi.nn.relu(topi.nn.dense(hidden, second))]
-
-
-def sparse_dense_csr(n: int = 16, m: int = 32, k: int = 48, nonzeros: int = 96) -> Tensors:
-    """Dense layer with compressed sparse rows: loop extents and reads depend on data."""
-    data = te.placeholder((n, k), name="data")
-    values = te.placeholder((nonzeros,), name="values")
-    columns = te.placeholder((nonzeros,), "int32", "columns")
-    rows = te.placeholder((m + 1,), "int32", "rows")
-    return [data, values, columns, rows, topi.nn.sparse_dense(data, values, columns, rows)]
-
-
-def sparse_dense_bsr(n: int = 16, m: int = 32, k: int = 48, blocks: int = 12) -> Tensors:
-    """Dense layer with sparse blocks of 4 x 4."""
-    data = te.placeholder((n, k), name="data")
-    values = te.placeholder((blocks, 4, 4), name="values")
-    columns = te.placeholder((blocks,), "int32", "columns")
-    rows = te.placeholder((m // 4 + 1,), "int32", "rows")
-    return [data, values, columns, rows, topi.nn.sparse_dense(data, values, columns, rows)]

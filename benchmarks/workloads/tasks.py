@@ -1,7 +1,8 @@
 """The zoo: search tasks over operators, shapes and targets, and states drawn from them.
 
-No GPU is needed for GPU tasks. Ansor refuses sparse dense layers (their loops have no constant
-extents) and prefix sums (an extern operation), so these are in `REFUSED` and not in the zoo.
+No GPU is needed for GPU tasks. Ansor refuses prefix sums (an extern operation), so these are in
+`REFUSED` and not in the zoo; sparse products, whose loops only the data bounds, it tiles by the
+rules of `sparse`.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.workloads import convolution as conv
+from benchmarks.workloads import edges as edge
 from benchmarks.workloads import handwritten as hand
 from benchmarks.workloads import matrix as mat
 from benchmarks.workloads import movement as move
 from benchmarks.workloads import reduction as red
+from benchmarks.workloads import sparse
 from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.bridge.target import hardware_params
 
@@ -39,8 +42,9 @@ GPUS = {
 INSERT_STAGE = auto_scheduler.LayoutRewriteOption.INSERT_TRANSFORM_STAGE
 PRE_TRANSFORMED = auto_scheduler.LayoutRewriteOption.REWRITE_FOR_PRE_TRANSFORMED
 NO_REWRITE = auto_scheduler.LayoutRewriteOption.NO_REWRITE
+_OPTIONS = (NO_REWRITE, INSERT_STAGE, PRE_TRANSFORMED)
 
-REFUSED: tuple[Builder, ...] = (mat.sparse_dense_csr, mat.sparse_dense_bsr, move.cumsum)
+REFUSED: tuple[Builder, ...] = (move.cumsum,)
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ _ON_GPU: dict[str, tuple[Builder, ...]] = {
 _AS_GIVEN: frozenset[Builder] = frozenset(
     {
         mat.matmul_transposed, mat.dense, mat.dense_gelu, mat.attention, mat.attention_causal,
-        mat.mlp, mat.batch_matmul_stored, conv.conv2d_stored,
+        mat.mlp, mat.batch_matmul_stored, conv.conv2d_stored, edge.dense_head,
     }
 )  # fmt: skip
 """TVM cannot rewrite layouts of these: it mixes up axes whose names end in digits, as topi's
@@ -134,6 +138,32 @@ _LAYOUTS: tuple[tuple[Builder, tuple[Any, ...], int], ...] = (
     (conv.conv2d_winograd, (14, 16, 16, True), INSERT_STAGE),
     (conv.conv2d_winograd, (14, 16, 16, True), PRE_TRANSFORMED),
 )
+
+_HEADS: tuple[tuple[Builder, tuple[Any, ...]], ...] = (
+    (edge.head, (2, 768)), (edge.head, (1, 64)), (edge.head, (10, 512)),
+    (edge.head_by_hand, (1, 1, 96)), (edge.head_by_hand, (1, 5, 96)),
+    (edge.head_by_hand, (7, 1, 64)), (edge.head_by_hand, (1, 16, 1)),
+    (mat.matmul_layout_free, (3, 2, 640)), (mat.batch_matmul, (6, 1, 1, 128)),
+    (edge.stored_twice, ()), (edge.self_product, ()),
+)  # fmt: skip
+"""With every layout option: few results, which Ansor factors, and constants that are read twice."""
+
+_EDGES: tuple[tuple[Builder, tuple[Any, ...]], ...] = (
+    (edge.dense_head, (4, 1, 64)), (edge.dense_head, (1, 10, 33)), (edge.unit_product, ()),
+    (edge.unit_product, (1, 1, 64)), (edge.unit_product, (1, 64, 1)),
+    (edge.unit_product, (64, 1, 1)), (edge.unit_image, (1, 24, 1)), (edge.unit_image, (16, 1, 1)),
+    (edge.unit_image, (1, 1, 3)), (edge.unit_softmax, ()), (edge.unit_norm, ()),
+    (edge.scalar, ()), (edge.empty_rows, ()), (edge.empty_sum, ()),
+    (edge.empty_sum_factored, ()), (edge.empty_elementwise, ()), (edge.empty_part, ()),
+    (edge.returned_elementwise, ()), (edge.returned_sum, ()), (edge.returned_product, ()),
+    (edge.returned_padding, ()), (edge.returned_argmax, ()), (edge.lstm_cell, ()),
+    (edge.batch_statistics, ()), (edge.dense_gradient, ()),
+)  # fmt: skip
+"""On CPU and GPU."""
+
+_SPARSE: tuple[Builder, ...] = (
+    sparse.sparse_dense_csr, sparse.sparse_dense_bsr, sparse.ragged_sum
+)  # fmt: skip
 
 _OTHER = (
     ZooTask(mat.matmul, args=(128, 128, 128)),
@@ -158,6 +188,10 @@ def zoo() -> list[ZooTask]:
         *(_on_cpu(builder) for builder in _ON_CPU),
         *(ZooTask(builder, device) for device, them in _ON_GPU.items() for builder in them),
         *(ZooTask(builder, "cpu", args, option) for builder, args, option in _LAYOUTS),
+        *(ZooTask(builder, "cpu", args, option) for option in _OPTIONS for builder, args in _HEADS),
+        *(_on_cpu(builder, *args) for builder, args in _EDGES),
+        *(ZooTask(builder, "cuda", args) for builder, args in _EDGES),
+        *(ZooTask(builder) for builder in _SPARSE),
         *_OTHER,
     ]
 
@@ -253,6 +287,7 @@ def sample_states(task: Any, n: int, seed: int = 0) -> list[Any]:
         },
         seed=seed + 1,  # TVM takes a seed of zero for none
         verbose=0,
+        init_search_callbacks=sparse.sketch_rules(),
     )
     population = list(policy.sample_initial_population())
     initial = {str(state): state for state in population}

@@ -9,20 +9,20 @@ import numpy.typing as npt
 import pytest
 
 from benchmarks.workloads import convolution as conv
-from benchmarks.workloads import handwritten, matrix, movement, reduction
+from benchmarks.workloads import edges, handwritten, matrix, movement, reduction, sparse
 from benchmarks.workloads.tasks import GPUS, INSERT_STAGE, NO_REWRITE, PRE_TRANSFORMED, ZooTask, zoo
 from tests.extract import sampling
 from tests.extract.records import Steps, exact_leaves, record_of
 from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.ast.schema import COLUMN, COUNTED, FIELDS, TRAFFIC_CAPACITIES_BYTES
 from tvm_cdmpp.devices.hardware import Hardware
-from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.errors import LoweringError, RecordError
 from tvm_cdmpp.extract.agreement import differences, vector_differences
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.extract.native import describe
-from tvm_cdmpp.extract.stage import LayoutRewrite
+from tvm_cdmpp.extract.stage import LayoutRewrite, ReadLayout
 from tvm_cdmpp.extract.tir import extract_exact
 
 STATES = 8
@@ -69,6 +69,25 @@ QUICK = (
     ZooTask(matrix.matmul, "opencl"),
     ZooTask(matrix.matmul_transposed, "vulkan"),
     ZooTask(matrix.matmul_layout_free, "mali"),
+    *(ZooTask(edges.head, args=(2, 96), layout=layout) for layout in LayoutRewrite),
+    *(ZooTask(edges.head_by_hand, layout=layout) for layout in LayoutRewrite),
+    ZooTask(matrix.batch_matmul, args=(6, 1, 1, 128), layout=INSERT_STAGE),
+    ZooTask(edges.self_product, layout=NO_REWRITE),
+    ZooTask(edges.unit_product),
+    ZooTask(edges.unit_image, args=(1, 1, 3)),
+    ZooTask(edges.unit_softmax, "cuda"),
+    ZooTask(edges.empty_part),
+    ZooTask(edges.returned_elementwise),
+    ZooTask(edges.returned_sum),
+    ZooTask(edges.returned_product, "cuda"),
+    ZooTask(edges.returned_argmax),
+    ZooTask(edges.returned_argmax, "cuda"),
+    ZooTask(edges.lstm_cell),
+    ZooTask(edges.batch_statistics),
+    ZooTask(edges.dense_gradient),
+    ZooTask(sparse.sparse_dense_csr),
+    ZooTask(sparse.sparse_dense_bsr),
+    ZooTask(sparse.ragged_sum),
 )
 
 
@@ -476,7 +495,8 @@ def test_warps_by_hand() -> None:
 def test_rewritten_layouts_are_read_in_order(layout: LayoutRewrite) -> None:
     """A layout-free weight is stored as it is read, so its lines are all used."""
     task = sampling.make_task(layout_free_dense, layout=int(layout))
-    assert [stage.layout_free for stage in analyse(task.compute_dag).stages] == [False, True, False]
+    dense = analyse(task.compute_dag).stages[-1]
+    assert [read.layout for read in dense.reads] == [ReadLayout.GIVEN, ReadLayout.FREE]
     # The output's columns innermost: a column of the weight.
     steps: Steps = [["RE", 2, [0, 2, 1]]]
     leaves = ByHand(task, steps, layout=layout).leaves
@@ -535,3 +555,84 @@ def test_fields_are_kept_before_they_are_scaled() -> None:
     )
     executions = batch.unscaled[:, COUNTED.index("executions")]
     assert (executions == np.rint(executions)).all()
+
+
+@pytest.mark.parametrize(
+    "zoo_task",
+    [
+        ZooTask(edges.empty_rows),
+        ZooTask(edges.empty_rows, "cuda"),
+        ZooTask(edges.empty_sum),
+        ZooTask(edges.empty_sum_factored),
+        ZooTask(edges.empty_elementwise),
+        ZooTask(edges.stored_twice, layout=INSERT_STAGE),
+        ZooTask(edges.stored_twice, layout=PRE_TRANSFORMED),
+        ZooTask(edges.self_product, layout=INSERT_STAGE),
+        ZooTask(edges.self_product, layout=PRE_TRANSFORMED),
+    ],
+    ids=lambda zoo_task: zoo_task.name,
+)
+def test_what_has_no_program_is_refused_record_by_record(zoo_task: ZooTask) -> None:
+    """Nothing to compute, or a layout that TVM fails to rewrite: both paths refuse the same."""
+    sample = Sampled(zoo_task)
+    batch, errors = sample.extractor().extract(sample.records)
+    assert errors
+    assert len(batch) == len(sample.states)
+    assert all("of size 0" in str(e) or "TVM cannot build" in str(e) for e in errors.values())
+    for number, state in enumerate(sample.states):
+        try:
+            refused = not extract_exact(sample.task, state)
+        except LoweringError:
+            refused = True
+        assert refused == (number in errors), state
+
+
+@pytest.mark.parametrize("layout", LayoutRewrite)
+def test_a_factored_product_reads_its_weight_as_it_is(layout: LayoutRewrite) -> None:
+    """TVM forgets that a layout is free when it factors the reduction: no copy, no new order."""
+    task = sampling.make_task(edges.head, args=(2, 768), layout=int(layout))
+    steps: Steps = [["SP", 2, 3, 768, [16], 1], ["RF", 2, 4, 2]]
+    factored = ByHand(task, steps, layout=layout)
+    assert factored.batch.leaf_counts.tolist() == [4]
+    leaves = StepExtractor(analyse(task.compute_dag), layout=layout).leaves(record_of(steps))[0]
+    assert not isinstance(leaves, RecordError)
+    assert (1, 2, 768) in [read.shape for read in leaves[1].accesses]
+
+
+def test_a_stage_that_moved_is_rewritten_as_if_its_fused_loops_ran_once() -> None:
+    """TVM's states forget the extents of loops that moved, and a fusion keeps them forgotten."""
+    layout = LayoutRewrite.REWRITTEN
+    task = sampling.make_task(matrix.batch_matmul, args=(6, 1, 1, 128), layout=int(layout))
+    for moves, shape in (([], (6, 1, 128)), ([["CR", 2]], (1, 1, 128))):
+        steps: Steps = [*moves, ["FU", 2, [0, 1, 2]]]
+        ByHand(task, steps, layout=layout)
+        leaves = StepExtractor(analyse(task.compute_dag), layout=layout).leaves(record_of(steps))[0]
+        assert not isinstance(leaves, RecordError)
+        assert leaves[-1].accesses[-1].shape == shape
+
+
+def test_a_result_that_is_inlined_is_never_written() -> None:
+    """TVM keeps a result that others read for an inner stage; scored is what is measured."""
+    task = sampling.make_task(edges.returned_elementwise)
+    assert ByHand(task, []).batch.leaf_counts.tolist() == [3]
+    inlined = ByHand(task, [["CI", 1]])
+    assert inlined.batch.leaf_counts.tolist() == [2]
+
+
+def test_a_result_that_is_computed_inside_another_is_in_the_memory_of_the_caller() -> None:
+    task = sampling.make_task(edges.returned_sum)
+    steps: Steps = [["CA", 1, 2, 0]]
+    ByHand(task, steps)
+    leaves = StepExtractor(analyse(task.compute_dag)).leaves(record_of(steps))[0]
+    assert not isinstance(leaves, RecordError)
+    assert [[loop.extent for loop in leaf.loops] for leaf in leaves] == [[16], [16, 24], [16]]
+    store = leaves[1].accesses[0]
+    assert (store.shape, store.is_inside, store.scope) == ((16,), False, "global")
+
+
+def test_loops_that_data_bounds_are_counted() -> None:
+    graphs = [
+        analyse(sampling.make_task(builder).compute_dag)
+        for builder in (sparse.sparse_dense_bsr, sparse.ragged_sum, matrix.matmul)
+    ]
+    assert [graph.num_opaque_extents for graph in graphs] == [1, 1, 0]

@@ -23,7 +23,7 @@ from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.encode import encode_graph
 from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.index import Index, Opaque, axis_index
-from tvm_cdmpp.extract.stage import LayoutRewrite, Read, StageSpec, TaskGraph
+from tvm_cdmpp.extract.stage import LayoutRewrite, Read, ReadLayout, StageSpec, TaskGraph
 
 
 def test_compiled_fields_are_those_of_the_schema() -> None:
@@ -136,12 +136,12 @@ def small_graph() -> TaskGraph:
     return TaskGraph(
         (
             StageSpec("A", (90, 17), 2, 2, (90, 17), is_placeholder=True),
-            StageSpec("T", (23,), 8, 1, (23,), is_placeholder=True, layout_free=True),
+            StageSpec("T", (23,), 8, 1, (23,), is_placeholder=True),
             StageSpec(
                 "B", (7, 4), 4, 2, (7, 4, 9),
                 (
                     Read(0, (index, axis_index(2).floormod(4))),
-                    Read(1, (gathered,)),
+                    Read(1, (gathered,), layout=ReadLayout.FREE),
                 ),
                 OPS, COMBINE, is_output=True, float_bytes=4, int_bytes=8,
             ),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.workloads import edges
 from tests.extract import sampling
 from tests.extract.records import Steps, exact_leaves, record_of, records_of
 from tvm_cdmpp.ast.leaf import LOOP_KINDS, Leaf
@@ -500,7 +501,11 @@ ANY_STEP = st.one_of(
 
 @pytest.fixture(scope="module")
 def fuzzed() -> list[StepExtractor]:
-    tasks = [product(), *(sampling.make_task(b) for b in (sampling.norm, sampling.conv2d_nchw))]
+    builders = (
+        sampling.norm, sampling.conv2d_nchw, edges.empty_rows, edges.empty_sum_factored,
+        edges.unit_product, edges.returned_argmax,
+    )  # fmt: skip
+    tasks = [product(), *(sampling.make_task(builder) for builder in builders)]
     return [StepExtractor(analyse(t.compute_dag), layout=LayoutRewrite(2)) for t in tasks]
 
 
@@ -557,3 +562,10 @@ def test_damaged_lines(
             line[at : at + 1] = piece[generator.integers(len(piece))]
         lines.append(bytes(line))
     check(fuzzed, b"\n".join(lines))
+
+
+def test_a_reduction_over_nothing_is_not_factored() -> None:
+    extractor = StepExtractor(analyse(sampling.make_task(edges.empty_sum_factored).compute_dag))
+    steps = [["FU", 1, [1, 2]], ["SP", 1, 1, 0, [4], 1], ["RF", 1, 2, 1]]
+    (error,) = extractor.leaves(record_of(steps))
+    assert "there is nothing to reduce" in str(error)

@@ -7,9 +7,20 @@ from typing import Any
 
 import pytest
 
-from benchmarks.workloads import handwritten, matrix, reduction, tasks
-from benchmarks.workloads.tasks import GPUS, NO_REWRITE, REFUSED, ZooTask, sample_states
+from benchmarks.workloads import edges, handwritten, matrix, reduction, sparse, tasks
+from benchmarks.workloads.tasks import (
+    GPUS,
+    INSERT_STAGE,
+    NO_REWRITE,
+    PRE_TRANSFORMED,
+    REFUSED,
+    ZooTask,
+    sample_states,
+)
 from tests.extract.sampling import auto_scheduler, tvm
+from tvm_cdmpp.extract.dag import analyse
+
+EDGES = (edges.__name__, sparse.__name__)
 
 
 def step_kinds(task: Any, states: list[Any]) -> set[str]:
@@ -29,6 +40,18 @@ def test_the_zoo_is_large_and_has_all_targets() -> None:
 def test_every_task_can_be_made() -> None:
     keys = {(str(t.workload_key), str(t.target)) for t in (task.make() for task in tasks.zoo())}
     assert len(keys) > 150
+
+
+def test_the_zoo_has_what_is_tested_last() -> None:
+    zoo = tasks.zoo()
+    layouts = {task.layout for task in zoo if task.builder is edges.head}
+    assert layouts == {NO_REWRITE, INSERT_STAGE, PRE_TRANSFORMED}
+    graphs = [analyse(task.make().compute_dag) for task in zoo if task.builder.__module__ in EDGES]
+    for size in (0, 1):
+        assert any(size in stage.axis_extents for graph in graphs for stage in graph.stages)
+    told = " ".join(remark for graph in graphs for remark in graph.remarks())
+    assert "lengths are assumed" in told
+    assert "Other stages read the result" in told
 
 
 def test_tasks_for_throughput_are_varied() -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import spearmanr
 
+from benchmarks.workloads import edges, sparse
 from benchmarks.workloads.matrix import matmul_layout_free
 from tests.extract import sampling
 from tvm_cdmpp.ast.compact import CompactASTBatch
@@ -873,3 +874,30 @@ def test_a_run_that_takes_too_long_is_no_program_that_cannot_run(matmul: Sample)
     scores = scores_of(model, matmul.part(0, 8))
     assert np.isfinite(scores[0])
     assert np.isneginf(scores[1])
+
+
+@pytest.mark.parametrize(
+    ("builder", "remark"),
+    [
+        (sparse.sparse_dense_bsr, "1 loops run as often as the data says"),
+        (sparse.ragged_sum, "1 loops run as often as the data says"),
+        (edges.lstm_cell, "Other stages read the result c"),
+        (edges.returned_elementwise, "Other stages read the result B"),
+    ],
+)
+def test_states_that_tvm_builds_are_scored_and_what_is_special_is_told(
+    builder: Any, remark: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    special = sample(sampling.make_task(builder), 8)
+    model = new_model()
+    scores = scores_of(model, special)
+    assert model.num_unscored == 0
+    assert (scores > 1e-6).all()
+    assert sum(remark in record.message for record in caplog.records) == 1
+
+
+def test_a_task_that_computes_nothing_does_not_end_a_search() -> None:
+    empty = sample(sampling.make_task(edges.empty_rows), 4)
+    model = new_model()
+    assert (scores_of(model, empty) == 1e-6).all()
+    assert model.num_unscored == 4

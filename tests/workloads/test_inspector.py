@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.workloads import edges
 from tests.data.logs import records, steps_of, workload_entry
-from tests.tiny_tasks import matmul
+from tests.tiny_tasks import matmul, tvm
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.dag import load_dag
 from tvm_cdmpp.workloads.functions import rebuild_workload
@@ -67,3 +68,10 @@ def test_steps_of_another_workload() -> None:
 def test_no_dag() -> None:
     with pytest.raises(RecordError, match="TVM cannot read the DAG"):
         TvmInspector().describe("{}")
+
+
+def test_records_of_a_workload_that_computes_nothing_are_told_one_by_one() -> None:
+    dag = tvm.ir.save_json(edges.empty_rows())
+    found = TvmInspector().misfits(dag, (2, 64, 64, 0, 0, 0, 0, 0), 0, [b"[]", b'[["AN",1,0,3]]'])
+    assert sorted(found) == [0, 1]
+    assert all("of size 0" in reason for reason in found.values())

@@ -2,19 +2,23 @@
 
 Works on any `te` DAG that Ansor accepts. An index that is neither affine nor a floor division or
 modulo by a constant becomes `Opaque`: it is taken to touch its whole dimension, and the reads
-concerned are counted in `TaskGraph.num_opaque_reads`.
+concerned are counted in `TaskGraph.num_opaque_reads`. Loops whose extent depends on data are taken
+to be of the length that `extents` assumes, and counted in `num_opaque_extents`.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
 from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.extract.extents import assumed_extent
 from tvm_cdmpp.extract.index import Axis, Index, Opaque, axis_index
 from tvm_cdmpp.extract.operations import OperationCounter, as_choice, element_bytes
-from tvm_cdmpp.extract.stage import Choice, Condition, Read, StageSpec, TaskGraph
+from tvm_cdmpp.extract.stage import Choice, Condition, Read, ReadLayout, StageSpec, TaskGraph
 
 tvm = load_tvm()
 tir = tvm.tir
@@ -40,23 +44,27 @@ def analyse(compute_dag: Any) -> TaskGraph:
     """
     ops = list(compute_dag.ops)
     numbers = {op: number for number, op in enumerate(ops)}
-    layout_free = {
-        tensor.op
-        for op in ops
-        if op.attrs is not None and "layout_free_placeholders" in op.attrs
-        for tensor in op.attrs["layout_free_placeholders"]
-    }
-    consumed = {tensor.op for op in ops for tensor in op.input_tensors}
-    outputs = {op for op in ops if op not in consumed}
-    outputs |= {t.op for t in compute_dag.tensors if not isinstance(t.op, tvm.te.PlaceholderOp)}
-    stages = tuple(
-        replace(_stage(op, numbers), layout_free=op in layout_free, is_output=op in outputs)
-        for op in ops
-    )
+    num_readers = Counter(producer for op in ops for producer in {t.op for t in op.input_tensors})
+    returned = {(tensor.op, int(tensor.value_index)) for tensor in compute_dag.tensors}
+    stages = []
+    for op in ops:
+        stage = _returned(
+            replace(_stage(op, numbers), is_output=num_readers[op] == 0), op, returned
+        )
+        layouts = {
+            numbers[free]: num_readers[free] == 1 for free in _layout_free(op) if free in numbers
+        }
+        stages.append(_with_layouts(stage, layouts) if layouts else stage)
     opaque = sum(
         any(index.opaque for index in read.indices) for stage in stages for read in stage.reads
     )
-    return TaskGraph(stages, opaque)
+    extents = [
+        assumed_extent(axis.dom.extent, axis.var, op.body)
+        for op in ops
+        if isinstance(op, tvm.te.ComputeOp)
+        for axis in op.reduce_axis
+    ]
+    return TaskGraph(tuple(stages), opaque, sum(extent is not None for extent in extents))
 
 
 def load_dag(text: str) -> Any:
@@ -74,6 +82,40 @@ def load_dag(text: str) -> Any:
         raise RecordError(f"TVM cannot read the DAG: {reason[-1].strip()}") from error
 
 
+def _returned(stage: StageSpec, op: Any, returned: Set[tuple[Any, int]]) -> StageSpec:
+    """Mark the results whose memory is the caller's."""
+    if stage.is_placeholder:
+        return stage
+    outputs = tuple(
+        replace(output, is_returned=(op, number) in returned)
+        for number, output in enumerate(stage.outputs)
+    )
+    return replace(stage, outputs=outputs, is_returned=(op, 0) in returned)
+
+
+def _layout_free(op: Any) -> set[Any]:
+    """Return the operations of the constants whose layout an operation leaves to the search."""
+    free = op.attrs.get("layout_free_placeholders", ()) if op.attrs is not None else ()
+    return {tensor.op for tensor in free}
+
+
+def _with_layouts(stage: StageSpec, is_only_reader: Mapping[int, bool]) -> StageSpec:
+    """Mark the reads of constants whose layout is free, by whether no other stage reads them."""
+    num_reads = Counter(read.stage for read in stage.reads)
+
+    def layout(read: Read) -> ReadLayout:
+        if read.stage not in is_only_reader:
+            return ReadLayout.GIVEN
+        fits = is_only_reader[read.stage] and num_reads[read.stage] == 1
+        return ReadLayout.FREE if fits else ReadLayout.NOT_REWRITABLE
+
+    def marked(spec: StageSpec) -> StageSpec:
+        reads = tuple(replace(read, layout=layout(read)) for read in spec.reads)
+        return replace(spec, reads=reads, outputs=tuple(marked(o) for o in spec.outputs))
+
+    return marked(stage)
+
+
 def _constant(value: Any, what: str, op: Any) -> int:
     if not isinstance(value, tir.IntImm):
         raise RecordError(
@@ -89,6 +131,9 @@ def _is_one(extent: Any) -> bool:
 
 def _loop_extent(axis: Any, analyzer: Any, op: Any) -> int:
     """Extent of a loop; its largest value where it varies, as in uneven adaptive pooling."""
+    assumed = assumed_extent(axis.dom.extent, axis.var, op.body)
+    if assumed is not None:
+        return assumed
     extent = analyzer.simplify(axis.dom.extent)
     if not isinstance(extent, tir.IntImm):
         bound = analyzer.const_int_bound(extent).max_value

@@ -26,8 +26,8 @@ def _stage(stage: StageSpec, texts: dict[str, int]) -> list[int]:
         texts.setdefault(stage.guard, len(texts)) if stage.guard else -1,
         stage.guarded_read,
         stage.is_placeholder,
-        stage.layout_free,
         stage.is_output,
+        stage.is_returned,
         stage.num_spatial,
         len(stage.shape),
         *stage.shape,
@@ -38,7 +38,7 @@ def _stage(stage: StageSpec, texts: dict[str, int]) -> list[int]:
         len(stage.reads),
     ]
     for read in stage.reads:
-        encoded += [read.stage, read.output, len(read.indices)]
+        encoded += [read.stage, read.output, read.layout, len(read.indices)]
         for index in read.indices:
             encoded += _index(index, texts)
     encoded.append(len(stage.choices))

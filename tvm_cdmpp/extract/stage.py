@@ -27,6 +27,16 @@ class LayoutRewrite(IntEnum):
     """They are stored in that order beforehand: what tasks extracted from a network ask for."""
 
 
+class ReadLayout(IntEnum):
+    """What may be done with the layout of an input that a stage reads."""
+
+    GIVEN = 0
+    FREE = 1
+    """A constant whose layout is rewritten to the order in which it is read here."""
+    NOT_REWRITABLE = 2
+    """The same, but TVM fails to, since the constant is read elsewhere, too."""
+
+
 @dataclass(frozen=True)
 class Read:
     """One access to a producer stage: the stage's number and one index per buffer dimension."""
@@ -35,6 +45,7 @@ class Read:
     indices: tuple[Index, ...]
     output: int = 0
     """Which result of a stage that has several."""
+    layout: ReadLayout = ReadLayout.GIVEN
 
 
 @dataclass(frozen=True)
@@ -73,9 +84,11 @@ class StageSpec:
     ops: OpCounts = NO_OPS
     combine_ops: OpCounts = NO_OPS
     is_placeholder: bool = False
-    layout_free: bool = False
-    """A constant input whose layout Ansor rewrites to the order in which it is read."""
     is_output: bool = False
+    """Whether no other stage reads it; then it is computed as a whole. TVM does not write a
+    returned result that others read where it is computed inside of them or inlined."""
+    is_returned: bool = False
+    """Whether it is among the task's tensors, so that its memory is the caller's."""
     float_bytes: int = 0
     """Bytes of the widest float computed with, a reduction's combiner included; 0 if none."""
     int_bytes: int = 0
@@ -109,3 +122,31 @@ class TaskGraph:
     stages: tuple[StageSpec, ...]
     num_opaque_reads: int = 0
     """Reads with an index that could not be analysed; they count as touching whole dimensions."""
+    num_opaque_extents: int = 0
+    """Loops whose extent depends on data; they count as long as `extents` assumes."""
+
+    def remarks(self) -> list[str]:
+        """Return what a user of the task should know, a sentence each."""
+        found = []
+        if self.num_opaque_reads:
+            found.append(
+                f"{self.num_opaque_reads} reads cannot be analysed; they count as touching whole "
+                "buffers."
+            )
+        if self.num_opaque_extents:
+            found.append(
+                f"{self.num_opaque_extents} loops run as often as the data says; their lengths are "
+                "assumed."
+            )
+        inner = [
+            stage.name
+            for stage in self.stages
+            if stage.is_returned and not (stage.is_output or stage.has_reduction)
+        ]
+        if inner:
+            found.append(
+                f"Other stages read the result {', '.join(inner)}, so TVM may inline it, and does "
+                "not write it then: what is measured and scored may lack that work. Return a "
+                "copy of it instead."
+            )
+        return found

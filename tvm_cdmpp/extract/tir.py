@@ -15,7 +15,7 @@ It is the oracle for the arithmetic fast path, and it serves programs that are n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +25,7 @@ import numpy as np
 from tvm_cdmpp.ast.leaf import SCOPES, Access, Leaf, Loop
 from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.errors import LoweringError
+from tvm_cdmpp.extract.extents import assumed_extent
 from tvm_cdmpp.extract.operations import OperationCounter, element_bytes
 from tvm_cdmpp.extract.tir_index import UNBOUNDED, Binding, IndexEvaluator, LinearIndex
 
@@ -95,7 +96,7 @@ def leaves_of(primfunc: Any) -> list[Leaf]:
     LoweringError
         If the program holds a statement or an index that cannot be read.
     """
-    walker = _Walker()
+    walker = _Walker({buffer.data for buffer in primfunc.buffer_map.values()})
     walker.visit(primfunc.body)
     return _finish(walker.stores)
 
@@ -167,8 +168,9 @@ def _finish(stores: Sequence[_Store]) -> list[Leaf]:
 class _Walker:
     """Walks statements in pre-order and keeps what encloses them."""
 
-    def __init__(self) -> None:
+    def __init__(self, parameters: Set[Any]) -> None:
         self.stores: list[_Store] = []
+        self._parameters = parameters
         self._loops: list[_Loop] = []
         self._bindings: dict[Any, Binding] = {}
         self._threads: dict[str, tuple[int, Binding]] = {}
@@ -220,11 +222,14 @@ class _Walker:
         self.visit(stmt.body)
 
     def _visit_for(self, stmt: Any) -> None:
-        with self._loop(stmt.loop_var, stmt.min, stmt.extent, _LOOP_KINDS[int(stmt.kind)]):
+        assumed = assumed_extent(stmt.extent, stmt.loop_var, [stmt.body])
+        extent = stmt.extent if assumed is None else tir.IntImm("int32", assumed)
+        with self._loop(stmt.loop_var, stmt.min, extent, _LOOP_KINDS[int(stmt.kind)]):
             self.visit(stmt.body)
 
     def _visit_realize(self, stmt: Any) -> None:
-        self._allocate(stmt.buffer.data, [region.extent for region in stmt.bounds])
+        if stmt.buffer.data not in self._parameters:  # what the caller gives is not allocated
+            self._allocate(stmt.buffer.data, [region.extent for region in stmt.bounds])
         self.visit(stmt.body)
 
     def _visit_allocate(self, stmt: Any) -> None:
@@ -289,6 +294,11 @@ class _Walker:
     def _loop(self, var: Any, start: Any, extent_expr: Any, kind: str) -> Iterator[None]:
         """Enter a loop; one that runs once only binds its variable."""
         extent = self._maximum(extent_expr)
+        if extent < 1:
+            raise LoweringError(
+                f"Every loop must run at least once; that over '{var.name}' has the extent "
+                f"{extent}. A program that computes nothing cannot be scored."
+            )
         if extent == 1:
             self._bindings[var] = Binding(None, start)
             yield

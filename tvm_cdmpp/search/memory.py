@@ -109,12 +109,8 @@ class SearchMemory:
         self._check_kind(device, target)
         graph = analyse(task.compute_dag)
         layout = LayoutRewrite(int(task.layout_rewrite_option))
-        if graph.num_opaque_reads:
-            _logger.warning(
-                "%d reads of %s cannot be analysed; they count as touching whole buffers",
-                graph.num_opaque_reads,
-                task.desc or task.workload_key,
-            )
+        for remark in graph.remarks():
+            _logger.warning("%s: %s", task.desc or task.workload_key, remark)
         if key not in self._task_keys:
             self._task_keys.append(key)
         extractor = StepExtractor(graph, hardware, layout)

@@ -10,11 +10,15 @@
 
 namespace cdmpp {
 
+// What may be done with the layout of an input that is read (`tvm_cdmpp.extract.stage.ReadLayout`).
+enum ReadLayout : int { kGiven, kFree, kNotRewritable };
+
 // One access to a producer: its stage number, which of its results, and one index per dimension.
 struct Read {
   int stage;
   int output;
   std::shared_ptr<const Indices> indices;
+  ReadLayout layout = kGiven;
 };
 
 // `low <= index <= high`.
@@ -45,8 +49,8 @@ struct Spec {
   Int guarded_read = -1;  // the read that this condition guards
   int scope = kUnset;
   bool is_placeholder = false;
-  bool is_layout_free = false;
-  bool is_output = false;
+  bool is_output = false;    // nothing reads it
+  bool is_returned = false;  // the caller gives its memory
   int num_spatial = 0;
   std::vector<Int> shape;
   std::vector<Int> extents;
@@ -111,8 +115,8 @@ inline SpecPtr read_spec(IntReader& read, int origin) {
   spec.guard = read();
   spec.guarded_read = read();
   spec.is_placeholder = read() != 0;
-  spec.is_layout_free = read() != 0;
   spec.is_output = read() != 0;
+  spec.is_returned = read() != 0;
   spec.num_spatial = static_cast<int>(read());
   spec.shape = read.list();
   spec.extents = read.list();
@@ -121,9 +125,11 @@ inline SpecPtr read_spec(IntReader& read, int origin) {
   for (Int n = read(); n > 0; --n) {
     int stage = static_cast<int>(read());
     int output = static_cast<int>(read());
+    auto layout = static_cast<ReadLayout>(read());
     Indices indices(static_cast<std::size_t>(read()));
     for (Index& index : indices) index = read_index(read);
-    spec.reads.push_back({stage, output, std::make_shared<const Indices>(std::move(indices))});
+    spec.reads.push_back(
+        {stage, output, std::make_shared<const Indices>(std::move(indices)), layout});
   }
   for (Int n = read(); n > 0; --n) {
     Choice choice{read(), std::vector<Condition>(static_cast<std::size_t>(read()))};

@@ -41,6 +41,7 @@ class Leaves {
     for (std::size_t number = 0; number < num_stages; ++number) {
       const Nest* nest = (*nests_)[number];
       if (!nest) continue;
+      if (rewrites_) check_layouts(*nest);
       if (rewrites_ && layout_ == kCopied) emit_copies(*nest);
       if (nest->depth == 0) emit(*nest->stage);
     }
@@ -102,11 +103,21 @@ class Leaves {
     unroll_limit_ = unroll;
   }
 
+  static void check_layouts(const Nest& nest) {
+    for (const Read& read : nest.spec->reads) {
+      if (read.layout != kNotRewritable) continue;
+      throw RecordError{"TVM cannot build this program: stage " +
+                        std::to_string(nest.stage->number) +
+                        " wants the layout of an input rewritten that is read more than once. "
+                        "Skip the record, or make the task without layout rewriting."};
+    }
+  }
+
   // The copies of this stage's constant inputs into the layout in which it reads them.
   void emit_copies(const Nest& nest) {
     for (const Read& read : nest.spec->reads) {
+      if (read.layout != kFree) continue;
       const Spec& input = *schedule_->flattened().specs[static_cast<std::size_t>(read.stage)];
-      if (!input.is_layout_free) continue;
       auto spec = std::make_unique<Spec>();
       const std::vector<LayoutPart>& parts = rewrite_layout(nest, *read.indices);
       Indices indices(input.shape.size());
@@ -225,7 +236,7 @@ class Leaves {
         }
       }
       for (const Read& read : spec.reads) {
-        add_access(leaf, nest, read.stage, read.output, read.indices.get());
+        add_access(leaf, nest, read.stage, read.output, read.indices.get(), read.layout);
       }
     }
     leaf.accesses.resize(num_accesses_);
@@ -284,25 +295,26 @@ class Leaves {
   }
 
   // An access to a result of stage `number`; without indices, to the element that is stored.
-  void add_access(Leaf& leaf, const Nest& nest, int number, int output, const Indices* indices) {
+  void add_access(Leaf& leaf, const Nest& nest, int number, int output, const Indices* indices,
+                  ReadLayout layout = kGiven) {
     Access& access = next_access(leaf);
     const Nest* producer = (*nests_)[static_cast<std::size_t>(number)];
     const Spec& buffer = producer ? *producer->spec
                                   : *schedule_->flattened().specs[static_cast<std::size_t>(number)];
-    access.element_bytes = buffer.output(static_cast<std::size_t>(output)).element_bytes;
-    access.scope = producer ? producer->scope : kGlobal;
+    const Spec& result = buffer.output(static_cast<std::size_t>(output));
+    access.element_bytes = result.element_bytes;
+    bool allocated = producer && !result.is_returned;
+    access.scope = allocated ? producer->scope : kGlobal;
     access.is_inside = false;
-    if (producer) {
+    if (allocated) {
       for (int at = 0; at < producer->depth; ++at) {
         const PathLoop& loop = producer->path[static_cast<std::size_t>(at)];
         access.is_inside = access.is_inside || loop.extent > 1;
       }
     }
-    access.shape = producer ? producer->region : buffer.shape;
-    bool is_copy = static_cast<std::size_t>(nest.stage->number) >= has_attached_.size() -
-                                                                   copies_.size();
+    access.shape = allocated ? producer->region : buffer.shape;
     const std::vector<LayoutPart>* parts = nullptr;
-    if (buffer.is_layout_free && rewrites_ && indices && !is_copy) {
+    if (layout == kFree && rewrites_) {
       parts = &rewrite_layout(nest, *indices);
       access.shape.clear();
       for (const LayoutPart& part : *parts) access.shape.push_back(part.extent);
@@ -392,7 +404,8 @@ class Leaves {
         loops.emplace_back(axis_of(stage, iterator), nest.extents[static_cast<std::size_t>(iterator)]);
       } else {
         for (int part : fused->parts) {
-          loops.emplace_back(axis_of(stage, part), nest.extents[static_cast<std::size_t>(part)]);
+          Int extent = nest.extents[static_cast<std::size_t>(part)];
+          loops.emplace_back(axis_of(stage, part), fused->forgets_extents ? 1 : extent);
         }
       }
     }

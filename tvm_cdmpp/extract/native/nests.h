@@ -158,8 +158,8 @@ class Nests {
     std::vector<Int>& lengths = nest.needed[running];
     if (!lengths.empty() || dims == 0) return lengths;
     lengths.assign(levels * dims, 1);
-    bool whole = spec.is_output;
     const auto& consumers = consumers_of(nest);
+    bool whole = spec.is_output || consumers.empty();
     for (std::size_t n = 0; n < consumers.size() && !whole;) {
       Nest& consumer = *nests_[static_cast<std::size_t>(consumers[n].stage)];
       std::size_t end = n;
@@ -265,6 +265,13 @@ class Nests {
     std::copy(nest.spec->extents.begin(), nest.spec->extents.end(), nest.extents.begin());
     // The axes of a stage are its dimensions, with the region in place of the whole shape.
     std::copy(nest.region.begin(), nest.region.end(), nest.extents.begin());
+    std::size_t axes = nest.num_axes();
+    if (std::any_of(nest.extents.begin(), nest.extents.begin() + static_cast<Int>(axes),
+                    [](Int extent) { return extent < 1; })) {
+      throw RecordError{"Stage " + std::to_string(stage.number) +
+                        " has an axis of size 0, so it computes nothing; expected sizes of 1 and "
+                        "more. Leave the task out of the search."};
+    }
     find_bound(stage);
     auto extent = [&nest](int iterator) -> Int& {
       return nest.extents[static_cast<std::size_t>(iterator)];

@@ -15,7 +15,7 @@ namespace cdmpp {
 
 constexpr std::size_t kMaxReads = 1024;  // of one operation, inlined ones included
 
-// A read of a stage's result by a computed stage.
+// A read of a stage's first result by a computed stage; TVM computes as much as is read of that.
 struct Consumer {
   int stage;
   const Read* read;
@@ -118,16 +118,29 @@ inline void cache_read(RewriteNode& node, int number, int scope, const std::vect
     spec = edited(spec, [number](Read& read) {
       if (read.stage != number) return false;
       ++read.stage;
+      read.layout = kGiven;
       return true;
     });
   }
   insert_stage(node, number + 1, std::move(copy));
 }
 
+// Let `target` be in the caller's memory where `source` was.
+inline void pass_returned(Spec& source, Spec& target) {
+  target.is_returned = std::exchange(source.is_returned, false);
+  for (std::size_t n = 0; n < source.outputs.size(); ++n) {
+    Spec from = *source.outputs[n], to = *target.outputs[n];
+    pass_returned(from, to);
+    source.outputs[n] = std::make_shared<const Spec>(std::move(from));
+    target.outputs[n] = std::make_shared<const Spec>(std::move(to));
+  }
+}
+
 inline void cache_write(RewriteNode& node, int number, int scope) {
   Spec cached = *node.specs[number];
   Spec target = copy_of(cached, number, cached.scope);
   target.is_output = cached.is_output;
+  pass_returned(cached, target);
   cached.scope = scope;
   cached.is_output = false;
   for (SpecPtr& spec : node.specs) spec = shifted(spec, number);
@@ -158,7 +171,9 @@ inline void rename_axes(Spec& spec, const std::vector<Index>& axes) {
     Indices indices;
     for (const Index& index : *read.indices) indices.push_back(substituted(index, axes));
     read.indices = std::make_shared<const Indices>(std::move(indices));
+    read.layout = kGiven;  // TVM forgets about free layouts here
   }
+  spec.is_returned = false;
   for (SpecPtr& output : spec.outputs) {
     Spec renamed = *output;
     renamed.shape = spec.shape;
@@ -306,6 +321,7 @@ inline Flattened flatten(const RewriteNode& node) {
   for (std::size_t stage = 0; stage < flat.specs.size(); ++stage) {
     if (node.inlined[stage]) continue;
     for (const Read& read : flat.specs[stage]->reads) {
+      if (read.output > 0) continue;
       flat.consumers[static_cast<std::size_t>(read.stage)].push_back(
           {static_cast<int>(stage), &read});
     }

@@ -25,6 +25,7 @@ struct Relation {
   int whole;
   Small<int, 32> parts;
   Small<Int, 32> factors;
+  bool forgets_extents = false;  // of a fusion: whether TVM takes its parts to run once
 };
 
 // The loops of a stage while steps are applied. Iterators are numbered per stage, axes first.
@@ -41,8 +42,10 @@ struct Stage {
   int unroll_at = -1;   // iterator that carries the unroll pragma
   Int unroll_limit = 0;
   int number = 0;
+  bool has_moved = false;  // by a step; TVM's states then forget the extents of its iterators
 
   void start(const Spec& spec) {
+    has_moved = false;
     relations.clear();
     order.clear();
     is_reduce.clear();
@@ -206,10 +209,12 @@ class Schedule {
         Stage& target = *stages_[checked(step.a)];
         stage.attached_at = target.at(step.b);
         stage.attached_to = &target;
+        stage.has_moved = true;
         break;
       }
       case StepKind::CR:
         stage.attached_to = nullptr;
+        stage.has_moved = true;
         if (node_->inlined[checked(step.stage)]) {
           rewrite({static_cast<Int>(step.kind), step.stage},
                   [&](RewriteNode& node) { node.inlined[checked(step.stage)] = 0; });
@@ -292,7 +297,7 @@ class Schedule {
   }
 
   void fuse(Stage& stage, const std::vector<Int>& positions) {
-    Relation relation{false, false, 0, {}, {}};
+    Relation relation{false, false, 0, {}, {}, stage.has_moved};
     bool reduces = false;
     int sources = 0;
     for (std::size_t n = 0; n < positions.size(); ++n) {
@@ -409,6 +414,7 @@ class Schedule {
       factoring.touched.push_back(axis);
       extent = extent_product(extent, spec.extents[static_cast<std::size_t>(axis)]);
     }
+    if (extent < 1) throw std::invalid_argument("there is nothing to reduce");
     // Factors are kept as they are, and what is left goes to the part without one.
     factoring.parts.assign(split->factors.begin(), split->factors.end());
     Int rest = extent;
