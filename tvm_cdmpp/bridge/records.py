@@ -27,7 +27,7 @@ def read_records(
     log
         An Ansor log.
     num_lines
-        Read only the first lines.
+        Read only the first lines; all where it is not above 0, as in TVM.
 
     Returns
     -------
@@ -43,9 +43,10 @@ def read_records(
     """
     records: dict[int, tuple[Any, Any]] = {}
     problems: dict[int, RecordError] = {}
+    most = num_lines if num_lines and num_lines > 0 else None
     try:
         lines = enumerate(read_lines(log, lambda _: None), start=1)
-        for number, (line, defect) in islice(lines, num_lines):
+        for number, (line, defect) in islice(lines, most):
             try:
                 if defect:
                     raise RecordError(defect)
