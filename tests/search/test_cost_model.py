@@ -892,7 +892,8 @@ def test_what_is_forgotten_depends_on_the_seed_alone(
                 model.load(file)
             learn(model, conv.part(first // 4, first // 4 + 4))
             assert rows_of(model).asts.leaf_counts.sum() <= 60
-        return rows_of(model).latencies_s.tolist()
+        kept_s: list[float] = rows_of(model).latencies_s.tolist()
+        return kept_s
 
     whole = kept(1, resumed=False)
     assert kept(1, resumed=True) == whole
