@@ -848,6 +848,46 @@ def test_a_foreign_target_in_a_log(matmul: Sample, tmp_path: Path) -> None:
     assert (len(rows_of(model)), model.num_unscored) == (3, 1)
 
 
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        (["cuda -arch=sm_75", [2, 64, 64, 0, 0, 0, 0, 0], "", 1, []], "for a cpu; got a task with"),
+        (["llvm", [2, 64, 64], "", 1, []], "expected 8 hardware parameters, or none; got 3"),
+        (["llvm", [2, 64, 64, 0, 0, 0, 0, 0, 0, 0], "", 1, []], "or none; got 10"),
+    ],
+)
+def test_a_task_in_a_log_that_is_not_this_models(
+    matmul: Sample,
+    tmp_path: Path,
+    described: list[Any],
+    message: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Such lines are counted and named, and the others are learned from."""
+    file = tmp_path / "log.json"
+    write_log(file, [matmul.part(0, 4)])
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[2]["i"][0][1:] = described
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    model = new_model()
+    model.update_from_file(str(file))
+    assert (len(rows_of(model)), model.num_unscored) == (3, 1)
+    assert "record 3: " in caplog.text
+    assert message in caplog.text
+
+
+def test_logs_of_old_versions_have_no_hardware_parameters(matmul: Sample, tmp_path: Path) -> None:
+    file = tmp_path / "log.json"
+    write_log(file, [matmul.part(0, 4)])
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        line["i"][0] = line["i"][0][:2]
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    model = new_model()
+    model.update_from_file(str(file))
+    assert rows_of(model).latencies_s.tolist() == means_s(matmul.part(0, 4))
+
+
 def test_threads_take_turns(matmul: Sample, conv: Sample) -> None:
     model = new_model()
     expected = {id(one): scores_of(new_model(), one).tolist() for one in (matmul, conv)}

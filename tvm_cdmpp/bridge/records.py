@@ -5,16 +5,20 @@ TVM's own reader takes half a line for the record before it, and gives up on the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.data.lines import COMMENT, LineError, parse_line, read_lines
+from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import RecordError
 
 tvm = load_tvm()
 _measure_record = tvm.auto_scheduler.measure_record
+_NUM_HARDWARE_PARAMETERS = len(fields(Hardware))
 
 
 def read_records(
@@ -50,7 +54,7 @@ def read_records(
             try:
                 if defect:
                     raise RecordError(defect)
-                parse_line(line)
+                _check_hardware(parse_line(line).hardware_parameters)
                 records[number] = _measure_record.load_record_from_string(line.decode().strip())
             except LineError as error:
                 if error.bin != COMMENT:
@@ -61,3 +65,12 @@ def read_records(
     except OSError as error:
         raise RecordError(f"The log '{log}' cannot be read: {error.strerror}.") from error
     return records, problems
+
+
+def _check_hardware(parameters: Sequence[int]) -> None:
+    """TVM has eight hardware parameters; the logs of old versions have none."""
+    if len(parameters) not in (0, _NUM_HARDWARE_PARAMETERS):
+        raise RecordError(
+            f"expected {_NUM_HARDWARE_PARAMETERS} hardware parameters, or none; "
+            f"got {len(parameters)}"
+        )

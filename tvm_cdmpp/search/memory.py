@@ -22,7 +22,7 @@ from tvm_cdmpp.bridge.tasks import task_key, with_dag
 from tvm_cdmpp.devices.detect import device_for
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.spec import DeviceSpec
-from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.errors import CDMPPError, ConfigError, RecordError
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.handover import dump_records
@@ -143,7 +143,7 @@ class SearchMemory:
                 "Make one CDMPPModel per device."
             )
 
-    def learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, RecordError]:
+    def learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, CDMPPError]:
         """Take measurements in.
 
         Returns
@@ -161,12 +161,12 @@ class SearchMemory:
                 "update needs one result per input; got "
                 f"{len(inputs)} inputs and {len(results)} results."
             )
-        parts, problems = [self.rows], dict[int, RecordError]()
+        parts, problems = [self.rows], dict[int, CDMPPError]()
         for members in _by_task(inputs):
             try:
                 task = with_dag(inputs[members[0]].task)
                 known = self.task(task)
-            except RecordError as error:
+            except CDMPPError as error:
                 problems |= dict.fromkeys(members, error)
                 continue
             records = dump_records(task, [inputs[member].state for member in members])
@@ -215,8 +215,10 @@ class SearchMemory:
         """Say once why no program of a batch could even be made."""
         if self._said_why or not results or not all(map(does_not_apply, results)):
             return
+        message = str(results[0].error_msg).strip().splitlines()
+        if not message:  # logs do not hold it
+            return
         self._said_why = True
-        message = str(results[0].error_msg).strip().splitlines() or ["TVM gives no reason"]
         _logger.warning(
             "TVM could not make a program of any of %d schedules: %s. Where this is about argument "
             "names, TVM rewrites the layout of a dense layer's weight; "
@@ -225,7 +227,7 @@ class SearchMemory:
             message[-1].strip(),
         )
 
-    def count_problems(self, problems: Mapping[int, RecordError]) -> None:
+    def count_problems(self, problems: Mapping[int, CDMPPError]) -> None:
         """Count programs or records that cannot be used, and log the first."""
         if problems:
             self.num_unscored += len(problems)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tvm_cdmpp.bridge.records import read_records
 from tvm_cdmpp.devices.spec import DeviceSpec
-from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
+from tvm_cdmpp.errors import CDMPPError, CheckpointError, ConfigError, RecordError
 from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
 from tvm_cdmpp.models.fitting import FitConfig
@@ -106,7 +106,7 @@ class OnlinePredictor:
         """
         self.memory.count_problems(self._learn(inputs, results))
 
-    def _learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, RecordError]:
+    def _learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, CDMPPError]:
         """Learn, and return what is wrong with measurements of no use, by place."""
         problems = self.memory.learn(inputs, results)
         if inputs:
@@ -131,7 +131,10 @@ class OnlinePredictor:
             raise RecordError(f"'{log}' holds no measure record{first}.")
         unused = self._learn(*zip(*records.values(), strict=True))
         lines = list(records)
-        of_lines = problems | {lines[place]: error for place, error in unused.items()}
+        of_lines: dict[int, CDMPPError] = {
+            **problems,
+            **{lines[place]: error for place, error in unused.items()},
+        }
         self.memory.count_problems({line - 1: error for line, error in of_lines.items()})
         if len(unused) == len(records):
             raise RecordError(
