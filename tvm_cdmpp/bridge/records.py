@@ -5,16 +5,20 @@ TVM's own reader takes half a line for the record before it, and gives up on the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.data.lines import COMMENT, LineError, parse_line, read_lines
+from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import RecordError
 
 tvm = load_tvm()
 _measure_record = tvm.auto_scheduler.measure_record
+_NUM_HARDWARE_PARAMETERS = len(fields(Hardware))
 
 
 def read_records(
@@ -27,7 +31,7 @@ def read_records(
     log
         An Ansor log.
     num_lines
-        Read only the first lines.
+        Read only the first lines; all where it is not above 0, as in TVM.
 
     Returns
     -------
@@ -43,13 +47,14 @@ def read_records(
     """
     records: dict[int, tuple[Any, Any]] = {}
     problems: dict[int, RecordError] = {}
+    most = num_lines if num_lines and num_lines > 0 else None
     try:
         lines = enumerate(read_lines(log, lambda _: None), start=1)
-        for number, (line, defect) in islice(lines, num_lines):
+        for number, (line, defect) in islice(lines, most):
             try:
                 if defect:
                     raise RecordError(defect)
-                parse_line(line)
+                _check_hardware(parse_line(line).hardware_parameters)
                 records[number] = _measure_record.load_record_from_string(line.decode().strip())
             except LineError as error:
                 if error.bin != COMMENT:
@@ -60,3 +65,12 @@ def read_records(
     except OSError as error:
         raise RecordError(f"The log '{log}' cannot be read: {error.strerror}.") from error
     return records, problems
+
+
+def _check_hardware(parameters: Sequence[int]) -> None:
+    """TVM has eight hardware parameters; the logs of old versions have none."""
+    if len(parameters) not in (0, _NUM_HARDWARE_PARAMETERS):
+        raise RecordError(
+            f"expected {_NUM_HARDWARE_PARAMETERS} hardware parameters, or none; "
+            f"got {len(parameters)}"
+        )

@@ -8,6 +8,8 @@ from typing import Any
 from tvm_cdmpp.errors import RecordError
 
 _INSTANTIATION, _RUNTIME, _BUILD_TIMEOUT, _RUN_TIMEOUT = 1, 4, 6, 7
+_LONGEST_COST_S = 1e9
+"""TVM writes 1e10 for a failed measurement."""
 
 
 def latency_s(result: Any) -> float:
@@ -21,7 +23,7 @@ def latency_s(result: Any) -> float:
     if failed(result):
         return math.inf
     costs_s = [float(cost) for cost in result.costs]
-    if not costs_s or not all(0 < cost_s < math.inf for cost_s in costs_s):
+    if not costs_s or not all(0 < cost_s < _LONGEST_COST_S for cost_s in costs_s):
         raise RecordError(f"expected seconds above 0; got {costs_s}")
     return sum(costs_s) / len(costs_s)
 

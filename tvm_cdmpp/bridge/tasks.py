@@ -18,7 +18,8 @@ def task_name(task: Any) -> str:
 
 def task_key(task: Any) -> str:
     """Return what tells tasks apart: workload, target, layout option and hardware parameters."""
-    hardware = astuple(Hardware.of(task.hardware_params))
+    parameters = task.hardware_params  # None where a log has none
+    hardware = None if parameters is None else astuple(Hardware.of(parameters))
     return f"{task.workload_key} {task.target} {int(task.layout_rewrite_option)} {hardware}"
 
 

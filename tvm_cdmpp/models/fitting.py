@@ -121,7 +121,7 @@ def _draw_window(valid: npt.NDArray[np.bool_], size: int, generator: np.random.G
 
 
 def _inputs(rows: TrainingRows, window: Ints, network: Network) -> Inputs:
-    asts = rows.asts.take(window)
+    asts = rows.batch() if len(window) == len(rows) else rows.asts.take(window)
     return make_inputs(asts, rows.devices, network.config, rows.machine_of[window])
 
 

@@ -126,6 +126,8 @@ class TrainingRows:
 
     def batch(self) -> CompactASTBatch:
         """Return all compact ASTs, in memory."""
+        if isinstance(self.asts, CompactASTBatch):
+            return self.asts
         return self.asts.take(np.arange(len(self)))
 
     def take(self, rows: Ints) -> TrainingRows:

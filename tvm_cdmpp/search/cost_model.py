@@ -125,6 +125,8 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
     def load(self, file_name: str) -> None:
         """Continue from a saved model; the next update keeps what it had learned, and where.
 
+        A model made without a device takes the one that the saved model was made with, if any.
+
         Raises
         ------
         CheckpointError

@@ -1,14 +1,15 @@
 """What a search knows: its tasks, what was measured, which programs cannot run, which scores hold.
 
 All of it is bounded. Of the measured programs of a long search the fastest of each task stay, and
-a random part of the others; a score is forgotten when the model changes, or when there are many.
+a random part of the others, see `thinning`; a score is forgotten when the model changes, or when
+there are many.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
@@ -21,13 +22,14 @@ from tvm_cdmpp.bridge.results import does_not_apply, failed, latency_s, timed_ou
 from tvm_cdmpp.bridge.tasks import task_key, with_dag
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.spec import DeviceSpec
-from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.errors import CDMPPError, ConfigError, RecordError
 from tvm_cdmpp.extract.dag import analyse
 from tvm_cdmpp.extract.extractor import StepExtractor
 from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.extract.stage import LayoutRewrite
 from tvm_cdmpp.models.checkpoint import Content
 from tvm_cdmpp.models.rows import Machine, TrainingRows
+from tvm_cdmpp.search.thinning import rows_to_keep
 
 _logger = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ _MAX_SCORES = 1 << 18
 _MAX_LEAVES = 1 << 17
 """Leaves of all measured programs to remember, about 100 MB."""
 _KEPT_SHARE = 0.75
-"""Of the programs, when there are too many leaves."""
+"""Of that room, when there are too many: so that not every update has to choose."""
 _MAX_FAILURES = 1 << 16
 """Programs to remember that cannot run."""
 
@@ -51,6 +53,13 @@ class KnownTask:
     scores: dict[int, float] = field(default_factory=dict)
     """Scores since the last update, by the hash of the record, whose result is always the same
     placeholder; a search asks for the same programs many times."""
+    beyond_limits: set[int] = field(default_factory=set)
+    """Which of these programs are beyond a limit of the task's GPU."""
+
+    def forget_scores(self) -> None:
+        """Forget all that was said of programs."""
+        self.scores.clear()
+        self.beyond_limits.clear()
 
 
 class SearchMemory:
@@ -84,6 +93,9 @@ class SearchMemory:
         self._task_keys: list[str] = []
         self._cannot_run: dict[str, None] = {}
         self._said_why = False
+        self._num_seen = 0
+        self._draws = np.empty(0)
+        """One per row; decides whether it stays."""
 
     def task(self, task: Any) -> KnownTask:
         """Return what is known of a task; one that is new is analysed.
@@ -125,8 +137,8 @@ class SearchMemory:
                 "Make one CDMPPModel per device."
             )
 
-    def learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, RecordError]:
-        """Take measurements in; what cannot be used is counted.
+    def learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, CDMPPError]:
+        """Take measurements in.
 
         Returns
         -------
@@ -143,12 +155,12 @@ class SearchMemory:
                 "update needs one result per input; got "
                 f"{len(inputs)} inputs and {len(results)} results."
             )
-        parts, problems = [self.rows], dict[int, RecordError]()
+        parts, problems = [self.rows], dict[int, CDMPPError]()
         for members in _by_task(inputs):
             try:
                 task = with_dag(inputs[members[0]].task)
                 known = self.task(task)
-            except RecordError as error:
+            except CDMPPError as error:
                 problems |= dict.fromkeys(members, error)
                 continue
             records = dump_records(task, [inputs[member].state for member in members])
@@ -169,10 +181,20 @@ class SearchMemory:
                 latencies_s.append(measured_s)
             numbers = np.full(len(usable), known.number, np.int64)
             parts.append(TrainingRows.on(known.machine, batch.take(usable), latencies_s, numbers))
-        self.rows = _thinned(TrainingRows.join(parts), self._seed)
-        self.count_problems(problems)
+        self._remember(TrainingRows.join(parts))
         self._say_why(results)
         return problems
+
+    def _remember(self, rows: TrainingRows) -> None:
+        """Keep rows, those known before among them, or as many as there is room for."""
+        num_new = len(rows) - len(self.rows)
+        generator = np.random.default_rng((self._seed, self._num_seen))
+        self._num_seen += num_new
+        draws = np.concatenate([self._draws, generator.random(num_new)])
+        if int(rows.asts.leaf_counts.sum()) > _MAX_LEAVES:
+            kept = rows_to_keep(rows, draws, int(_KEPT_SHARE * _MAX_LEAVES))
+            rows, draws = rows.take(kept), draws[kept]
+        self.rows, self._draws = rows, draws
 
     def _note_failure(self, line: bytes, result: Any) -> None:
         if not failed(result):
@@ -187,8 +209,10 @@ class SearchMemory:
         """Say once why no program of a batch could even be made."""
         if self._said_why or not results or not all(map(does_not_apply, results)):
             return
+        message = str(results[0].error_msg).strip().splitlines()
+        if not message:  # logs do not hold it
+            return
         self._said_why = True
-        message = str(results[0].error_msg).strip().splitlines() or ["TVM gives no reason"]
         _logger.warning(
             "TVM could not make a program of any of %d schedules: %s. Where this is about argument "
             "names, TVM rewrites the layout of a dense layer's weight; "
@@ -197,13 +221,13 @@ class SearchMemory:
             message[-1].strip(),
         )
 
-    def count_problems(self, problems: Mapping[int, RecordError]) -> None:
+    def count_problems(self, problems: Mapping[int, CDMPPError]) -> None:
         """Count programs or records that cannot be used, and log the first."""
         if problems:
             self.num_unscored += len(problems)
             first = min(problems)
             _logger.warning(
-                "%d programs could not be analysed; record %d: %s",
+                "%d programs could not be used; record %d: %s",
                 len(problems),
                 first + 1,
                 problems[first],
@@ -223,7 +247,7 @@ class SearchMemory:
     def forget_scores(self) -> None:
         """Forget all scores, as the model has changed."""
         for known in self._tasks.values():
-            known.scores.clear()
+            known.forget_scores()
 
     def content(self) -> Content:
         """Return what a checkpoint holds of this memory."""
@@ -232,6 +256,9 @@ class SearchMemory:
             "task_keys": self._task_keys,
             "cannot_run": list(self._cannot_run),
             "num_failed": self.num_failed,
+            "num_seen": self._num_seen,
+            "seed": self._seed,
+            "device": _figures(self._device) if self._device else None,
             "machines": [
                 {"device": _figures(m.device), "hardware": astuple(m.hardware)}
                 for m in self.rows.machines
@@ -244,11 +271,14 @@ class SearchMemory:
             "latencies_s": self.rows.latencies_s,
             "tasks": self.rows.tasks,
             "machine_of": self.rows.machine_of,
+            "draws": self._draws,
         }
         return Content(settings, arrays)
 
     def restore(self, content: Content) -> None:
         """Take what a checkpoint holds; tasks that are known stay analysed.
+
+        The device comes with it if that memory was given one and this was not.
 
         Raises
         ------
@@ -268,42 +298,23 @@ class SearchMemory:
         )
         keys = [str(key) for key in settings["task_keys"]]
         cannot_run = dict.fromkeys(map(str, settings["cannot_run"]))
-        self.num_failed = int(settings["num_failed"])
+        counters = int(settings["num_failed"]), int(settings["num_seen"]), int(settings["seed"])
+        device = DeviceSpec(**settings["device"]) if settings["device"] else None
+        self._draws = arrays["draws"]
+        self.num_failed, self._num_seen, self._seed = counters
         self.rows, self._task_keys, self._cannot_run = rows, keys, cannot_run
         self._tasks = {
             key: KnownTask(keys.index(key), known.machine, known.extractor)
             for key, known in self._tasks.items()
             if key in keys
         }
+        if device and not self._device:
+            self._device, self._kind = device, device.kind
+            self._tasks = {}  # each was analysed for a device of its own
 
 
 def _figures(device: DeviceSpec) -> dict[str, Any]:
     return {**asdict(device), "sources": dict(device.sources)}
-
-
-def _thinned(rows: TrainingRows, seed: int) -> TrainingRows:
-    """Return the rows, or when they have too many leaves a part of those of each task."""
-    if int(rows.asts.leaf_counts.sum()) <= _MAX_LEAVES:
-        return rows
-    generator = np.random.default_rng((seed, len(rows)))
-    kept = [_chosen(rows, members, generator) for members in _members(rows.groups)]
-    return rows.take(np.sort(np.concatenate(kept)))
-
-
-def _members(groups: npt.NDArray[np.int64]) -> Iterable[npt.NDArray[np.int64]]:
-    order = np.argsort(groups, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
-
-
-def _chosen(
-    rows: TrainingRows, members: npt.NDArray[np.int64], generator: np.random.Generator
-) -> npt.NDArray[np.int64]:
-    """Keep the fastest, and as many of the others at random."""
-    wanted = max(1, int(_KEPT_SHARE * len(members)))
-    by_latency = members[np.argsort(rows.latencies_s[members], kind="stable")]
-    num_fastest = (wanted + 1) // 2
-    others = generator.permutation(by_latency[num_fastest:])[: wanted - num_fastest]
-    return np.concatenate([by_latency[:num_fastest], others])
 
 
 def _by_task(inputs: Sequence[Any]) -> list[list[int]]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from tvm_cdmpp.bridge.records import read_records
 from tvm_cdmpp.devices.spec import DeviceSpec
-from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError
+from tvm_cdmpp.errors import CDMPPError, CheckpointError, ConfigError, RecordError
 from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
 from tvm_cdmpp.models.fitting import FitConfig
@@ -69,17 +69,19 @@ class OnlinePredictor:
         programs = list(map(hash, lines))
         new = {p: line for p, line in zip(programs, lines, strict=True) if p not in known.scores}
         if new:
-            known.scores.update(zip(new, self._score(known, list(new.values())), strict=True))
+            self._score(known, new)
         scores = np.array([known.scores[program] for program in programs])
-        scores[self.memory.cannot_run(lines)] = -np.inf
-        if np.isneginf(scores).all():
-            # TVM samples for ever when no candidate is left to it.
-            scores[:] = _UNKNOWN_SCORE
+        ruled_out = self.memory.cannot_run(lines)
+        if known.beyond_limits:
+            ruled_out |= np.array([program in known.beyond_limits for program in programs])
+        # TVM samples for ever when no candidate is left to it.
+        if not ruled_out.all():
+            scores[ruled_out] = -np.inf
         result: list[float] = scores.tolist()
         return result
 
-    def _score(self, known: KnownTask, lines: list[bytes]) -> list[float]:
-        batch, errors, exceeded = known.extractor.extract_checked(b"\n".join(lines))
+    def _score(self, known: KnownTask, new: dict[int, bytes]) -> None:
+        batch, errors, exceeded = known.extractor.extract_checked(b"\n".join(new.values()))
         self.memory.count_problems(errors)
         scores = np.full(len(batch), _UNKNOWN_SCORE)
         usable = np.flatnonzero(batch.leaf_counts > 0)
@@ -90,18 +92,22 @@ class OnlinePredictor:
                 num_threads=self._num_threads,
             )
             scores[usable] = np.maximum(found.runs_probability, 1e-3) / found.latency_s
-        scores[list(exceeded)] = -np.inf
-        result: list[float] = scores.tolist()
-        return result
+        programs = list(new)
+        known.scores.update(zip(programs, scores.tolist(), strict=True))
+        known.beyond_limits.update(programs[place] for place in exceeded)
 
-    def learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, RecordError]:
-        """Learn from measurements; return what is wrong with those of no use, by place.
+    def learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
+        """Learn from measurements; those of no use are counted.
 
         Raises
         ------
         ConfigError
             There are not as many results as inputs; nothing is learned then.
         """
+        self.memory.count_problems(self._learn(inputs, results))
+
+    def _learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, CDMPPError]:
+        """Learn, and return what is wrong with measurements of no use, by place."""
         problems = self.memory.learn(inputs, results)
         if inputs:
             self._num_updates += 1
@@ -119,11 +125,17 @@ class OnlinePredictor:
             The file cannot be read, or no record in it can be used.
         """
         records, problems = read_records(log, num_lines)
-        self.memory.count_problems({number - 1: error for number, error in problems.items()})
         if not records:
+            self.memory.count_problems({line - 1: error for line, error in problems.items()})
             first = f"; line {min(problems)}: {problems[min(problems)]}" if problems else ""
             raise RecordError(f"'{log}' holds no measure record{first}.")
-        unused = self.learn(*zip(*records.values(), strict=True))
+        unused = self._learn(*zip(*records.values(), strict=True))
+        lines = list(records)
+        of_lines: dict[int, CDMPPError] = {
+            **problems,
+            **{lines[place]: error for place, error in unused.items()},
+        }
+        self.memory.count_problems({line - 1: error for line, error in of_lines.items()})
         if len(unused) == len(records):
             raise RecordError(
                 f"None of the {len(records)} records of '{log}' can be used; the first: "
