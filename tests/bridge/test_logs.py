@@ -93,7 +93,8 @@ RECORD = {
 }
 VALUES = st.one_of(
     st.integers(-(2**40), 2**40), st.booleans(), st.none(), st.floats(allow_nan=False),
-    st.text("ab$", max_size=3), st.lists(st.integers(-9, 2**35) | st.text("ab", max_size=2), max_size=3),
+    st.text("ab$", max_size=3),
+    st.lists(st.integers(-9, 2**35) | st.text("ab", max_size=2), max_size=3),
 )  # fmt: skip
 KINDS = ("AN", "FU", "PR", "RE", "SP", "FSP", "FFSP", "SA", "CA", "CI", "CR", "CHR", "CHW", "RF")
 
