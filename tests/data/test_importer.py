@@ -500,7 +500,7 @@ def test_one_bad_workload_does_not_stop_the_rest(tmp_path: Path) -> None:
     assert report.name == "caf\\xe9.json"
     assert report.bins == {"kept": 2, "unknown workload": 1, "unreadable": 1}
     assert "size of 0" in report.first["unknown workload"]
-    assert "up to 8 hardware" in report.first["unreadable"]
+    assert "up to 8 whole numbers" in report.first["unreadable"]
 
 
 def test_failures_are_named(tmp_path: Path) -> None:
