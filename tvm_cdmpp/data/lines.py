@@ -211,7 +211,9 @@ def parse_line(line: bytes) -> LogRecord:
     layout = described[2] if len(described) > 2 else 0
     _check(isinstance(key, str) and key, "workload key", key)
     _check(isinstance(target, str) and target.split(), "target", target)
-    _check(_is_hardware(hardware), f"hardware, up to {_HARDWARE_PARAMETERS} whole numbers,", hardware)
+    _check(
+        _is_hardware(hardware), f"hardware, up to {_HARDWARE_PARAMETERS} whole numbers,", hardware
+    )
     _check(layout in (0, 1, 2) and _is_int(layout), "layout rewrite option", layout)
     _check(_are_steps(steps), "transform steps", steps)
     _check(_is_int(error_no) and 0 <= error_no < 128, "error number", error_no)

@@ -128,7 +128,8 @@ def sample_leaf_counts(
         np.linspace(found[place].start, found[place].stop - 1, per_task).astype(np.int64)
         for place in np.linspace(0, len(found) - 1, min(tasks, len(found))).astype(int)
     ]
-    batch, _ = extract_rows(store, np.unique(np.concatenate(chosen)))
+    rows = np.unique(np.concatenate([np.zeros(0, np.int64), *chosen]))
+    batch, _ = extract_rows(store, rows)
     return batch.leaf_counts[batch.leaf_counts > 0]
 
 
