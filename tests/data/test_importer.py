@@ -336,6 +336,16 @@ def test_a_folder_with_foreign_files_is_refused(tmp_path: Path, name: str) -> No
     assert {path.name: path.read_bytes() for path in out.iterdir()} == {name: b"mine"}
 
 
+def test_a_folder_with_a_foreign_manifest_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "shop"
+    out.mkdir()
+    (out / "store.json").write_text('{"name": "a shop"}')
+    log = write_log(tmp_path / "a.json", records(1))
+    with pytest.raises(RecordError, match=r"store\.json cannot be read"):
+        import_all(out, log)
+    assert [path.name for path in out.iterdir()] == ["store.json"]
+
+
 def test_nothing_foreign_in_a_store_is_removed(tmp_path: Path) -> None:
     logs = [write_log(tmp_path / f"{n}.json", records(n + 1)) for n in range(2)]
     out = tmp_path / "store"

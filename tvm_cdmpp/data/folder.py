@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tvm_cdmpp.data.content import hash_file
 from tvm_cdmpp.data.schema import MANIFEST
+from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.errors import RecordError
 
 SCRATCH = ".import"
@@ -24,11 +25,14 @@ def check_folder(out: Path) -> None:
     Raises
     ------
     RecordError
-        It is a file, or a folder with other files.
+        It is a file, a folder with other files, or a store that cannot be read.
     """
     if out.exists() and not out.is_dir():
         raise RecordError(f"{out} is a file; give the folder of a record store, or a new folder")
-    if not out.is_dir() or (out / MANIFEST).exists():
+    if not out.is_dir():
+        return
+    if (out / MANIFEST).exists():
+        RecordStore.open(out)
         return
     own = (SCRATCH, LOCK, FEATURES)
     foreign = sorted(
