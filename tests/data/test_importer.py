@@ -38,6 +38,7 @@ from tvm_cdmpp.data.workload_book import WorkloadBook
 from tvm_cdmpp.devices.registry import Registry
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.workloads.functions import rebuild_workload
+from tvm_cdmpp.workloads.inspector import TvmInspector
 
 Measurements = Counter[tuple[str, tuple[float, ...], int]]
 
@@ -525,3 +526,22 @@ def test_a_log_that_cannot_be_read_does_not_stop_the_rest(tmp_path: Path) -> Non
     report = import_all(tmp_path / "store", tmp_path / "gone.json", log)
     assert report.num_records == 1
     assert report.skipped == {"gone.json": "it cannot be read: No such file or directory"}
+
+
+def test_a_workload_that_cannot_be_replayed_does_not_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    misfits = TvmInspector.misfits
+    refused = workload_entry(80)["dag"]
+
+    def refuse(self: TvmInspector, dag: str, *arguments: Any) -> dict[int, str]:
+        # Single programs are how the meaning of a key is chosen.
+        if dag == refused and len(arguments[-1]) > 1:
+            raise RecordError("no loop nest")
+        return misfits(self, dag, *arguments)
+
+    monkeypatch.setattr(TvmInspector, "misfits", refuse)
+    log = write_log(tmp_path / "a.json", [*records(3), *records(2, 80)])
+    (report,) = import_all(tmp_path / "store", log, known=book(37, 80)).inputs
+    assert report.bins == {"kept": 3, "steps do not fit": 2}
+    assert report.first["steps do not fit"] == "4: no loop nest"
