@@ -1,12 +1,18 @@
 """Logs are checked line by line; corrupt lines are moved, never lost; foreign logs are refused."""
 
+import gzip
+import json
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.tiny_tasks import TARGET, invent, matmul, read_log, tvm
+from tests.tiny_tasks import TARGET, auto_scheduler, invent, matmul, read_log, tvm
 from tvm_cdmpp.bridge.logs import append_records, check_log, prepare_log
+from tvm_cdmpp.data.lines import are_well_formed
 from tvm_cdmpp.errors import RecordError
 
 
@@ -45,6 +51,91 @@ def test_corrupt_lines_are_named_and_moved(log: Path) -> None:
     moved = log.with_name("log.json.bad").read_bytes()
     assert moved == b"".join(bad[:-1]) + bad[-1] + b"\n"
     assert len(read_log(log)) == 3
+
+
+@pytest.mark.parametrize("cost", ["0.0", "-1e-3", "NaN", "1e11"])
+def test_impossible_costs_are_named_and_moved(log: Path, cost: str) -> None:
+    """TVM would take the first two for the best programs there are."""
+    good = log.read_bytes().splitlines(keepends=True)
+    bad = good[0].replace(b"[0.001]", f"[{cost}]".encode())
+    assert bad != good[0]
+    log.write_bytes(b"".join([good[1], bad, *good[2:]]))
+    report = prepare_log(log, [matmul(16, 16, 16)], TARGET)
+    assert [line.number for line in report.corrupt] == [2]
+    assert (report.num_valid, report.num_failed) == (3, 1)
+    assert log.with_name("log.json.bad").read_bytes() == bad
+    assert log.read_bytes() == b"".join(good[1:])
+
+
+def test_tvm_reads_only_lines_that_are_not_its_own(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    read = auto_scheduler.measure_record.load_record_from_string
+
+    def recording(line: str) -> Any:
+        asked.append(line)
+        return read(line)
+
+    monkeypatch.setattr(auto_scheduler.measure_record, "load_record_from_string", recording)
+    old = json.loads(log.read_bytes().splitlines()[0])
+    old["v"] = "v0.5"
+    with log.open("a") as file:
+        file.write(json.dumps(old) + "\n")
+    assert check_log(log, [matmul(16, 16, 16)], TARGET).num_valid == 5
+    assert [json.loads(line) for line in asked] == [old]
+
+
+RECORD = {
+    "i": [["[]", "llvm", [1, 64, 64, 0, 0, 0, 0, 0], "", 0, []], [[], []]],
+    "r": [[1e-3], 0, 0.5, 1000],
+    "v": "v0.6",
+}
+VALUES = st.one_of(
+    st.integers(-(2**40), 2**40), st.booleans(), st.none(), st.floats(allow_nan=False),
+    st.text("ab$", max_size=3),
+    st.lists(st.integers(-9, 2**35) | st.text("ab", max_size=2), max_size=3),
+)  # fmt: skip
+KINDS = ("AN", "FU", "PR", "RE", "SP", "FSP", "FFSP", "SA", "CA", "CI", "CR", "CHR", "CHW", "RF")
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.lists(VALUES, max_size=5)), max_size=3))
+def test_tvm_reads_all_that_is_well_formed(made: list[tuple[str, list[Any]]]) -> None:
+    steps = [[kind, *values] for kind, values in made]
+    if are_well_formed(json.dumps(steps).encode()):
+        record = json.loads(json.dumps(RECORD))
+        record["i"][1][1] = steps
+        auto_scheduler.measure_record.load_record_from_string(json.dumps(record))
+
+
+@pytest.mark.parametrize("values", [
+    ("AN", 0, 1, 2), ("FU", 0, [1, 2]), ("PR", 0, 1, "unroll"), ("RE", 0, [1, 0]),
+    ("SP", 0, 1, 8, [2, 4], 1), ("FSP", 0, 1, 2, 3), ("FFSP", 0, 1, [2, 3], 1, 1),
+    ("SA", 0, 1, 2, 3), ("CA", 0, 1, 2), ("CI", 0), ("CR", 0), ("CHR", 0, "shared", [1]),
+    ("CHW", 0, "local"), ("RF", 0, 1, 2),
+])  # fmt: skip
+def test_steps_as_tvm_writes_them_are_well_formed(values: tuple[Any, ...]) -> None:
+    assert are_well_formed(json.dumps([values]).encode())
+    record = json.loads(json.dumps(RECORD))
+    record["i"][1][1] = [values]
+    auto_scheduler.measure_record.load_record_from_string(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (gzip.compress, "packed by gzip"),
+        (lambda text: b"\xef\xbb\xbf" + text, "byte order mark"),
+        (lambda text: text.decode().encode("utf-16"), "UTF-16"),
+    ],
+)
+def test_what_tvm_cannot_continue_is_refused_and_kept(log: Path, change: Any, reason: str) -> None:
+    content = change(log.read_bytes())
+    log.write_bytes(content)
+    with pytest.raises(RecordError, match=reason):
+        prepare_log(log, [matmul(16, 16, 16)], TARGET)
+    assert log.read_bytes() == content
+    assert not log.with_name("log.json.bad").exists()
 
 
 def test_bad_file_is_appended_to(log: Path) -> None:

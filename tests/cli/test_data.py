@@ -2,6 +2,7 @@
 
 import json
 import lzma
+import os
 import subprocess
 import sys
 import time
@@ -39,6 +40,7 @@ def test_the_table_tells_what_became_of_every_line(
     table = [line.split() for line in shown.splitlines()]
     assert ["a.json", "5", "4", "0", "1"] in table
     assert ["b.json", "2", "0", "2", "0"] in table
+    assert "copy, first in each log:" in shown
     assert ["all", "7", "4", "2", "1"] in table
     assert "a.json:5: not JSON" in shown
     assert "4 distinct programs in" in shown
@@ -62,6 +64,39 @@ def test_json_and_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "not read: a.json (same content as a.json" in capsys.readouterr().out
 
 
+def test_a_foreign_folder_is_refused_at_once(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "table.parquet").touch()
+    command = ["data", "import", str(folder / "a.json"), "--device", "x86-8t", "--out"]
+    assert main([*command, str(folder)]) == 2
+    assert "is no record store and holds other files" in capsys.readouterr().err.replace("\n", " ")
+    assert (folder / "table.parquet").exists()
+
+
+def test_files_next_to_logs_are_not_read_as_logs(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor are those of a store in the same folder, such as the default one."""
+    for name in ("a.json.calibration.jsonl", "a.history.json", "comparison.json"):
+        (folder / name).write_text("{}")
+    (folder / "a.json.calibration.jsonl").write_text("")
+    command = ["data", "import", str(folder), "--device", "x86-8t", "--json"]
+    for _ in range(2):
+        assert main([*command, "--out", str(folder / "records")]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["ignored"] == [
+            "a.history.json", "a.json.calibration.jsonl", "comparison.json",
+        ]  # fmt: skip
+    assert len(RecordStore.open(folder / "records").inputs) == 2
+
+
+def test_a_pipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["data", "import", str(tmp_path / "pipe"), "--device", "x", "--out", "o"]) == 2
+    assert "a pipe or a device" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_workloads_are_derived_from_networks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,10 +111,20 @@ def test_workloads_are_derived_from_networks(
     command = ["data", "import", str(log), "--device", "x86-8t", "--out"]
     assert main([*command, str(tmp_path / "without")]) == 0
     assert "are derived from --networks" in capsys.readouterr().out
-    assert main([*command, str(tmp_path / "with"), "--networks", "dcgan", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    derive = [*command, str(tmp_path / "with"), "--networks", "dcgan"]
+    assert main([*derive, "--json"]) == 0
+    shown = capsys.readouterr()
+    report = json.loads(shown.out)
     assert report["bins"] == {"kept": 3}
     assert report["not_derived"] == {}
+    # Where there is no terminal, what takes minutes is told line by line.
+    assert "deriving tasks of dcgan, as written, for llvm" in shown.err.replace("\n", " ")
+    # The store that did not know the workload reads these lines now.
+    assert main([*command, str(tmp_path / "without"), "--networks", "dcgan"]) == 0
+    assert "read again for its unknown workloads: dcgan.json" in capsys.readouterr().out
+    assert len(RecordStore.open(tmp_path / "without")) == 3
+    assert main([*command, str(tmp_path / "without"), "--networks", "dcgan"]) == 0
+    assert "not read: dcgan.json (same content" in capsys.readouterr().out
     (workload,) = RecordStore.open(tmp_path / "with").workloads.to_pylist()
     assert workload["names"] == [task.workload_key]
     assert (workload["networks"], workload["network_weights"]) == (["dcgan"], [weight])

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.extract import sampling
-from tvm_cdmpp.data.importer import ImportReport, Progress, import_logs
+from tvm_cdmpp.data.importer import Progress, import_logs
 from tvm_cdmpp.data.inputs import LogFile
+from tvm_cdmpp.data.reports import ImportReport
 from tvm_cdmpp.data.workload_book import WorkloadBook
 from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.workloads.inspector import TvmInspector

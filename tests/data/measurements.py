@@ -19,4 +19,5 @@ def measured(row: Any, mean_s: Any, log: Any = 0) -> Measurements:
         mean_s=np.asarray(mean_s)[order],
         variation=np.full(len(rows), np.nan),
         repeats=np.ones(len(rows), int),
+        noisy=np.zeros(len(rows), bool),
     )

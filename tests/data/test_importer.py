@@ -1,14 +1,17 @@
 """Every line ends in one bin, nothing that is good is lost, whatever happens."""
 
-import fcntl
 import json
 import lzma
+import os
 import resource
+import shutil
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,11 +28,17 @@ from tests.data.logs import (
     write_log,
 )
 from tests.extract import sampling
-from tvm_cdmpp.data.importer import InputReport, Progress
+from tvm_cdmpp.data.importer import Progress
+from tvm_cdmpp.data.inputs import find_inputs
+from tvm_cdmpp.data.noise import estimate_noise
+from tvm_cdmpp.data.quality import make_labels, read_measurements
+from tvm_cdmpp.data.reports import InputReport
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.data.workload_book import WorkloadBook
+from tvm_cdmpp.devices.registry import Registry
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.workloads.functions import rebuild_workload
+from tvm_cdmpp.workloads.inspector import TvmInspector
 
 Measurements = Counter[tuple[str, tuple[float, ...], int]]
 
@@ -231,14 +240,26 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, limit_bytes: int) -> None:
     assert measurements(RecordStore.open(tmp_path / "store")) == expected(made)
 
 
-def test_two_imports_at_once_are_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "store" / ".import"
-    folder.mkdir(parents=True)
-    log = write_log(tmp_path / "a.json", records(1))
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(RecordError, match="another import"):
-            import_all(tmp_path / "store", log)
+def test_two_imports_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At any moment of the first, its end included, where it has removed its scratch folder."""
+    first, second = (write_log(tmp_path / f"{n}.json", records(n + 1)) for n in range(2))
+    refused: list[str] = []
+    rmtree = shutil.rmtree
+
+    def intrude(_: object) -> None:
+        with pytest.raises(RecordError, match=r"an import into .* is going on already"):
+            import_all(tmp_path / "store", second)
+        refused.append("")
+
+    def remove(path: Path) -> None:
+        rmtree(path)
+        intrude(path)
+
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    import_all(tmp_path / "store", first, on_progress=intrude)
+    assert len(refused) > 3
+    monkeypatch.undo()
+    assert import_all(tmp_path / "store", second).num_records == 2
 
 
 def test_devices_and_meanings_stay_apart(tmp_path: Path) -> None:
@@ -303,3 +324,224 @@ def test_the_bins_are_a_report() -> None:
     )  # fmt: skip
     assert report.recovered == 2
     assert len(book()) == 1
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "table.parquet", "records.parquet", "store"])
+def test_a_folder_with_foreign_files_is_refused(tmp_path: Path, name: str) -> None:
+    out = tmp_path / "results"
+    out.mkdir()
+    (out / name).write_bytes(b"mine")
+    log = write_log(tmp_path / "a.json", records(1))
+    with pytest.raises(RecordError, match=rf"no record store and holds other files \({name}\)"):
+        import_all(out, log)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {name: b"mine"}
+
+
+def test_a_folder_with_a_foreign_manifest_is_left_alone(tmp_path: Path) -> None:
+    out = tmp_path / "shop"
+    out.mkdir()
+    (out / "store.json").write_text('{"name": "a shop"}')
+    log = write_log(tmp_path / "a.json", records(1))
+    with pytest.raises(RecordError, match=r"store\.json cannot be read"):
+        import_all(out, log)
+    assert [path.name for path in out.iterdir()] == ["store.json"]
+
+
+def test_nothing_foreign_in_a_store_is_removed(tmp_path: Path) -> None:
+    logs = [write_log(tmp_path / f"{n}.json", records(n + 1)) for n in range(2)]
+    out = tmp_path / "store"
+    import_all(out, logs[0])
+    foreign = ["page.png", "mine.parquet", "records.parquet", f"records-{'0' * 16}.parquet"]
+    for name in foreign:
+        (out / name).write_bytes(b"mine")
+    replaced = next(out.glob("tasks-*"))
+    import_all(out, logs[1])
+    assert [(out / name).read_bytes() for name in foreign] == [b"mine"] * 4
+    assert not replaced.exists()
+
+
+def test_what_killed_imports_left_is_removed_at_the_start(tmp_path: Path) -> None:
+    made = records(4)
+    out, log = tmp_path / "store", write_log(tmp_path / "a.json", made)
+    left: list[set[Path]] = []
+
+    def stop(progress: Progress) -> None:
+        if progress.doing == "writing the store":
+            raise KeyboardInterrupt
+
+    def look(progress: Progress) -> None:
+        left.append(set(out.rglob("*")))
+
+    for count in (1, 2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            import_all(out, write_log(log, made[:count]), on_progress=stop)
+        (out / ".import" / f".x.json.{count}.tmp").touch()
+    assert len(list(out.glob("records-*"))) == 1
+    import_all(out, write_log(log, made), on_progress=look)
+    while_reading = left[1]
+    assert {path.name for path in while_reading if path.is_file()} <= {".lock"} | {
+        path.name for path in while_reading if path.name.endswith(".tmp")
+    }
+    assert len([path for path in while_reading if path.suffix == ".tmp"]) == 1
+
+
+def copies_of(made: list[Record], times: int = 2) -> list[Record]:
+    """Every program measured so often, each time a second later and a little slower."""
+    return [
+        {**record, "r": [[1e-3 * (number + 1) * 1.02**turn], 0, 0.5, 1000 * turn + number]}
+        for turn in range(times)
+        for number, record in enumerate(made)
+    ]
+
+
+def noise_floor(out: Path) -> tuple[float | None, str, int]:
+    store = RecordStore.open(out)
+    measured = read_measurements(store)
+    noise = estimate_noise(measured, np.full(len(measured.row), True))
+    return noise.floor_mape, noise.basis, len(measured.row)
+
+
+@pytest.mark.parametrize("cuts", [[30, 60], [10, 30, 45, 60], [0, 60], [60, 60]])
+def test_a_log_that_grew_counts_once(tmp_path: Path, cuts: list[int]) -> None:
+    """However often it was imported on its way, and under whatever name."""
+    made = copies_of(records(30))
+    log = tmp_path / "log.json"
+    for place, cut in enumerate(cuts):
+        path = log if place % 2 else tmp_path / f"other-{place}.json"
+        import_all(tmp_path / "grown", write_log(path, made[:cut]))
+    import_all(tmp_path / "once", log)
+    assert noise_floor(tmp_path / "grown") == noise_floor(tmp_path / "once")
+    grown, once = (RecordStore.open(tmp_path / name) for name in ("grown", "once"))
+    assert measurements(grown) == measurements(once) == expected(made)
+    bins = grown.inputs[-1]["bins"]
+    if cuts[-2] < 60:
+        assert bins.get("copy", 0) == cuts[-2]
+    assert sum(bins.values()) == grown.inputs[-1]["lines"]
+
+
+def test_a_concatenated_log_counts_once(tmp_path: Path) -> None:
+    """Two logs and their concatenation, in any order, and one copied within itself."""
+    made = copies_of(records(30))
+    parts = {"a": made[:30], "b": made[30:], "both": made, "twice": made[:30] * 2}
+    logs = {name: write_log(tmp_path / f"{name}.json", part) for name, part in parts.items()}
+    for order in (["both", "a", "b"], ["a", "both", "b"], ["a", "b", "both"], ["twice", "both"]):
+        out = tmp_path / "-".join(order)
+        import_all(out, *(logs[name] for name in order))
+        assert measurements(RecordStore.open(out)) == expected(made)
+        assert noise_floor(out)[1:] == ("within a log", 60)
+    import_all(tmp_path / "apart", logs["a"], logs["b"])
+    assert noise_floor(tmp_path / "apart")[1:] == ("between logs", 60)
+
+
+def test_lines_of_unknown_workloads_are_read_again_when_more_is_known(tmp_path: Path) -> None:
+    made = [*records(3), *records(3, 80), *records(1)]
+    made[6]["r"][3] = 5
+    unknown = json.loads(json.dumps(made[0]))
+    unknown["i"][0][0] = '["nobody knows", 1]'
+    log = tmp_path / "a.json"
+    log.write_bytes(b"\n".join([*lines_of([*made, unknown]), b"junk"]))
+    for name, steps in (("several", [book(37), book(37), book(80), book(80)]), ("once", [])):
+        out = tmp_path / name
+        for known in steps:
+            import_all(out, log, known=known)
+        report = import_all(out, log, known=both_known())
+        assert report.read_again == ([] if name == "once" else ["a.json"])
+        assert report.inputs[0].bins == {
+            "kept": 6, "duplicate": 1, "unknown workload": 1, "unreadable": 1,
+        }  # fmt: skip
+        assert report.inputs[0].unknown == {'["nobody knows", 1]': 1}
+        assert report.inputs[0].first["unreadable"].startswith("9:")
+        again = import_all(out, log, known=both_known())
+        assert list(again.skipped) == ["a.json"]
+    stores = [RecordStore.open(tmp_path / name) for name in ("once", "several")]
+    assert [len(store.inputs) for store in stores] == [1, 1]
+    assert measurements(stores[0]) == measurements(stores[1]) == expected(made)
+
+
+def both_known() -> WorkloadBook:
+    """What `book(37, 80)` knows, as a file that was read later would."""
+    return replace(book(37, 80), fingerprint="later")
+
+
+def test_noisy_batches_are_flagged(tmp_path: Path) -> None:
+    """A label is of quiet measurements where there are any, and flagged where there are none."""
+    made = copies_of(records(4))[:6]
+    log = write_log(tmp_path / "a.json", made)
+    row = {"run": 1.0, "time": 2.0, "latency_s": 1.0, "best_latency_s": 1.0, "bound": 0.1}
+    rows = [
+        {**row, "noisy": False, "first_line": 0, "num_lines": 2},
+        {**row, "noisy": True, "first_line": 2, "num_lines": 1},
+        {**row, "noisy": True, "first_line": 3, "num_lines": 1, "latency_s": 1.0},
+        {**row, "noisy": False, "first_line": 3, "num_lines": 1},
+        # Not marked, as the lowest calibration came later.
+        {**row, "noisy": False, "first_line": 4, "num_lines": 2, "latency_s": 1.2},
+    ]
+    sidecar = tmp_path / "a.json.calibration.jsonl"
+    sidecar.write_text("\n".join(map(json.dumps, rows)) + '\n{"run": 1.0, "ti')
+    import_all(tmp_path / "store", log)
+    store = RecordStore.open(tmp_path / "store")
+    noisy = store.columns("noisy")["noisy"].to_pylist()
+    assert noisy == [[False, True], [False, True], [True], [False]]
+    labels = make_labels(store, registry=Registry(()))
+    np.testing.assert_allclose(labels.latency_s, [1e-3, 2e-3, 3e-3, 4e-3])
+    assert labels.noisy.tolist() == [False, False, True, False]
+    assert labels.measurements.tolist() == [1, 1, 1, 1]
+    assert not labels.contended.any()
+    sidecar.write_text("[]\n")
+    with pytest.raises(RecordError, match=r"calibration\.jsonl:1 is no calibration"):
+        import_all(tmp_path / "other", log)
+
+
+def test_one_bad_workload_does_not_stop_the_rest(tmp_path: Path) -> None:
+    """A workload of size 0, ten hardware parameters, and a name that is not UTF-8."""
+    made = records(4)
+    te = sampling.tvm.te
+    empty = te.placeholder((0, 8), name="A")
+    tensors = [empty, te.compute((0, 8), lambda i, j: empty[i, j] + 1.0, name="B")]
+    made[1]["i"][0][0] = '["empty", 0]'
+    made[2]["i"][0][2] = [1] * 10
+    known = WorkloadBook("with an empty one")
+    known._add(workload_entry())
+    dag = sampling.tvm.ir.save_json(tensors)
+    known._add({"workload_key": '["empty", 0]', "files": "*", "dag": dag})
+    path = tmp_path / os.fsdecode(b"caf\xe9.json")
+    write_log(path, made)
+    (log,) = find_inputs([path], "test-cpu").logs
+    (report,) = import_all(tmp_path / "store", log, known=known).inputs
+    assert report.name == "caf\\xe9.json"
+    assert report.bins == {"kept": 2, "unknown workload": 1, "unreadable": 1}
+    assert "size of 0" in report.first["unknown workload"]
+    assert "up to 8 whole numbers" in report.first["unreadable"]
+
+
+def test_failures_are_named(tmp_path: Path) -> None:
+    made = records(1)
+    made[0]["r"] = [[1e10], 6, 0.1, 9]
+    (report,) = import_all(tmp_path / "store", write_log(tmp_path / "a.json", made)).inputs
+    assert report.first == {"failed measurement": "1: build timeout"}
+
+
+def test_a_log_that_cannot_be_read_does_not_stop_the_rest(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "a.json", records(1))
+    report = import_all(tmp_path / "store", tmp_path / "gone.json", log)
+    assert report.num_records == 1
+    assert report.skipped == {"gone.json": "it cannot be read: No such file or directory"}
+
+
+def test_a_workload_that_cannot_be_replayed_does_not_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    misfits = TvmInspector.misfits
+    refused = workload_entry(80)["dag"]
+
+    def refuse(self: TvmInspector, dag: str, *arguments: Any) -> dict[int, str]:
+        # Single programs are how the meaning of a key is chosen.
+        if dag == refused and len(arguments[-1]) > 1:
+            raise RecordError("no loop nest")
+        return misfits(self, dag, *arguments)
+
+    monkeypatch.setattr(TvmInspector, "misfits", refuse)
+    log = write_log(tmp_path / "a.json", [*records(3), *records(2, 80)])
+    (report,) = import_all(tmp_path / "store", log, known=book(37, 80)).inputs
+    assert report.bins == {"kept": 3, "steps do not fit": 2}
+    assert report.first["steps do not fit"] == "4: no loop nest"

@@ -151,3 +151,33 @@ def test_overlong_lines_are_cut_and_the_next_ones_read(
     assert [defect for _, defect in found] == ["", "longer than 1 MiB", "", "", ""]
     assert [line for line, _ in found[::2]] == [b"a", b"b", b"last"]
     assert len(found[3][0]) == 900_000
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_marked_text_is_read(
+    tmp_path: Path, encoding: str, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a block ends within a character."""
+    monkeypatch.setattr(module, "_BLOCK_BYTES", 7)
+    mark = "\ufeff" if encoding[-2:] in ("le", "be") else ""
+    path = tmp_path / "log"
+    path.write_bytes(pack((mark + "één\n{}\n\U0001f600").encode(encoding)))
+    assert [line.decode() for line, _ in read(path)] == ["één", "{}", "\U0001f600"]
+    assert not any(defect for _, defect in read(path))
+
+
+def test_a_cut_utf_16_file_gives_its_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes("a\nb\nc".encode("utf-16")[:-1])
+    lines = read(path)
+    assert lines[:2] == [(b"a", ""), (b"b", "")]
+    assert "cut off or damaged" in lines[2][1]
+
+
+@pytest.mark.parametrize("version", ["v0.1", "v0.2", "v0.7", 6])
+def test_other_versions_are_named(version: Any) -> None:
+    (record,) = records(1)
+    record["v"] = version
+    with pytest.raises(LineError, match=r"expected version v0\.3 or .* got"):
+        parse_line(lines_of([record])[0])

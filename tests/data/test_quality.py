@@ -80,6 +80,23 @@ def test_labels(store: RecordStore) -> None:
     assert not labels.impossible.any()
 
 
+def test_a_contended_time_changes_labels_only_where_there_is_no_other(tmp_path: Path) -> None:
+    """An hour in which all takes half as long again, and the only one of the last program."""
+    calm, busy = records(25)[:24], records(25)
+    for number, record in enumerate(calm):
+        record["r"] = [[1e-3 * (number + 1)], 0, 0.5, number]
+    for number, record in enumerate(busy):
+        record["r"] = [[1.5e-3 * (number + 1)], 0, 0.5, 7200 + number]
+    log = write_log(tmp_path / "a.json", [*calm, *busy])
+    import_all(tmp_path / "store", log)
+    labels = make_labels(RecordStore.open(tmp_path / "store"), registry=Registry(()))
+    expected = [1e-3 * (number + 1) for number in range(24)] + [37.5e-3]
+    np.testing.assert_allclose(labels.latency_s, expected)
+    assert labels.measurements.tolist() == [1] * 25
+    assert labels.contended.tolist() == [False] * 24 + [True]
+    assert not labels.noisy.any()
+
+
 def test_measurements_and_their_spread(store: RecordStore) -> None:
     found = read_measurements(store)
     assert found.row.tolist() == [1, 1, 1, 2, 3, 4, 5]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from tests.data.logs import Record, inspector, lines_of, log_file, records, workload_entry
 from tvm_cdmpp.data import spool
-from tvm_cdmpp.data.importer import ImportReport, import_logs
+from tvm_cdmpp.data.importer import import_logs
+from tvm_cdmpp.data.reports import ImportReport
 from tvm_cdmpp.data.workload_book import DagFacts, Workload, WorkloadBook
 from tvm_cdmpp.files import replacing
 

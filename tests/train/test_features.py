@@ -96,6 +96,20 @@ def test_they_are_extracted_once_and_go_on_after_a_kill(
     assert isinstance(features._parts[0].vectors, np.memmap)
 
 
+def test_those_of_replaced_stores_are_removed(store: RecordStore, tmp_path: Path) -> None:
+    old = load_features(store)
+    old_leaves = old.take([0]).vectors.copy()
+    foreign = old.folder.parent / "notes"
+    foreign.mkdir()
+    more = records(13)
+    import_all(store.path, write_log(tmp_path / "b.json", more[12:]), known=book(37, 80))
+    assert old.folder.is_dir()
+    new = load_features(RecordStore.open(store.path))
+    assert new.folder != old.folder
+    assert sorted(old.folder.parent.iterdir()) == sorted([foreign, new.folder])
+    np.testing.assert_array_equal(old.take([0]).vectors, old_leaves)
+
+
 def test_programs_that_look_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows 0 and 2 are one program written in two ways; another device's programs are others.
 

@@ -9,7 +9,12 @@ from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.data.workload_book import flat_key, workload_id
 from tvm_cdmpp.errors import NetworkError
 from tvm_cdmpp.networks.network import Network, extract_tasks, load_network, relay, tvm
-from tvm_cdmpp.workloads.derive import DerivedWorkloads, derive_tasks, usable_target
+from tvm_cdmpp.workloads.derive import (
+    FORMS,
+    DerivedWorkloads,
+    derive_tasks,
+    usable_target,
+)
 from tvm_cdmpp.workloads.keys import keys_of
 
 topi, te = load_tvm().topi, load_tvm().te
@@ -77,8 +82,8 @@ def test_keys_of_older_versions(tensors: Any, old: str) -> None:
 
 def test_all_tasks_of_a_network_are_found() -> None:
     tasks, weights = extract_tasks(load_network("mlp"), tvm.target.Target("llvm -mcpu=core-avx2"))
-    told: list[str] = []
-    derived = DerivedWorkloads(["mlp"], told.append)
+    told: list[tuple[str, int, int]] = []
+    derived = DerivedWorkloads(["mlp"], lambda *progress: told.append(progress))
     for task, weight in zip(tasks, weights, strict=True):
         found = derived.find(task.workload_key, "llvm -link-params=0 -mcpu=core-avx2")
         assert found is not None
@@ -88,7 +93,8 @@ def test_all_tasks_of_a_network_are_found() -> None:
         assert found.workload_id == workload_id(tvm.ir.save_json(task.compute_dag.tensors))
     assert derived.find(NO_KEY, "llvm -mcpu=core-avx2") is None
     assert not derived.failures
-    assert told == ["mlp for llvm -keys=cpu -mcpu=core-avx2"]
+    target = "llvm -keys=cpu -mcpu=core-avx2"
+    assert told == [(f"mlp, {form}, for {target}", n, 4) for n, form in enumerate(FORMS)]
 
 
 @pytest.mark.parametrize("target", ["no such target", "{"])
@@ -99,9 +105,10 @@ def test_a_target_that_tvm_does_not_know_is_named(target: str) -> None:
 
 
 def test_a_target_that_cannot_be_searched_for_is_named() -> None:
-    found, failures = derive_tasks(conv_network(), "hexagon -mcpu=hexagonv66")
-    assert not found
-    assert all("hexagon" in name for name in failures)
+    for form in FORMS:
+        found, failures, _ = derive_tasks(conv_network(), "hexagon -mcpu=hexagonv66", form)
+        assert not found
+        assert all("hexagon" in name for name in failures)
 
 
 def test_what_cannot_be_compiled_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,9 +116,11 @@ def test_what_cannot_be_compiled_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         raise TypeError("takes 6 arguments")
 
     monkeypatch.setattr("tvm.topi.nn.conv2d_nhwc", refuse)
-    found, failures = derive_tasks(conv_network(), "llvm")
-    assert not any("as written" in workload.derived_from for workload in found.values())
+    found, failures, seen = derive_tasks(conv_network(), "llvm", "as written")
+    assert not found
     assert "takes 6 arguments" in failures["conv, as written, llvm"]
+    # Channels come last in it as it is.
+    assert derive_tasks(conv_network(), "llvm", "channels last", seen) == ({}, {}, seen)
 
 
 def test_a_network_that_does_not_exist() -> None:

@@ -2,23 +2,35 @@
 
 One record per line, as TVM writes them, so that `ApplyHistoryBest` reads the file. TVM's reader
 gives up on the first bad line, and accepts some half lines as records of nothing, so a log is
-checked here, line by line, before TVM sees it: JSON first, then the shape of a record, then TVM.
+checked here, line by line, before TVM sees it. TVM itself reads a line only where that line is not
+as today's TVM writes it.
 
-A corrupt line (mostly the half line of a killed process) is moved to `<log>.bad`, never dropped.
-Records are appended here too, not by TVM's `RecordToFile`, which does not notice a full disk.
+A corrupt line (mostly the half line of a killed process) is moved to `<log>.bad`, never dropped,
+and so is one with an impossible cost, which TVM would take for the best program of all. Records are
+appended here too, not by TVM's `RecordToFile`, which does not notice a full disk.
 """
 
-import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.data.lines import (
+    COMMENT,
+    UNREADABLE,
+    LineError,
+    LogRecord,
+    are_well_formed,
+    packing_of,
+    parse_line,
+    read_lines,
+)
 from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.files import replacing
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
@@ -26,7 +38,7 @@ auto_scheduler = tvm.auto_scheduler
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CorruptLine:
-    """A line that is no measure record."""
+    """A line that is no measure record, or one of an impossible cost."""
 
     number: int
     """Position in the file, from 1."""
@@ -68,26 +80,25 @@ def check_log(path: Path, tasks: Sequence[Any], target: Any) -> LogReport:
         The file cannot be read.
     """
     keys = {str(task.workload_key) for task in tasks}
-    lines = _read_lines(path)
+    reader = _Reader()
     corrupt: list[CorruptLine] = []
     workloads: Counter[str] = Counter()
     targets: Counter[str] = Counter()
     num_valid = num_failed = 0
-    for number, line in enumerate(lines, start=1):
-        if line.startswith((b"#", b" ")):  # a comment to TVM
-            continue
+    for number, (line, defect) in enumerate(_lines_of(path), start=1):
         try:
-            task, failed = _parse_record(line)
-        except _LineError as error:
-            corrupt.append(CorruptLine(number=number, reason=str(error)))
+            record, found = reader.read(line, defect)
+        except LineError as error:
+            if error.bin != COMMENT:
+                corrupt.append(CorruptLine(number=number, reason=str(error)))
             continue
-        if str(task.target) != str(target):
-            targets[str(task.target)] += 1
-        elif task.workload_key not in keys:
-            workloads[str(task.workload_key)] += 1
+        if found != str(target):
+            targets[found] += 1
+        elif record.workload_key not in keys:
+            workloads[record.workload_key] += 1
         else:
             num_valid += 1
-            num_failed += failed
+            num_failed += record.error_no != 0
     return LogReport(
         path=path,
         num_valid=num_valid,
@@ -95,7 +106,7 @@ def check_log(path: Path, tasks: Sequence[Any], target: Any) -> LogReport:
         corrupt=tuple(corrupt),
         other_workloads=dict(workloads),
         other_targets=dict(targets),
-        ends_in_newline=not lines or lines[-1].endswith(b"\n"),
+        ends_in_newline=_ends_in_newline(path),
     )
 
 
@@ -143,56 +154,63 @@ def append_records(path: Path, inputs: Iterable[Any], results: Iterable[Any]) ->
         ) from error
 
 
-class _LineError(Exception):
-    """Why a line is no record."""
-
-
-def _read_lines(path: Path) -> list[bytes]:
+def _lines_of(path: Path) -> Iterator[tuple[bytes, str]]:
     if not path.exists():
-        return []
+        return
     if not path.is_file():
         raise RecordError(f"the log {path} is not a file; choose another log")
     try:
-        return path.read_bytes().splitlines(keepends=True)
+        if packing := packing_of(path):
+            raise RecordError(
+                f"the log {path} is {packing}, which TVM cannot continue; give a copy of it as "
+                "plain UTF-8 text, or choose another log"
+            )
+        yield from read_lines(path, lambda _: None)
     except OSError as error:
         raise RecordError(f"the log {path} cannot be read: {error.strerror}") from error
 
 
-def _parse_record(line: bytes) -> tuple[Any, bool]:
-    """Return the task of a record and whether its program failed."""
-    if not line.strip():
-        raise _LineError("empty line")
-    try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise _LineError(f"not JSON: {error}") from error
-    if not _is_record(record):
-        raise _LineError("not a measure record (expected the keys i, r and v)")
-    try:
-        measured, result = auto_scheduler.measure_record.load_record_from_string(
-            line.decode().rstrip("\r\n")
-        )
-        return measured.task, int(result.error_no) != 0
-    except (tvm.TVMError, ValueError) as error:
-        reason = str(error).strip().splitlines() or ["no reason given"]
-        raise _LineError(f"TVM cannot read it: {reason[-1].strip()}") from error
+def _ends_in_newline(path: Path) -> bool:
+    if not path.exists() or path.stat().st_size == 0:
+        return True
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
 
 
-def _is_record(record: object) -> bool:
-    """Check the outer shape; TVM's parser takes objects without these keys for records."""
-    if not isinstance(record, dict) or set(record) != {"i", "r", "v"}:
-        return False
-    measured, result = record["i"], record["r"]
-    return (
-        isinstance(measured, list)
-        and [type(part) for part in measured] == [list, list]
-        and len(measured[0]) >= 2
-        and len(measured[1]) == 2
-        and isinstance(result, list)
-        and len(result) == 4
-        and isinstance(result[0], list)
-        and bool(result[0])
-    )
+class _Reader:
+    """Reads the lines that TVM can read."""
+
+    def __init__(self) -> None:
+        self._targets: dict[str, str | LineError] = {}
+
+    def read(self, line: bytes, defect: str) -> tuple[LogRecord, str]:
+        """Return a record, and its target as TVM writes it; `LineError` if there is none."""
+        if defect:
+            raise LineError(UNREADABLE, defect)
+        record = parse_line(line)
+        if not (record.as_written and are_well_formed(record.steps)):
+            try:
+                auto_scheduler.measure_record.load_record_from_string(line.decode().rstrip("\r"))
+            except (tvm.TVMError, ValueError) as error:
+                raise LineError(UNREADABLE, f"TVM cannot read it: {_reason(error)}") from error
+        if record.target not in self._targets:
+            self._targets[record.target] = _target_text(record.target)
+        target = self._targets[record.target]
+        if isinstance(target, LineError):
+            raise target
+        return record, target
+
+
+def _target_text(text: str) -> str | LineError:
+    try:
+        return str(tvm.target.Target(text))
+    except (tvm.TVMError, ValueError, TypeError) as error:
+        return LineError(UNREADABLE, f"TVM does not know the target '{text}': {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no reason given"])[-1].strip()
 
 
 def _refuse_foreign(report: LogReport, target: Any) -> None:
@@ -233,22 +251,23 @@ def _check_writable(path: Path) -> None:
 def _repair(report: LogReport) -> None:
     """Move corrupt lines to `<log>.bad` and end the last line, each step leaving whole files."""
     bad = {line.number for line in report.corrupt}
-    lines = list(enumerate(_read_lines(report.path), start=1))
-    moved = b"".join(_end_line(line) for number, line in lines if number in bad)
-    kept = b"".join(_end_line(line) for number, line in lines if number not in bad)
-    temporary = report.path.with_name(report.path.name + ".tmp")
+    path, aside = report.path, report.path.with_name(report.path.name + ".bad")
+    moved = []
     try:
-        if moved:  # first: a crash in between leaves a line twice rather than never
-            with report.path.with_name(report.path.name + ".bad").open("ab", buffering=0) as file:
-                _write_whole(file.fileno(), moved)
-        with temporary.open("wb", buffering=0) as file:
-            _write_whole(file.fileno(), kept)
-        temporary.replace(report.path)
+        with replacing(path) as temporary:
+            with path.open("rb") as log, temporary.open("wb") as kept:
+                for number, line in enumerate(log, start=1):
+                    if number in bad:
+                        moved.append(_end_line(line))
+                    else:
+                        kept.write(_end_line(line))
+            if moved:  # first: a crash in between leaves a line twice rather than never
+                with aside.open("ab", buffering=0) as file:
+                    _write_whole(file.fileno(), b"".join(moved))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise RecordError(
-            f"the log {report.path} has corrupt lines that could not be moved to "
-            f"{report.path}.bad: {error.strerror}. The log was left as it was."
+            f"the log {path} has corrupt lines that could not be moved to {aside}: "
+            f"{error.strerror}. The log was left as it was."
         ) from error
 
 

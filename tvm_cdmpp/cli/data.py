@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from tvm_cdmpp.data.importer import ImportReport, InputReport
+    from tvm_cdmpp.data.reports import ImportReport, InputReport
     from tvm_cdmpp.workloads.derive import DerivedWorkloads
 
 _SHOWN_EXAMPLES = 3
@@ -47,7 +47,9 @@ def _add_import(commands: Any) -> None:
         help="read Ansor logs into a record store",
         description="Read Ansor logs (plain, gz or xz), folders of them, or TenSet's "
         "measure_records, into a record store. Running the same command again goes on after an "
-        "interruption; logs that are in the store already are not read again.",
+        "interruption. Logs that are in the store already are not read again, but for lines of "
+        "unknown workloads where more is known by now. A measurement counts once, however many "
+        "logs have it.",
     )
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG", help="a log or a folder")
     parser.add_argument(
@@ -88,11 +90,13 @@ def _add_import(commands: Any) -> None:
 
 def run_import(args: argparse.Namespace) -> int:
     """Find the logs, import them, and tell what became of every line."""
+    from tvm_cdmpp.data.folder import check_folder
     from tvm_cdmpp.data.importer import import_logs
     from tvm_cdmpp.data.inputs import check_device_name, find_inputs
     from tvm_cdmpp.data.workload_book import WorkloadBook
 
     device = None if args.device is None else check_device_name(args.device)
+    check_folder(args.out)
     inputs = find_inputs(args.logs, device, args.sources, args.workloads)
     book = WorkloadBook.read(inputs.workloads)
     # TVM takes seconds to load; a wrong command line must not.
@@ -112,13 +116,19 @@ def run_import(args: argparse.Namespace) -> int:
     return 0
 
 
-def _derived(args: argparse.Namespace, show: "Callable[[str], None]") -> "DerivedWorkloads":
+def _derived(args: argparse.Namespace, show: "Callable[..., None]") -> "DerivedWorkloads":
+    from tvm_cdmpp.cli.show import stderr_console
     from tvm_cdmpp.workloads.derive import DerivedWorkloads
 
+    def tell(label: str, done: int, total: int) -> None:
+        console = stderr_console()
+        if console.is_terminal:
+            show(f"deriving tasks of {label}", done, total)
+        else:  # where no bar is shown, minutes may pass here
+            console.print(f"deriving tasks of {label} ({done + 1} of {total})", highlight=False)
+
     networks = args.networks.split(",")
-    return DerivedWorkloads(
-        networks, lambda label: show(f"tasks of {label}"), inputs_of(args, networks)
-    )
+    return DerivedWorkloads(networks, tell, inputs_of(args, networks))
 
 
 def report_to_json(
@@ -137,6 +147,7 @@ def report_to_json(
             for log in report.inputs
         ],
         "skipped": report.skipped,
+        "read_again": report.read_again,
         "ignored": list(ignored),
         "not_derived": dict(not_derived),
     }
@@ -212,6 +223,8 @@ def _remarks(
         yield f"not read: {name} ({reason})"
     if names := list(ignored):
         yield f"not logs by their names: {', '.join(names)}"
+    for name in report.read_again:
+        yield f"in the store, read again for its unknown workloads: {name}"
     if report.resumed:
         earlier = "logs read, wholly or in part, by an import that did not end"
         yield f"{earlier}: {report.resumed}"

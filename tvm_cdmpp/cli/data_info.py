@@ -100,7 +100,7 @@ def _print_overview(overview: dict[str, Any]) -> None:
         Text(
             "Noise floor: mean absolute percentage error of a perfect predictor (its median in "
             "brackets); with >=, no programs were measured again in another log. Flagged: measured "
-            "at a contended time only, or faster than the device allows."
+            "at a contended time or on a noisy machine only, or faster than the device allows."
         )
     )
     _print_alike(console, overview["devices"])

@@ -10,14 +10,16 @@ _BLOCK_BYTES = 1 << 20
 
 
 def write_named_by_content(
-    folder: Path, stem: str, suffix: str, write: Callable[[Path], None]
+    folder: Path, scratch: Path, stem: str, suffix: str, write: Callable[[Path], None]
 ) -> tuple[str, str]:
     """Write a file whose name ends in a part of its hash, so that it never changes once it exists.
 
     Parameters
     ----------
-    folder, stem, suffix
-        Where, and what the name begins and ends with.
+    folder, scratch
+        Where, and where it is written first: a folder of the same file system.
+    stem, suffix
+        What the name begins and ends with.
     write
         Writes to the path it is given.
 
@@ -26,11 +28,11 @@ def write_named_by_content(
     name, sha256
         The file's name, and the hash of its bytes.
     """
-    with replacing(folder / f"{stem}{suffix}") as temporary:
+    with replacing(scratch / f"{stem}{suffix}") as temporary:
         write(temporary)
         sha256 = hash_file(temporary)
     name = f"{stem}-{sha256[:16]}{suffix}"
-    (folder / f"{stem}{suffix}").replace(folder / name)
+    (scratch / f"{stem}{suffix}").replace(folder / name)
     return name, sha256
 
 

@@ -5,23 +5,18 @@ was at; the store is then made anew from the spooled records and those of the st
 and takes its place in one step.
 """
 
-import fcntl
 import json
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tvm_cdmpp import __version__
 from tvm_cdmpp.data.content import hash_file, hash_text, write_named_by_content
+from tvm_cdmpp.data.folder import LOCK, SCRATCH, check_folder, remove_replaced, sweep_scratch
 from tvm_cdmpp.data.inputs import LogFile
-from tvm_cdmpp.data.lines import DUPLICATE, FAILED, KEPT
 from tvm_cdmpp.data.merge import (
     Placement,
     Source,
@@ -32,14 +27,14 @@ from tvm_cdmpp.data.merge import (
     write_parts,
     write_table,
 )
+from tvm_cdmpp.data.reports import ImportReport, InputReport, add_lines, report_log
 from tvm_cdmpp.data.schema import MANIFEST, SCHEMA_VERSION
+from tvm_cdmpp.data.sidecars import read_noisy_lines
 from tvm_cdmpp.data.spool import Spooled, TaskKey, spool_log
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.data.workload_book import Inspector, Workload, WorkloadBook
 from tvm_cdmpp.errors import RecordError
-from tvm_cdmpp.files import replacing
-
-_SCRATCH = ".import"
+from tvm_cdmpp.files import locked, replacing
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,44 +48,6 @@ class Progress:
     """Of bytes of all logs, or of parts of the store."""
 
 
-@dataclass(kw_only=True, slots=True)
-class InputReport:
-    """What became of one log's lines; the bins sum to `lines`."""
-
-    name: str
-    device: str
-    source: str
-    licence: str
-    network: str
-    sha256: str
-    lines: int
-    bins: dict[str, int]
-    first: dict[str, str]
-    """Line number and reason of the first line in a bin."""
-    unknown: dict[str, int]
-    """Lines by workload key whose meaning is not known."""
-
-    @property
-    def recovered(self) -> int:
-        """Lines that are in the store."""
-        return sum(self.bins.get(name, 0) for name in (KEPT, FAILED, DUPLICATE))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImportReport:
-    """What an import did."""
-
-    inputs: list[InputReport]
-    """The logs that were read."""
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Logs that were not read, and why."""
-    resumed: int = 0
-    """Logs of `inputs` that an earlier import, which did not end, had read, wholly or in part."""
-    num_records: int
-    """Distinct programs in the store."""
-    content_hash: str
-
-
 def import_logs(
     logs: Sequence[LogFile],
     out: Path,
@@ -100,7 +57,8 @@ def import_logs(
 ) -> ImportReport:
     """Import logs into a store, a new one or one that is there.
 
-    A log whose content is in the store already is not read again.
+    A log whose content is in the store already is not read again, but for lines of workloads that
+    were unknown then and may be known now. A measurement counts once, however many logs have it.
 
     Parameters
     ----------
@@ -116,13 +74,16 @@ def import_logs(
     Raises
     ------
     RecordError
-        Another import into the folder is running, the store that is there cannot be read, or the
-        disk is full. Nothing that was in the store is lost, nor is what was read of the logs, but
-        for the segment at hand.
+        Another import into the folder is running, it holds other files than a store's, the store
+        that is there cannot be read, or the disk is full. Nothing that was in the store is lost,
+        nor is what was read of the logs, but for the segment at hand.
     """
+    check_folder(out)
+    scratch = out / SCRATCH
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with _scratch(out) as scratch:
+        with locked(out / LOCK, f"an import into {out}"):
+            scratch.mkdir(exist_ok=True)
             return _Import(out, scratch, book, inspector, on_progress).run(logs)
     except OSError as error:
         raise RecordError(
@@ -131,19 +92,21 @@ def import_logs(
         ) from error
 
 
-@contextmanager
-def _scratch(out: Path) -> Iterator[Path]:
-    """Give the folder for half-done work, and keep other imports out of it."""
-    folder = out / _SCRATCH
-    folder.mkdir(exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise RecordError(
-                f"another import into {out} is running; wait for it, or choose another folder"
-            ) from error
-        yield folder
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """A log to read."""
+
+    log: LogFile
+    sha256: str
+    begin: int
+    """Bytes of the logs before it."""
+    number: int
+    """Its place in the store."""
+    noisy_lines: frozenset[int]
+    only: frozenset[str] | None
+    """The workload keys to read lines of, where the log is in the store; all otherwise."""
+    description: Path
+    """Where it is told how much of it was read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,87 +119,143 @@ class _Import:
 
     def run(self, logs: Sequence[LogFile]) -> ImportReport:
         old = RecordStore.open(self.out) if (self.out / MANIFEST).exists() else None
-        known = {entry["sha256"]: entry["name"] for entry in old.inputs} if old else {}
-        sources = [_old_source(old)] if old else []
-        merger = WorkloadMerger()
-        for workload in _old_workloads(old) if old else []:
-            merger.add(workload)
-        reports: list[InputReport] = []
-        skipped: dict[str, str] = {}
-        resumed = begin = 0
-        total = sum(log.path.stat().st_size for log in logs)
-        for log in logs:
-            sha256 = hash_file(log.path)
-            if sha256 in known:
-                skipped[log.name] = f"same content as {known[sha256]}, which is in the store"
-            else:
-                known[sha256] = log.name
-                spooled, was_there = self._spool(log, sha256, begin, total)
-                resumed += was_there
-                paths = [self.scratch / name for name in spooled.segments]
-                number = (len(old.inputs) if old else 0) + len(reports)
-                sources.append(Source(paths=paths, tasks=spooled.tasks, inputs=[number]))
-                reports.append(_report(log, sha256, spooled))
-                for workload in spooled.workloads:
-                    merger.add(workload, log.network)
-            begin += log.path.stat().st_size
-        if not reports and old is not None:
+        old_inputs = [] if old is None else old.inputs  # a store of no records counts as false
+        plans, skipped, total = self._plan(logs, old_inputs)
+        sweep_scratch(self.scratch, {plan.description.stem for plan in plans})
+        remove_replaced(self.out, () if old is None else old.file_hashes)
+        if not plans and old is not None:
+            shutil.rmtree(self.scratch)
             return ImportReport(
                 inputs=[], skipped=skipped, num_records=old.num_records,
                 content_hash=old.content_hash,
             )  # fmt: skip
-        manifest = self._merge(old, reports, sources, merger.workloads())
+        sources = [] if old is None else [_old_source(old)]
+        merger = WorkloadMerger()
+        for workload in [] if old is None else _old_workloads(old):
+            merger.add(workload)
+        read: list[Spooled] = []
+        resumed = 0
+        for plan in plans:
+            spooled, was_there = self._spool(plan, total)
+            resumed += was_there
+            read.append(spooled)
+            paths = [self.scratch / name for name in spooled.segments]
+            sources.append(Source(paths=paths, tasks=spooled.tasks, inputs=[plan.number]))
+            for workload in spooled.workloads:
+                merger.add(workload, plan.log.network)
+        self.on_progress(Progress(doing="finding duplicates", done=0, total=1))
+        placement = place(sources)
+        inputs = self._inputs(old_inputs, plans, read, sources, placement)
+        manifest = self._write(sources, placement, merger.workloads(), inputs)
         shutil.rmtree(self.scratch)
         return ImportReport(
-            inputs=reports, skipped=skipped, resumed=resumed,
+            inputs=[inputs[plan.number] for plan in plans], skipped=skipped, resumed=resumed,
+            read_again=[plan.log.name for plan in plans if plan.only is not None],
             num_records=manifest["num_records"], content_hash=manifest["content_hash"],
         )  # fmt: skip
 
-    def _spool(self, log: LogFile, sha256: str, begin: int, total: int) -> tuple[Spooled, bool]:
+    @property
+    def _knowledge(self) -> str:
+        return hash_text(__version__, self.book.fingerprint, self.inspector.fingerprint)
+
+    def _plan(
+        self, logs: Sequence[LogFile], inputs: Sequence[dict[str, Any]]
+    ) -> tuple[list[_Plan], dict[str, str], int]:
+        """Return what to read, why the other logs are not read, and the bytes of all."""
+        places = {entry["sha256"]: number for number, entry in enumerate(inputs)}
+        names = {entry["sha256"]: entry["name"] for entry in inputs}
+        plans: list[_Plan] = []
+        skipped: dict[str, str] = {}
+        begin, number = 0, len(inputs)
+        for log in logs:
+            self.on_progress(Progress(doing=f"looking at {log.name}", done=0, total=1))
+            try:
+                sha256 = hash_file(log.path)
+            except OSError as error:
+                skipped[log.name] = f"it cannot be read: {error.strerror}"
+                continue
+            place, only = None, None
+            if sha256 in names:
+                place = places.pop(sha256, None)
+                only = frozenset() if place is None else self._worth_reading(inputs[place])
+                if place is None or not only:
+                    skipped[log.name] = f"same content as {names[sha256]}, which is in the store"
+                    continue
+                log = replace(log, device=inputs[place]["device"])
+            names[sha256] = log.name
+            noisy_lines = read_noisy_lines(log.path)
+            conditions = [
+                str(SCHEMA_VERSION), self._knowledge, sha256, log.name, log.device, log.target,
+                str(sorted(noisy_lines)), str(sorted(only or ())),
+            ]  # fmt: skip
+            plans.append(
+                _Plan(
+                    log=log, sha256=sha256, begin=begin, noisy_lines=noisy_lines, only=only,
+                    number=number if place is None else place,
+                    description=self.scratch / f"{hash_text(*conditions)[:16]}.json",
+                )
+            )  # fmt: skip
+            begin += log.path.stat().st_size
+            number += place is None
+        return plans, skipped, begin
+
+    def _worth_reading(self, entry: dict[str, Any]) -> frozenset[str]:
+        """Return the keys that a log in the store has lines of, and that may be known by now."""
+        return frozenset(() if entry["knowledge"] == self._knowledge else entry["unknown"])
+
+    def _spool(self, plan: _Plan, total: int) -> tuple[Spooled, bool]:
         """Read what an earlier import, under the same conditions, left of a log, if it began it."""
-        conditions = [str(SCHEMA_VERSION), __version__, self.book.fingerprint, sha256, log.name]
-        conditions += [log.device, log.target, self.inspector.fingerprint]
-        description = self.scratch / f"{hash_text(*conditions)[:16]}.json"
-        spooled = Spooled.load(description)
+        spooled = Spooled.load(plan.description)
         was_there = spooled.lines > 0
 
         def on_read(count: int) -> None:
-            self.on_progress(Progress(doing=log.name, done=begin + count, total=total))
+            self.on_progress(Progress(doing=plan.log.name, done=plan.begin + count, total=total))
 
-        spool_log(log, spooled, description, self.book, self.inspector, on_read)
+        spool_log(
+            plan.log, spooled, plan.description, self.book, self.inspector, on_read,
+            noisy_lines=plan.noisy_lines, only=plan.only,
+        )  # fmt: skip
         return spooled, was_there
 
-    def _merge(
+    def _inputs(
         self,
-        old: RecordStore | None,
-        reports: list[InputReport],
+        old: Sequence[dict[str, Any]],
+        plans: Sequence[_Plan],
+        read: Sequence[Spooled],
         sources: Sequence[Source],
+        placement: Placement,
+    ) -> list[InputReport]:
+        """Return what the store is to say of each log."""
+        inputs = [InputReport(**entry) for entry in old]
+        new = slice(len(sources) - len(plans), None)
+        for plan, spooled, source, is_first, is_copy in zip(
+            plans, read, sources[new], placement.is_first[new], placement.is_copy[new], strict=True
+        ):
+            report = report_log(
+                plan.log, plan.sha256, self._knowledge, spooled, source, is_first, is_copy
+            )
+            if plan.only is None:
+                inputs.append(report)
+            else:
+                inputs[plan.number] = add_lines(asdict(inputs[plan.number]), report)
+        for first, second in placement.shared:
+            inputs[second].shares = sorted({*inputs[second].shares, first})
+        return inputs
+
+    def _write(
+        self,
+        sources: Sequence[Source],
+        placement: Placement,
         workloads: Sequence[Workload],
+        inputs: Sequence[InputReport],
     ) -> dict[str, Any]:
         """Write the new store, and return its manifest."""
-        self.on_progress(Progress(doing="finding duplicates", done=0, total=1))
-        placement = place(sources)
-        new = slice(len(sources) - len(reports), None)
-        for report, source, is_first in zip(
-            reports, sources[new], placement.is_first[new], strict=True
-        ):
-            _count_duplicates(report, source, is_first)
         parts = write_parts(
             self.out, self.scratch, sources, placement,
             lambda done, total: self.on_progress(
                 Progress(doing="writing the store", done=done, total=total)
             ),
         )  # fmt: skip
-        inputs = [*(old.inputs if old else []), *map(_as_json, reports)]
-        return self._finish(placement, workloads, parts, inputs)
-
-    def _finish(
-        self,
-        placement: Placement,
-        workloads: Sequence[Workload],
-        parts: list[dict[str, Any]],
-        inputs: list[dict[str, Any]],
-    ) -> dict[str, Any]:
         tables = {
             "tasks": task_table(placement, workloads),
             "workloads": workload_table(workloads),
@@ -244,7 +263,7 @@ class _Import:
         files: dict[str, dict[str, str]] = {}
         for stem, table in tables.items():
             name, sha256 = write_named_by_content(
-                self.out, stem, ".parquet", partial(write_table, table)
+                self.out, self.scratch, stem, ".parquet", partial(write_table, table)
             )
             files[stem] = {"file": name, "sha256": sha256}
         hashes = [entry["sha256"] for entry in (*parts, *files.values())]
@@ -255,55 +274,12 @@ class _Import:
             "num_records": int(placement.num_rows.sum()),
             "parts": parts,
             **files,
-            "inputs": inputs,
+            "inputs": [asdict(report) for report in inputs],
         }
         with replacing(self.out / MANIFEST) as temporary:
             temporary.write_text(json.dumps(manifest), encoding="utf-8")
-        used = {entry["file"] for entry in (*parts, *files.values())}
-        for path in self.out.glob("*.parquet*"):
-            if path.name not in used:
-                path.unlink()
+        remove_replaced(self.out, {entry["file"] for entry in (*parts, *files.values())})
         return manifest
-
-
-def _report(log: LogFile, sha256: str, spooled: Spooled) -> InputReport:
-    return InputReport(
-        name=log.name, device=log.device, source=log.source, licence=log.licence,
-        network=log.network, sha256=sha256, lines=spooled.lines, bins=dict(spooled.bins),
-        first=dict(spooled.first), unknown=dict(spooled.unknown),
-    )  # fmt: skip
-
-
-def _as_json(report: InputReport) -> dict[str, Any]:
-    return {name: getattr(report, name) for name in InputReport.__slots__}
-
-
-def _count_duplicates(report: InputReport, source: Source, is_first: Any) -> None:
-    """Move the lines of programs that came before from kept and failed to duplicates."""
-    if is_first.all():
-        return
-    counts: Counter[str] = Counter()
-    lines: dict[str, int] = {}
-    begin = 0
-    for batch in source.batches(["line", "error_nos"]):
-        failed = batch["error_nos"].flatten().to_numpy() != 0
-        is_new = is_first[begin : begin + batch.num_rows]
-        begin += batch.num_rows
-        for name, chosen in (
-            (KEPT, is_new & ~failed), (FAILED, is_new & failed), (DUPLICATE, ~is_new),
-        ):  # fmt: skip
-            places = np.flatnonzero(chosen)
-            counts[name] += len(places)
-            if len(places):
-                lines.setdefault(name, batch["line"][int(places[0])].as_py())
-    for name in (KEPT, FAILED, DUPLICATE):
-        report.bins.pop(name, None)
-        if name not in lines:
-            report.first.pop(name, None)
-            continue
-        report.bins[name] = counts[name]
-        if name != KEPT and report.first.get(name, "").split(":")[0] != str(lines[name]):
-            report.first[name] = str(lines[name])
 
 
 def _old_source(store: RecordStore) -> Source:

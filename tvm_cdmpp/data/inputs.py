@@ -7,12 +7,15 @@ The first entry whose glob fits a file's name counts; all but `pattern` may be l
 
 import fnmatch
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tvm_cdmpp.data.schema import MANIFEST
+from tvm_cdmpp.data.sidecars import is_sidecar
 from tvm_cdmpp.data.taskfiles import TASK_FILE
 from tvm_cdmpp.errors import ConfigError
 
@@ -61,7 +64,7 @@ class Inputs:
     workloads: tuple[Path, ...]
     """Files that give the DAGs of workload keys."""
     ignored: tuple[str, ...]
-    """Files in the given folders that are no logs by their names."""
+    """Files that are no logs by their names, or are what commands write next to logs."""
 
 
 def find_inputs(
@@ -100,8 +103,13 @@ def find_inputs(
         given = records if records.is_dir() else path
         if not given.exists():
             raise ConfigError(f"{given} does not exist; give logs, or folders of logs")
+        if not (given.is_dir() or given.is_file()):
+            raise ConfigError(
+                f"{given} is no file but a pipe or a device, and a log is read more than once; "
+                "write it to a file first (logs packed by gz or xz are read as they are)"
+            )
         root = given if given.is_dir() else given.parent
-        chosen = sorted(p for p in given.rglob("*") if p.is_file()) if root == given else [given]
+        chosen = _files_below(given) if root == given else [given]
         if workloads is None:
             found |= dict.fromkeys(_workloads_of(root.resolve()))
         file = sources or root / SOURCES_NAME
@@ -111,13 +119,15 @@ def find_inputs(
         for log in chosen:
             if _WORKLOADS.fullmatch(log.name) or log.name == SOURCES_NAME:
                 continue
-            name = log.relative_to(root).as_posix()
-            if given.is_dir() and not _LOG.fullmatch(log.name):
+            name = _printable(log.relative_to(root))
+            if is_sidecar(log.name) or (given.is_dir() and not _LOG.fullmatch(log.name)):
                 ignored.append(name)
             else:
                 logs.append(_describe(log, name, device, entries[file]))
         if len(logs) == before:
-            raise ConfigError(f"{given} holds no log (*.json, *.jsonl or *.log, plain, gz or xz)")
+            raise ConfigError(
+                f"{_printable(given)} holds no log (*.json, *.jsonl or *.log, plain, gz or xz)"
+            )
     return Inputs(
         logs=tuple({log.path.resolve(): log for log in logs}.values()),
         workloads=tuple(found),
@@ -138,6 +148,22 @@ def check_device_name(name: str) -> str:
             f"a device is named by lower-case words with dashes, such as nvidia-v100; got '{name}'"
         )
     return name
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """Return all files below a folder, but those of record stores."""
+    files: list[Path] = []
+    for root, folders, names in os.walk(folder):
+        if MANIFEST in names:
+            folders.clear()
+        else:
+            files += (Path(root, name) for name in names)
+    return sorted(path for path in files if path.is_file())
+
+
+def _printable(path: Path) -> str:
+    """Return a path as text; a name may be any bytes."""
+    return os.fsencode(path.as_posix()).decode(errors="backslashreplace")
 
 
 def _workloads_of(folder: Path) -> list[Path]:
@@ -167,7 +193,8 @@ def _describe(
             break
     if not log.device:
         raise ConfigError(
-            f"the device of {path} is not known: give --device NAME, or name it in a sources file"
+            f"the device of {_printable(path)} is not known: give --device NAME, or name it in a "
+            "sources file"
         )
     check_device_name(log.device)
     return log

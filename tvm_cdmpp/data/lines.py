@@ -1,8 +1,11 @@
-"""The lines of a log: out of a file, however packed and damaged, and into a record.
+"""The lines of an Ansor log: out of a file, however packed and damaged, and into a record.
 
-Every line ends in exactly one bin; `BINS` are all of them.
+This is the only parser of logs; TVM's own gives up on the first bad line, takes some half lines for
+records of nothing, and needs a millisecond for each. Every line ends in exactly one bin; `BINS` are
+all of them.
 """
 
+import codecs
 import gzip
 import lzma
 import math
@@ -18,6 +21,7 @@ import orjson
 KEPT = "kept"
 FAILED = "failed measurement"
 DUPLICATE = "duplicate"
+COPY = "copy"
 UNKNOWN = "unknown workload"
 MISFIT = "steps do not fit"
 WRONG_TARGET = "wrong target"
@@ -25,9 +29,22 @@ IMPOSSIBLE = "impossible cost"
 UNREADABLE = "unreadable"
 COMMENT = "comment"
 BINS = (
-    KEPT, FAILED, DUPLICATE, UNKNOWN, MISFIT, WRONG_TARGET, IMPOSSIBLE, UNREADABLE, COMMENT,
+    KEPT, FAILED, DUPLICATE, COPY, UNKNOWN, MISFIT, WRONG_TARGET, IMPOSSIBLE, UNREADABLE, COMMENT,
 )  # fmt: skip
-"""Kept, failed and duplicate lines are in the store; the others are counted and named."""
+"""What is in the store: the measurements of kept and failed lines, those of duplicates (programs
+that were measured before), and, once, those of copies (the same measurement, of whatever log). The
+other lines are counted and named."""
+
+FAILURES = {
+    1: "schedule does not apply",
+    2: "build failed",
+    3: "load failed",
+    4: "run failed",
+    5: "wrong answer",
+    6: "build timeout",
+    7: "run timeout",
+}
+"""TVM's `MeasureErrorNo`, in words."""
 
 VERSIONS = ("v0.3", "v0.4", "v0.5", "v0.6")
 MAX_LINE_BYTES = 64 << 20
@@ -35,6 +52,20 @@ _BLOCK_BYTES = 1 << 20
 _LONGEST_COST_S = 1e9
 """TVM writes 1e10 for a failed measurement."""
 _LARGEST_INT = 2**53
+_HARDWARE_PARAMETERS = 8
+_MARK = codecs.BOM_UTF8
+_PACKINGS = {
+    b"\xfd7zXZ\x00": "packed by xz",
+    b"\x1f\x8b": "packed by gzip",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+    _MARK: "UTF-8 with a byte order mark",
+}
+# The values of each kind of transform step: int, text, list of ints, bool as 0 or 1.
+_STEPS = {
+    "AN": "iii", "FU": "il", "PR": "iit", "RE": "il", "SP": "iiilb", "FSP": "iiii", "FFSP": "iilib",
+    "SA": "iiii", "CA": "iii", "CI": "i", "CR": "i", "CHR": "itl", "CHW": "it", "RF": "iii",
+}  # fmt: skip
 
 
 class LineError(Exception):
@@ -65,10 +96,20 @@ class LogRecord:
     """Measured seconds of each repeat; empty if the measurement failed."""
     error_no: int
     timestamp_s: int
+    as_written: bool
+    """Whether the line, its steps apart, is as today's TVM writes it."""
+
+
+def packing_of(path: Path) -> str:
+    """Tell how a file differs from plain text, such as `packed by xz`; empty if it does not."""
+    with path.open("rb") as file:
+        return _packing(file.read(6))
 
 
 def read_lines(path: Path, on_read: Callable[[int], None]) -> Iterator[tuple[bytes, str]]:
     """Yield the lines of a plain, gz or xz file without their ends, and what is wrong with each.
+
+    A byte order mark is left out, and UTF-16 read.
 
     A file that is cut off or damaged gives all lines before the damage; what is left of the line in
     which it begins comes last, with the reason.
@@ -86,12 +127,12 @@ def read_lines(path: Path, on_read: Callable[[int], None]) -> Iterator[tuple[byt
         The defect is empty for all but damaged and overlong lines.
     """
     with path.open("rb") as raw:
-        stream = _unpacked(raw)
+        blocks = _blocks(raw)
         rest, overlong = b"", ""
         while True:
             try:
-                block = stream.read1(_BLOCK_BYTES)
-            except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile) as error:
+                block = next(blocks, b"")
+            except (EOFError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, UnicodeError) as error:
                 yield rest, f"the file is cut off or damaged from here on: {error}"
                 return
             on_read(raw.tell())
@@ -113,13 +154,35 @@ def read_lines(path: Path, on_read: Callable[[int], None]) -> Iterator[tuple[byt
             yield rest, overlong
 
 
+def _packing(head: bytes) -> str:
+    return next((name for magic, name in _PACKINGS.items() if head.startswith(magic)), "")
+
+
 def _unpacked(raw: BufferedReader) -> Any:
-    head = raw.peek(6)
-    if head.startswith(b"\xfd7zXZ\x00"):
+    packing = _packing(raw.peek(6)[:6])
+    if packing == "packed by xz":
         return lzma.LZMAFile(raw)
-    if head.startswith(b"\x1f\x8b"):
+    if packing == "packed by gzip":
         return gzip.GzipFile(fileobj=raw)
     return raw
+
+
+def _blocks(raw: BufferedReader) -> Iterator[bytes]:
+    """Yield the content in pieces, none of them empty: unpacked, and as UTF-8 without a mark."""
+    stream = _unpacked(raw)
+    block = stream.read1(_BLOCK_BYTES)
+    if _packing(block[:3]) == "UTF-16":
+        decoder = codecs.getincrementaldecoder("utf-16")()
+        while block:
+            if text := decoder.decode(block):
+                yield text.encode()
+            block = stream.read1(_BLOCK_BYTES)
+        decoder.decode(b"", final=True)
+        return
+    block = block.removeprefix(_MARK)
+    while block:
+        yield block
+        block = stream.read1(_BLOCK_BYTES)
 
 
 def parse_line(line: bytes) -> LogRecord:
@@ -137,9 +200,9 @@ def parse_line(line: bytes) -> LogRecord:
     except ValueError as error:
         raise LineError(UNREADABLE, f"not JSON: {error}" if line else "empty line") from None
     try:
-        (task, (_, steps)), result, version = record["i"], record["r"], record["v"]
+        (task, (stages, steps)), result, version = record["i"], record["r"], record["v"]
         key, target, *described = task
-        costs, error_no, _, timestamp = result
+        costs, error_no, elapsed_s, timestamp = result
     except (KeyError, TypeError, ValueError):
         raise LineError(UNREADABLE, "not a measure record (expected i, r and v)") from None
     if version not in VERSIONS:
@@ -148,7 +211,9 @@ def parse_line(line: bytes) -> LogRecord:
     layout = described[2] if len(described) > 2 else 0
     _check(isinstance(key, str) and key, "workload key", key)
     _check(isinstance(target, str) and target.split(), "target", target)
-    _check(isinstance(hardware, list) and all(map(_is_int, hardware)), "hardware", hardware)
+    _check(
+        _is_hardware(hardware), f"hardware, up to {_HARDWARE_PARAMETERS} whole numbers,", hardware
+    )
     _check(layout in (0, 1, 2) and _is_int(layout), "layout rewrite option", layout)
     _check(_are_steps(steps), "transform steps", steps)
     _check(_is_int(error_no) and 0 <= error_no < 128, "error number", error_no)
@@ -158,9 +223,40 @@ def parse_line(line: bytes) -> LogRecord:
         costs = []
     elif not all(0 < cost < _LONGEST_COST_S for cost in costs):
         raise LineError(IMPOSSIBLE, f"expected seconds; got {_shown(costs)}")
+    as_written = (
+        len(record) == 3 and version == VERSIONS[-1] and stages == []
+        and len(hardware) == _HARDWARE_PARAMETERS and len(described) == 4 and described[1] == ""
+        and isinstance(described[3], list) and all(isinstance(n, str) for n in described[3])
+        and _is_number(elapsed_s) and _is_int32(timestamp)
+        # TVM knows few escapes.
+        and b"\\" not in line.replace(b'\\"', b"")
+    )  # fmt: skip
     return LogRecord(
-        key, target, tuple(hardware), layout, orjson.dumps(steps), costs, error_no, int(timestamp)
-    )
+        key, target, tuple(hardware), layout, orjson.dumps(steps), costs, error_no,
+        int(timestamp), as_written,
+    )  # fmt: skip
+
+
+def are_well_formed(steps: bytes) -> bool:
+    """Tell whether all steps of a record have the values that their kinds have."""
+    return all(
+        len(values) == len(_STEPS.get(kind, ""))
+        and all(map(_fits, _STEPS[kind], values))
+        for kind, *values in orjson.loads(steps)
+    )  # fmt: skip
+
+
+def failure_name(error_no: int) -> str:
+    """Return what TVM's error number means, in words."""
+    return FAILURES.get(error_no, f"error {error_no}")
+
+
+def _fits(kind: str, value: object) -> bool:
+    if kind == "l":
+        return isinstance(value, list) and all(map(_is_int32, value))
+    if kind == "t":
+        return isinstance(value, str)
+    return _is_int32(value) and (kind == "i" or value in (0, 1))
 
 
 def _check(fine: object, what: str, found: object) -> None:
@@ -175,6 +271,18 @@ def _shown(value: object) -> str:
 
 def _is_int(value: object) -> TypeGuard[int]:
     return type(value) is int and abs(value) < _LARGEST_INT
+
+
+def _is_int32(value: object) -> bool:
+    return type(value) is int and -(2**31) <= value < 2**31
+
+
+def _is_hardware(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= _HARDWARE_PARAMETERS
+        and all(map(_is_int32, value))
+    )  # fmt: skip
 
 
 def _is_number(value: object) -> bool:

@@ -1,9 +1,12 @@
 """The second half of an import: spooled records and those of an old store become a new store.
 
-A program that was measured several times becomes one row with all measurements. What is in memory
-for every record is a digest and a few numbers, about 40 bytes, of which 9 stay once its row is
-known; the records themselves are dealt out to the parts of the store in one pass, and each part is
-then sorted on its own.
+A program that was measured several times becomes one row with all measurements, each of them once:
+a log that has grown, or is a copy of others, has measurements that are there already. One is known
+by its program, its costs or error, and its time.
+
+What is in memory for every record is two digests and a few numbers, about 60 bytes, of which 10
+stay once its row is known; the records themselves are dealt out to the parts of the store in one
+pass, and each part is then sorted on its own.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +41,7 @@ _MAX_PARTS = 500
 """All are open at once while records are dealt out."""
 _BATCH_ROWS = 2048
 _DIGEST_BYTES = 16
-_MEASUREMENTS = ("costs_s", "error_nos", "timestamps_s", "inputs")
+_MEASUREMENTS = ("costs_s", "error_nos", "timestamps_s", "inputs", "noisy")
 _IPC = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -75,6 +78,10 @@ class Placement:
         Row in the new store, by source.
     is_first
         Whether the record is the first of its program, by source.
+    is_copy
+        Whether its measurement came before, by source.
+    shared
+        Pairs of inputs that have a successful measurement in common, the lower number first.
     tasks
         In the new order.
     num_rows
@@ -83,6 +90,8 @@ class Placement:
 
     rows: list[Ints]
     is_first: list[npt.NDArray[np.bool_]]
+    is_copy: list[npt.NDArray[np.bool_]]
+    shared: set[tuple[int, int]]
     tasks: list[TaskKey]
     num_rows: Ints
 
@@ -93,7 +102,7 @@ def place(sources: Sequence[Source]) -> Placement:
     for source in sources:
         for task in source.tasks:
             numbers.setdefault(task, len(numbers))
-    owner, digests, ends = _digest(sources, numbers)
+    owner, digests, measured, ends = _digest(sources, numbers)
     counts = np.bincount(owner, minlength=len(numbers))
     by_task = np.split(np.argsort(owner, kind="stable"), np.cumsum(counts))
     rows, is_first = np.empty(len(owner), np.int64), np.empty(len(owner), bool)
@@ -108,9 +117,11 @@ def place(sources: Sequence[Source]) -> Placement:
         is_first[places] = np.diff(np.maximum.accumulate(row), prepend=-1) > 0
         num_rows[number] = len(found)
         begin += len(found)
+    copies, shared = _find_copies(rows, measured)
     return Placement(
-        np.split(rows, ends[:-1]), np.split(is_first, ends[:-1]), list(numbers), num_rows
-    )
+        np.split(rows, ends[:-1]), np.split(is_first, ends[:-1]), np.split(copies, ends[:-1]),
+        shared, list(numbers), num_rows,
+    )  # fmt: skip
 
 
 def write_parts(
@@ -144,7 +155,7 @@ def write_parts(
     for number, path in enumerate(dealt):
         # What Arrow has freed, it would otherwise keep, and more of it with every part.
         pa.default_memory_pool().release_unused()
-        parts.append(_write_part(folder, path))
+        parts.append(_write_part(folder, scratch, path))
         path.unlink()
         on_part(number + 1, len(dealt))
     return parts
@@ -224,21 +235,89 @@ class WorkloadMerger:
         return list(self._found.values())
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What tells measurements apart, in the order of the records; arrays of one shape.
+
+    Attributes
+    ----------
+    record
+        Place of the record it is of.
+    digest
+        Of costs, error and time.
+    log
+        Number of the input.
+    worked
+        Whether there are costs.
+    """
+
+    record: Ints
+    digest: Ints
+    log: npt.NDArray[np.int32]
+    worked: npt.NDArray[np.bool_]
+
+
 def _digest(
     sources: Sequence[Source], numbers: Mapping[TaskKey, int]
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.void], list[int]]:
-    """Return every record's task, a digest of its steps, and where each source ends."""
-    digests = bytearray()
-    owners = [np.zeros(0, np.int32)]
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.void], _Measured, list[int]]:
+    """Return each record's task, a digest of its steps, its measurements, and the sources' ends."""
+    digests, marks = bytearray(), bytearray()
+    owners, counts = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+    logs, worked = [np.zeros(0, np.int32)], [np.zeros(0, bool)]
     ends = []
     for source in sources:
         mapped = np.array([numbers[task] for task in source.tasks], np.int32)
-        for batch in source.batches(["task", "steps"]):
+        inputs = np.array(source.inputs, np.int32)
+        for batch in source.batches(["task", "steps", *_MEASUREMENTS]):
             owners.append(mapped[batch["task"].to_numpy()])
             for steps in _bytes_of(batch["steps"]):
                 digests += blake2b(steps, digest_size=_DIGEST_BYTES).digest()
+            for mark in _marks_of(batch):
+                marks += mark
+            counts.append(batch["inputs"].value_lengths().to_numpy())
+            logs.append(inputs[batch["inputs"].flatten().to_numpy()])
+            repeats = batch["costs_s"].flatten().value_lengths().to_numpy()
+            worked.append(repeats > 0)
         ends.append(len(digests) // _DIGEST_BYTES)
-    return np.concatenate(owners), np.frombuffer(digests, f"V{_DIGEST_BYTES}"), ends
+    count = np.concatenate(counts)
+    measured = _Measured(
+        np.repeat(np.arange(len(count)), count), np.frombuffer(marks, np.int64),
+        np.concatenate(logs), np.concatenate(worked),
+    )  # fmt: skip
+    owner = np.concatenate(owners)
+    return owner, np.frombuffer(digests, f"V{_DIGEST_BYTES}"), measured, ends
+
+
+def _marks_of(batch: pa.RecordBatch) -> Iterator[bytes]:
+    """Yield a digest of each measurement, its program apart."""
+    measurements = batch["costs_s"].flatten()
+    costs = measurements.flatten().to_numpy().tobytes()
+    ends = 8 * np.cumsum(measurements.value_lengths().to_numpy())
+    times = (
+        batch["timestamps_s"].flatten().to_numpy() * 256 + batch["error_nos"].flatten().to_numpy()
+    )
+    begin = 0
+    for end, time in zip(ends.tolist(), times.tolist(), strict=True):
+        text = costs[begin:end] + time.to_bytes(8, "little", signed=True)
+        yield blake2b(text, digest_size=8).digest()
+        begin = end
+
+
+def _find_copies(
+    rows: Ints, measured: _Measured
+) -> tuple[npt.NDArray[np.bool_], set[tuple[int, int]]]:
+    """Return which records have a measurement that came before, and which inputs share some."""
+    is_copy = np.zeros(len(rows), bool)
+    row = rows[measured.record]
+    again = np.flatnonzero(np.bincount(row)[row] > 1) if len(row) else row
+    # Equal ones side by side, in the order in which they came.
+    order = again[np.lexsort((measured.digest[again], row[again]))]
+    equal = (np.diff(row[order]) == 0) & (np.diff(measured.digest[order]) == 0)
+    is_copy[measured.record[order[1:][equal]]] = True
+    equal &= measured.worked[order[1:]] if len(order) else equal
+    pairs = np.sort(np.stack([measured.log[order[:-1]], measured.log[order[1:]]]), axis=0)
+    found = np.unique(pairs[:, equal & (pairs[0] < pairs[1])], axis=1)
+    return is_copy, set(zip(*found.tolist(), strict=True))
 
 
 def _bytes_of(steps: pa.StringArray) -> list[bytes]:
@@ -256,24 +335,27 @@ def _deal(
             for path in dealt
         ]
         places = {task: number for number, task in enumerate(placement.tasks)}
-        for source, rows in zip(sources, placement.rows, strict=True):
+        for source, rows, copies in zip(sources, placement.rows, placement.is_copy, strict=True):
             begin = 0
             inputs = pa.array(source.inputs, pa.int32())
             numbers = pa.array([places[task] for task in source.tasks], pa.int32())
             for batch in source.batches(RECORDS.names):
                 row = rows[begin : begin + batch.num_rows]
+                is_new = ~copies[begin : begin + batch.num_rows]
                 begin += batch.num_rows
+                if not is_new.all():
+                    batch, row = batch.filter(pa.array(is_new)), row[is_new]
                 mapped = _mapped(batch, row, numbers, inputs)
                 part = row // rows_per_part
                 for number in np.unique(part).tolist():
                     writers[number].write_batch(mapped.filter(pa.array(part == number)))
 
 
-def _write_part(folder: Path, dealt: Path) -> dict[str, Any]:
+def _write_part(folder: Path, scratch: Path, dealt: Path) -> dict[str, Any]:
     with pa.memory_map(str(dealt)) as file, pa.ipc.open_stream(file) as stream:
         table = _merged(stream.read_all())
     name, sha256 = write_named_by_content(
-        folder, "records", ".parquet", partial(write_table, table)
+        folder, scratch, "records", ".parquet", partial(write_table, table)
     )
     return {"file": name, "sha256": sha256, "rows": table.num_rows}
 
@@ -287,7 +369,7 @@ def _mapped(batch: pa.RecordBatch, row: Ints, tasks: pa.Array, inputs: pa.Array)
     )
     columns = [
         pa.array(row), tasks.take(batch["task"]), batch["steps"], batch["costs_s"],
-        batch["error_nos"], batch["timestamps_s"], new,
+        batch["error_nos"], batch["timestamps_s"], new, batch["noisy"],
     ]  # fmt: skip
     return pa.RecordBatch.from_arrays(columns, schema=PLACED)
 

@@ -15,7 +15,7 @@ from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.devices.registry import Registry, load_registry
 from tvm_cdmpp.errors import SplitError
 
-_FLAGS = ("contended", "above_peak", "above_bandwidth")
+_FLAGS = ("contended", "noisy", "above_peak", "above_bandwidth")
 LATENCY_EDGES_LOG10_S = tuple(np.linspace(-6.5, 1.5, 65).tolist())
 """Bins of the latency histograms: an eighth of a decade each."""
 

@@ -3,7 +3,8 @@
 **The label** of a program is the median, over its measurements, of the mean of the repeats in each.
 The mean within a measurement, since that is what Ansor ranks programs by; the median between them,
 since what disturbs a measurement as a whole (another process, a clock that throttles) makes all its
-repeats slow. Measurements of contended times count only where a program has no other.
+repeats slow. Measurements of contended times, and those that a calibration marked as noisy, count
+only where a program has no other; a label that is left with these only is flagged.
 
 **A contended time** is an hour of one log whose programs took, in the median, at least
 `CONTENDED_RATIO` times as long as in other hours or logs, over at least `LEAST_SHARED` programs.
@@ -41,7 +42,8 @@ class Measurements:
     row: Ints
     """The program: a row of the store."""
     log: Ints
-    """Place in `RecordStore.inputs`."""
+    """Place in `RecordStore.inputs`; logs that share measurements are one log, the first of them:
+    what differs between logs does not differ between these."""
     hour: Ints
     """Unix time in hours."""
     mean_s: Floats
@@ -49,6 +51,8 @@ class Measurements:
     variation: Floats
     """Coefficient of variation of the repeats (sample deviation); NaN for a single one."""
     repeats: Ints
+    noisy: Mask
+    """Whether a calibration right after it found the machine noisy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,9 @@ class Labels:
     measurements: Ints
     """Successful measurements that the label is the median of."""
     contended: Mask
-    """Only measured while the machine was busy."""
+    """Only measured while the machine was busy, by a contended time at least."""
+    noisy: Mask
+    """Only measured while the machine was busy, by a calibration at least."""
     above_peak: Mask
     """Faster than the device's arithmetic allows, margin included."""
     above_bandwidth: Mask
@@ -74,8 +80,8 @@ class Labels:
 
 def read_measurements(store: RecordStore) -> Measurements:
     """Read all successful measurements of a store."""
-    table = store.columns("costs_s", "inputs", "timestamps_s")
-    costs, inputs, times = (table[name].combine_chunks() for name in table.column_names)
+    table = store.columns("costs_s", "inputs", "timestamps_s", "noisy")
+    costs, inputs, times, noisy = (table[name].combine_chunks() for name in table.column_names)
     per_row = costs.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
     row = np.repeat(np.arange(len(per_row)), per_row)
     repeats = costs.flatten().value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
@@ -92,11 +98,12 @@ def read_measurements(store: RecordStore) -> Measurements:
     variation[several] = np.sqrt(total[several] / (counts[several] - 1)) / mean_s[several]
     return Measurements(
         row=row[done],
-        log=inputs.flatten().to_numpy().astype(np.int64)[done],
+        log=_runs(store)[inputs.flatten().to_numpy()[done]],
         hour=times.flatten().to_numpy()[done] // _SECONDS_PER_HOUR,
         mean_s=mean_s,
         variation=variation,
         repeats=counts,
+        noisy=noisy.flatten().to_numpy(zero_copy_only=False)[done],
     )
 
 
@@ -117,10 +124,10 @@ def make_labels(
         Where peaks of devices come from; devices that it does not have are not checked.
     """
     measured = read_measurements(store) if measured is None else measured
-    busy = contended(measured)
+    slow = contended(measured)
+    busy = slow | measured.noisy
     count = len(store)
-    calm = np.zeros(count, bool)
-    calm[measured.row[~busy]] = True
+    calm = _any_of(measured.row[~busy], count)
     used = ~busy | ~calm[measured.row]
     latency_s = np.full(count, np.nan)
     row, medians, counts = _medians(measured.row[used], measured.mean_s[used])
@@ -131,7 +138,8 @@ def make_labels(
     return Labels(
         latency_s=latency_s,
         measurements=number,
-        contended=(number > 0) & ~calm,
+        contended=_any_of(measured.row[slow], count) & ~calm,
+        noisy=_any_of(measured.row[measured.noisy], count) & ~calm,
         above_peak=above_peak,
         above_bandwidth=above_bandwidth,
     )
@@ -201,6 +209,22 @@ def least_seconds(
         (flops or 0.0) / (max(peaks) * margin),
         max(0.0, written_bytes - cached) / (spec.bandwidth_bytes_per_s * margin),
     )
+
+
+def _any_of(rows: Ints, count: int) -> Mask:
+    found = np.zeros(count, bool)
+    found[rows] = True
+    return found
+
+
+def _runs(store: RecordStore) -> Ints:
+    """Return, by input, the first of the inputs that share measurements with it, or with those."""
+    runs = np.arange(len(store.inputs))
+    for place, log in enumerate(store.inputs):
+        for other in log["shares"]:
+            first, second = sorted((runs[place], runs[other]))
+            runs[runs == second] = first
+    return runs
 
 
 def _impossible(store: RecordStore, latency_s: Floats, registry: Registry) -> tuple[Mask, Mask]:

@@ -12,7 +12,7 @@ All files but `store.json` are named by their content and never change.
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "store.json"
 ROWS_PER_PART = 1 << 15
 ROWS_PER_GROUP = 1 << 13
@@ -31,8 +31,11 @@ RECORDS = pa.schema(
         ("error_nos", pa.list_(pa.int8())),
         # Unix time.
         ("timestamps_s", pa.list_(pa.int64())),
-        # Places in `RecordStore.inputs`, which give source and licence.
+        # Places in `RecordStore.inputs`, which give source and licence; of a measurement that
+        # several logs have, the first of these.
         ("inputs", pa.list_(pa.int32())),
+        # Whether a calibration right after it found the machine noisy.
+        ("noisy", pa.list_(pa.bool_())),
     ]
 )
 TASKS = pa.schema(

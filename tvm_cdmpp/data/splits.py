@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tvm_cdmpp.data.quality import make_labels
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.errors import SplitError
 
@@ -129,7 +130,7 @@ def split_store(
     workload = of_task[task]
     left_out = np.zeros(len(task), bool)
     if rule.kind == "latencies":
-        latencies_s = store.latencies_s()
+        latencies_s = make_labels(store).latency_s
         left_out = np.isnan(latencies_s)
         _, device = np.unique(store.tasks["device"].to_pylist(), return_inverse=True)
         test = every_fifth(latencies_s, device[task])

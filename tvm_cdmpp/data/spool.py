@@ -4,7 +4,7 @@ The records go through batches of bounded size, into a file per segment of the l
 segment a description of all that was read so far is replaced; these lines need not be read again.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from tvm_cdmpp.data.lines import (
     WRONG_TARGET,
     LineError,
     LogRecord,
+    failure_name,
     parse_line,
     read_lines,
 )
@@ -129,6 +130,9 @@ def spool_log(
     book: WorkloadBook,
     inspector: Inspector,
     on_read: Callable[[int], None] = lambda _: None,
+    *,
+    noisy_lines: Container[int] = frozenset(),
+    only: Container[str] | None = None,
 ) -> None:
     """Read what is left of a log, and write its usable records and what it came to.
 
@@ -146,8 +150,12 @@ def spool_log(
         Checks DAGs and steps, and rebuilds the DAGs of functions it knows by name.
     on_read
         Told the bytes read so far.
+    noisy_lines
+        Those that were measured on a noisy machine.
+    only
+        Workload keys; lines of others are not counted. All by default.
     """
-    reader = _LogReader(log, book, inspector, spooled)
+    reader = _LogReader(log, book, inspector, spooled, noisy_lines, only)
     lines = islice(enumerate(read_lines(log.path, on_read), start=1), spooled.lines, None)
     while not spooled.finished:
         name = f"{description.stem}-{len(spooled.segments)}.parquet"
@@ -178,9 +186,17 @@ class _LogReader:
     """Sorts the lines of one log into bins."""
 
     def __init__(
-        self, log: LogFile, book: WorkloadBook, inspector: Inspector, spooled: Spooled
+        self,
+        log: LogFile,
+        book: WorkloadBook,
+        inspector: Inspector,
+        spooled: Spooled,
+        noisy_lines: Container[int],
+        only: Container[str] | None,
     ) -> None:
         self._log = log
+        self._noisy_lines = noisy_lines
+        self._only = only
         self._book = book
         self._inspector = inspector
         self._spooled = spooled
@@ -200,13 +216,17 @@ class _LogReader:
 
     def _take(self, number: int, line: bytes, defect: str) -> None:
         self._spooled.lines += 1
+        record = None
         try:
             if defect:
                 raise LineError(UNREADABLE, defect)
             record = parse_line(line)
+            if self._only is not None and record.workload_key not in self._only:
+                return
             task = self._task_of(record)
         except LineError as error:
-            self._spooled.count(error.bin, number, str(error))
+            if self._only is None or record is not None:
+                self._spooled.count(error.bin, number, str(error))
             return
         self._rows.append(_Row(number, task, record))
         self._bytes += len(line)
@@ -219,13 +239,13 @@ class _LogReader:
             if row.line in misfits:
                 self._spooled.count(MISFIT, row.line, misfits[row.line])
             elif row.record.error_no:
-                self._spooled.count(FAILED, row.line, f"error {row.record.error_no}")
+                self._spooled.count(FAILED, row.line, failure_name(row.record.error_no))
                 kept.append(row)
             else:
                 self._spooled.count(KEPT, row.line)
                 kept.append(row)
         if kept:
-            writer.write_table(_table(kept))
+            writer.write_table(_table(kept, self._noisy_lines))
         self._rows, self._bytes = [], 0
 
     def _task_of(self, record: LogRecord) -> int:
@@ -282,15 +302,19 @@ class _LogReader:
         dags = {workload.workload_id: workload.dag for workload in self._spooled.workloads}
         for number, rows in by_task.items():
             task = self._spooled.tasks[number]
-            found = self._inspector.misfits(
-                dags[task.workload_id], task.hardware_parameters, task.layout_rewrite_option,
-                [row.record.steps for row in rows],
-            )  # fmt: skip
+            steps = [row.record.steps for row in rows]
+            try:
+                found = self._inspector.misfits(
+                    dags[task.workload_id], task.hardware_parameters, task.layout_rewrite_option,
+                    steps,
+                )  # fmt: skip
+            except RecordError as error:  # of the workload as a whole
+                found = dict.fromkeys(range(len(rows)), str(error))
             misfits |= {rows[place].line: reason for place, reason in found.items()}
         return misfits
 
 
-def _table(rows: list[_Row]) -> pa.Table:
+def _table(rows: list[_Row], noisy_lines: Container[int]) -> pa.Table:
     columns = [
         [row.line for row in rows],
         [row.task for row in rows],
@@ -299,6 +323,7 @@ def _table(rows: list[_Row]) -> pa.Table:
         [[row.record.error_no] for row in rows],
         [[row.record.timestamp_s] for row in rows],
         [[0]] * len(rows),
+        [[row.line in noisy_lines] for row in rows],
     ]
     arrays = [
         c if isinstance(c, pa.Array) else pa.array(c, f.type)

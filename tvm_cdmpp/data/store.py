@@ -2,9 +2,10 @@
 
 >>> store = RecordStore.open("store")                              # doctest: +SKIP
 >>> store.tasks.to_pandas()                                        # doctest: +SKIP
->>> latencies_s = store.latencies_s()                              # doctest: +SKIP
 >>> table = store.columns("device", "operator", "timestamps_s")    # doctest: +SKIP
 >>> lines = store.records(store.rows_of(task))                     # doctest: +SKIP
+
+The latency of a program is its label: see `tvm_cdmpp.data.quality.make_labels`.
 """
 
 import json
@@ -44,7 +45,8 @@ class RecordStore:
     num_records
         Distinct programs on a device.
     inputs
-        The imported logs: name, device, source, licence, lines, and lines by bin.
+        The imported logs, as `tvm_cdmpp.data.reports.InputReport` has them: name, device, source,
+        licence, lines, lines by bin.
     """
 
     path: Path
@@ -178,22 +180,6 @@ class RecordStore:
                 found.append(self._of_tasks(name, table["task"]))
         return pa.Table.from_arrays(found, names=list(names))
 
-    def latencies_s(self, rows: range | None = None) -> npt.NDArray[np.float64]:
-        """Return the mean of all measured seconds of each program; NaN if all failed."""
-        costs = self.columns("costs_s", rows=rows)["costs_s"].combine_chunks()
-        # Twice flattened: measurements, then their repeats.
-        per_measurement = costs.flatten()
-        ends = np.cumsum(per_measurement.value_lengths().to_numpy(zero_copy_only=False))
-        last = np.cumsum(costs.value_lengths().to_numpy(zero_copy_only=False))
-        ends = np.concatenate([[0], ends])[np.concatenate([[0], last])].astype(np.int64)
-        values = per_measurement.flatten().to_numpy()
-        counts = np.diff(ends)
-        latencies_s = np.full(len(counts), np.nan)
-        measured = counts > 0
-        if measured.any():
-            latencies_s[measured] = np.add.reduceat(values, ends[:-1][measured]) / counts[measured]
-        return latencies_s
-
     def steps(self, rows: range | None = None) -> list[bytes]:
         """Return the transform steps of programs, as JSON."""
         column = self.columns("steps", rows=rows)["steps"]
@@ -204,7 +190,8 @@ class RecordStore:
         """Return records as lines of an Ansor log, version v0.6.
 
         `StepExtractor.extract` takes them; so does TVM, for workloads that are registered under the
-        key in the workload table. All successful measurements of a program are one list of costs.
+        key in the workload table. All successful measurements of a program are one list of costs,
+        of which the label is no mean: see `tvm_cdmpp.data.quality`.
 
         Parameters
         ----------

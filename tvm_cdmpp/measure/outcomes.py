@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.bridge.logs import append_records
+from tvm_cdmpp.data.lines import failure_name
 from tvm_cdmpp.errors import MeasureError
 
 HOPELESS = 32
@@ -16,17 +17,6 @@ HOPELESS = 32
 
 # How it looks in the message of a program that failed.
 _DISK_FULL = os.strerror(errno.ENOSPC)
-
-# TVM's `MeasureErrorNo`, in words.
-_FAILURES = {
-    1: "schedule does not apply",
-    2: "build failed",
-    3: "load failed",
-    4: "run failed",
-    5: "wrong answer",
-    6: "build timeout",
-    7: "run timeout",
-}
 
 
 class Failures:
@@ -49,7 +39,7 @@ class Failures:
         error_no = int(result.error_no)
         if error_no == 0:
             return False
-        self.counts[_FAILURES.get(error_no, "unknown error")] += 1
+        self.counts[failure_name(error_no)] += 1
         self.example = _last_line(str(result.error_msg)) or self.example
         return True
 

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.ast.compact import CompactASTBatch
-from tvm_cdmpp.bridge.target import device_of
 from tvm_cdmpp.bridge.results import does_not_apply, failed, latency_s, timed_out
+from tvm_cdmpp.bridge.target import device_of
 from tvm_cdmpp.bridge.tasks import task_key, with_dag
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.spec import DeviceSpec

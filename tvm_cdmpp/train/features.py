@@ -2,11 +2,14 @@
 
 They lie below the store, in `features/v<schema of the vectors>-<content hash of the store>/`, a few
 arrays per part of the store; an extraction that was killed goes on with the next part. Once they
-are there, reading needs no TVM.
+are there, reading needs no TVM. Those of stores that an import has replaced are removed when the
+new ones are there.
 """
 
 import hashlib
 import json
+import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +22,7 @@ import numpy.typing as npt
 
 from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
 from tvm_cdmpp.ast.schema import SCHEMA_VERSION
+from tvm_cdmpp.data.folder import FEATURES
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.errors import RecordError
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 _ARRAYS = ("vectors", "positions", "offsets")
 _ROWS_AT_ONCE = 8192
+_FOLDER = re.compile(r"v\d+-[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,8 @@ def sample_leaf_counts(
         np.linspace(found[place].start, found[place].stop - 1, per_task).astype(np.int64)
         for place in np.linspace(0, len(found) - 1, min(tasks, len(found))).astype(int)
     ]
-    batch, _ = extract_rows(store, np.unique(np.concatenate(chosen)))
+    rows = np.unique(np.concatenate([np.zeros(0, np.int64), *chosen]))
+    batch, _ = extract_rows(store, rows)
     return batch.leaf_counts[batch.leaf_counts > 0]
 
 
@@ -230,8 +236,21 @@ def load_features(
             f"features cannot be kept in {folder}: {error}. Free some space or remove the folder, "
             "and run again."
         ) from error
+    _remove_replaced(store)
     first = next((text for count, text in failures if count), "")
     return StoredFeatures(folder, starts, sum(count for count, _ in failures), first)
+
+
+def _remove_replaced(store: RecordStore) -> None:
+    """Remove other features below a store, unless it has itself been replaced by now.
+
+    A process that has them mapped keeps them until it ends.
+    """
+    folder = _folder(store)
+    if RecordStore.open(store.path).content_hash == store.content_hash:
+        for other in folder.parent.iterdir():
+            if other != folder and _FOLDER.fullmatch(other.name):
+                shutil.rmtree(other)
 
 
 def _extract_part(store: RecordStore, rows: range, stem: Path, report: Path) -> None:
@@ -281,7 +300,7 @@ def _digests(batch: CompactASTBatch) -> Iterator[bytes]:
 
 
 def _folder(store: RecordStore) -> Path:
-    return store.path / "features" / f"v{SCHEMA_VERSION}-{store.content_hash[:16]}"
+    return store.path / FEATURES / f"v{SCHEMA_VERSION}-{store.content_hash[:16]}"
 
 
 def _extractor(task: dict[str, Any]) -> "StepExtractor":

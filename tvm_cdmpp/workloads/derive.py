@@ -1,7 +1,7 @@
 """What a hash in a log's key means: tasks of networks, derived anew until the hash matches."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -27,7 +27,7 @@ tvm = load_tvm()
 
 Target: TypeAlias = Any
 
-_FORMS: dict[str, Callable[[IRModule], IRModule]] = {
+FORMS: dict[str, Callable[[IRModule], IRModule]] = {
     "as written": lambda mod: mod,
     "channels last": lambda mod: change_layout(mod, CHANNELS_LAST),
     "channels first": lambda mod: change_layout(mod, CHANNELS_FIRST),
@@ -49,8 +49,9 @@ class DerivedWorkloads:
     ----------
     networks
         What `load_network` takes.
-    on_network
-        Told which network is at hand, and for which target: up to a minute or two each.
+    on_form
+        Told which network is at hand, in which form and for which target, and how many of all forms
+        of all networks were tried for that target; up to half a minute each.
     options
         Gives the further arguments of `load_network` for each.
 
@@ -68,7 +69,7 @@ class DerivedWorkloads:
     def __init__(
         self,
         networks: Sequence[str],
-        on_network: Callable[[str], None] = lambda _: None,
+        on_form: Callable[[str, int, int], None] = lambda _label, _done, _total: None,
         options: Callable[[str], dict[str, Any]] = lambda _: {},
     ) -> None:
         self.failures: dict[str, str] = {}
@@ -77,7 +78,7 @@ class DerivedWorkloads:
             name: int(tvm.ir.structural_hash(load_network(name, **given).mod))
             for name, given in self._options.items()
         }
-        self._on_network = on_network
+        self._on_form = on_form
         self._found: dict[str, dict[str, Workload]] = {}
         self._rest: dict[str, Iterator[None]] = {}
 
@@ -113,22 +114,30 @@ class DerivedWorkloads:
 
     def _derive(self, target: str) -> Iterator[None]:
         """Add the tasks of one network at each step."""
-        for name in self._networks:
-            self._on_network(f"{name} for {target}")
+        total = len(self._networks) * len(FORMS)
+        for number, name in enumerate(self._networks):
+            seen: set[int] = set()
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-                try:
-                    found, failures = pool.submit(
-                        _derive_named, name, target, self._options[name]
-                    ).result()
+                for place, form in enumerate(FORMS):
+                    done = number * len(FORMS) + place
+                    self._on_form(f"{name}, {form}, for {target}", done, total)
+                    try:
+                        work = pool.submit(
+                            _derive_named, name, self._options[name], target, form, seen
+                        )
+                        found, failures, seen = work.result()
+                    except BrokenExecutor:
+                        self.failures[f"{name}, {target}"] = "the process that compiled it died"
+                        break
                     self._found[target].update(found | self._found[target])
                     self.failures |= failures
-                except BrokenExecutor:
-                    self.failures[f"{name}, {target}"] = "the process that compiled it died"
             yield
 
 
-def derive_tasks(network: Network, target: str) -> tuple[dict[str, Workload], dict[str, str]]:
-    """Extract the tasks of a network in all forms that people give to networks.
+def derive_tasks(
+    network: Network, target: str, form: str, seen: Set[int] = frozenset()
+) -> tuple[dict[str, Workload], dict[str, str], set[int]]:
+    """Extract the tasks of a network in one of the forms that people give to networks.
 
     Parameters
     ----------
@@ -136,44 +145,51 @@ def derive_tasks(network: Network, target: str) -> tuple[dict[str, Workload], di
         From `load_network`.
     target
         As text that TVM accepts.
+    form
+        One of `FORMS`.
+    seen
+        Identities of the forms that were tried; nothing is done for one of these.
 
     Returns
     -------
     tasks
         By each key, flat, that this TVM and older ones give them.
     failures
-        Why TVM could not compile a form, by network, form and target.
+        Why TVM could not compile it, by network, form and target.
+    seen
+        With this form.
     """
     found: dict[str, Workload] = {}
-    failures: dict[str, str] = {}
-    seen: set[int] = set()
-    for form, change in _FORMS.items():
-        label = f"{network.name}, {form}, {target}"
-        try:
-            mod = change(network.mod)
-            identity = int(tvm.ir.structural_hash(mod))
-            if identity in seen:
-                continue
-            seen.add(identity)
-            tasks, weights = tasks_of(
-                mod, network.params, tvm.target.Target(target), with_simple=True
-            )
-        except (tvm.TVMError, UnknownDeviceError) as error:
-            failures[label] = reason_of(error)
-            continue
-        for task, weight in zip(tasks, weights, strict=True):
-            dag = str(tvm.ir.save_json(task.compute_dag.tensors))
-            networks = ((network.name, float(weight)),)
-            workload = Workload(workload_id(dag), (str(task.workload_key),), dag, label, networks)
-            for key in keys_of(task.compute_dag):
-                found.setdefault(key, workload)
-    return found, failures
+    label = f"{network.name}, {form}, {target}"
+    tried = set(seen)
+    try:
+        mod = FORMS[form](network.mod)
+        identity = int(tvm.ir.structural_hash(mod))
+        if identity in tried:
+            return {}, {}, tried
+        tried.add(identity)
+        tasks, weights = tasks_of(mod, network.params, tvm.target.Target(target), with_simple=True)
+    except (tvm.TVMError, UnknownDeviceError) as error:
+        return {}, {label: reason_of(error)}, tried
+    for task, weight in zip(tasks, weights, strict=True):
+        dag = str(tvm.ir.save_json(task.compute_dag.tensors))
+        networks = ((network.name, float(weight)),)
+        workload = Workload(workload_id(dag), (str(task.workload_key),), dag, label, networks)
+        for key in keys_of(task.compute_dag):
+            found.setdefault(key, workload)
+    return found, {}, tried
+
+
+_loaded: dict[str, Network] = {}
+"""Networks, each loaded once for all of its forms; in a process that has no other."""
 
 
 def _derive_named(
-    name: str, target: str, options: dict[str, Any]
-) -> tuple[dict[str, Workload], dict[str, str]]:
-    return derive_tasks(load_network(name, **options), target)
+    name: str, options: dict[str, Any], target: str, form: str, seen: Set[int]
+) -> tuple[dict[str, Workload], dict[str, str], set[int]]:
+    if name not in _loaded:
+        _loaded[name] = load_network(name, **options)
+    return derive_tasks(_loaded[name], target, form, seen)
 
 
 def usable_target(text: str) -> Target:

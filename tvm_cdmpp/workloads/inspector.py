@@ -9,6 +9,7 @@ import orjson
 from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.data.workload_book import DagFacts, Workload, is_hash, workload_id
 from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.dag import analyse, load_dag
 from tvm_cdmpp.extract.extractor import StepExtractor, records_of_steps
 from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
@@ -61,6 +62,9 @@ class TvmInspector:
             TVM, or the analysis of DAGs, cannot take it.
         """
         compute_dag = load_dag(dag)
+        shapes = (op.output(n).shape for op in compute_dag.ops for n in range(op.num_outputs))
+        if any(getattr(size, "value", None) == 0 for shape in shapes for size in shape):
+            raise RecordError("a tensor of the workload has a size of 0: there is no work in it")
         self._graphs[dag] = analyse(compute_dag)
         return DagFacts(
             str(compute_dag.workload_key()), float(compute_dag.flop_ct), keys_of(compute_dag)
