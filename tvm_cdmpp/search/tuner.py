@@ -27,8 +27,8 @@ import numpy as np
 
 from tvm_cdmpp.bridge.logs import LogReport, prepare_log
 from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.bridge.tasks import task_name
-from tvm_cdmpp.errors import CDMPPError, ConfigError
+from tvm_cdmpp.bridge.tasks import task_names
+from tvm_cdmpp.errors import CDMPPError, ConfigError, RecordError
 from tvm_cdmpp.measure.outcomes import (
     HOPELESS,
     Failures,
@@ -41,6 +41,8 @@ from tvm_cdmpp.search.baselines import make_cost_model
 from tvm_cdmpp.search.reports import RoundReport, TaskResult, TimeSplit, TuneSettings
 from tvm_cdmpp.search.scheduler import StepwiseScheduler
 from tvm_cdmpp.search.timed_model import TimedModel
+from tvm_cdmpp.search.unroll_guard import UnrollGuard
+from tvm_cdmpp.workloads.export import write_workloads
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
@@ -106,6 +108,8 @@ class _Recorder(_PythonBasedMeasureCallback):
 class NetworkTuner:
     """One search: tunes a network's tasks together, with one cost model, into one log.
 
+    Next to the log goes `workloads.jsonl`, which says what its workload keys mean.
+
     Parameters
     ----------
     tasks
@@ -119,7 +123,8 @@ class NetworkTuner:
     log
         The Ansor log to write; one that exists is continued.
     session
-        An entered session, which may be shared between searches.
+        An entered session, which may be shared between searches. Until it ends, no other session
+        can write the log.
 
     Attributes
     ----------
@@ -135,7 +140,8 @@ class NetworkTuner:
     ConfigError
         There are no tasks, or the model is unknown.
     RecordError
-        The log is another network's or target's, or cannot be written.
+        The log is another network's or target's, is being written by another session, or cannot
+        be written.
     """
 
     log_report: LogReport
@@ -156,10 +162,13 @@ class NetworkTuner:
             raise ConfigError("the network has no task to tune")
         self._tasks, self._weights = list(tasks), [int(weight) for weight in weights]
         self._settings, self._session = settings, session
+        self._names = task_names(tasks)
+        session.hold(log)
         chosen = heaviest_tasks(tasks, weights, settings.trials)
         self._tuned = chosen
         self.left_out = tuple(sorted(set(range(len(tasks))) - set(chosen)))
         self.log_report = prepare_log(log, tasks, tasks[0].target)
+        _write_workloads(log, tasks)
         self._round_size = min(settings.round_size, _round_size(settings.trials, len(chosen)))
         if isinstance(model, str):
             model = make_cost_model(
@@ -168,7 +177,7 @@ class NetworkTuner:
                 num_measures_per_round=self._round_size,
                 num_tasks=len(chosen),
             )
-        self._model = TimedModel(model, session)
+        self._model = TimedModel(UnrollGuard(model), session)
         self._progress = {str(task.workload_key): _Progress() for task in tasks}
         self._recorder = _Recorder(log, self._progress)
         self._trials = self.log_report.num_valid
@@ -211,7 +220,7 @@ class NetworkTuner:
         """Return what was found for each task, in the order that the tuner was given."""
         return tuple(
             TaskResult(
-                name=task_name(task),
+                name=self._names[index],
                 weight=weight,
                 flops=float(task.compute_dag.flop_ct),
                 trials=self._progress[task.workload_key].trials,
@@ -313,7 +322,7 @@ class NetworkTuner:
         left = self._settings.trials - self._trials
         return RoundReport(
             task=index,
-            name=task_name(task),
+            name=self._names[index],
             task_latency_s=self._progress[task.workload_key].latency_s,
             network_latency_s=self.network_latency_s,
             measured=recorder.measured,
@@ -347,6 +356,15 @@ class NetworkTuner:
         finally:
             self._numpy = np.random.get_state()  # noqa: NPY002
             np.random.set_state(outside)  # noqa: NPY002
+
+
+def _write_workloads(log: Path, tasks: Sequence[Any]) -> None:
+    try:
+        write_workloads(log, tasks)
+    except OSError as error:
+        raise RecordError(
+            f"what the workloads of {log} mean cannot be written next to it: {error.strerror}"
+        ) from error
 
 
 def _round_size(trials: int, num_tasks: int) -> int:
