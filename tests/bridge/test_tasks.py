@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from tests.tiny_tasks import auto_scheduler, matmul, tvm
@@ -33,12 +35,16 @@ def test_names_leave_out_what_all_share(description: str, operators: str) -> Non
     assert task_name(task).split() == [operators, "4x16,16x8", "float32"]
 
 
+def slice_of(tensor: Any, step: int) -> Any:
+    return tvm.te.compute((4,), lambda i: tensor[i * step], name="B")
+
+
 def test_two_tasks_of_one_name_are_told_apart() -> None:
     te = tvm.te
     tasks = []
     for step in (1, 2):  # read alike, computed differently
         a = te.placeholder((8,), name="A")
-        b = te.compute((4,), lambda i, a=a, step=step: a[i * step], name="B")
+        b = slice_of(a, step)
         key = auto_scheduler.workload_registry.register_workload_tensors(
             auto_scheduler.ComputeDAG([a, b]).workload_key(), [a, b]
         )

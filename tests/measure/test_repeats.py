@@ -65,14 +65,14 @@ def test_slow_programs_get_as_many_repeats_as_fit(
     # Too slow for ten: once more, with one.
     assert run(SLOW, 0.5, 2.0, 20.0) == [0.5, 2.0, float("inf")]
     assert machine.repeats == [[10] * 3, [1] * 2]
+    # What timed out leaves no files.
+    assert [path.name for path in tmp_path.iterdir()] == ["0"]
     # Now the task is known: ten would do for its fastest, nine are sure to.
     assert run(SLOW, 0.7, 0.9) == pytest.approx([0.7, 0.9])
     assert machine.repeats == [[9, 9]]
     # Another task is not.
     assert run(FAST, 0.125) == [0.125]
     assert machine.repeats == [[10]]
-    # What timed out leaves no files.
-    assert [path.name for path in tmp_path.iterdir()] == ["0"]
 
 
 def test_a_run_timeout_has_its_name() -> None:
