@@ -242,7 +242,7 @@ def program(measured: Any, result: Any) -> str:
     return json.dumps([record["i"][0][0], record["i"][1][1], record["r"][1]])
 
 
-class Recorded(auto_scheduler.cost_model.cost_model.PythonBasedModel):  # type: ignore[misc,name-defined]
+class Recorded(auto_scheduler.cost_model.cost_model.PythonBasedModel):
     """Scores at random, and remembers what it is to learn from."""
 
     def __init__(self) -> None:
@@ -269,8 +269,8 @@ def test_a_killed_search_ends_like_one_that_was_not(
     assert lines == ["round 4 {}\n", "round 8 {}\n"]
     process.kill()
     process.communicate(timeout=60)
-    with log.open("a") as file:
-        file.write('{"i": [["[\\"tiny')  # as a kill while it is written may leave it
+    with log.open("a") as torn:
+        torn.write('{"i": [["[\\"tiny')  # as a kill while it is written may leave it
     done = check_log(log, TASKS, TARGET).num_valid
     assert 8 <= done < 16
 

@@ -1,10 +1,12 @@
 """The program `tvm-cdmpp`: parses the command line, configures logging, turns errors into exits.
 
-Exit codes: 0 done, 1 a check failed, 2 a clear error or a wrong command line, 130 interrupted.
+Exit codes: 0 done, 1 a check or a last step failed, 2 a clear error or a wrong command line, 130
+interrupted.
 Command modules are light; each imports what it needs when it runs, so that `--help` is instant.
 """
 
 import argparse
+import contextlib
 import errno
 import logging
 import sys
@@ -14,6 +16,7 @@ from typing import Any
 from tvm_cdmpp import __version__
 from tvm_cdmpp.cli import compare, data, device, doctor, tune
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED
+from tvm_cdmpp.cli.messages import ensure_streams
 from tvm_cdmpp.errors import CDMPPError
 
 _logger = logging.getLogger(__name__)
@@ -49,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     exit_code
         For `sys.exit`.
     """
+    ensure_streams()
     args = build_parser().parse_args(argv)
     _configure_logging(args.verbose)
     try:
@@ -87,5 +91,6 @@ def _configure_logging(verbose: int) -> None:
 
 
 def _fail(message: str, exit_code: int = _EXIT_ERROR) -> int:
-    print(f"tvm-cdmpp: {message}", file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):
+        print(f"tvm-cdmpp: {message}", file=sys.stderr)
     return exit_code

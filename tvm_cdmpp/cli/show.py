@@ -15,10 +15,14 @@ _TABLE_WIDTH = 110
 
 
 def stderr_console() -> "Console":
-    """Return the console of all that is not the result."""
+    """Return the console of all that is not the result; it goes quiet when nobody reads it."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    class Progress(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+
+    return Progress(stderr=True, highlight=False)
 
 
 def stdout_console() -> "Console":
