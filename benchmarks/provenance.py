@@ -7,8 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# One definition of these for all result files.
-from tvm_cdmpp.search.contest import _commit, _machine
+from tvm_cdmpp.search.provenance import describe_machine, find_commit
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -25,8 +24,8 @@ def provenance(*packages: str) -> dict[str, Any]:
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(["python -m", f"benchmarks.{module}", *_portable(sys.argv[1:])]),
-        "commit": _commit(),
-        "machine": {**_machine(), **{name: version(name) for name in packages}},
+        "commit": find_commit(),
+        "machine": {**describe_machine(), **{name: version(name) for name in packages}},
     }
 
 

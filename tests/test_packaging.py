@@ -1,7 +1,6 @@
 """What the metadata, the README and the constraints promise to each other."""
 
 import ast
-import importlib.util
 import re
 from pathlib import Path
 
@@ -59,18 +58,3 @@ def test_sources_of_the_compiled_part_are_shipped() -> None:
     assert len(sources) > 10
     data = {package / "data" / "splits.json", package / "devices" / "registry.json"}
     assert shipped == {*sources, *data, package / "py.typed"}
-
-
-def test_results_in_the_readme_are_those_of_the_result_files() -> None:
-    spec = importlib.util.spec_from_file_location(
-        "readme_table", ROOT / "benchmarks" / "readme_table.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert read("README.md") == module.with_results(read("README.md"))
-    for result in (ROOT / "benchmarks" / "results").glob("*.json"):
-        assert f"benchmarks/results/{result.name}" in read("README.md")
-    for plot in re.findall(r"\]\((benchmarks/results/[^)]+\.png)\)", read("README.md")):
-        assert (ROOT / plot).exists()

@@ -27,7 +27,7 @@ def test_remote() -> None:
         (["--rpc", "host", "--key", "t4"], "HOST:PORT"),
         (["--rpc", "host:9190", "--key", "t4"], "--target"),
         (["--rpc", "127.0.0.1:1", "--key", "t4", "--target", "llvm"], "does not answer"),
-        (["--model", "/nonexistent/model"], "/nonexistent/model"),
+        (["--predictor", "/nonexistent/model"], "/nonexistent/model"),
     ],
 )
 def test_wrong_arguments(

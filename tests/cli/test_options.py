@@ -15,7 +15,7 @@ OPTIONS: dict[str, set[str]] = {
     "device detect": {"--json"},
     "device add": set(),
     "doctor": {"--json"},
-    "data collect": {"--log", "--programs", "--model", "--target", "--rpc", "--key", "--seed",
+    "data collect": {"--log", "--programs", "--predictor", "--target", "--rpc", "--key", "--seed",
                      "--keep-noisy", "--build-timeout", "--run-timeout"},
     "data import": {
         "--out", "--device", "--sources", "--workloads", "--networks", "--json",

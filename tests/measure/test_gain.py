@@ -18,6 +18,7 @@ from tvm_cdmpp.measure.gain import (
     _timing,
     _verdict,
     measure_gain,
+    measure_latency,
 )
 from tvm_cdmpp.networks.deploy import deploy
 from tvm_cdmpp.networks.network import load_network
@@ -44,6 +45,7 @@ def test_a_network_is_as_fast_as_itself() -> None:
     assert gain.max_relative_difference == 0
     for timing in (gain.untuned, gain.tuned):
         assert 0 < timing.low_s <= timing.latency_s <= timing.high_s
+    assert 0 < measure_latency(deployed, rounds=2).latency_s < 1
     assert gain.speedup == pytest.approx(gain.untuned.latency_s / gain.tuned.latency_s)
 
 

@@ -1,23 +1,27 @@
-"""Comparisons: turns, equal trials, re-measured winners, resuming, what the JSON holds."""
+"""Contests: turns, equal trials, re-measured winners, going on, what the JSON holds."""
 
 import dataclasses
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.tiny_tasks import TARGET, matmul, read_log, shrink_search
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tests.tiny_tasks import TARGET, auto_scheduler, matmul, read_log, shrink_search
+from tvm_cdmpp.devices.host import read_host_cpu
 from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.files import locked
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
 from tvm_cdmpp.report.comparison_plot import plot_comparison
-from tvm_cdmpp.search.comparison import CompareSettings, Point, SearchResult
-from tvm_cdmpp.search.contest import compare_models, remeasure
-from tvm_cdmpp.search.reports import RoundReport, TimeSplit
+from tvm_cdmpp.search.comparison import CompareSettings, SearchComparison, TurnReport
+from tvm_cdmpp.search.contest import run_contest
 
-tvm = load_tvm()
 TASKS = [matmul(16, 16, 16), matmul(32, 32, 32)]
 SETTINGS = CompareSettings(
     models=("random", "xgb-warm"),
@@ -34,53 +38,29 @@ def session() -> Iterator[MeasureSession]:
         yield session
 
 
-class _FirstIsSlow(MeasureOptions):
-    """Runs all, and then says that what came first after a build took 1 s, the others 1 ms."""
-
-    def runner(self, *, on_cpu: bool) -> Any:
-        real = super().runner(on_cpu=on_cpu)
-
-        class Runner:
-            def run(self, *arguments: Any, **options: Any) -> list[Any]:
-                results = real.run(*arguments, **options)
-                assert all(int(result.error_no) == 0 for result in results)
-                costs = [1.0] + [1e-3] * (len(results) - 1)
-                return [tvm.auto_scheduler.MeasureResult([cost], 0, "", 1, 0) for cost in costs]
-
-        return Runner()
-
-
-def test_what_runs_first_after_a_build_decides_nothing(
-    tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shrink_search(monkeypatch)
-    monkeypatch.setattr("tvm_cdmpp.search.contest._FINAL_PASSES", 3)
-    compare_models(
-        "two matmuls", TASKS, [1, 2], dataclasses.replace(SETTINGS, models=("random",), trials=2),
-        folder=tmp_path, session=session, command="test",
-    )  # fmt: skip
-    found = remeasure([tmp_path / "random-seed0.json"] * 3, TASKS, _FirstIsSlow(repeat=1))
-    assert found == [[1e-3] * len(TASKS)] * 3
-
-
 def test_compare_and_resume(
     tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shrink_search(monkeypatch)
-    monkeypatch.setattr("tvm_cdmpp.search.contest._FINAL_PASSES", 2)
+    monkeypatch.setattr("tvm_cdmpp.search.winners.PASSES", 2)
     turns: list[str] = []
 
-    def on_round(model: str, seed: int, report: RoundReport) -> None:
-        turns.append(model)
-        assert seed == 0
+    def on_round(report: TurnReport) -> None:
+        turns.append(report.model)
+        assert report.seed == 0
+        assert report.trials == len(turns) % 8 or 8
+        assert report.trials_in_all == 8
+        assert (report.eta_s > 0) == (report.trials < 8)
 
     def run() -> str:
-        comparison = compare_models(
+        comparison = run_contest(
             "two matmuls", TASKS, [1, 2], SETTINGS,
             folder=tmp_path, session=session, command="test", on_round=on_round,
         )  # fmt: skip
         plot_comparison(comparison, tmp_path / "plot.png")
-        return comparison.to_json()
+        text: str = comparison.to_json()
+        assert SearchComparison.from_json(text) == comparison
+        return text
 
     first = json.loads(run())
     assert turns == ["random", "xgb-warm", "xgb-warm", "random"] * 2
@@ -94,7 +74,10 @@ def test_compare_and_resume(
         assert search["points"][-1]["elapsed_s"] == pytest.approx(sum(search["split"].values()))
         a, b = search["remeasured_task_latencies_s"]
         assert search["remeasured_latency_s"] == pytest.approx(a + 2 * b)
+        assert len(search["remeasured_passes_s"]) == 2
+        assert search["failed_passes"] == 0
         assert len(read_log(tmp_path / f"{search['model']}-seed0.json")) == 4
+    assert first["threads"] == {"random": 1, "xgb-warm": read_host_cpu().physical_cores}
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
     # Nothing is searched again; winners are timed anew.
@@ -104,40 +87,158 @@ def test_compare_and_resume(
 
     # Another comparison must not go on in this folder.
     with pytest.raises(RecordError, match=r"belongs to another comparison: its .*tasks"):
-        compare_models("one", TASKS[:1], [1], SETTINGS, folder=tmp_path, session=session)
+        run_contest("one", TASKS[:1], [1], SETTINGS, folder=tmp_path, session=session)
     (tmp_path / "random-seed0.history.json").unlink()
     with pytest.raises(RecordError, match="has no history"):
-        compare_models("two matmuls", TASKS, [1, 2], SETTINGS, folder=tmp_path, session=session)
+        run_contest("two matmuls", TASKS, [1, 2], SETTINGS, folder=tmp_path, session=session)
+
+
+def test_with_one_more_model_the_others_are_kept(
+    tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_search(monkeypatch)
+    monkeypatch.setattr("tvm_cdmpp.search.winners.PASSES", 1)
+    turns: list[str] = []
+    settings = dataclasses.replace(SETTINGS, models=("random",), trials=2)
+    run = partial(
+        run_contest, "two matmuls", TASKS, [1, 2], folder=tmp_path, session=session,
+        on_round=lambda report: turns.append(report.model),
+    )  # fmt: skip
+    (first,) = run(settings).searches
+    again, other = run(dataclasses.replace(settings, models=("random", "cdmpp"))).searches
+    assert again.points == first.points
+    assert len(other.points) == 2
+    assert turns == ["random"] * 2 + ["cdmpp"] * 2
+
+
+def test_a_round_has_the_size_that_the_trials_allow(
+    tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_search(monkeypatch)
+    monkeypatch.setattr("tvm_cdmpp.search.winners.PASSES", 1)
+    settings = dataclasses.replace(SETTINGS, models=("random",), round_size=64)
+    comparison = run_contest(
+        "two matmuls", TASKS, [1, 2], settings, folder=tmp_path, session=session
+    )
+    assert comparison.settings.round_size == 2
+    assert [point.trials for point in comparison.searches[0].points] == [2, 4]
+    # More trials would make other rounds, unless one asks for the same; fewer lose points.
+    for trials, round_size, message in (
+        (40, 64, r"its round_size differ \(it had --round 2\)"),
+        (3, 1, "its round_size differ"),
+        (8, 2, None),
+        (6, 2, "has 8 trials already, more than the 6 asked for"),
+    ):
+        changed = dataclasses.replace(settings, trials=trials, round_size=round_size)
+        expected: AbstractContextManager[object] = (
+            pytest.raises(RecordError, match=message) if message else nullcontext()
+        )
+        with expected:
+            run_contest("two matmuls", TASKS, [1, 2], changed, folder=tmp_path, session=session)
+
+
+class BatchesOfTwo(MeasureOptions):
+    """One build at a time, whatever the machine has; TVM's batches are twice that."""
+
+    def builder(self) -> Any:
+        return auto_scheduler.LocalBuilder(timeout=self.build_timeout_s, n_parallel=1)
+
+
+IN_BATCHES = CompareSettings(
+    models=("random",), trials=16, round_size=4, measure=BatchesOfTwo(repeat=1)
+)
+KILLED_SEARCH = """
+import os, signal, sys
+from pathlib import Path
+import pytest
+from tests.search.test_contest import IN_BATCHES, TASKS
+from tests.tiny_tasks import shrink_search
+from tvm_cdmpp.measure.session import MeasureSession
+from tvm_cdmpp.search import contest, tuner
+
+class Killed(tuner._Recorder):
+    def callback(self, policy, inputs, results):
+        super().callback(policy, inputs, results)
+        if len(Path(self._log).read_text().splitlines()) >= 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+tuner._Recorder = Killed
+shrink_search(pytest.MonkeyPatch())
+with MeasureSession() as session:
+    contest.run_contest(
+        "two matmuls", TASKS, [1, 2], IN_BATCHES, folder=Path(sys.argv[1]), session=session
+    )
+"""
+
+
+def test_a_kill_inside_a_round_keeps_its_programs_and_their_time(
+    tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_search(monkeypatch)
+    monkeypatch.setattr("tvm_cdmpp.search.winners.PASSES", 1)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_SEARCH, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    measured = len(read_log(tmp_path / "random-seed0.json"))
+    assert measured % 4 == 2  # in the midst of a round
+    history = json.loads((tmp_path / "random-seed0.history.json").read_text())
+    whole_rounds = history["points"][-1]
+    assert whole_rounds["trials"] == measured - 2
+    known_s = sum(history["split"].values())
+    assert known_s > whole_rounds["elapsed_s"]
+
+    (search,) = run_contest(
+        "two matmuls", TASKS, [1, 2], IN_BATCHES, folder=tmp_path, session=session
+    ).searches
+    at_the_kill = search.points[measured // 4]
+    assert at_the_kill.trials == measured
+    assert at_the_kill.elapsed_s == pytest.approx(known_s)
+    assert search.points[-1].trials == 16
+    assert search.points[-1].elapsed_s == pytest.approx(search.split.total_s)
+
+
+def test_failures_are_those_in_the_log(
+    tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of a round that a kill cut short."""
+    shrink_search(monkeypatch)
+    monkeypatch.setattr("tvm_cdmpp.search.winners.PASSES", 1)
+    settings = dataclasses.replace(SETTINGS, models=("random",))
+    run = partial(run_contest, "two matmuls", TASKS, [1, 2], folder=tmp_path, session=session)
+    run(settings)
+    log = tmp_path / "random-seed0.json"
+    records = log.read_text().splitlines()
+    failed = json.loads(records[-1])
+    failed["r"][0], failed["r"][1] = [1e10], 6
+    log.write_text("\n".join([*records[:-1], json.dumps(failed)]) + "\n")
+    assert run(settings).searches[0].failures == {"build timeout": 1}
+
+
+def test_a_log_that_lost_records_is_not_continued(
+    tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_search(monkeypatch)
+    monkeypatch.setattr("tvm_cdmpp.search.winners.PASSES", 1)
+    settings = dataclasses.replace(SETTINGS, models=("random",))
+    run = partial(run_contest, "two matmuls", TASKS, [1, 2], folder=tmp_path, session=session)
+    run(settings)
+    (tmp_path / "random-seed0.json").unlink()
+    with pytest.raises(RecordError, match=r"has 0 records, but its history knows 4"):
+        run(dataclasses.replace(settings, trials=6))
+
+
+def test_one_contest_per_folder(tmp_path: Path, session: MeasureSession) -> None:
+    with (
+        locked(tmp_path / "comparison.lock", "a test"),
+        pytest.raises(RecordError, match=r"a comparison in .* is going on already"),
+    ):
+        run_contest("two matmuls", TASKS, [1, 2], SETTINGS, folder=tmp_path, session=session)
 
 
 def test_too_few_trials(tmp_path: Path, session: MeasureSession) -> None:
     settings = CompareSettings(models=("random",), trials=1, round_size=4)
     with pytest.raises(ConfigError, match=r"1 trials are too few .* 2 tasks"):
-        compare_models("two matmuls", TASKS, [1, 2], settings, folder=tmp_path, session=session)
-
-
-def test_curve() -> None:
-    latencies = [None, 3.0, 2.0, 2.0]
-    points = [
-        Point(trials=10 * n, elapsed_s=float(n), network_latency_s=latency_s)
-        for n, latency_s in enumerate(latencies, start=1)
-    ]
-    search = SearchResult(
-        model="random", seed=0, points=tuple(points), split=TimeSplit(), failures={}
-    )
-    assert [search.latency_at(n) for n in (5, 10, 25, 40)] == [None, None, 3.0, 2.0]
-    assert search.best_latency_s == 2.0
-    assert search.first_reaching(2.5) == points[2]
-    assert search.first_reaching(1.0) is None
-
-
-@pytest.mark.parametrize("models", [(), ("xgb", "xgb"), ("xgb", "nonsense")])
-def test_models_are_checked(models: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match="expected some of cdmpp"):
-        CompareSettings(models=models)
-
-
-@pytest.mark.parametrize("wrong", [{"seeds": 0}, {"trials": 0}, {"round_size": 0}])
-def test_budgets_are_checked(wrong: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match=f"{next(iter(wrong))} must be at least 1, got 0"):
-        CompareSettings(models=("random",), **wrong)  # type: ignore[arg-type]
+        run_contest("two matmuls", TASKS, [1, 2], settings, folder=tmp_path, session=session)

@@ -80,7 +80,12 @@ def test_search_and_resume(tmp_path: Path, session: MeasureSession) -> None:
     assert second.trials == 12
     # TVM writes latencies with six digits.
     assert second.network_latency_s == pytest.approx(first.network_latency_s, rel=1e-5)
-    assert second._model.model.model.bst is not None  # it learned from the log
+    # It learned from the log: its scores are no longer random, and rank what it has seen.
+    known = [(m, r) for m, r in read_log(log) if m.task.workload_key == TASKS[1].workload_key]
+    states, speeds = [m.state for m, _ in known], [1 / float(r.costs[0]) for _, r in known]
+    scores = second._model.model.predict(TASKS[1], states)
+    assert list(scores) == list(second._model.model.predict(TASKS[1], states))
+    assert np.corrcoef(scores, speeds)[0, 1] > 0.5
     last = list(second.rounds())
     assert [report.measured for report in last] == [3, 1]
     assert last[-1].eta_s == 0
@@ -101,7 +106,7 @@ def test_search_and_resume(tmp_path: Path, session: MeasureSession) -> None:
     [(1, 1, 1), (64, 24, 2), (96, 24, 2), (24, 24, 1), (144, 24, 3), (1000, 24, 20), (7, 2, 2)],
 )
 def test_few_trials_make_small_rounds(trials: int, tasks: int, expected: int) -> None:
-    assert tuner_module._round_size(trials, tasks) == expected
+    assert tuner_module.largest_round(trials, tasks) == expected
 
 
 def test_small_rounds_breed_fewer_candidates(monkeypatch: pytest.MonkeyPatch) -> None:

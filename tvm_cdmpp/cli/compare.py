@@ -4,7 +4,8 @@ import argparse
 import itertools
 import shlex
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,15 @@ from tvm_cdmpp.cli import show
 from tvm_cdmpp.cli.inputs import add_input_shape, add_target, parse_input_shapes
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages
-from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.errors import CDMPPError, ConfigError
 from tvm_cdmpp.files import write_atomically
 
 if TYPE_CHECKING:
-    from tvm_cdmpp.search.comparison import SearchComparison, SearchResult
+    from tvm_cdmpp.networks.network import Network
+    from tvm_cdmpp.search.comparison import SearchComparison, SearchResult, TurnReport
 
-_FRACTIONS = (0.25, 0.5, 1.0)
+# Up to half of the trials are first rounds: before that there may be no latency of the network.
+_FRACTIONS = (0.5, 0.75, 1.0)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,7 +30,8 @@ def add_parser(subparsers: Any) -> None:
         "compare",
         help="run the same search with several cost models",
         description="Run the same search with several cost models, in turns, and time the winners "
-        "together. Running the same command again continues where it was.",
+        "together. Running the same command again continues where it was; with more models, seeds "
+        "or trials (and the same rounds), what was done is kept.",
     )
     parser.add_argument(
         "network", metavar="NETWORK", help="a name (resnet-18, bert-tiny, ...) or a model file"
@@ -66,11 +70,12 @@ def run(args: argparse.Namespace) -> int:
     # TVM takes seconds to load; a wrong command line must not.
     shapes = parse_input_shapes(args.input_shape)
     from tvm_cdmpp.bridge.target import parse_target
+    from tvm_cdmpp.bridge.tasks import task_name
     from tvm_cdmpp.measure.session import MeasureSession
     from tvm_cdmpp.networks.network import extract_tasks, load_network
     from tvm_cdmpp.report.comparison_plot import plot_comparison
-    from tvm_cdmpp.search.comparison import CompareSettings
-    from tvm_cdmpp.search.contest import compare_models
+    from tvm_cdmpp.search.comparison import CompareSettings, check_covers
+    from tvm_cdmpp.search.contest import run_contest
     from tvm_cdmpp.search.tuner import heaviest_tasks
 
     settings = CompareSettings(
@@ -84,20 +89,21 @@ def run(args: argparse.Namespace) -> int:
     console = show.stderr_console()
     target = parse_target(args.target)
     network = load_network(args.network, input_shapes=shapes)
-    tasks, weights = extract_tasks(network, target)
-    if args.tasks is not None:
-        chosen = heaviest_tasks(tasks, weights, args.tasks)
-        tasks, weights = [tasks[i] for i in chosen], [weights[i] for i in chosen]
+    all_tasks, all_weights = extract_tasks(network, target)
+    chosen = heaviest_tasks(all_tasks, all_weights, args.tasks or len(all_tasks))
+    tasks, weights = [all_tasks[i] for i in chosen], [all_weights[i] for i in chosen]
     folder = args.out or Path(f"compare-{network.name}")
+    file = folder / "comparison.json"
+    check_covers(file, settings, [task_name(task) for task in tasks], str(target))
     all_trials = settings.trials * settings.seeds * len(settings.models)
     folder.mkdir(parents=True, exist_ok=True)
     with (
         divert_native_messages(folder / "tvm.txt", console.print),
         MeasureSession() as session,
         stop_on_interrupt(session),
-        show.show_rounds(console, all_trials) as show_round,
+        show.show_progress(console, "trials", all_trials, 0) as show_step,
     ):
-        comparison = compare_models(
+        comparison = run_contest(
             network.name,
             tasks,
             weights,
@@ -105,10 +111,16 @@ def run(args: argparse.Namespace) -> int:
             folder=folder,
             session=session,
             command=_command(args),
-            on_round=lambda model, seed, report: show_round(report, f"{model} seed {seed}  "),
+            on_round=_show_turns(show_step),
         )
     if comparison.complete:
-        write_atomically(folder / "comparison.json", comparison.to_json().encode())
+        if len(tasks) == len(all_tasks):
+            try:
+                untuned_s = _untuned_latency_s(network, target)
+                comparison = replace(comparison, untuned_latency_s=untuned_s)
+            except CDMPPError as error:  # no reason to lose what was measured
+                console.print(f"no latency of the untuned network: {error}", markup=False)
+        write_atomically(file, comparison.to_json().encode())
         plot_comparison(comparison, folder / "comparison.png")
     _print_tables(comparison)
     print(
@@ -122,6 +134,28 @@ def run(args: argparse.Namespace) -> int:
     return 0 if comparison.complete else EXIT_INTERRUPTED
 
 
+def _show_turns(show_step: "Callable[[str, int, str], None]") -> "Callable[[TurnReport], None]":
+    """Show a line per round and the time left for all searches together."""
+    shown = 0
+
+    def show_turn(turn: "TurnReport") -> None:
+        nonlocal shown
+        line = show.describe_round(turn.round, turn.eta_s)
+        left = f"about {show.minutes(turn.eta_s)} left"
+        show_step(f"{turn.model} seed {turn.seed}  {line}", turn.trials - shown, left)
+        shown = turn.trials
+
+    return show_turn
+
+
+def _untuned_latency_s(network: "Network", target: Any) -> float:
+    """Time the network as TVM compiles it without a log."""
+    from tvm_cdmpp.measure.gain import measure_latency
+    from tvm_cdmpp.networks.deploy import deploy
+
+    return measure_latency(deploy(network, target)).latency_s
+
+
 def _command(args: argparse.Namespace) -> str:
     """Write the command that repeats the comparison, wherever this one was started from."""
     names = ("models", "trials", "seeds", "tasks", "round", "target")
@@ -133,22 +167,30 @@ def _command(args: argparse.Namespace) -> str:
 def _print_tables(comparison: "SearchComparison") -> None:
     console, settings = show.stdout_console(), comparison.settings
     stages = [round(fraction * settings.trials) for fraction in _FRACTIONS]
+    of = comparison.of_model
+    rows = [
+        [
+            model,
+            *(_latency([s.latency_at(n) for s in of(model)]) for n in stages),
+            _latency(
+                [s.remeasured_latency_s for s in of(model)],
+                [latency_s for s in of(model) for latency_s in s.remeasured_passes_s],
+            ),
+            show.minutes(statistics.median(s.split.total_s for s in of(model))),
+        ]
+        for model in settings.models
+    ]
+    if comparison.untuned_latency_s is not None:
+        untuned = show.milliseconds(comparison.untuned_latency_s)
+        rows.append(["whole network, untuned", *("" for _ in stages), untuned, ""])
     show.print_table(
         console,
-        f"{comparison.network}: latency, median over {settings.seeds} seeds",
-        ("model", *(f"{trials} trials" for trials in stages), "re-measured", "time"),
-        [
-            [
-                model,
-                *(_median_ms(s.latency_at(n) for s in comparison.of_model(model)) for n in stages),
-                _median_ms(s.remeasured_latency_s for s in comparison.of_model(model)),
-                show.minutes(
-                    statistics.median(s.split.total_s for s in comparison.of_model(model))
-                ),
-            ]
-            for model in settings.models
-        ],
+        f"{comparison.network}: latency{_over_seeds(settings.seeds)} (smallest to largest)",
+        ("model", *(f"{trials} trials" for trials in stages), "winners, re-measured", "time"),
+        rows,
     )
+    if comparison.untuned_latency_s is not None:
+        console.print("a whole network runs with warm caches, a task alone with cold ones")
     show.print_table(
         console,
         "to reach another's best latency",
@@ -162,21 +204,35 @@ def _print_tables(comparison: "SearchComparison") -> None:
     show.print_table(
         console,
         "where the time went, all seeds together",
-        ("model", *parts, "failed programs"),
+        ("model", "threads", *parts, "failed programs", "failed passes of winners"),
         [
             [
                 model,
-                *(_share(comparison.of_model(model), f"{part}_s") for part in parts),
-                str(sum(sum(s.failures.values()) for s in comparison.of_model(model))),
+                str(comparison.threads[model]),
+                *(_share(of(model), f"{part}_s") for part in parts),
+                str(sum(sum(s.failures.values()) for s in of(model))),
+                str(sum(s.failed_passes for s in of(model))),
             ]
             for model in settings.models
         ],
     )
 
 
-def _median_ms(latencies_s: Iterable[float | None]) -> str:
+def _over_seeds(seeds: int) -> str:
+    return {1: "", 2: ", mean of 2 seeds"}.get(seeds, f", median of {seeds} seeds")
+
+
+def _latency(latencies_s: list[float | None], samples_s: Iterable[float] = ()) -> str:
+    """Write the middle of several seeds' latencies, and the range of all that is known."""
     known = [latency_s for latency_s in latencies_s if latency_s is not None]
-    return show.milliseconds(statistics.median(known) if known else None)
+    if not known:
+        return show.milliseconds(None)
+    text = show.milliseconds(statistics.median(known))
+    everything = [*known, *samples_s]
+    if len(everything) > 1:
+        low, high = (f"{1e3 * value:.4g}" for value in (min(everything), max(everything)))
+        text += f" ({low} to {high})"
+    return text + (f", {len(known)} of {len(latencies_s)}" if len(known) < len(latencies_s) else "")
 
 
 def _reach(comparison: "SearchComparison", model: str, other: str) -> str:

@@ -167,6 +167,7 @@ def _print_report(
     from rich.table import Table
     from rich.text import Text
 
+    from tvm_cdmpp.cli.show import print_whole
     from tvm_cdmpp.data.lines import BINS, UNKNOWN
 
     console = Console()
@@ -184,7 +185,7 @@ def _print_report(
         table.add_section()
         table.add_row("all", *(f"{count:,}" for count in [lines, *map(total.get, shown)]))
     if report.inputs:
-        console.print(table)
+        print_whole(console, table)
     for name in BINS[1:]:
         _print_examples(console, name, report.inputs)
     for remark in _remarks(report, UNKNOWN in shown, ignored, not_derived):

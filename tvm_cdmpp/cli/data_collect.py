@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:
         help="programs of each task, those in the log included (default: 64)",
     )
     parser.add_argument(
-        "--model", type=Path, metavar="FILE", help="predictor to start evolution with"
+        "--predictor", type=Path, metavar="FILE", help="saved predictor to start evolution with"
     )
     add_target(parser)
     parser.add_argument(
@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
     )
     target = parse_target(args.target)
     model = CDMPPModel(seed=args.seed)
-    if args.model is not None:
-        model.load(str(args.model))
+    if args.predictor is not None:
+        model.load(str(args.predictor))
     if remote is not None:
         remote.count()
     console = show.stderr_console()

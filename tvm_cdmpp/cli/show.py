@@ -5,13 +5,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions
+    from rich.segment import Segment
+    from rich.table import Table
 
     from tvm_cdmpp.bridge.logs import LogReport
     from tvm_cdmpp.search.reports import RoundReport, TimeSplit
 
 _NAME_WIDTH = 60
-_TABLE_WIDTH = 110
+_TEXT_WIDTH = 110
+_UNBOUNDED = 100_000
 
 
 def stderr_console() -> "Console":
@@ -26,11 +29,11 @@ def stderr_console() -> "Console":
 
 
 def stdout_console() -> "Console":
-    """Return the console of the result; in a narrow terminal or a pipe, no number is cut."""
+    """Return the console of the result; sentences in a pipe get longer lines than usual."""
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.width = max(console.width, _TABLE_WIDTH)
+    console.width = max(console.width, _TEXT_WIDTH)
     return console
 
 
@@ -48,7 +51,7 @@ def show_rounds(
     with show_progress(console, "trials", trials, done) as show_step:
 
         def show_round(report: "RoundReport", label: str) -> None:
-            eta = f"about {minutes(report.eta_s)} left" if not label else ""
+            eta = f"about {minutes(report.eta_s)} left"
             show_step(label + describe_round(report), report.measured, eta)
 
         yield show_round
@@ -85,14 +88,14 @@ def show_progress(
         yield show_step
 
 
-def describe_round(report: "RoundReport") -> str:
-    """Put a round into one line."""
+def describe_round(report: "RoundReport", eta_s: float | None = None) -> str:
+    """Put a round into one line, with the time left: the round's own search's, or another."""
     failures = ", ".join(f"{number} {kind}" for kind, number in report.failures.items())
     return (
         f"{report.trials}/{report.trials_in_all}  task {report.task} {shorten(report.name)}  "
         f"best {milliseconds(report.task_latency_s)}  "
-        f"network {milliseconds(report.network_latency_s)}  "
-        f"{describe_split(report.split)}  ETA {minutes(report.eta_s)}"
+        f"sum of tasks {milliseconds(report.network_latency_s)}  "
+        f"{describe_split(report.split)}  ETA {minutes(report.eta_s if eta_s is None else eta_s)}"
         + (f"  failed: {failures}" if failures else "")
     )
 
@@ -130,7 +133,27 @@ def print_table(
     for row in rows:
         table.add_row(*map(Text, row))  # Text, not markup: names may hold square brackets
     console.print()
-    console.print(table)
+    print_whole(console, table)
+
+
+def print_whole(console: "Console", table: "Table") -> None:
+    """Print a table as wide as it is; in a pipe or a narrow terminal, rich would cut its cells."""
+    unbounded = console.options.update(max_width=_UNBOUNDED)
+    width = max(console.width, console.measure(table, options=unbounded).maximum)
+    segments = console.render(table, unbounded.update(width=width))
+    console.print(_Rendered(list(segments)), crop=False)
+
+
+class _Rendered:
+    """What has been laid out already, for a width that the console does not have."""
+
+    def __init__(self, segments: "list[Segment]") -> None:
+        self._segments = segments
+
+    def __rich_console__(
+        self, console: "Console", options: "ConsoleOptions"
+    ) -> "Iterator[Segment]":
+        yield from self._segments
 
 
 def milliseconds(latency_s: float | None) -> str:

@@ -146,6 +146,22 @@ def measure_gain(
     )
 
 
+def measure_latency(deployed: Deployed, *, rounds: int = 5, seed: int = 0) -> Timing:
+    """Time one compilation of a network, by itself and without a guard.
+
+    Raises
+    ------
+    MeasureError
+        The network does not run here, or crashed.
+    """
+    with tempfile.TemporaryDirectory(prefix="tvm-cdmpp-") as folder:
+        library = Path(folder, "network.so")
+        deployed.export(library)
+        inputs = random_inputs(deployed.network, seed=seed)
+        with NetworkProcess([library], str(deployed.target.kind.name), inputs) as process:
+            return _timing([process.time(0) for _ in range(rounds)])
+
+
 def _time_in_turns(
     process: NetworkProcess, calibrate: Callable[[], float], config: GainConfig
 ) -> tuple[list[tuple[float, float]], list[bool]]:

@@ -1,15 +1,21 @@
 """The cost models a search can be given, by name.
 
-The XGBoost baselines are TVM's own `XGBModel`, unchanged: trees over features of the lowered
-programs, retrained from scratch after every round. Its stock set-up, that of `TaskScheduler`,
-returns random scores until more than one round per task has been measured. `xgb-warm` shortens
-that random phase to a single round; a fair comparison needs both.
+The XGBoost baselines are TVM's own `XGBModel`: trees over features of the lowered programs,
+retrained from scratch after every round. Two of its settings matter here:
+
+- It returns random scores until *more* than `num_warmup_sample` records are known. The stock
+  set-up, that of `TaskScheduler`, passes one round per task, so all first rounds and one more are
+  random. `xgb-warm` passes one program less than a round, so only the first round is; a fair
+  comparison needs both.
+- TVM gives it half of the logical cores, which without hyper-threading leaves cores idle. Here it
+  gets every physical core, to learn and to score. The CDMPP predictor scores on one.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.devices.host import read_host_cpu
 from tvm_cdmpp.errors import ConfigError, MissingDependencyError
 
 auto_scheduler = load_tvm().auto_scheduler
@@ -49,8 +55,8 @@ def make_cost_model(kind: str, *, seed: int, num_measures_per_round: int, num_ta
     makers: dict[str, Callable[[], Any]] = {
         "cdmpp": lambda: _make_cdmpp(seed),
         "xgb": lambda: _make_xgb(seed, num_tasks * num_measures_per_round),
-        "xgb-warm": lambda: _make_xgb(seed, num_measures_per_round),
-        "xgb-adaptive": lambda: _make_xgb(seed, num_measures_per_round, adaptive_training=True),
+        "xgb-warm": lambda: _make_xgb(seed, num_measures_per_round - 1),
+        "xgb-adaptive": lambda: _make_xgb(seed, num_measures_per_round - 1, adaptive_training=True),
         "random": auto_scheduler.RandomModel,
     }
     check_cost_model(kind)
@@ -63,6 +69,11 @@ def check_cost_model(kind: str) -> None:
         raise ConfigError(f"unknown cost model {kind!r}; expected one of {', '.join(COST_MODELS)}")
 
 
+def num_threads(kind: str) -> int:
+    """Return how many threads a cost model that is made here scores with."""
+    return read_host_cpu().physical_cores if kind.startswith("xgb") else 1
+
+
 def _make_cdmpp(seed: int) -> Any:
     # Imported here because it brings PyTorch, which the baselines do without.
     from tvm_cdmpp.search.cost_model import CDMPPModel
@@ -73,7 +84,7 @@ def _make_cdmpp(seed: int) -> Any:
 def _make_xgb(seed: int, num_warmup_sample: int, *, adaptive_training: bool = False) -> Any:
     try:
         # TVM reads seed 0 as "no seed" and takes its default.
-        return auto_scheduler.XGBModel(
+        model = auto_scheduler.XGBModel(
             num_warmup_sample=num_warmup_sample, seed=seed, adaptive_training=adaptive_training
         )
     except ImportError as error:
@@ -81,3 +92,5 @@ def _make_xgb(seed: int, num_warmup_sample: int, *, adaptive_training: bool = Fa
             f"the XGBoost baselines need the package xgboost: {error}. "
             "Install it with `pip install xgboost`."
         ) from error
+    model.xgb_params["nthread"] = num_threads("xgb")
+    return model

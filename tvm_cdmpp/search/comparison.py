@@ -1,13 +1,15 @@
 """What a comparison of cost models is given and what it yields."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.measure.session import MeasureOptions
+from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.measure.session import MeasureOptions, RemoteDevices
 from tvm_cdmpp.search.baselines import COST_MODELS
-from tvm_cdmpp.search.reports import TimeSplit
+from tvm_cdmpp.search.reports import RoundReport, TimeSplit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +23,7 @@ class CompareSettings:
     trials: int = 1000
     """Programs each search measures."""
     round_size: int = 64
-    """Programs per round."""
+    """Programs per round; in a `SearchComparison`, what the trials left of that."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
 
     def __post_init__(self) -> None:
@@ -34,6 +36,20 @@ class CompareSettings:
         for name in ("seeds", "trials", "round_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnReport:
+    """What one round of one search did, and where the comparison stands after it."""
+
+    model: str
+    seed: int
+    round: RoundReport
+    trials: int
+    """Programs measured so far by all searches, earlier runs of the comparison included."""
+    trials_in_all: int
+    eta_s: float
+    """Expected time to the end of all searches, at this run's pace."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +75,10 @@ class SearchResult:
     remeasured_latency_s: float | None = None
     """Latency of the winners, timed together with those of all other searches."""
     remeasured_task_latencies_s: tuple[float | None, ...] = ()
+    remeasured_passes_s: tuple[float, ...] = ()
+    """That latency in each pass over all tasks in which no winner failed."""
+    failed_passes: int = 0
+    """Failures of winners, over all tasks and passes; the latencies are without them."""
 
     def latency_at(self, trials: int) -> float | None:
         """Return the network latency, as searched, after so many trials."""
@@ -95,6 +115,12 @@ class SearchComparison:
     commit: str | None
     """Commit of this package, when it runs from a git checkout."""
     machine: dict[str, Any]
+    threads: dict[str, int] = field(default_factory=dict)
+    """Threads that each cost model scores with."""
+    untuned_latency_s: float | None = None
+    """The whole network as TVM compiles it without a log; None when not all its tasks were
+    compared. Unlike the other latencies, it includes what is between the tasks, and caches are
+    warm."""
 
     def of_model(self, model: str) -> list[SearchResult]:
         """Return a model's searches, by seed."""
@@ -103,3 +129,82 @@ class SearchComparison:
     def to_json(self) -> str:
         """Return everything as JSON text."""
         return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "SearchComparison":
+        """Return what `to_json` wrote.
+
+        Raises
+        ------
+        RecordError
+            The text is something else.
+        """
+        try:
+            content = json.loads(text)
+            settings = content["settings"]
+            measure = dict(settings["measure"])
+            if measure["remote"] is not None:
+                measure["remote"] = RemoteDevices(**measure["remote"])
+            content["settings"] = CompareSettings(
+                **{
+                    **settings,
+                    "models": tuple(settings["models"]),
+                    "measure": MeasureOptions(**measure),
+                }
+            )
+            content["searches"] = tuple(_read_search(search) for search in content["searches"])
+            for name in ("tasks", "weights"):
+                content[name] = tuple(content[name])
+            return cls(**content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecordError(f"expected the JSON of a comparison: {error}") from error
+
+
+def check_covers(file: Path, settings: CompareSettings, tasks: Sequence[str], target: str) -> None:
+    """Raise unless a new comparison holds all that the one in a file does.
+
+    Parameters
+    ----------
+    file
+        Where the new comparison will be written; nothing is there to be lost if it is missing.
+    settings, tasks, target
+        What the new comparison compares.
+
+    Raises
+    ------
+    RecordError
+        The new one has fewer models, seeds or trials, or is of something else.
+    """
+    if not file.exists():
+        return
+    try:
+        old = SearchComparison.from_json(file.read_text(encoding="utf-8"))
+    except (OSError, RecordError) as error:
+        raise RecordError(
+            f"{file} would be replaced, but cannot be read: {error}. Choose another folder."
+        ) from error
+    covered = (
+        set(old.settings.models) <= set(settings.models)
+        and old.settings.seeds <= settings.seeds
+        and old.settings.trials <= settings.trials
+        and (old.tasks, old.target) == (tuple(tasks), target)
+    )
+    if not covered:
+        raise RecordError(
+            f"{file} holds another comparison: {', '.join(old.settings.models)} on "
+            f"{len(old.tasks)} tasks of {old.network} for {old.target}, {old.settings.trials} "
+            f"trials, {old.settings.seeds} seeds. It would be lost. Choose another folder, or ask "
+            "for at least the same models, trials and seeds."
+        )
+
+
+def _read_search(content: dict[str, Any]) -> SearchResult:
+    lists = ("remeasured_task_latencies_s", "remeasured_passes_s")
+    return SearchResult(
+        **{
+            **content,
+            **{name: tuple(content[name]) for name in lists if name in content},
+            "points": tuple(Point(**point) for point in content["points"]),
+            "split": TimeSplit(**content["split"]),
+        }
+    )

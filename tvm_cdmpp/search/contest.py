@@ -1,50 +1,50 @@
-"""The same search with several cost models, side by side.
+"""A contest: the same search with several cost models, side by side.
 
 What makes the comparison fair:
 
 - Searches with the same seed take turns, round by round and in alternating order (A B, B A, ...),
   so that a machine that slows down slows all of them. A search's time is that of its own rounds.
 - All measure the same number of programs, in the same way, one log per search.
-- The best of many noisy measurements is too good to be true. So at the end, the winners of all
-  searches are built anew and timed together, several times in turns; what counts is the median.
+- At the end the winners of all searches are timed together (see `winners`).
 
-A folder holds one log and one history per search. A comparison that was interrupted goes on where
-it was; searches that are done are not run again.
+A folder holds one log and one history per search. A contest that was interrupted goes on where it
+was; searches that are done are not run again. A history is written after every batch, so a round
+that a kill cut short keeps its programs and their time; that of the programs in flight is lost, and
+so are they.
 """
 
 import dataclasses
-import itertools
 import json
-import platform
-import statistics
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import tvm_cdmpp
 from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.bridge.tasks import task_name
-from tvm_cdmpp.devices.host import read_host_cpu
-from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
-from tvm_cdmpp.files import write_atomically
-from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
-from tvm_cdmpp.search.comparison import CompareSettings, Point, SearchComparison, SearchResult
+from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.files import locked, write_atomically
+from tvm_cdmpp.measure.outcomes import Failures
+from tvm_cdmpp.measure.session import MeasureSession
+from tvm_cdmpp.search.baselines import num_threads
+from tvm_cdmpp.search.comparison import (
+    CompareSettings,
+    Point,
+    SearchComparison,
+    SearchResult,
+    TurnReport,
+)
+from tvm_cdmpp.search.provenance import describe_machine, find_commit
 from tvm_cdmpp.search.reports import RoundReport, TimeSplit, TuneSettings
-from tvm_cdmpp.search.tuner import NetworkTuner
+from tvm_cdmpp.search.tuner import NetworkTuner, largest_round
+from tvm_cdmpp.search.winners import WinnerTimes, time_winners
 
-tvm = load_tvm()
-auto_scheduler = tvm.auto_scheduler
+auto_scheduler = load_tvm().auto_scheduler
 
-_FINAL_PASSES = 5
-
-
-OnRound = Callable[[str, int, RoundReport], None]
+OnRound = Callable[[TurnReport], None]
 
 
-def compare_models(
+def run_contest(
     network: str,
     tasks: Sequence[Any],
     weights: Sequence[int],
@@ -53,7 +53,7 @@ def compare_models(
     folder: Path,
     session: MeasureSession,
     command: str = "",
-    on_round: OnRound = lambda model, seed, report: None,
+    on_round: OnRound = lambda report: None,
 ) -> SearchComparison:
     """Search with every model and seed, then time the winners together.
 
@@ -68,106 +68,118 @@ def compare_models(
     folder
         Where logs and histories are; made if it does not exist.
     session
-        An entered session; after its `stop`, the comparison ends early and incomplete.
+        An entered session; after its `stop`, the contest ends early and incomplete.
     command
-        How the comparison was started, for the report.
+        How the contest was started, for the report.
     on_round
-        Called after every round with model, seed and report.
+        Called after every round.
+
+    Returns
+    -------
+    comparison
+        Its settings give the size that rounds really had.
 
     Raises
     ------
     ConfigError
         The trials are too few to tune every task.
     RecordError
-        The folder holds another comparison, or cannot be written.
+        The folder holds another contest or one that is going on, or cannot be written.
     MeasureError
         A search could build and run nothing at all.
     """
-    searches: list[_Search] = []
-    for seed in range(settings.seeds):
-        group = [_Search(model, seed, folder) for model in settings.models]
-        for search in group:
-            search.open(tasks, weights, settings, session)
-        _take_turns(group, on_round)
-        searches += group
-    latencies: Sequence[Sequence[float | None]] = [()] * len(searches)
+    if settings.trials < len(tasks):
+        raise ConfigError(
+            f"{settings.trials} trials are too few for a comparison over {len(tasks)} tasks; "
+            "give more trials or fewer tasks"
+        )
+    round_size = min(settings.round_size, largest_round(settings.trials, len(tasks)))
+    settings = dataclasses.replace(settings, round_size=round_size)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / "comparison.lock", f"a comparison in {folder}"):
+        searches = [
+            _Search(model, seed, folder, tasks, settings)
+            for seed in range(settings.seeds)
+            for model in settings.models
+        ]
+        turns = _Turns(searches, settings.trials, on_round)
+        for seed in range(settings.seeds):
+            group = [search for search in searches if search.seed == seed]
+            for search in group:
+                search.open(tasks, weights, settings, session)
+            turns.take(group)
+        times = _time_winners(searches, tasks, settings, session)
+        return SearchComparison(
+            network=network,
+            target=str(tasks[0].target),
+            tasks=tuple(task_name(task) for task in tasks),
+            weights=tuple(weights),
+            settings=settings,
+            searches=tuple(
+                search.result(weights, winner)
+                for search, winner in zip(searches, times, strict=True)
+            ),
+            complete=not session.stopping,
+            date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            command=command,
+            commit=find_commit(),
+            machine=describe_machine(),
+            threads={model: num_threads(model) for model in settings.models},
+        )
+
+
+def _time_winners(
+    searches: Sequence["_Search"],
+    tasks: Sequence[Any],
+    settings: CompareSettings,
+    session: MeasureSession,
+) -> Sequence[WinnerTimes | None]:
+    """Time the winners; None for each when the session was stopped."""
     try:
         session.check()
-        latencies = remeasure([search.log for search in searches], tasks, settings.measure)
+        return time_winners([search.log for search in searches], tasks, settings.measure)
     except Exception:  # older TVMs turn SearchStopped into a TVMError on its way through C++
         if not session.stopping:
             raise
-    return SearchComparison(
-        network=network,
-        target=str(tasks[0].target),
-        tasks=tuple(task_name(task) for task in tasks),
-        weights=tuple(weights),
-        settings=settings,
-        searches=tuple(
-            search.result(weights, column)
-            for search, column in zip(searches, latencies, strict=True)
-        ),
-        complete=not session.stopping,
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        command=command,
-        commit=_commit(),
-        machine=_machine(),
-    )
-
-
-def remeasure(
-    logs: Sequence[Path], tasks: Sequence[Any], options: MeasureOptions
-) -> list[list[float | None]]:
-    """Time the best programs of several logs together, in turns.
-
-    Returns
-    -------
-    latencies_s
-        Per log and task, the median over all passes; None where a log has no valid program.
-    """
-    builder = options.builder()
-    runner = options.runner(on_cpu=str(tasks[0].target.kind.name) == "llvm")
-    winners = [_winners(log, tasks) for log in logs]
-    samples: dict[tuple[int, int], list[float]] = {
-        (index, k): []
-        for k, best in enumerate(winners)
-        for index in range(len(tasks))
-        if best[index] is not None
-    }
-    # All tasks in every pass, so that a disturbance of some seconds meets one sample of each; and
-    # each pass begins with another log, since what runs first after a build may be disturbed by it.
-    for number, index in itertools.product(range(_FINAL_PASSES), range(len(tasks))):
-        turn = [k for k, best in enumerate(winners) if best[index] is not None]
-        turn = turn[number % len(turn) :] + turn[: number % len(turn)] if turn else []
-        programs = [winners[k][index] for k in turn]
-        results = (
-            runner.run(programs, builder.build(programs, verbose=0), verbose=0) if turn else ()
-        )
-        for k, result in zip(turn, results, strict=True):
-            if int(result.error_no) == 0:
-                samples[index, k] += [float(cost.value) for cost in result.costs]
-    latencies_s: list[list[float | None]] = [[None] * len(tasks) for _ in logs]
-    for (index, k), values in samples.items():
-        if not values:
-            raise MeasureError(
-                f"the best program of {task_name(tasks[index])} in {logs[k]} ran during the "
-                "search but not at the end. Run the same command again to repeat this step."
-            )
-        latencies_s[k][index] = statistics.median(values)
-    return latencies_s
+        return [None] * len(searches)
 
 
 class _Search:
     """One search, what it left in the folder, and what it adds to that."""
 
-    def __init__(self, model: str, seed: int, folder: Path) -> None:
+    def __init__(
+        self,
+        model: str,
+        seed: int,
+        folder: Path,
+        tasks: Sequence[Any],
+        settings: CompareSettings,
+    ) -> None:
         self.model, self.seed = model, seed
         self.log = folder / f"{model}-seed{seed}.json"
         self._history = folder / f"{model}-seed{seed}.history.json"
         self._points: list[Point] = []
         self._split = TimeSplit()
-        self._failures: dict[str, int] = {}
         self._tuner: NetworkTuner | None = None
+        self._header = {
+            "model": model,
+            "seed": seed,
+            "round_size": settings.round_size,
+            "target": str(tasks[0].target),
+            "tasks": [str(task.workload_key) for task in tasks],
+            "measure": dataclasses.asdict(settings.measure),
+        }
+        self._load()
+        if self.trials > settings.trials:
+            raise RecordError(
+                f"{self._history} has {self.trials} trials already, more than the "
+                f"{settings.trials} asked for. Choose another folder, or ask for as many."
+            )
+
+    @property
+    def trials(self) -> int:
+        """Programs measured so far, those of a round that a kill cut short only after `open`."""
+        return self._points[-1].trials if self._points else 0
 
     def open(
         self,
@@ -176,16 +188,8 @@ class _Search:
         settings: CompareSettings,
         session: MeasureSession,
     ) -> None:
-        """Read what is there, and get ready to go on unless all trials are done."""
-        self._header = {
-            "model": self.model,
-            "seed": self.seed,
-            "round_size": settings.round_size,
-            "target": str(tasks[0].target),
-            "tasks": [str(task.workload_key) for task in tasks],
-        }
-        self._load()
-        if self._points and self._points[-1].trials >= settings.trials:
+        """Get ready to go on, unless all trials are done."""
+        if self.trials == settings.trials:
             return
         self._tuner = NetworkTuner(
             tasks,
@@ -199,51 +203,55 @@ class _Search:
             ),
             log=self.log,
             session=session,
+            on_batch=self._save,
         )
-        if self._tuner.left_out:
-            raise ConfigError(
-                f"{settings.trials} trials are too few for a comparison over {len(tasks)} tasks; "
-                "give more trials or fewer tasks"
+        if self._tuner.trials < self.trials:
+            raise RecordError(
+                f"{self.log} has {self._tuner.trials} records, but its history knows "
+                f"{self.trials}. Choose another folder, or put the log back."
             )
-        self._earlier_s = self._split.total_s
+        if self._tuner.trials > self.trials:  # a kill inside a round
+            self._add_point(self._tuner.trials, self._tuner.network_latency_s)
 
     def rounds(self) -> Iterator[RoundReport]:
         """Yield the reports of the rounds that were missing."""
         if self._tuner is None:
             return
+        self._save()  # from now on, a log without a history is not ours
         for report in self._tuner.rounds():
-            point = Point(
-                trials=report.trials,
-                elapsed_s=self._earlier_s + report.elapsed_s,
-                network_latency_s=report.network_latency_s,
-            )
-            self._points.append(point)
             self._split += report.split
-            for kind, number in report.failures.items():
-                self._failures[kind] = self._failures.get(kind, 0) + number
-            self._save()
+            self._add_point(report.trials, report.network_latency_s)
             yield report
 
-    def result(self, weights: Sequence[int], latencies_s: Sequence[float | None]) -> SearchResult:
+    def result(self, weights: Sequence[int], winners: WinnerTimes | None) -> SearchResult:
         """Return the whole search, with the re-measured latencies of its winners."""
-        known = [s * w for s, w in zip(latencies_s, weights, strict=False) if s is not None]
-        whole = bool(latencies_s) and len(known) == len(weights)
         return SearchResult(
             model=self.model,
             seed=self.seed,
             points=tuple(self._points),
             split=self._split,
-            failures=self._failures,
-            remeasured_latency_s=sum(known) if whole else None,
-            remeasured_task_latencies_s=tuple(latencies_s),
+            failures=_count_failures(self.log),
+            remeasured_latency_s=winners.latency_s(weights) if winners else None,
+            remeasured_task_latencies_s=winners.task_latencies_s if winners else (),
+            remeasured_passes_s=winners.pass_latencies_s(weights) if winners else (),
+            failed_passes=winners.failed_passes if winners else 0,
         )
 
-    def _save(self) -> None:
+    def _add_point(self, trials: int, network_latency_s: float | None) -> None:
+        self._points.append(
+            Point(
+                trials=trials,
+                elapsed_s=self._split.total_s,
+                network_latency_s=network_latency_s,
+            )
+        )
+        self._save()
+
+    def _save(self, in_round: TimeSplit | None = None) -> None:
         content = {
             **self._header,
             "points": [dataclasses.asdict(point) for point in self._points],
-            "split": dataclasses.asdict(self._split),
-            "failures": self._failures,
+            "split": dataclasses.asdict(self._split + (in_round or TimeSplit())),
         }
         try:
             write_atomically(self._history, json.dumps(content).encode())
@@ -264,68 +272,61 @@ class _Search:
             content = json.loads(self._history.read_text(encoding="utf-8"))
             header = {key: content[key] for key in self._header}
             points = [Point(**point) for point in content["points"]]
-            split, failures = TimeSplit(**content["split"]), dict(content["failures"])
+            split = TimeSplit(**content["split"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RecordError(
                 f"the history {self._history} cannot be read: {error}. Choose another folder."
             ) from error
         differ = [key for key in header if header[key] != self._header[key]]
         if differ:
+            rounds = f" (it had --round {header['round_size']})" if "round_size" in differ else ""
             raise RecordError(
                 f"{self._history} belongs to another comparison: its {' and '.join(differ)} "
-                "differ. Choose another folder."
+                f"differ{rounds}. Choose another folder."
             )
-        self._points, self._split, self._failures = points, split, failures
+        self._points, self._split = points, split
 
 
-def _take_turns(group: Sequence[_Search], on_round: OnRound) -> None:
-    """Run the searches of one seed round by round: forwards, backwards, forwards, ..."""
-    turns = [(search, search.rounds()) for search in group]
-    while turns:
-        left = []
-        for search, rounds in turns:
-            report = next(rounds, None)
-            if report is not None:
-                on_round(search.model, search.seed, report)
-                left.append((search, rounds))
-        turns = left[::-1]
+class _Turns:
+    """The searches of a contest, round by round, and how far all of them are."""
+
+    def __init__(self, searches: Sequence[_Search], trials: int, on_round: OnRound) -> None:
+        self._searches = searches
+        self._trials_in_all = trials * len(searches)
+        self._on_round = on_round
+        self._measured = 0
+        self._elapsed_s = 0.0
+
+    def take(self, group: Sequence[_Search]) -> None:
+        """Run the searches of one seed: forwards, backwards, forwards, ..."""
+        turns = [(search, search.rounds()) for search in group]
+        while turns:
+            left = []
+            for search, rounds in turns:
+                report = next(rounds, None)
+                if report is not None:
+                    self._on_round(self._report(search, report))
+                    left.append((search, rounds))
+            turns = left[::-1]
+
+    def _report(self, search: _Search, report: RoundReport) -> TurnReport:
+        self._measured += report.measured
+        self._elapsed_s += report.split.total_s
+        trials = sum(search.trials for search in self._searches)
+        return TurnReport(
+            model=search.model,
+            seed=search.seed,
+            round=report,
+            trials=trials,
+            trials_in_all=self._trials_in_all,
+            eta_s=self._elapsed_s / max(1, self._measured) * (self._trials_in_all - trials),
+        )
 
 
-def _winners(log: Path, tasks: Sequence[Any]) -> list[Any]:
-    """Return a log's best program for each task, None where it has no valid one."""
-    best: dict[str, tuple[float, Any]] = {}
-    for measured, result in auto_scheduler.RecordReader(str(log)):
-        if int(result.error_no) == 0:
-            latency_s = statistics.fmean(cost.value for cost in result.costs)
-            key = str(measured.task.workload_key)
-            if key not in best or latency_s < best[key][0]:
-                best[key] = (latency_s, measured.state)
-    return [
-        auto_scheduler.MeasureInput(task, best[str(task.workload_key)][1])
-        if str(task.workload_key) in best
-        else None
-        for task in tasks
-    ]
-
-
-def _machine() -> dict[str, Any]:
-    cpu = read_host_cpu()
-    return {
-        "cpu": cpu.name,
-        "physical_cores": cpu.physical_cores,
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "tvm": str(tvm.__version__),
-        "tvm_cdmpp": tvm_cdmpp.__version__,
-    }
-
-
-def _commit() -> str | None:
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    with suppress(OSError, subprocess.CalledProcessError):
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails outside of our checkout
-        return git("describe", "--always", "--dirty", "--abbrev=12")
-    return None
+def _count_failures(log: Path) -> dict[str, int]:
+    """Count a log's failed programs by kind of failure."""
+    failures = Failures()
+    if log.exists():
+        for _, result in auto_scheduler.RecordReader(str(log)):
+            failures.count(result)
+    return dict(failures.counts)

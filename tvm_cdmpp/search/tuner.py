@@ -17,7 +17,7 @@ turns between several searches. Choices:
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ import numpy as np
 from tvm_cdmpp.bridge.logs import LogReport, prepare_log
 from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.bridge.tasks import task_names
-from tvm_cdmpp.errors import CDMPPError, ConfigError, RecordError
+from tvm_cdmpp.errors import CDMPPError, ConfigError
 from tvm_cdmpp.measure.outcomes import (
     HOPELESS,
     Failures,
@@ -74,6 +74,7 @@ class _Recorder(_PythonBasedMeasureCallback):
         self.error: CDMPPError | None = None
         self.all_failures = Failures()
         self.measured = 0
+        self.on_batch: Callable[[], None] = lambda: None
         self._before: Counter[str] = Counter()
         self._log = log
         self._progress = progress
@@ -84,6 +85,7 @@ class _Recorder(_PythonBasedMeasureCallback):
             for measured, result in recorded:
                 self.count(measured, result)
             check_disk(self._log, len(recorded), len(inputs))
+            self.on_batch()
         except CDMPPError as error:
             # Kept, because older TVMs turn what passes through their C++ part into a TVMError.
             self.error = error
@@ -125,6 +127,8 @@ class NetworkTuner:
     session
         An entered session, which may be shared between searches. Until it ends, no other session
         can write the log.
+    on_batch
+        Called with the time of a round so far, whenever a batch of it has reached the log.
 
     Attributes
     ----------
@@ -140,8 +144,7 @@ class NetworkTuner:
     ConfigError
         There are no tasks, or the model is unknown.
     RecordError
-        The log is another network's or target's, is being written by another session, or cannot
-        be written.
+        The log is another network's or target's, is another session's, or cannot be written.
     """
 
     log_report: LogReport
@@ -157,6 +160,7 @@ class NetworkTuner:
         *,
         log: Path,
         session: MeasureSession,
+        on_batch: Callable[[TimeSplit], None] = lambda split: None,
     ) -> None:
         if not tasks:
             raise ConfigError("the network has no task to tune")
@@ -168,8 +172,8 @@ class NetworkTuner:
         self._tuned = chosen
         self.left_out = tuple(sorted(set(range(len(tasks))) - set(chosen)))
         self.log_report = prepare_log(log, tasks, tasks[0].target)
-        _write_workloads(log, tasks)
-        self._round_size = min(settings.round_size, _round_size(settings.trials, len(chosen)))
+        write_workloads(log, tasks)
+        self._round_size = min(settings.round_size, largest_round(settings.trials, len(chosen)))
         if isinstance(model, str):
             model = make_cost_model(
                 model,
@@ -180,6 +184,7 @@ class NetworkTuner:
         self._model = TimedModel(UnrollGuard(model), session)
         self._progress = {str(task.workload_key): _Progress() for task in tasks}
         self._recorder = _Recorder(log, self._progress)
+        self._recorder.on_batch = lambda: on_batch(self._split_of_round())
         self._trials = self.log_report.num_valid
         self.elapsed = TimeSplit()
         self._numpy = np.random.RandomState(settings.seed).get_state()
@@ -292,7 +297,8 @@ class NetworkTuner:
             self._model.update(list(inputs), list(results))
 
     def _run_round(self, chosen: int) -> RoundReport:
-        recorder, begin, before = self._recorder, time.perf_counter(), self._clocks()
+        recorder = self._recorder
+        self._begin, self._clocks_before = time.perf_counter(), self._clocks()
         recorder.start_round()
         num_programs = min(self._round_size, self._settings.trials - self._trials)
         try:
@@ -304,17 +310,21 @@ class NetworkTuner:
             if not self._session.stopping:
                 raise
         self._trials += recorder.measured
-        spent = [now - then for now, then in zip(self._clocks(), before, strict=True)]
-        total_s = time.perf_counter() - begin
-        split = TimeSplit(
+        split = self._split_of_round()
+        self.elapsed += split
+        return self._report(self._tuned[chosen], split)
+
+    def _split_of_round(self) -> TimeSplit:
+        """Return the time of the round so far."""
+        spent = [a - b for a, b in zip(self._clocks(), self._clocks_before, strict=True)]
+        total_s = time.perf_counter() - self._begin
+        return TimeSplit(
             search_s=total_s - sum(spent),
             predict_s=spent[0],
             update_s=spent[1],
             build_s=spent[2],
             run_s=spent[3],
         )
-        self.elapsed += split
-        return self._report(self._tuned[chosen], split)
 
     def _report(self, index: int, split: TimeSplit) -> RoundReport:
         task, recorder, elapsed_s = self._tasks[index], self._recorder, self.elapsed.total_s
@@ -358,17 +368,10 @@ class NetworkTuner:
             np.random.set_state(outside)  # noqa: NPY002
 
 
-def _write_workloads(log: Path, tasks: Sequence[Any]) -> None:
-    try:
-        write_workloads(log, tasks)
-    except OSError as error:
-        raise RecordError(
-            f"what the workloads of {log} mean cannot be written next to it: {error.strerror}"
-        ) from error
+def largest_round(trials: int, num_tasks: int) -> int:
+    """Return how many programs a round may have, so that few trials reach all tasks.
 
-
-def _round_size(trials: int, num_tasks: int) -> int:
-    """Divide few trials: every task gets one round, and half of the trials are left for more.
+    Every task gets one round, and half of the trials are left for more.
 
     The first rounds choose with a model that knows nothing of a task yet. Rounds of less than two
     programs would leave cores idle while they are built.

@@ -1,7 +1,8 @@
-"""Make the README's tables of results from the files in `benchmarks/results`.
+"""Make the tables of results from the files in `benchmarks/results`.
 
-`python benchmarks/readme_table.py` rewrites the block between the two markers in README.md. A test
-fails when the block is not what this script makes.
+`python -m benchmarks.tables` writes `benchmarks/RESULTS.md`, with all results, and the README's
+block between two markers: the headline table and the picture of a search. A test fails when they
+are not what this script makes.
 """
 
 import json
@@ -11,25 +12,33 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.headline import with_headline
+from benchmarks.markdown import hardware, origin, over_seeds, table_head, table_row
+
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+RESULTS_PAGE = ROOT / "benchmarks" / "RESULTS.md"
+README = ROOT / "README.md"
+
 _IN_THE_STORE = ("kept", "failed measurement", "duplicate")
 _UNKNOWN = "unknown workload"
-BEGIN, END = "<!-- results -->", "<!-- /results -->"
 
 
 def main() -> None:
-    """Rewrite the README's block."""
-    readme = ROOT / "README.md"
-    readme.write_text(with_results(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write the page of results and the README's block."""
+    RESULTS_PAGE.write_text(results_page(), encoding="utf-8")
+    readme = README.read_text(encoding="utf-8")
+    README.write_text(with_headline(readme), encoding="utf-8")
 
 
-def with_results(readme: str) -> str:
-    """Return the README's text with its results made anew."""
-    before, rest = readme.split(BEGIN)
-    after = rest.split(END)[1]
-    files = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
-    sections = [_section(file) for file in files]
-    return before + "\n\n".join([BEGIN, *sections, END]) + after
+def results_page() -> str:
+    """Return the page with all results."""
+    sections = [_section(file) for file in sorted(RESULTS.glob("*.json"))]
+    head = (
+        "# Results\n\nMade by `python -m benchmarks.tables` from the files in `results/`; below "
+        "each table, where, when and by which command it was measured."
+    )
+    return "\n\n".join([head, *sections]) + "\n"
 
 
 def _section(file: Path) -> str:
@@ -51,13 +60,13 @@ def _comparison(file: Path, result: dict[str, Any]) -> Iterator[str]:
     trials = settings["trials"]
     yield (
         f"**{result['network']}, {len(result['tasks'])} tasks with the most work, {trials} trials, "
-        f"{settings['seeds']} seeds, untrained predictor** "
-        f"([data](benchmarks/results/{file.name}), "
-        f"[plot](benchmarks/results/{file.with_suffix('.png').name})). Median over seeds "
-        "(smallest to largest); network latency is the weighted sum over the tasks."
+        f"{settings['seeds']} seeds, untrained predictor** ([data](results/{file.name}), "
+        f"[plot](results/{file.with_suffix('.png').name})). "
+        f"{over_seeds(settings['seeds'], 'Mean', 'Median').capitalize()} (smallest to largest); "
+        f"network latency is the weighted sum over the tasks.{_threads(result)}"
     )
     yield ""
-    yield from _table_head(
+    yield from table_head(
         "cost model",
         f"after {trials // 2} trials",
         f"after {trials}",
@@ -65,13 +74,14 @@ def _comparison(file: Path, result: dict[str, Any]) -> Iterator[str]:
         "search time",
         "of it scoring and learning",
         "programs that failed",
+        "failed passes of winners",
     )
     for model in settings["models"]:
         searches = [s for s in result["searches"] if s["model"] == model]
         splits = [s["split"] for s in searches]
         total_s = [sum(split.values()) for split in splits]
         learning_s = sum(split["predict_s"] + split["update_s"] for split in splits)
-        yield _row(
+        yield table_row(
             model,
             _spread((_latency_at(s, trials // 2) for s in searches), 1e3, "ms"),
             _spread((_latency_at(s, trials) for s in searches), 1e3, "ms"),
@@ -79,33 +89,45 @@ def _comparison(file: Path, result: dict[str, Any]) -> Iterator[str]:
             _spread(total_s, 1 / 60, "min"),
             f"{learning_s / sum(total_s):.0%}",
             str(sum(sum(s["failures"].values()) for s in searches)),
+            str(sum(s["failed_passes"] for s in searches))
+            if "failed_passes" in searches[0]
+            else "",
         )
+    if result.get("untuned_latency_s") is not None:
+        untuned = f"{1e3 * result['untuned_latency_s']:.3g} ms"
+        yield ""
+        yield f"The whole network, untuned, with warm caches: {untuned}."
     yield ""
     yield (
         f"{result['date'][:10]}, commit {result['commit']}, `{result['command']}` on "
-        f"{machine['physical_cores']} cores of {machine['cpu'] or 'an unnamed CPU'}, target "
-        f"`{result['target']}`, TVM {machine['tvm']}."
+        f"{hardware(result)}, target `{result['target']}`, TVM {machine['tvm']}."
     )
+
+
+def _threads(result: dict[str, Any]) -> str:
+    threads = result.get("threads", {})  # older results do not tell
+    text = ", ".join(f"{model} {number}" for model, number in threads.items())
+    return f" Threads for scoring: {text}." if text else ""
 
 
 def _throughput(file: Path, result: dict[str, Any]) -> Iterator[str]:
     settings = result["settings"]
     yield (
-        f"**Microseconds to score a state** ([data](benchmarks/results/{file.name}), "
-        f"[plot](benchmarks/results/{file.with_suffix('.png').name})). "
+        f"**Microseconds to score a state** ([data](results/{file.name}), "
+        f"[plot](results/{file.with_suffix('.png').name})). "
         f"Median of {settings['repetitions']} repetitions in one run, up to {settings['states']} "
         "distinct states per task, none scored before. The ratio is XGBModel on two threads to "
         "CDMPPModel on one; the floor is handing the states over."
     )
     yield ""
     parts = ("hand-over", "parse", "replay", "features", "network")
-    yield from _table_head(
+    yield from table_head(
         "task", "XGBModel, 2 threads", "1 thread", "CDMPPModel, 2 threads", "1 thread", *parts,
         "ratio", "multiple of the floor",
     )  # fmt: skip
     for task in result["tasks"]:
         times = {k: v["median"] * 1e6 for k, v in task["seconds_per_state"].items()}
-        yield _row(
+        yield table_row(
             task["task"],
             *(f"{times[f'{model} {n} total']:.0f}" for model in ("xgb", "ours") for n in (2, 1)),
             *(f"{times[f'part {part}']:.1f}" for part in parts),
@@ -134,33 +156,33 @@ def _throughput(file: Path, result: dict[str, Any]) -> Iterator[str]:
             f"{curve['r_squared']:.1%}"
         )
     yield ""
-    yield _origin(result)
+    yield origin(result)
 
 
 def _ablation(file: Path, result: dict[str, Any]) -> Iterator[str]:
     settings, data = result["settings"], result["data"]
     yield (
         f"**What each group of fields buys, {settings['device'].upper()}** "
-        f"([data](benchmarks/results/{file.name})). {data['records']:,} published measurements of "
+        f"([data](results/{file.name})). {data['records']:,} published measurements of "
         f"{data['workloads']} workloads, {settings['test_share']:.0%} of the workloads held out; "
         f"mean over {settings['seeds']} seeds, with other workloads held out by each (standard "
         "deviation), and the difference to all fields on the same split."
     )
     yield ""
-    yield from _table_head("fields", "median APE", "MAPE", "Kendall's tau")
+    yield from table_head("fields", "median APE", "MAPE", "Kendall's tau")
     for row in result["summary"]:
         # With the estimate a removed group still speaks through it; those are in the file.
         if not row["configuration"].endswith("alone") and not row["configuration"].startswith(
             "all"
         ):
             continue
-        yield _row(
+        yield table_row(
             row["configuration"],
             *(_with_difference(row, metric, 100.0, 1, " %") for metric in ("median_ape", "mape")),
             _with_difference(row, "kendall_tau", 1.0, 3, ""),
         )
     yield ""
-    yield _origin(result)
+    yield origin(result)
 
 
 def _ast_equality(file: Path, result: dict[str, Any]) -> Iterator[str]:
@@ -168,11 +190,11 @@ def _ast_equality(file: Path, result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"**Compact ASTs without lowering against those of the lowered programs, "
         f"{total['states']:,} states of {total['tasks']} tasks** "
-        f"([data](benchmarks/results/{file.name})). States are drawn by Ansor's sketch policy; "
+        f"([data](results/{file.name})). States are drawn by Ansor's sketch policy; "
         f"they agree when every field of every leaf does: {total['agreeing']:,} do."
     )
     yield ""
-    yield from _table_head(
+    yield from table_head(
         "target", "tasks", "states", "leaves", "states that agree", "what differs, in states"
     )
     devices: dict[str, list[dict[str, Any]]] = {}
@@ -184,7 +206,7 @@ def _ast_equality(file: Path, result: dict[str, Any]) -> Iterator[str]:
             causes.update(task.get("causes", {}))
         sums = [sum(t.get(key, 0) for t in tasks) for key in ("states", "leaves", "agreeing")]
         differing = ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
-        yield _row(device, str(len(tasks)), *(f"{n:,}" for n in sums), differing or "nothing")
+        yield table_row(device, str(len(tasks)), *(f"{n:,}" for n in sums), differing or "nothing")
     yield ""
     yield (
         f"{total.get('refused', 0)} states are refused by both, since TVM cannot lower them; "
@@ -192,7 +214,7 @@ def _ast_equality(file: Path, result: dict[str, Any]) -> Iterator[str]:
         f"affine. Ansor refuses {', '.join(result['refused_by_ansor'])}."
     )
     yield ""
-    yield _origin(result)
+    yield origin(result)
 
 
 def _data_import(file: Path, result: dict[str, Any]) -> Iterator[str]:
@@ -201,7 +223,7 @@ def _data_import(file: Path, result: dict[str, Any]) -> Iterator[str]:
     kept = sum(done["bins"].get(name, 0) for name in _IN_THE_STORE)
     yield (
         f"**Import of {done['lines']:,} published measurements** "
-        f"([data](benchmarks/results/{file.name})). {kept / done['lines']:.1%} of the lines are in "
+        f"([data](results/{file.name})). {kept / done['lines']:.1%} of the lines are in "
         f"the store, as {done['records']:,} distinct programs of {reading['tasks']:,} tasks; the "
         f"DAGs of the others are not known{_derived(result)}. {done['seconds']:.0f} s, "
         f"{done['peak_bytes'] / 2**20:,.0f} MiB at the peak, {done['input_bytes'] / 2**20:.0f} MiB "
@@ -210,7 +232,7 @@ def _data_import(file: Path, result: dict[str, Any]) -> Iterator[str]:
         f"{seconds['latencies of all records'] * 1e3:.0f} ms."
     )
     yield ""
-    yield from _table_head(
+    yield from table_head(
         "device", "source", "licence", "lines", *_IN_THE_STORE, "not in the store", "recovered",
         "with networks",
     )  # fmt: skip
@@ -225,13 +247,13 @@ def _data_import(file: Path, result: dict[str, Any]) -> Iterator[str]:
         left = ", ".join(
             f"{count:,} {name}" for name, count in row["bins"].items() if name not in _IN_THE_STORE
         )
-        yield _row(
+        yield table_row(
             row["device"], row["source"], row["licence"], f"{row['lines']:,}",
             *(f"{count:,}" for count in counts), left or "nothing", f"{row['recovered']:.1%}",
             f"{row['recovered'] + found / row['lines']:.1%}" if found else "",
         )  # fmt: skip
     yield ""
-    yield _origin(result)
+    yield origin(result)
 
 
 def _derived(result: dict[str, Any]) -> str:
@@ -249,7 +271,7 @@ def _derived(result: dict[str, Any]) -> str:
 def _data_quality(file: Path, result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"**Noise of {result['records']:,} published measurements' labels** "
-        f"([data](benchmarks/results/{file.name}), [plot](benchmarks/results/data-info.png)). The "
+        f"([data](results/{file.name}), [plot](results/data-info.png)). The "
         "noise floor is the mean absolute percentage error (median in brackets) of a perfect "
         "predictor of the true latency. It is a lower bound, marked ≥, where it comes from "
         "programs measured again within one log, or only from the repeats of a measurement. "
@@ -258,14 +280,14 @@ def _data_quality(file: Path, result: dict[str, Any]) -> Iterator[str]:
         "a contended time only, or faster than the device allows."
     )
     yield ""
-    yield from _table_head(
+    yield from table_head(
         "device", "programs", "failed", "flagged", "pairs between logs, median difference",
         "within a log", "variation of repeats", "noise floor", "groups of equal features",
         "their noise",
     )  # fmt: skip
     for row in result["devices"]:
         noise, alike = row["noise"], row["alike"]
-        yield _row(
+        yield table_row(
             row["device"], f"{row['records']:,}", f"{row['failed'] / row['records']:.1%}",
             f"{sum(row['flags'].values()):,}", _pairs(noise["between_logs"]),
             _pairs(noise["within_a_log"]), _percent(noise["variation_median"]),
@@ -276,11 +298,11 @@ def _data_quality(file: Path, result: dict[str, Any]) -> Iterator[str]:
     yield "The official splits, in programs:"
     yield ""
     parts = ("train", "validation", "test", "left_out")
-    yield from _table_head("split", "train", "validation", "test", "left out", "what it is")
+    yield from table_head("split", "train", "validation", "test", "left out", "what it is")
     for row in result["splits"]:
-        yield _row(row["name"], *(f"{row[part]:,}" for part in parts), row["note"])
+        yield table_row(row["name"], *(f"{row[part]:,}" for part in parts), row["note"])
     yield ""
-    yield _origin(result)
+    yield origin(result)
 
 
 def _pairs(differences: dict[str, Any]) -> str:
@@ -296,24 +318,6 @@ def _floor(figures: dict[str, Any], bound: str) -> str:
 def _percent(value: float | None) -> str:
     """Write two digits, as noise is between 0.01 % and 30 %."""
     return "-" if value is None else f"{100 * value:.2g}%"
-
-
-def _origin(result: dict[str, Any]) -> str:
-    machine = result["machine"]
-    return (
-        f"{result['date'][:10]}, commit {result['commit']}, `{result['command']}` on "
-        f"{machine['physical_cores']} cores of {machine['cpu'] or 'an unnamed CPU'}, TVM "
-        f"{machine['tvm']}."
-    )
-
-
-def _table_head(*titles: str) -> Iterator[str]:
-    yield _row(*titles)
-    yield f"|{'---|' * len(titles)}"
-
-
-def _row(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _with_difference(row: dict[str, Any], metric: str, scale: float, digits: int, unit: str) -> str:

@@ -1,0 +1,34 @@
+"""How searches are shown: whole tables, the time left."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tvm_cdmpp.cli import show
+from tvm_cdmpp.search.reports import RoundReport, TimeSplit
+
+ROUND = RoundReport(
+    task=0, name="matmul", task_latency_s=1e-3, network_latency_s=None, measured=2, failures={},
+    trials=4, trials_in_all=8, split=TimeSplit(search_s=1.0), elapsed_s=1.0, eta_s=7.0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_tables_are_whole(terminal: bool) -> None:
+    """A number in a pipe, or in a narrow window, must not end in an ellipsis."""
+    out = io.StringIO()
+    console = Console(file=out, width=40, force_terminal=terminal, color_system=None)
+    header = ["model", *(f"after {'very ' * n}many trials" for n in range(6))]
+    rows = [["x" * 150, *("123456789012 [ms]" for _ in header[1:])]]
+    show.print_table(console, "title", header, rows)
+    title, head, row = out.getvalue().splitlines()[1:]
+    assert title.strip() == "title"
+    assert all(name in head for name in header)
+    assert row.split("  ")[0] == "x" * 150
+    assert row.count("123456789012 [ms]") == 6
+
+
+def test_a_round_tells_its_own_time_left_or_that_of_all() -> None:
+    assert show.describe_round(ROUND).endswith("ETA 7 s")
+    assert show.describe_round(ROUND, 90.0).endswith("ETA 90 s")
