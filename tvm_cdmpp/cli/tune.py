@@ -312,9 +312,10 @@ def _describe_gain(gain: "Gain", sum_of_tasks_s: float | None) -> list[str]:
     )
     if sum_of_tasks_s is not None:
         lines.append(
-            f"the tasks' latencies add up to {show.milliseconds(sum_of_tasks_s)}: each is the best "
-            "of many measurements, of one task alone and without its data in the caches; what is "
-            "no task (changes of layout, copies) and a network's other needs are not in the sum"
+            f"the tasks' latencies add up to {show.milliseconds(sum_of_tasks_s)}, the network "
+            f"takes {show.milliseconds(gain.tuned.latency_s)}: a task's is the best of many "
+            "measurements, by itself and with empty caches, and the sum leaves out what is no "
+            "task, such as changes of layout"
         )
     if gain.num_tasks_without_record:
         lines.append(
