@@ -8,7 +8,7 @@ from tvm_cdmpp.cli.main import build_parser
 
 OPTIONS: dict[str, set[str]] = {
     "tune": {"--trials", "--model", "--target", "--log", "--seed", "--json", "--export",
-             "--input-shape", "--batch", "--input-dtype"},
+             "--input-shape", "--batch", "--input-dtype", "--build-timeout", "--run-timeout"},
     "compare": {"--models", "--trials", "--seeds", "--tasks", "--round", "--target", "--out",
                 "--input-shape", "--batch", "--input-dtype"},
     "device show": {"--file"},
@@ -19,7 +19,8 @@ OPTIONS: dict[str, set[str]] = {
     "rpc server": {"--tracker", "--key", "--host", "--port"},
     "doctor": {"--json"},
     "data collect": {"--log", "--programs", "--predictor", "--target", "--rpc", "--key", "--device",
-                     "--seed", "--keep-noisy", "--input-shape", "--batch", "--input-dtype"},
+                     "--seed", "--keep-noisy", "--input-shape", "--batch", "--input-dtype",
+                     "--build-timeout", "--run-timeout"},
     "data import": {
         "--out", "--device", "--sources", "--workloads", "--networks", "--json",
         "--input-shape", "--batch", "--input-dtype",

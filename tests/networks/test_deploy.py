@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tvm_cdmpp.errors import (
     NetworkError,
     RecordError,
 )
-from tvm_cdmpp.networks.deploy import check_export_path, deploy, evaluate_gain
+from tvm_cdmpp.networks.deploy import check_export_path, deploy
 from tvm_cdmpp.networks.network import Network, extract_tasks, load_network
 from tvm_cdmpp.networks.outputs import random_inputs
 
@@ -45,16 +46,6 @@ def log(network: Network, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_gain_of_a_log(network: Network, log: Path) -> None:
-    gain = evaluate_gain(network, default_target(), log, rounds=2)
-    assert gain.outputs_agree
-    assert gain.max_relative_difference < 1e-4
-    assert gain.num_tasks_without_record == 1
-    assert gain.untuned_latency_s > 0
-    assert gain.speedup == pytest.approx(gain.untuned_latency_s / gain.tuned_latency_s)
-    assert gain.spread >= 0
-
-
 def test_a_log_decides_the_programs(network: Network, log: Path) -> None:
     """Weights are laid out as the records' programs want them: not as the network has them."""
     with_log = deploy(network, default_target(), log).factory.get_params()
@@ -84,14 +75,6 @@ def test_exported_library_computes_the_same(network: Network, log: Path, tmp_pat
     np.testing.assert_array_equal(module.get_output(0).numpy(), deployed.run(inputs)[0])
 
 
-def test_benchmark(network: Network) -> None:
-    latency = deploy(network, default_target()).benchmark(repeats=3)
-    assert len(latency.samples_s) == 3
-    assert min(latency.samples_s) <= latency.median_s <= max(latency.samples_s)
-    assert latency.mean_s == pytest.approx(np.mean(latency.samples_s))
-    assert latency.std_s >= 0
-
-
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
@@ -118,24 +101,53 @@ def test_bad_logs(network: Network, log: Path, tmp_path: Path) -> None:
 def test_bad_export_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"end in \.so"):
         check_export_path(tmp_path / "library.dll")
-    with pytest.raises(ConfigError, match="does not exist"):
-        check_export_path(tmp_path / "none" / "library.so")
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be written: File exists"):
+        check_export_path(tmp_path / "file" / "library.so")
     monkeypatch.setattr("tvm.contrib.cc.get_cc", lambda: None)
     with pytest.raises(MissingDependencyError, match=r"g\+\+"):
         check_export_path(tmp_path / "library.so")
 
 
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        ("", "the C\\+\\+ compiler failed without a message"),
+        (
+            "ld: final link failed: No space left on device\ncollect2: error: ld returned 1",
+            "ld: final link failed: No space left on device",
+        ),
+    ],
+)
 def test_a_failed_export_keeps_the_old_library(
-    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, reason: str
 ) -> None:
+    compiler = tmp_path / "g++"
+    compiler.write_text(f"#!/bin/sh\nprintf '{says}' >&2\nexit 1\n")
+    compiler.chmod(0o755)
     deployed = deploy(network, default_target())
     path = tmp_path / "mlp.so"
     path.write_text("an older library")
-    monkeypatch.setattr("tvm.contrib.cc.get_cc", lambda: "/bin/false")
-    with pytest.raises(MeasureError, match=r"mlp\.so"):
+    monkeypatch.setattr("tvm.contrib.cc.get_cc", lambda: str(compiler))
+    with pytest.raises(MeasureError, match=rf"mlp\.so: {reason}\.$"):
         deployed.export(path)
     assert path.read_text() == "an older library"
-    assert list(tmp_path.iterdir()) == [path]
+    assert sorted(tmp_path.iterdir()) == [compiler, path]
+
+
+def test_an_export_makes_its_folder(network: Network, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "mlp.so"
+    deploy(network, default_target()).export(path)
+    assert path.is_file()
+
+
+def test_a_full_disk_is_found_before_llvm_meets_it(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(MeasureError, match=r"mlp\.so: the disk is full; .* 1 MB are free"):
+        deploy(network, default_target()).export(tmp_path / "mlp.so")
 
 
 def test_a_device_that_is_not_here(network: Network) -> None:

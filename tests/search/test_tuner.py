@@ -1,5 +1,6 @@
 """Whole searches, really measured, of very small operators."""
 
+import json
 import resource
 import shutil
 import signal
@@ -8,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from tests.tiny_tasks import (
     shrink_search,
 )
 from tvm_cdmpp.bridge.logs import append_records, check_log
+from tvm_cdmpp.data.workload_book import WorkloadBook
 from tvm_cdmpp.errors import ConfigError, MeasureError, MissingDependencyError, RecordError
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
 from tvm_cdmpp.search import tuner as tuner_module
@@ -217,6 +220,81 @@ def test_session_leaves_tvm_as_it_was() -> None:
     assert built.error_no == 0
 
 
+def test_a_log_has_one_writer(tmp_path: Path, session: MeasureSession) -> None:
+    log = tmp_path / "new folder" / "log.json"
+    tuner(log, session)
+    with MeasureSession() as other:
+        with pytest.raises(RecordError, match=r"search that writes .*log\.json is going on"):
+            tuner(log, other)
+        tuner(tmp_path / "another.json", other)
+    tuner(log, session)  # the same session may go on with it
+    with MeasureSession() as other:  # and what a session held is free after it
+        tuner(tmp_path / "another.json", other)
+
+
+def test_a_log_says_what_its_workloads_are(tmp_path: Path, session: MeasureSession) -> None:
+    log = tmp_path / "log.json"
+    tuner(log, session)
+    book = WorkloadBook.read([tmp_path / "workloads.jsonl"])
+    for task in TASKS:
+        assert book.find(task.workload_key, log.name) is not None
+
+
+def program(measured: Any, result: Any) -> str:
+    """Return what tells measured programs apart: workload, steps, and whether it ran."""
+    line = auto_scheduler.measure_record.dump_record_to_string(measured, result)
+    record = json.loads(line)
+    return json.dumps([record["i"][0][0], record["i"][1][1], record["r"][1]])
+
+
+class Recorded(auto_scheduler.cost_model.cost_model.PythonBasedModel):
+    """Scores at random, and remembers what it is to learn from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.learned: list[str] = []
+
+    def predict(self, task: Any, states: Any) -> list[float]:
+        return list(np.random.rand(len(states)))  # noqa: NPY002
+
+    def update(self, inputs: Any, results: Any) -> None:
+        self.learned += map(program, inputs, results)
+
+
+def test_a_killed_search_ends_like_one_that_was_not(
+    tmp_path: Path, session: MeasureSession
+) -> None:
+    whole_log, log = tmp_path / "whole.json", tmp_path / "killed.json"
+    whole = tuner(whole_log, session, trials=16)
+    reports = list(whole.rounds())
+
+    process = start(log)
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(2)]
+    assert lines == ["round 4 {}\n", "round 8 {}\n"]
+    process.kill()
+    process.communicate(timeout=60)
+    with log.open("a") as torn:
+        torn.write('{"i": [["[\\"tiny')  # as a kill while it is written may leave it
+    done = check_log(log, TASKS, TARGET).num_valid
+    assert 8 <= done < 16
+
+    model = Recorded()
+    settings = TuneSettings(trials=16, round_size=3, measure=FAST)
+    second = NetworkTuner(TASKS, [1, 2], model, settings, log=log, session=session)
+    assert len(model.learned) == second.trials == done
+    assert sum(report.measured for report in second.rounds()) == 16 - done
+    for search, file in ((whole, whole_log), (second, log)):
+        assert search.trials == check_log(file, TASKS, TARGET).num_valid == 16
+        assert search.network_latency_s is not None
+        assert all(result.trials >= 3 for result in search.results())
+    assert reports[-1].trials == 16
+    # The model has learned from each record of the log, before and after the kill, once.
+    in_log = [program(measured, result) for measured, result in read_log(log)]
+    assert sorted(model.learned) == sorted(in_log)
+    assert len(set(in_log)) == 16
+
+
 def test_log_of_another_network_is_refused(tmp_path: Path, session: MeasureSession) -> None:
     log = tmp_path / "log.json"
     append_records(log, *invent(matmul(8, 8, 8), [1e-3]))
@@ -230,7 +308,7 @@ def test_settings_are_checked(wrong: dict[str, int]) -> None:
         TuneSettings(**wrong)  # type: ignore[arg-type]
 
 
-INTERRUPTED = """
+RUN = """
     import pytest
     from pathlib import Path
     from tests.tiny_tasks import matmul, shrink_search
@@ -243,7 +321,8 @@ INTERRUPTED = """
     with MeasureSession() as session:
         settings = TuneSettings(trials=1000, round_size=4, measure=MeasureOptions(repeat=2))
         tuner = NetworkTuner(
-            [matmul(16, 16, 16)], [1], "random", settings, log=Path({log!r}), session=session
+            [matmul(16, 16, 16), matmul(32, 32, 32)], [1, 2], "random", settings,
+            log=Path({log!r}), session=session,
         )
         with stop_on_interrupt(session):
             for report in tuner.rounds():
@@ -252,17 +331,20 @@ INTERRUPTED = """
 """
 
 
-def test_interrupt_ends_well(tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
-    script = textwrap.dedent(INTERRUPTED).format(log=str(tmp_path / "log.json"))
-    process = subprocess.Popen(
-        [sys.executable, "-c", script],
-        cwd=root,  # where child processes find the workload
+def start(log: Path) -> "subprocess.Popen[str]":
+    """Start a search of the same tasks that would take for ever."""
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(RUN).format(log=str(log))],
+        cwd=Path(__file__).parents[2],  # where child processes find the workload
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+
+def test_interrupt_ends_well(tmp_path: Path) -> None:
+    process = start(tmp_path / "log.json")
     assert process.stdout is not None
     assert process.stdout.readline() == "round 4 {}\n"
     # To the whole group, child processes included, as a terminal does.
@@ -270,6 +352,6 @@ def test_interrupt_ends_well(tmp_path: Path) -> None:
     rest, messages = process.communicate(timeout=60)
     assert rest.endswith("ended well\n"), messages
     assert "Ctrl-C again" in messages
-    report = check_log(tmp_path / "log.json", [matmul(16, 16, 16)], TARGET)
+    report = check_log(tmp_path / "log.json", TASKS, TARGET)
     assert report.num_valid >= 4
     assert (report.num_failed, report.corrupt) == (0, ())

@@ -44,6 +44,11 @@ def timed_out(result: Any) -> bool:
     )
 
 
+def build_timed_out(result: Any) -> bool:
+    """Tell whether building a program took too long."""
+    return int(result.error_no) == _BUILD_TIMEOUT
+
+
 def does_not_apply(result: Any) -> bool:
     """Tell whether TVM could not make a program of the state at all."""
     return int(result.error_no) == _INSTANTIATION

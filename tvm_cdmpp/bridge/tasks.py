@@ -1,5 +1,10 @@
 """What is said of a `SearchTask`: its name, its key, its DAG."""
 
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import astuple
 from typing import Any
 
@@ -10,10 +15,31 @@ from tvm_cdmpp.errors import RecordError
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
 
+_NAMED_INPUTS = 2  # data and weight
+
 
 def task_name(task: Any) -> str:
-    """Return a short name of a task: TVM's description, or the workload's function."""
-    return str(task.desc) or str(task.workload_key)
+    """Return a short name of a task: its operators, the shapes of data and weight, the type.
+
+    An example is `conv2d_add_relu 1x56x56x64,3x3x64x64 float32`.
+    """
+    tensors = list(with_dag(task).compute_dag.tensors)
+    reads = [t for t in tensors if isinstance(t.op, tvm.te.PlaceholderOp)] or tensors
+    shapes = ",".join("x".join(map(str, t.shape)) for t in reads[:_NAMED_INPUTS])
+    return f"{_operators(task)} {shapes} {tensors[-1].dtype}"
+
+
+def task_names(tasks: Sequence[Any]) -> tuple[str, ...]:
+    """Return names of tasks that tell them apart: two alike get the start of their workload's hash.
+
+    Where that is the same, too, one workload comes twice.
+    """
+    names = [task_name(task) for task in tasks]
+    times = Counter(names)
+    return tuple(
+        f"{name} #{_digest(task)}" if times[name] > 1 else name
+        for name, task in zip(names, tasks, strict=True)
+    )
 
 
 def task_key(task: Any) -> str:
@@ -45,3 +71,16 @@ def with_dag(task: Any) -> Any:
             f"The workload {task.workload_key} of a record is not registered; extract the tasks "
             "of its network first, or register its function."
         ) from error
+
+
+def _operators(task: Any) -> str:
+    """Return TVM's name without what many such names share, or the workload's function."""
+    name = str(task.desc) or str(json.loads(task.workload_key)[0])
+    for pattern in (r"^vm_mod_", r"^fused_", r"\bnn_|(?<=_)nn_", r"contrib_", r"_\d+$",
+                    r"_without_weight_transform"):  # fmt: skip
+        name = re.sub(pattern, "", name)
+    return name
+
+
+def _digest(task: Any) -> str:
+    return hashlib.blake2b(str(task.workload_key).encode(), digest_size=2).hexdigest()

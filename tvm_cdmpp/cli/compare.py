@@ -152,9 +152,10 @@ def _show_turns(show_step: "Callable[[str, int, str], None]") -> "Callable[[Turn
 
 def _untuned_latency_s(network: "Network", target: Any) -> float:
     """Time the network as TVM compiles it without a log."""
+    from tvm_cdmpp.measure.gain import measure_latency
     from tvm_cdmpp.networks.deploy import deploy
 
-    return deploy(network, target).benchmark().median_s
+    return measure_latency(deploy(network, target)).latency_s
 
 
 def _command(args: argparse.Namespace) -> str:

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.inputs import add_inputs, add_target, inputs_of
+from tvm_cdmpp.cli.inputs import (
+    add_inputs,
+    add_target,
+    add_timeouts,
+    inputs_of,
+    measure_options,
+)
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
 from tvm_cdmpp.errors import ConfigError
@@ -60,6 +66,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--device", metavar="NAME", help="the known device that programs run on (default: this one)"
     )
+    add_timeouts(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     parser.add_argument(
         "--keep-noisy",
@@ -75,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     from tvm_cdmpp.bridge.target import parse_target
     from tvm_cdmpp.measure.calibration import CalibrationConfig
     from tvm_cdmpp.measure.collect import CollectConfig, Collector, distinct_tasks
-    from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
+    from tvm_cdmpp.measure.session import MeasureSession
     from tvm_cdmpp.networks import check_libraries, extract_tasks, load_network
     from tvm_cdmpp.search.cost_model import CDMPPModel
     from tvm_cdmpp.workloads.export import write_workloads
@@ -85,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         programs=args.programs,
         seed=args.seed,
         calibration=CalibrationConfig(keep_noisy=args.keep_noisy),
-        measure=MeasureOptions(remote=remote),
+        measure=measure_options(args, remote),
     )
     target = parse_target(args.target)
     if remote is None:
@@ -106,7 +113,8 @@ def run(args: argparse.Namespace) -> int:
             for task in extract_tasks(load_network(name, **inputs(name)), target)[0]
         ]
     )
-    with MeasureSession():
+    with MeasureSession() as session:
+        session.hold(args.log)
         collector = Collector(tasks, model, config, log=args.log)
         write_workloads(args.log, tasks)
         _show_start(console, collector, len(tasks))

@@ -3,9 +3,12 @@
 import argparse
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.measure.session import MeasureOptions, RemoteDevices
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -102,3 +105,39 @@ def parse_input_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
             raise ConfigError(f"--input-shape gives the input {match[1]!r} twice")
         shapes[match[1]] = tuple(map(int, match[2].split("x")))
     return shapes
+
+
+def add_timeouts(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `measure_options` reads."""
+    for step, default, what in (
+        ("build", 15, "building"),
+        ("run", 10, "running (all repeats; slow ones get fewer)"),
+    ):
+        parser.add_argument(
+            f"--{step}-timeout",
+            type=int,
+            default=default,
+            metavar="S",
+            help=f"seconds after which {what} a program counts as failed (default: {default})",
+        )
+
+
+def measure_options(
+    args: argparse.Namespace, remote: "RemoteDevices | None" = None
+) -> "MeasureOptions":
+    """Return how programs are measured, from the options of `add_timeouts`.
+
+    Raises
+    ------
+    ConfigError
+        A timeout is less than a second.
+    """
+    for step in ("build", "run"):
+        timeout_s = getattr(args, f"{step}_timeout")
+        if timeout_s < 1:
+            raise ConfigError(f"--{step}-timeout must be at least 1 second, got {timeout_s}")
+    from tvm_cdmpp.measure.session import MeasureOptions
+
+    return MeasureOptions(
+        build_timeout_s=args.build_timeout, run_timeout_s=args.run_timeout, remote=remote
+    )

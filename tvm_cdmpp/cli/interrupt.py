@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Protocol
 
@@ -33,7 +33,8 @@ def stop_on_interrupt(work: Stoppable) -> Iterator[None]:
         # The second Ctrl-C leaves no time to give the terminal its cursor back.
         cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
         message = "stopping after the programs in flight; Ctrl-C again to stop at once"
-        print(f"{cursor}tvm-cdmpp: {message}", file=sys.stderr, flush=True)
+        with suppress(BrokenPipeError):
+            print(f"{cursor}tvm-cdmpp: {message}", file=sys.stderr, flush=True)
 
     previous = signal.signal(signal.SIGINT, stop)
     try:

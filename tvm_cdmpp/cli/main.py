@@ -1,7 +1,7 @@
 """The program `tvm-cdmpp`: parses the command line, configures logging, turns errors into exits.
 
-Exit codes: 0 done, 1 a check failed or nobody read the output to its end, 2 a clear error or a
-wrong command line, 130 interrupted.
+Exit codes: 0 done, 1 a check or a last step failed or nobody read the output to its end, 2 a clear
+error or a wrong command line, 130 interrupted.
 Command modules are light; each imports what it needs when it runs, so that `--help` is instant.
 """
 
@@ -18,6 +18,7 @@ from tvm_cdmpp import __version__
 from tvm_cdmpp.bridge.children import use_physical_cores
 from tvm_cdmpp.cli import compare, data, device, doctor, rpc, tune
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED
+from tvm_cdmpp.cli.messages import ensure_streams
 from tvm_cdmpp.errors import CDMPPError
 
 _logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     exit_code
         For `sys.exit`.
     """
-    _open_closed_streams()
+    ensure_streams()
     use_physical_cores()
     try:
         args = build_parser().parse_args(argv)
@@ -96,22 +97,6 @@ def _configure_logging(verbose: int) -> None:
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
     logging.basicConfig(format="%(levelname)s: %(message)s", stream=sys.stderr)
     logging.getLogger("tvm_cdmpp").setLevel(levels[min(verbose, 2)])
-
-
-def _open_closed_streams() -> None:
-    """Put something in place of streams that the caller closed, as in `2>&-`.
-
-    Their numbers would otherwise go to the next files that are opened, and what TVM writes to
-    stderr into these.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            # The lowest number that is free, which is this one.
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 -- a number
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _end(exit_code: int) -> int:

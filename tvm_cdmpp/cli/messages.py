@@ -12,7 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-_STDERR = 2
+_STDOUT, _STDERR = 1, 2
+
+
+def ensure_streams() -> None:
+    """Point standard streams that are closed to nowhere.
+
+    The next file that is opened, such as a log, would otherwise become stderr, and get what TVM's
+    C++ part has to say.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(_STDOUT, "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(_STDERR, "w", buffering=1)
 
 
 @contextmanager

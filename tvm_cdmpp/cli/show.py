@@ -12,16 +12,20 @@ if TYPE_CHECKING:
     from tvm_cdmpp.bridge.logs import LogReport
     from tvm_cdmpp.search.reports import RoundReport, TimeSplit
 
-_NAME_WIDTH = 40
+_NAME_WIDTH = 60
 _TEXT_WIDTH = 110
 _UNBOUNDED = 100_000
 
 
 def stderr_console() -> "Console":
-    """Return the console of all that is not the result."""
+    """Return the console of all that is not the result; it goes quiet when nobody reads it."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    class Progress(Console):
+        def on_broken_pipe(self) -> None:
+            self.quiet = True
+
+    return Progress(stderr=True, highlight=False)
 
 
 def stdout_console() -> "Console":
@@ -90,7 +94,7 @@ def describe_round(report: "RoundReport", eta_s: float | None = None) -> str:
     return (
         f"{report.trials}/{report.trials_in_all}  task {report.task} {shorten(report.name)}  "
         f"best {milliseconds(report.task_latency_s)}  "
-        f"network {milliseconds(report.network_latency_s)}  "
+        f"sum of tasks {milliseconds(report.network_latency_s)}  "
         f"{describe_split(report.split)}  ETA {minutes(report.eta_s if eta_s is None else eta_s)}"
         + (f"  failed: {failures}" if failures else "")
     )

@@ -2,6 +2,7 @@
 
 Progress goes to stderr, the result to stdout. Exit code 0 when all trials were done, 130 after
 Ctrl-C: the search then ends with what was found, which is evaluated and exported all the same.
+Exit code 1 when the network could not be timed or exported; what was found is shown all the same.
 """
 
 import argparse
@@ -12,15 +13,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.inputs import add_inputs, add_target, input_options
+from tvm_cdmpp.cli.inputs import (
+    add_inputs,
+    add_target,
+    add_timeouts,
+    input_options,
+    measure_options,
+)
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
+from tvm_cdmpp.errors import CDMPPError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tvm_cdmpp.networks.deploy import Gain
+    from tvm_cdmpp.measure.gain import Gain
+    from tvm_cdmpp.measure.session import MeasureSession
+    from tvm_cdmpp.networks.deploy import Deployed
     from tvm_cdmpp.search.tuner import NetworkTuner
+
+_EXIT_INCOMPLETE = 1
 
 
 def add_parser(subparsers: Any) -> None:
@@ -29,13 +41,18 @@ def add_parser(subparsers: Any) -> None:
         "tune",
         help="search good programs for a network",
         description="Search good programs for a network and show what they gain. Running the same "
-        "command again continues the search.",
+        "command again continues the search. What the log's workload keys mean, which `data "
+        "import` needs, goes to workloads.jsonl next to it.",
     )
     parser.add_argument(
         "network", metavar="NETWORK", help="a name (resnet-18, bert-tiny, ...) or a model file"
     )
     parser.add_argument(
-        "--trials", type=int, default=1000, metavar="N", help="programs to measure (default: 1000)"
+        "--trials",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="programs to measure, those in the log included (default: 1000)",
     )
     parser.add_argument(
         "--model",
@@ -53,8 +70,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument(
-        "--export", type=Path, metavar="LIB.so", help="write the tuned network as a library"
+        "--export",
+        type=Path,
+        metavar="LIB.so",
+        help="write the tuned network as a library; the untuned one if tuning made it slower",
     )
+    add_timeouts(parser)
     add_inputs(parser)
     parser.set_defaults(func=run)
 
@@ -63,66 +84,128 @@ def run(args: argparse.Namespace) -> int:
     """Tune, evaluate, report."""
     # TVM takes seconds to load; a wrong command line must not.
     inputs = input_options(args)
-    from tvm_cdmpp.bridge.target import check_target_runs_here, parse_target
     from tvm_cdmpp.measure.session import MeasureSession
-    from tvm_cdmpp.networks import check_libraries, extract_tasks, load_network
-    from tvm_cdmpp.networks.deploy import check_export_path, deploy, evaluate_gain
+    from tvm_cdmpp.networks import extract_tasks, load_network
+    from tvm_cdmpp.networks.deploy import check_export_path, deploy
     from tvm_cdmpp.search.baselines import check_cost_model
     from tvm_cdmpp.search.reports import TuneSettings
     from tvm_cdmpp.search.tuner import NetworkTuner
 
-    # All that can be wrong is found before the network is compiled.
+    # All that can be wrong is found before the search.
     check_cost_model(args.model)
-    settings = TuneSettings(trials=args.trials, seed=args.seed)
+    settings = TuneSettings(trials=args.trials, seed=args.seed, measure=measure_options(args))
     if args.export is not None:
         check_export_path(args.export)
     console = show.stderr_console()
-    target = parse_target(args.target)
-    check_target_runs_here(target)
-    console.print(f"target: {target}", soft_wrap=True, markup=False)
-    check_libraries(target)
+    target = _usable_target(args.target, console)
     network = load_network(args.network, **inputs)
     tasks, weights = extract_tasks(network, target)
     log = args.log or default_log(network.name, target)
     with MeasureSession() as session:
         tuner = NetworkTuner(tasks, weights, args.model, settings, log=log, session=session)
-        _show_start(console, tuner, log, len(tasks))
-        with (
-            divert_native_messages(messages_file(log), console.print),
-            stop_on_interrupt(session),
-            show.show_rounds(console, settings.trials, tuner.trials) as show_round,
-        ):
-            for report in tuner.rounds():
-                show_round(report, "")
+        _show_start(console, tuner, settings.trials, log, len(tasks))
+        console.print("compiling the network without the log")
+        untuned = deploy(network, target)
+        _search(console, tuner, settings.trials, log, session)
         interrupted = session.stopping
-    gain = None
+    if not args.json:
+        _print_tasks(tuner)
+    delivery = _Delivery()
     if any(task.latency_s is not None for task in tuner.results()):
-        console.print("compiling the network with and without the log, and timing both")
-        gain = evaluate_gain(network, target, log, seed=args.seed)
-        if args.export is not None:
-            deploy(network, target, log).export(args.export)
+        delivery.make(console, untuned, log, args)
     else:
         console.print("no program was measured yet, so there is no network to time or to export")
-    result = {
-        "network": network.name,
-        "target": str(target),
+    if args.json:
+        result = _result(untuned, tuner, delivery, log, args) | {"interrupted": interrupted}
+        json.dump(result, sys.stdout, indent=1)
+        print()
+    else:
+        _print_delivery(tuner, delivery, log, args.export)
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return _EXIT_INCOMPLETE if delivery.problems else 0
+
+
+def _usable_target(text: str, console: "Console") -> Any:
+    """Read a target, and find out now whether its programs could run here."""
+    from tvm_cdmpp.bridge.target import check_target_runs_here, parse_target
+    from tvm_cdmpp.networks import check_libraries
+
+    target = parse_target(text)
+    check_target_runs_here(target)
+    console.print(f"target: {target}", soft_wrap=True, markup=False)
+    check_libraries(target)
+    return target
+
+
+class _Delivery:
+    """What becomes of the log: a network that is timed and exported, as far as that works.
+
+    Attributes
+    ----------
+    gain
+        None where the network could not be timed.
+    exported
+        Which compilation was exported, "tuned" or "untuned"; None without any.
+    problems
+        What did not work, and why.
+    """
+
+    def __init__(self) -> None:
+        self.gain: Gain | None = None
+        self.exported: str | None = None
+        self.problems: list[str] = []
+
+    def make(
+        self, console: "Console", untuned: "Deployed", log: Path, args: argparse.Namespace
+    ) -> None:
+        """Compile the network with the log; time it against the untuned one; export the faster."""
+        from tvm_cdmpp.measure.gain import measure_gain
+        from tvm_cdmpp.networks.deploy import deploy
+
+        console.print("compiling the network with the log, and timing both")
+        try:
+            tuned = deploy(untuned.network, untuned.target, log)
+        except CDMPPError as error:
+            self.problems.append(str(error))
+            return
+        try:
+            self.gain = measure_gain(untuned, tuned, seed=args.seed)
+        except (CDMPPError, OSError) as error:
+            self.problems.append(f"the network could not be timed: {error}")
+        if args.export is None:
+            return
+        slower = self.gain is not None and self.gain.verdict == "slower"
+        try:
+            (untuned if slower else tuned).export(args.export)
+            self.exported = "untuned" if slower else "tuned"
+        except (CDMPPError, OSError) as error:
+            self.problems.append(str(error))
+
+
+def _result(
+    untuned: "Deployed",
+    tuner: "NetworkTuner",
+    delivery: _Delivery,
+    log: Path,
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """Return what `--json` prints."""
+    return {
+        "network": untuned.network.name,
+        "target": str(untuned.target),
         "model": args.model,
         "seed": args.seed,
         "log": str(log),
         "trials": tuner.trials,
-        "interrupted": interrupted,
-        "estimated_network_latency_s": tuner.network_latency_s,
+        "sum_of_task_latencies_s": tuner.network_latency_s,
         "time": asdict(tuner.elapsed),
         "tasks": [asdict(task) for task in tuner.results()],
-        "gain": None if gain is None else asdict(gain),
-        "export": None if gain is None or args.export is None else str(args.export),
+        "gain": delivery.gain and asdict(delivery.gain),
+        "export": delivery.exported and str(args.export),
+        "exported": delivery.exported,
+        "problems": delivery.problems,
     }
-    if args.json:
-        json.dump(result, sys.stdout, indent=1)
-        print()
-    else:
-        _print_result(tuner, gain, log, args.export)
-    return EXIT_INTERRUPTED if interrupted else 0
 
 
 def default_log(network: str, target: Any) -> Path:
@@ -131,7 +214,9 @@ def default_log(network: str, target: Any) -> Path:
     return Path(f"{network}.{device}.json")
 
 
-def _show_start(console: "Console", tuner: "NetworkTuner", log: Path, num_tasks: int) -> None:
+def _show_start(
+    console: "Console", tuner: "NetworkTuner", trials: int, log: Path, num_tasks: int
+) -> None:
     """Say what the search starts from, and all that a user may not expect."""
     report = tuner.log_report
     state = f"continues with its {report.num_valid} records" if report.num_valid else "is new"
@@ -143,13 +228,25 @@ def _show_start(console: "Console", tuner: "NetworkTuner", log: Path, num_tasks:
             f"work are tuned; the others will run TVM's slow fallback code. Give {num_tasks} "
             "trials or more"
         )
+    if tuner.trials >= trials:
+        lines.append(f"{tuner.trials} of {trials} trials done; raise --trials to search on")
     for line in lines:
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _print_result(
-    tuner: "NetworkTuner", gain: "Gain | None", log: Path, export: Path | None
+def _search(
+    console: "Console", tuner: "NetworkTuner", trials: int, log: Path, session: "MeasureSession"
 ) -> None:
+    with (
+        divert_native_messages(messages_file(log), console.print),
+        stop_on_interrupt(session),
+        show.show_rounds(console, trials, tuner.trials) as show_round,
+    ):
+        for report in tuner.rounds():
+            show_round(report, "")
+
+
+def _print_tasks(tuner: "NetworkTuner") -> None:
     console = show.stdout_console()
     show.print_table(
         console,
@@ -169,26 +266,70 @@ def _print_result(
             for index, task in enumerate(tuner.results())
         ],
     )
-    if gain is not None:
-        show.print_table(
-            console,
-            "network",
-            ("", "latency", "speed-up"),
-            [
-                ["without the log", show.milliseconds(gain.untuned_latency_s), "1.00"],
-                ["with the log", show.milliseconds(gain.tuned_latency_s), f"{gain.speedup:.2f}"],
-            ],
-        )
-        agree = "agree" if gain.outputs_agree else "DIFFER"
-        console.print(
-            f"spread of the timings {gain.spread:.1%}; outputs {agree} "
-            f"(largest relative difference {gain.max_relative_difference:.1e})"
-        )
-        if gain.num_tasks_without_record:
-            console.print(
-                f"{gain.num_tasks_without_record} tasks have no valid record yet and run TVM's "
-                "slow fallback code; run the command again, with more trials if these are done"
-            )
-    if export is not None and gain is not None:
-        console.print(f"library: {export}", soft_wrap=True, markup=False)
+
+
+def _print_delivery(
+    tuner: "NetworkTuner", delivery: _Delivery, log: Path, export: Path | None
+) -> None:
+    console = show.stdout_console()
+    if delivery.gain is not None:
+        _print_gain(console, delivery.gain, tuner.network_latency_s)
+    if delivery.exported is not None:
+        which = "" if delivery.exported == "tuned" else " (the untuned network, which is faster)"
+        console.print(f"library: {export}{which}", soft_wrap=True, markup=False)
     console.print(f"log: {log}; {tuner.trials} trials", soft_wrap=True, markup=False)
+    for problem in delivery.problems:
+        show.stderr_console().print(f"tvm-cdmpp: {problem}", soft_wrap=True, markup=False)
+
+
+def _print_gain(console: "Console", gain: "Gain", sum_of_tasks_s: float | None) -> None:
+    show.print_table(
+        console,
+        f"network (medians of {gain.rounds} rounds in turns)",
+        ("", "latency", "range", "speed-up"),
+        [
+            [
+                name,
+                show.milliseconds(timing.latency_s),
+                f"{1e3 * timing.low_s:.4g} to {1e3 * timing.high_s:.4g} ms",
+                f"{gain.untuned.latency_s / timing.latency_s:.2f}",
+            ]
+            for name, timing in (("without the log", gain.untuned), ("with the log", gain.tuned))
+        ],
+    )
+    for line in _describe_gain(gain, sum_of_tasks_s):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _describe_gain(gain: "Gain", sum_of_tasks_s: float | None) -> list[str]:
+    """Say how far the figures can be trusted, and what they do not say."""
+    lines = []
+    if gain.verdict == "no significant difference":
+        lines.append("no significant difference: the ranges overlap")
+    elif gain.verdict == "slower":
+        lines.append("warning: the tuned network is slower than the untuned one; give more trials")
+    if not gain.quiet:
+        lines.append(
+            f"warning: the machine was busy in {gain.noisy_rounds} rounds, by a fixed program "
+            "measured in between; run the same command again when it is quiet"
+        )
+    elif gain.noisy_rounds:
+        lines.append(f"left out: {gain.noisy_rounds} rounds in which the machine was busy")
+    agree = "agree" if gain.outputs_agree else "DIFFER"
+    lines.append(
+        f"outputs of the tuned network and of {gain.reference} {agree} "
+        f"(largest relative difference {gain.max_relative_difference:.1e})"
+    )
+    if sum_of_tasks_s is not None:
+        lines.append(
+            f"the tasks' latencies add up to {show.milliseconds(sum_of_tasks_s)}, the network "
+            f"takes {show.milliseconds(gain.tuned.latency_s)}: a task's is the best of many "
+            "measurements, by itself and with empty caches, and the sum leaves out what is no "
+            "task, such as changes of layout"
+        )
+    if gain.num_tasks_without_record:
+        lines.append(
+            f"{gain.num_tasks_without_record} tasks have no valid record yet and run TVM's "
+            "slow fallback code; run the command again, with more trials if these are done"
+        )
+    return lines

@@ -19,7 +19,7 @@ import numpy as np
 
 from tvm_cdmpp.bridge.logs import LogReport, prepare_log
 from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.bridge.tasks import task_name
+from tvm_cdmpp.bridge.tasks import task_names
 from tvm_cdmpp.errors import ConfigError, MeasureError
 from tvm_cdmpp.measure.calibration import Calibration, CalibrationConfig, matmul_timer
 from tvm_cdmpp.measure.outcomes import (
@@ -156,7 +156,7 @@ class Collector:
             ProgramSampler(task, model, config.mix, (config.seed, index))
             for index, task in enumerate(tasks)
         ]
-        self._collected = [CollectedTask(name=task_name(task)) for task in tasks]
+        self._collected = [CollectedTask(name=name) for name in task_names(tasks)]
         self._failures = Failures()
         self._batch_calibrations_s: list[float] = []
         self.stopping = False
@@ -200,7 +200,7 @@ class Collector:
             latency_s = self._batch_calibrations_s[-1]
             yield BatchReport(
                 task=index,
-                name=task_name(self._tasks[index]),
+                name=self._collected[index].name,
                 kinds=dict(Counter(kind for kind, _ in drawn)),
                 failures=failures,
                 attempts=attempts,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.bridge.logs import append_records
+from tvm_cdmpp.bridge.results import build_timed_out, failed, timed_out
 from tvm_cdmpp.data.lines import failure_name
 from tvm_cdmpp.errors import MeasureError
 
@@ -17,6 +18,8 @@ HOPELESS = 32
 
 # How it looks in the message of a program that failed.
 _DISK_FULL = os.strerror(errno.ENOSPC)
+
+_RUN_TIMEOUT = 7  # of TVM's `MeasureErrorNo`
 
 
 class Failures:
@@ -36,10 +39,9 @@ class Failures:
 
     def count(self, result: Any) -> bool:
         """Take a `MeasureResult` into the count; return whether it is a failure."""
-        error_no = int(result.error_no)
-        if error_no == 0:
+        if not failed(result):
             return False
-        self.counts[failure_name(error_no)] += 1
+        self.counts[_failure(result)] += 1
         self.example = _last_line(str(result.error_msg)) or self.example
         return True
 
@@ -86,6 +88,13 @@ def hopeless_error(log: Path, num_programs: int, failures: Failures) -> MeasureE
         f"compiler, too. Then start again with another log than {log}: it keeps these failures, "
         "and they count as trials."
     )
+
+
+def _failure(result: Any) -> str:
+    error_no = int(result.error_no)
+    if timed_out(result) and not build_timed_out(result):
+        error_no = _RUN_TIMEOUT  # which some TVMs call an error of the run
+    return failure_name(error_no)
 
 
 def _last_line(text: str) -> str:

@@ -21,12 +21,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tvm_cdmpp.bridge.compiler import check_compiler
 from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.errors import CDMPPError, MeasureError
+from tvm_cdmpp.errors import CDMPPError, MeasureError, RecordError
+from tvm_cdmpp.files import locked
+from tvm_cdmpp.measure.repeats import LOCAL_TIMES, REMOTE_TIMES, FewerRepeats
 
 tvm = load_tvm()
 _measure = tvm.auto_scheduler.measure
@@ -96,7 +99,7 @@ class MeasureOptions:
     run_timeout_s: int = 10
     """Time after which a run, all its repeats together, counts as failed."""
     repeat: int = 10
-    """How many times a program is timed; its latency is the mean."""
+    """How many times a program is timed, less if it is slow; its latency is the mean."""
     remote: RemoteDevices | None = None
     """Where programs run; None for this machine, where they are built in any case."""
 
@@ -163,6 +166,8 @@ class MeasureSession:
         self._stopping = False
         self._pools: dict[tuple[int, float | None], Any] = {}
         self._runner: Any = None
+        self._repeats = FewerRepeats()
+        self._logs: set[Path] = set()
         self._scope = ExitStack()
 
     def __enter__(self) -> "MeasureSession":
@@ -171,8 +176,8 @@ class MeasureSession:
         self._replace(_measure, "PopenPoolExecutor", self._pool)
         self._replace(_measure, "PopenWorker", self._worker)
         self._override(_BUILD, self._build)
-        self._override(_RUN, self._run)
-        self._override(_RUN_REMOTE, self._run)
+        self._override(_RUN, partial(self._run, LOCAL_TIMES))
+        self._override(_RUN_REMOTE, partial(self._run, REMOTE_TIMES))
         return self
 
     def __exit__(
@@ -182,11 +187,36 @@ class MeasureSession:
         traceback: TracebackType | None,
     ) -> None:
         self._scope.close()
+        self._logs.clear()
         # Dropping the last reference to a worker ends its process.
         self._pools.clear()
         if self._runner is not None:
             self._runner.kill()
         self._thread.shutdown(cancel_futures=True)
+
+    def hold(self, log: Path) -> None:
+        """Keep other processes from writing a log until the session ends.
+
+        Two searches that write one log would not know of each other's records.
+
+        Raises
+        ------
+        RecordError
+            A search of another session is writing it, or its folder cannot be written.
+        """
+        log = log.absolute()
+        if log in self._logs:
+            return
+        lock = log.with_name(f".{log.name}.lock")
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            self._scope.enter_context(locked(lock, f"a search that writes {log}"))
+        except OSError as error:
+            raise RecordError(
+                f"the log {log} cannot be written: {error.strerror}. Choose another log, or make "
+                "its folder writable."
+            ) from error
+        self._logs.add(log)
 
     def stop(self) -> None:
         """Let the batch in flight end, then raise `SearchStopped` from the search."""
@@ -210,10 +240,10 @@ class MeasureSession:
         finally:
             self.build_s += time.perf_counter() - begin
 
-    def _run(self, function: Any, *args: Any) -> Any:
+    def _run(self, times: slice, function: Any, *args: Any) -> Any:
         begin = time.perf_counter()
         try:
-            return self._thread.submit(function, *args).result()
+            return self._thread.submit(self._repeats.run, times, function, *args).result()
         finally:
             self.run_s += time.perf_counter() - begin
 

@@ -1,4 +1,4 @@
-"""Compile a network with or without a log, time it, export it.
+"""Compile a network with or without a log, run it, export it.
 
 Without a log a CPU network is compiled the way stock TVM does best: channels-first convolutions
 and TOPI's own schedules. With one it is compiled exactly as it was searched: channels-last, each
@@ -7,9 +7,8 @@ back to a TOPI schedule and are counted.
 """
 
 import functools
-import statistics
+import shutil
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ from tvm_cdmpp.errors import (
     RecordError,
 )
 from tvm_cdmpp.networks.network import CHANNELS_FIRST, Network, change_layout, to_search_form
-from tvm_cdmpp.networks.outputs import Array, compare_outputs, random_inputs
+from tvm_cdmpp.networks.outputs import Array
 
 tvm = load_tvm()
 relay = tvm.relay
@@ -34,35 +33,8 @@ _ApplyHistoryBest: Any = tvm.auto_scheduler.ApplyHistoryBest
 
 Target: TypeAlias = Any
 
-_MIN_REPEAT_MS = 100
-_SAMPLES_PER_ROUND = 3
-_TIMING_BUDGET_S = 60.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Latency:
-    """How long a network takes."""
-
-    median_s: float
-    mean_s: float
-    std_s: float
-    samples_s: tuple[float, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Gain:
-    """What tuning gained."""
-
-    untuned_latency_s: float
-    tuned_latency_s: float
-    spread: float
-    """Larger relative standard deviation of the two latencies, over rounds."""
-    speedup: float
-    """Untuned over tuned latency."""
-    max_relative_difference: float
-    outputs_agree: bool
-    num_tasks_without_record: int
-    """Tasks that run with a fallback schedule, for want of a record."""
+# Next to the weights, which are in the library and once more in what it is linked from.
+_LEAST_FREE_BYTES = 8_000_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -113,27 +85,6 @@ class Deployed:
             self._executor.get_output(i).numpy() for i in range(self._executor.get_num_outputs())
         ]
 
-    def benchmark(self, *, repeats: int = 5, seed: int = 0) -> Latency:
-        """Time the network on random inputs.
-
-        Parameters
-        ----------
-        repeats
-            Number of samples, each the mean over at least 100 ms; a run to warm up comes first.
-        seed
-            Seed of the inputs.
-        """
-        self._set_inputs(random_inputs(self.network, seed=seed))
-        result = self._executor.benchmark(
-            self._device, repeat=repeats, number=1, min_repeat_ms=_MIN_REPEAT_MS
-        )
-        return Latency(
-            median_s=float(result.median),
-            mean_s=float(result.mean),
-            std_s=float(result.std),
-            samples_s=tuple(float(sample) for sample in result.results),
-        )
-
     def export(self, path: Path) -> None:
         """Write the network, weights included, as a shared library.
 
@@ -147,22 +98,33 @@ class Deployed:
         Raises
         ------
         ConfigError
-            The path does not end in `.so`, or its folder does not exist.
+            The path does not end in `.so`, or its folder cannot be made.
         MissingDependencyError
             There is no C++ compiler to link with.
         MeasureError
             Linking or writing failed.
         """
         check_export_path(path)
+        self._check_space(path)
         try:
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
                 built = Path(folder) / path.name
-                self.factory.export_library(str(built))
+                self.factory.export_library(str(built), workspace_dir=folder)
                 built.replace(path)
         except (OSError, RuntimeError) as error:
             raise MeasureError(
-                f"Could not export the library to {path}: {reason_of(error)}."
+                f"Could not export the library to {path}: {_why_not_linked(error)}."
             ) from error
+
+    def _check_space(self, path: Path) -> None:
+        """Raise `MeasureError` on a full disk, where LLVM would end the process."""
+        weights = sum(int(w.numpy().nbytes) for w in self.factory.get_params().values())
+        needed, free = 2 * weights + _LEAST_FREE_BYTES, shutil.disk_usage(path.parent).free
+        if free < needed:
+            raise MeasureError(
+                f"Could not export the library to {path}: the disk is full; this takes "
+                f"{needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free."
+            )
 
     def _set_inputs(self, inputs: Mapping[str, Array]) -> None:
         expected = self.network.inputs
@@ -224,57 +186,10 @@ def deploy(network: Network, target: Target, log: Path | None = None) -> Deploye
     )
 
 
-def evaluate_gain(
-    network: Network, target: Target, log: Path, *, rounds: int = 5, seed: int = 0
-) -> Gain:
-    """Compile with and without a log, time both in turns, compare their outputs.
-
-    Parameters
-    ----------
-    network, target, log
-        As in `deploy`.
-    rounds
-        How often each is timed, untuned and tuned alternating, so that a change of the machine's
-        speed meets both. Slow networks get fewer, to be done in about a minute.
-    seed
-        Seed of the inputs.
-
-    Raises
-    ------
-    RecordError, NetworkError, MeasureError
-        As in `deploy` and `Deployed.run`.
-    """
-    if rounds < 1:
-        raise ConfigError(f"rounds must be at least 1; got {rounds}.")
-    tuned, untuned = deploy(network, target, log), deploy(network, target)
-    inputs = random_inputs(network, seed=seed)
-    start_s = time.perf_counter()
-    comparison = compare_outputs(untuned.run(inputs), tuned.run(inputs))
-    once_s = time.perf_counter() - start_s
-    # Without a record, a heavy task may take a minute: then one round must do.
-    affordable = int(_TIMING_BUDGET_S / (once_s * (1 + _SAMPLES_PER_ROUND)))
-    pairs = [
-        (
-            untuned.benchmark(repeats=_SAMPLES_PER_ROUND, seed=seed),
-            tuned.benchmark(repeats=_SAMPLES_PER_ROUND, seed=seed),
-        )
-        for _ in range(max(1, min(rounds, affordable)))
-    ]
-    samples = [[latency.median_s for latency in column] for column in zip(*pairs, strict=True)]
-    untuned_s, tuned_s = (statistics.median(column) for column in samples)
-    return Gain(
-        untuned_latency_s=untuned_s,
-        tuned_latency_s=tuned_s,
-        spread=max(statistics.pstdev(column) / statistics.fmean(column) for column in samples),
-        speedup=untuned_s / tuned_s,
-        max_relative_difference=comparison.max_relative_difference,
-        outputs_agree=comparison.agree,
-        num_tasks_without_record=tuned.num_tasks_without_record,
-    )
-
-
 def check_export_path(path: Path) -> None:
     """Check, before hours of search, that a library could be exported to a path.
+
+    Its folder is made if it does not exist.
 
     Raises
     ------
@@ -283,8 +198,14 @@ def check_export_path(path: Path) -> None:
     """
     if path.suffix != ".so":
         raise ConfigError(f"The exported library's name must end in .so; got {path}.")
-    if not path.parent.is_dir():
-        raise ConfigError(f"The folder {path.parent} to export to does not exist; create it.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-"):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"The library {path} cannot be written: {error.strerror}. Choose another place."
+        ) from error
     check_compiler()
 
 
@@ -318,6 +239,17 @@ def _load_best(log: Path, target: Target) -> _CountingBest:
             "which sets such lines aside."
         )
     return _CountingBest(str(log))
+
+
+def _why_not_linked(error: Exception) -> str:
+    """Return what the linker complained about, which TVM puts between two lines of its own."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if not str(error).startswith("Compilation error:"):
+        return reason_of(error)
+    lines = [line.strip() for line in str(error).splitlines()[1:]]
+    said = [line for line in lines if line and not line.startswith(("Command line:", "collect2:"))]
+    return said[-1].rstrip(".") if said else "the C++ compiler failed without a message"
 
 
 def _pass_context(*, use_auto_scheduler: bool) -> Any:

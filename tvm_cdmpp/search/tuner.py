@@ -27,7 +27,7 @@ import numpy as np
 
 from tvm_cdmpp.bridge.logs import LogReport, prepare_log
 from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.bridge.tasks import task_name
+from tvm_cdmpp.bridge.tasks import task_names
 from tvm_cdmpp.errors import CDMPPError, ConfigError
 from tvm_cdmpp.measure.outcomes import (
     HOPELESS,
@@ -41,6 +41,8 @@ from tvm_cdmpp.search.baselines import make_cost_model
 from tvm_cdmpp.search.reports import RoundReport, TaskResult, TimeSplit, TuneSettings
 from tvm_cdmpp.search.scheduler import StepwiseScheduler
 from tvm_cdmpp.search.timed_model import TimedModel
+from tvm_cdmpp.search.unroll_guard import UnrollGuard
+from tvm_cdmpp.workloads.export import write_workloads
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
@@ -108,6 +110,8 @@ class _Recorder(_PythonBasedMeasureCallback):
 class NetworkTuner:
     """One search: tunes a network's tasks together, with one cost model, into one log.
 
+    Next to the log goes `workloads.jsonl`, which says what its workload keys mean.
+
     Parameters
     ----------
     tasks
@@ -121,7 +125,8 @@ class NetworkTuner:
     log
         The Ansor log to write; one that exists is continued.
     session
-        An entered session, which may be shared between searches.
+        An entered session, which may be shared between searches. Until it ends, no other session
+        can write the log.
     on_batch
         Called with the time of a round so far, whenever a batch of it has reached the log.
 
@@ -139,7 +144,7 @@ class NetworkTuner:
     ConfigError
         There are no tasks, or the model is unknown.
     RecordError
-        The log is another network's or target's, or cannot be written.
+        The log is another network's or target's, is another session's, or cannot be written.
     """
 
     log_report: LogReport
@@ -161,10 +166,13 @@ class NetworkTuner:
             raise ConfigError("the network has no task to tune")
         self._tasks, self._weights = list(tasks), [int(weight) for weight in weights]
         self._settings, self._session = settings, session
+        self._names = task_names(tasks)
+        session.hold(log)
         chosen = heaviest_tasks(tasks, weights, settings.trials)
         self._tuned = chosen
         self.left_out = tuple(sorted(set(range(len(tasks))) - set(chosen)))
         self.log_report = prepare_log(log, tasks, tasks[0].target)
+        write_workloads(log, tasks)
         self._round_size = min(settings.round_size, largest_round(settings.trials, len(chosen)))
         if isinstance(model, str):
             model = make_cost_model(
@@ -173,7 +181,7 @@ class NetworkTuner:
                 num_measures_per_round=self._round_size,
                 num_tasks=len(chosen),
             )
-        self._model = TimedModel(model, session)
+        self._model = TimedModel(UnrollGuard(model), session)
         self._progress = {str(task.workload_key): _Progress() for task in tasks}
         self._recorder = _Recorder(log, self._progress)
         self._recorder.on_batch = lambda: on_batch(self._split_of_round())
@@ -217,7 +225,7 @@ class NetworkTuner:
         """Return what was found for each task, in the order that the tuner was given."""
         return tuple(
             TaskResult(
-                name=task_name(task),
+                name=self._names[index],
                 weight=weight,
                 flops=float(task.compute_dag.flop_ct),
                 trials=self._progress[task.workload_key].trials,
@@ -324,7 +332,7 @@ class NetworkTuner:
         left = self._settings.trials - self._trials
         return RoundReport(
             task=index,
-            name=task_name(task),
+            name=self._names[index],
             task_latency_s=self._progress[task.workload_key].latency_s,
             network_latency_s=self.network_latency_s,
             measured=recorder.measured,
