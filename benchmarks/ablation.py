@@ -33,16 +33,11 @@ from scipy.stats import kendalltau
 from torch import Tensor
 
 from benchmarks.provenance import RESULTS, provenance, write_json
-from tvm_cdmpp.ast.schema import FIELDS, GROUPS, SCHEMA_VERSION
-from tvm_cdmpp.data.quality import make_labels
-from tvm_cdmpp.data.splits import official_split
-from tvm_cdmpp.data.store import RecordStore
-from tvm_cdmpp.devices.spec import DeviceSpec, generic_gpu
-from tvm_cdmpp.models.fitting import FitConfig
-from tvm_cdmpp.models.network import Inputs, Network, PredictorConfig
-from tvm_cdmpp.models.predictor import Predictor
-from tvm_cdmpp.models.rows import TrainingRows
-from tvm_cdmpp.train.features import extract_rows
+from tvm_cdmpp.ast import FIELDS, GROUPS, SCHEMA_VERSION
+from tvm_cdmpp.data import RecordStore, make_labels, official_split
+from tvm_cdmpp.devices import DeviceSpec, generic_gpu
+from tvm_cdmpp.models import FitConfig, Inputs, Network, Predictor, PredictorConfig, TrainingRows
+from tvm_cdmpp.train import extract_rows
 
 ALL = "all fields"
 MIN_FOR_TAU = 5

@@ -20,17 +20,21 @@ if not __package__:  # started as a file, so that only its own folder is searche
 
 from benchmarks.provenance import RESULTS, provenance, write_json
 from benchmarks.workloads.tasks import REFUSED, ZooTask, make_task, sample_states, zoo
-from tvm_cdmpp.ast.leaf import Leaf
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.ast import Leaf
+from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.devices import Hardware
 from tvm_cdmpp.errors import LoweringError, RecordError
-from tvm_cdmpp.extract.agreement import Difference, differences, vector_differences
-from tvm_cdmpp.extract.dag import analyse
-from tvm_cdmpp.extract.extractor import StepExtractor
-from tvm_cdmpp.extract.handover import dump_records
-from tvm_cdmpp.extract.native import describe
-from tvm_cdmpp.extract.stage import LayoutRewrite
-from tvm_cdmpp.extract.tir import extract_exact
+from tvm_cdmpp.extract import (
+    Difference,
+    LayoutRewrite,
+    StepExtractor,
+    analyse,
+    describe,
+    differences,
+    dump_records,
+    extract_exact,
+    vector_differences,
+)
 
 tvm = load_tvm()
 

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.provenance import RESULTS, provenance, write_json
-from tvm_cdmpp.data.lines import UNKNOWN
-from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.data import UNKNOWN, RecordStore
 
 SOURCES = Path(__file__).with_name("ansor_logs_sources.json")
 

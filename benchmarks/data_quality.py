@@ -11,9 +11,9 @@ from pathlib import Path
 
 from benchmarks.provenance import RESULTS, provenance, write_json
 from tvm_cdmpp.cli.data_info import store_overview
-from tvm_cdmpp.data.store import RecordStore
-from tvm_cdmpp.report.store_plot import plot_overview
-from tvm_cdmpp.train.features import group_alike
+from tvm_cdmpp.data import RecordStore
+from tvm_cdmpp.report import plot_overview
+from tvm_cdmpp.train import group_alike
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tvm_cdmpp.search.provenance import describe_machine, find_commit
+from tvm_cdmpp.search import describe_machine, find_commit
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from tvm_cdmpp.cli.main import main
-from tvm_cdmpp.report.comparison_plot import plot_comparison
-from tvm_cdmpp.search.comparison import SearchComparison
+from tvm_cdmpp.report import plot_comparison
+from tvm_cdmpp.search import SearchComparison
 
 OUT = Path("compare-resnet-18")
 RESULT = Path(__file__).parent / "results" / "resnet-18-untrained.json"

@@ -40,17 +40,12 @@ if not __package__:  # started as a file, so that only its own folder is searche
 
 from benchmarks.provenance import RESULTS, provenance, write_json
 from benchmarks.workloads.tasks import ZooTask, make_task, sample_states, throughput_tasks
-from tvm_cdmpp.ast.schema import COLUMN
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.devices.detect import detect_cpu
-from tvm_cdmpp.devices.hardware import Hardware
-from tvm_cdmpp.devices.spec import generic_gpu
-from tvm_cdmpp.extract.dag import analyse
-from tvm_cdmpp.extract.extractor import StepExtractor
-from tvm_cdmpp.extract.handover import dump_records
-from tvm_cdmpp.extract.stage import LayoutRewrite
-from tvm_cdmpp.models.predictor import Predictor, PredictorConfig
-from tvm_cdmpp.search.cost_model import CDMPPModel
+from tvm_cdmpp.ast import COLUMN
+from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.devices import Hardware, detect_cpu, generic_gpu
+from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records
+from tvm_cdmpp.models import Predictor, PredictorConfig
+from tvm_cdmpp.search import CDMPPModel
 
 tvm = load_tvm()
 te, auto_scheduler = tvm.te, tvm.auto_scheduler

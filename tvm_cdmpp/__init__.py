@@ -3,23 +3,24 @@
 Names are resolved on first use, so that importing this package needs no TVM and loads no torch.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tvm_cdmpp import errors
 from tvm_cdmpp.errors import CDMPPError
+from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
-    from tvm_cdmpp.bridge.runtime import describe_tvm, load_tvm
-    from tvm_cdmpp.devices.registry import find_device
-    from tvm_cdmpp.devices.spec import DeviceSpec
-    from tvm_cdmpp.search.cost_model import CDMPPModel
+    from tvm_cdmpp.bridge import describe_tvm, load_tvm
+    from tvm_cdmpp.data import RecordStore
+    from tvm_cdmpp.devices import DeviceSpec, find_device
+    from tvm_cdmpp.search import CDMPPModel
 
 __version__ = "0.1.0"
 __all__ = [
     "CDMPPError",
     "CDMPPModel",
     "DeviceSpec",
+    "RecordStore",
     "__version__",
     "describe_tvm",
     "errors",
@@ -27,22 +28,4 @@ __all__ = [
     "load_tvm",
 ]
 
-_HOMES = {
-    "CDMPPModel": "tvm_cdmpp.search.cost_model",
-    "DeviceSpec": "tvm_cdmpp.devices.spec",
-    "describe_tvm": "tvm_cdmpp.bridge.runtime",
-    "find_device": "tvm_cdmpp.devices.registry",
-    "load_tvm": "tvm_cdmpp.bridge.runtime",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = offer(__name__)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge import load_tvm
 
 tvm = load_tvm()
 te, topi, tir = tvm.te, tvm.topi, tvm.tir

@@ -7,7 +7,7 @@ https://tvm.apache.org/docs/v0.17.0/how_to/tune_with_autoscheduler/tune_sparse_x
 
 from typing import Any
 
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge import load_tvm
 
 tvm = load_tvm()
 te, topi = tvm.te, tvm.topi

@@ -20,8 +20,7 @@ from benchmarks.workloads import matrix as mat
 from benchmarks.workloads import movement as move
 from benchmarks.workloads import reduction as red
 from benchmarks.workloads import sparse
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.bridge.target import hardware_params
+from tvm_cdmpp.bridge import hardware_params, load_tvm
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler

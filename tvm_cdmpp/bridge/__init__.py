@@ -1,1 +1,31 @@
 """The only door to TVM: find it, silence it, targets, logs of measured states."""
+
+from typing import TYPE_CHECKING
+
+from tvm_cdmpp.offers import offer
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.bridge.children import use_physical_cores
+    from tvm_cdmpp.bridge.compiler import check_compiler
+    from tvm_cdmpp.bridge.logs import LogReport, append_records, check_log, prepare_log
+    from tvm_cdmpp.bridge.quiet import errors_of_threads, quiet_tvm, reason_of
+    from tvm_cdmpp.bridge.records import read_records
+    from tvm_cdmpp.bridge.results import (
+        build_timed_out,
+        does_not_apply,
+        failed,
+        latency_s,
+        timed_out,
+    )
+    from tvm_cdmpp.bridge.rpc import start_server, start_tracker
+    from tvm_cdmpp.bridge.runtime import describe_tvm, load_tvm
+    from tvm_cdmpp.bridge.target import (
+        check_target_runs_here,
+        default_target,
+        device_of,
+        hardware_params,
+        parse_target,
+    )
+    from tvm_cdmpp.bridge.tasks import task_key, task_name, task_names, with_dag
+
+__getattr__, __dir__ = offer(__name__)

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tvm_cdmpp.devices.host import read_host_cpu
+from tvm_cdmpp.devices import read_host_cpu
 
 # TVM's own memoizing makes a folder of pickles wherever a process is started, fails where that
 # cannot be, and reads what it finds there.

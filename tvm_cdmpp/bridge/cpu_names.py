@@ -9,7 +9,7 @@ or `pku` never matters).
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tvm_cdmpp.devices.host import HostCPU
+from tvm_cdmpp.devices import HostCPU
 
 
 @dataclass(frozen=True, slots=True)

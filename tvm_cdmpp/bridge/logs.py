@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.data.lines import (
+from tvm_cdmpp.data import (
     COMMENT,
     UNREADABLE,
     LineError,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.data.lines import COMMENT, LineError, parse_line, read_lines
-from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.data import COMMENT, LineError, parse_line, read_lines
+from tvm_cdmpp.devices import Hardware
 from tvm_cdmpp.errors import RecordError
 
 tvm = load_tvm()

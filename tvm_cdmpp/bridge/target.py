@@ -11,10 +11,7 @@ from typing import Any, TypeAlias
 from tvm_cdmpp.bridge.cpu_names import CPU_NAMES, KERNEL_FLAGS, choose_mcpu, known_names
 from tvm_cdmpp.bridge.quiet import reason_of
 from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.devices.detect import device_for
-from tvm_cdmpp.devices.hardware import Hardware
-from tvm_cdmpp.devices.host import HostCPU, read_host_cpu
-from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.devices import DeviceSpec, Hardware, HostCPU, device_for, read_host_cpu
 from tvm_cdmpp.errors import ConfigError, MissingDependencyError, UnknownDeviceError
 
 tvm = load_tvm()

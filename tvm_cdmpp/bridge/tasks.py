@@ -9,7 +9,7 @@ from dataclasses import astuple
 from typing import Any
 
 from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.devices import Hardware
 from tvm_cdmpp.errors import RecordError
 
 tvm = load_tvm()

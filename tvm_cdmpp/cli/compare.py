@@ -17,8 +17,8 @@ from tvm_cdmpp.errors import CDMPPError, ConfigError
 from tvm_cdmpp.files import write_atomically
 
 if TYPE_CHECKING:
-    from tvm_cdmpp.networks.network import Network
-    from tvm_cdmpp.search.comparison import SearchComparison, SearchResult, TurnReport
+    from tvm_cdmpp.networks import Network
+    from tvm_cdmpp.search import SearchComparison, SearchResult, TurnReport
 
 # Up to half of the trials are first rounds: before that there may be no latency of the network.
 _FRACTIONS = (0.5, 0.75, 1.0)
@@ -69,14 +69,11 @@ def run(args: argparse.Namespace) -> int:
     """Compare, report, plot."""
     # TVM takes seconds to load; a wrong command line must not.
     inputs = input_options(args)
-    from tvm_cdmpp.bridge.target import check_target_runs_here, parse_target
-    from tvm_cdmpp.bridge.tasks import task_name
-    from tvm_cdmpp.measure.session import MeasureSession
+    from tvm_cdmpp.bridge import check_target_runs_here, parse_target, task_name
+    from tvm_cdmpp.measure import MeasureSession
     from tvm_cdmpp.networks import check_compiles, extract_tasks, load_network
-    from tvm_cdmpp.report.comparison_plot import plot_comparison
-    from tvm_cdmpp.search.comparison import CompareSettings, check_covers
-    from tvm_cdmpp.search.contest import run_contest
-    from tvm_cdmpp.search.tuner import heaviest_tasks
+    from tvm_cdmpp.report import plot_comparison
+    from tvm_cdmpp.search import CompareSettings, check_covers, heaviest_tasks, run_contest
 
     settings = CompareSettings(
         models=tuple(filter(None, args.models.split(","))),
@@ -152,8 +149,8 @@ def _show_turns(show_step: "Callable[[str, int, str], None]") -> "Callable[[Turn
 
 def _untuned_latency_s(network: "Network", target: Any) -> float:
     """Time the network as TVM compiles it without a log."""
-    from tvm_cdmpp.measure.gain import measure_latency
-    from tvm_cdmpp.networks.deploy import deploy
+    from tvm_cdmpp.measure import measure_latency
+    from tvm_cdmpp.networks import deploy
 
     return measure_latency(deploy(network, target)).latency_s
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from tvm_cdmpp.data.reports import ImportReport, InputReport
-    from tvm_cdmpp.workloads.derive import DerivedWorkloads
+    from tvm_cdmpp.data import ImportReport, InputReport
+    from tvm_cdmpp.workloads import DerivedWorkloads
 
 _SHOWN_EXAMPLES = 3
 _LONGEST_EXAMPLE = 110
@@ -90,17 +90,20 @@ def _add_import(commands: Any) -> None:
 
 def run_import(args: argparse.Namespace) -> int:
     """Find the logs, import them, and tell what became of every line."""
-    from tvm_cdmpp.data.folder import check_folder
-    from tvm_cdmpp.data.importer import import_logs
-    from tvm_cdmpp.data.inputs import check_device_name, find_inputs
-    from tvm_cdmpp.data.workload_book import WorkloadBook
+    from tvm_cdmpp.data import (
+        WorkloadBook,
+        check_device_name,
+        check_folder,
+        find_inputs,
+        import_logs,
+    )
 
     device = None if args.device is None else check_device_name(args.device)
     check_folder(args.out)
     inputs = find_inputs(args.logs, device, args.sources, args.workloads)
     book = WorkloadBook.read(inputs.workloads)
     # TVM takes seconds to load; a wrong command line must not.
-    from tvm_cdmpp.workloads.inspector import TvmInspector
+    from tvm_cdmpp.workloads import TvmInspector
 
     with _progress_bar() as show:
         derived = _derived(args, show) if args.networks else None
@@ -118,7 +121,7 @@ def run_import(args: argparse.Namespace) -> int:
 
 def _derived(args: argparse.Namespace, show: "Callable[..., None]") -> "DerivedWorkloads":
     from tvm_cdmpp.cli.show import stderr_console
-    from tvm_cdmpp.workloads.derive import DerivedWorkloads
+    from tvm_cdmpp.workloads import DerivedWorkloads
 
     def tell(label: str, done: int, total: int) -> None:
         console = stderr_console()
@@ -184,7 +187,7 @@ def _print_report(
     from rich.text import Text
 
     from tvm_cdmpp.cli.show import print_whole
-    from tvm_cdmpp.data.lines import BINS, UNKNOWN
+    from tvm_cdmpp.data import BINS, UNKNOWN
 
     console = Console()
     total = _total(report.inputs)

@@ -24,10 +24,8 @@ from tvm_cdmpp.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tvm_cdmpp.devices.spec import DeviceSpec
-    from tvm_cdmpp.measure.collect import Collector
-    from tvm_cdmpp.measure.reports import BatchReport
-    from tvm_cdmpp.measure.session import RemoteDevices
+    from tvm_cdmpp.devices import DeviceSpec
+    from tvm_cdmpp.measure import BatchReport, Collector, RemoteDevices
 
 
 def add_parser(commands: Any) -> None:
@@ -79,13 +77,17 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Find the tasks, measure, and tell what there is of each."""
     remote = parse_remote(args.rpc, args.key, args.target)
-    from tvm_cdmpp.bridge.target import parse_target
-    from tvm_cdmpp.measure.calibration import CalibrationConfig
-    from tvm_cdmpp.measure.collect import CollectConfig, Collector, distinct_tasks
-    from tvm_cdmpp.measure.session import MeasureSession
+    from tvm_cdmpp.bridge import parse_target
+    from tvm_cdmpp.measure import (
+        CalibrationConfig,
+        CollectConfig,
+        Collector,
+        MeasureSession,
+        distinct_tasks,
+    )
     from tvm_cdmpp.networks import check_libraries, extract_tasks, load_network
-    from tvm_cdmpp.search.cost_model import CDMPPModel
-    from tvm_cdmpp.workloads.export import write_workloads
+    from tvm_cdmpp.search import CDMPPModel
+    from tvm_cdmpp.workloads import write_workloads
 
     # All that can be wrong is found before a network is compiled.
     config = CollectConfig(
@@ -147,7 +149,7 @@ def parse_remote(address: str | None, key: str | None, target: str) -> "RemoteDe
         raise ConfigError(f"--rpc takes HOST:PORT, as in 192.168.0.7:9190; got {address!r}")
     if target == "native":
         raise ConfigError("with --rpc, give the --target of the remote devices, too")
-    from tvm_cdmpp.measure.session import RemoteDevices
+    from tvm_cdmpp.measure import RemoteDevices
 
     return RemoteDevices(host=match[1], port=int(match[2]), key=key)
 
@@ -164,8 +166,8 @@ def device_to_measure(
     UnknownDeviceError
         There is no device of this name.
     """
-    from tvm_cdmpp.bridge.target import check_target_runs_here, device_of
-    from tvm_cdmpp.devices.registry import find_device, load_registry
+    from tvm_cdmpp.bridge import check_target_runs_here, device_of
+    from tvm_cdmpp.devices import find_device, load_registry
 
     if remote is None:
         check_target_runs_here(target)

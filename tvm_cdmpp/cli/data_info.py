@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tvm_cdmpp.data.quality import Ints
-    from tvm_cdmpp.data.store import RecordStore
+    from tvm_cdmpp.data import Ints, RecordStore
 
 
 def add_info(commands: Any) -> None:
@@ -34,7 +33,7 @@ def add_info(commands: Any) -> None:
 
 def run_info(args: argparse.Namespace) -> int:
     """Describe a store."""
-    from tvm_cdmpp.data.store import RecordStore
+    from tvm_cdmpp.data import RecordStore
 
     store = RecordStore.open(args.store)
     overview = store_overview(store, _find_alike(store) if args.alike else None)
@@ -43,7 +42,7 @@ def run_info(args: argparse.Namespace) -> int:
     else:
         _print_overview(overview)
     if args.out:
-        from tvm_cdmpp.report.store_plot import plot_overview
+        from tvm_cdmpp.report import plot_overview
 
         plot_overview(overview, args.out)
     return 0
@@ -59,8 +58,8 @@ def store_overview(store: "RecordStore", alike: "Ints | None" = None) -> dict[st
     alike
         Of `group_alike`, to compare the programs that look alike.
     """
-    from tvm_cdmpp.data.overview import count_leaves, describe_store
-    from tvm_cdmpp.train.features import find_features, sample_leaf_counts
+    from tvm_cdmpp.data import count_leaves, describe_store
+    from tvm_cdmpp.train import find_features, sample_leaf_counts
 
     features = find_features(store)
     counts = sample_leaf_counts(store) if features is None else features.leaf_counts
@@ -73,7 +72,7 @@ def _find_alike(store: "RecordStore") -> "Ints":
     from rich.progress import Progress
 
     from tvm_cdmpp.cli.show import stderr_console
-    from tvm_cdmpp.train.features import group_alike
+    from tvm_cdmpp.train import group_alike
 
     console = stderr_console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tvm_cdmpp.errors import CDMPPError
 
 if TYPE_CHECKING:
-    from tvm_cdmpp.devices.spec import DeviceSpec
+    from tvm_cdmpp.devices import DeviceSpec
 
 _UNITS = (
     ("_bytes_per_s", 1e9, "GB/s"),
@@ -67,7 +67,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run_show(args: argparse.Namespace) -> int:
     """Print the table of all devices, or the figures of some."""
-    from tvm_cdmpp.devices.registry import find_device, load_registry, read_device_file
+    from tvm_cdmpp.devices import find_device, load_registry, read_device_file
 
     if args.file is not None:
         _print_figures(read_device_file(args.file))
@@ -80,8 +80,7 @@ def run_show(args: argparse.Namespace) -> int:
 
 def run_detect(args: argparse.Namespace) -> int:
     """Print the devices of this machine; 1 if there is a CUDA driver that fails."""
-    from tvm_cdmpp.devices.detect import detect_cpu, detect_gpus
-    from tvm_cdmpp.devices.jsonform import dump_devices
+    from tvm_cdmpp.devices import detect_cpu, detect_gpus, dump_devices
 
     devices, problem = [detect_cpu()], ""
     try:
@@ -101,7 +100,7 @@ def run_detect(args: argparse.Namespace) -> int:
 
 def run_add(args: argparse.Namespace) -> int:
     """Put the devices of a file among the user's."""
-    from tvm_cdmpp.devices.registry import add_devices, read_device_file, user_device_file
+    from tvm_cdmpp.devices import add_devices, read_device_file, user_device_file
 
     devices, user_file = read_device_file(args.file), user_device_file()
     replaced = add_devices(devices, user_file)
@@ -113,7 +112,7 @@ def run_add(args: argparse.Namespace) -> int:
 
 def run_remove(args: argparse.Namespace) -> int:
     """Take devices out of the user's."""
-    from tvm_cdmpp.devices.registry import remove_devices, user_device_file
+    from tvm_cdmpp.devices import remove_devices, user_device_file
 
     user_file = user_device_file()
     for name in remove_devices(args.names, user_file):
@@ -139,7 +138,7 @@ def _print_figures(devices: "Sequence[DeviceSpec]") -> None:
     from rich.text import Text
 
     from tvm_cdmpp.cli.show import stdout_console
-    from tvm_cdmpp.devices.spec import DEVICE_FIELDS, FIGURES
+    from tvm_cdmpp.devices import DEVICE_FIELDS, FIGURES
 
     console = stdout_console()
     for number, device in enumerate(devices):

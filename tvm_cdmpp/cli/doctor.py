@@ -81,7 +81,7 @@ def _check_python() -> list[Check]:
 
 
 def _check_tvm() -> list[Check]:
-    from tvm_cdmpp.bridge.runtime import describe_tvm
+    from tvm_cdmpp.bridge import describe_tvm
 
     try:
         info = describe_tvm()
@@ -161,8 +161,7 @@ def _check_package(name: str, if_missing: Status, advice: str) -> Check:
 
 def _check_selftest() -> Check:
     try:
-        from tvm_cdmpp.search.cost_model import CDMPPModel
-        from tvm_cdmpp.search.selftest import run_selftest
+        from tvm_cdmpp.search import CDMPPModel, run_selftest
 
         report = run_selftest(CDMPPModel(seed=0))
     except (CDMPPError, ImportError, OSError, RuntimeError) as error:

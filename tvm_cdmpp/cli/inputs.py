@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tvm_cdmpp.measure.session import MeasureOptions, RemoteDevices
+    from tvm_cdmpp.measure import MeasureOptions, RemoteDevices
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def input_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def inputs_of(args: argparse.Namespace, networks: Sequence[str]) -> Callable[[str], dict[str, Any]]:
     """Return what gives the options of each of several networks: those of files to every file."""
-    from tvm_cdmpp.networks.named import NETWORKS
+    from tvm_cdmpp.networks import NETWORKS
 
     options = input_options(args)
     if any(options.values()) and all(name in NETWORKS for name in networks):
@@ -136,7 +136,7 @@ def measure_options(
         timeout_s = getattr(args, f"{step}_timeout")
         if timeout_s < 1:
             raise ConfigError(f"--{step}-timeout must be at least 1 second, got {timeout_s}")
-    from tvm_cdmpp.measure.session import MeasureOptions
+    from tvm_cdmpp.measure import MeasureOptions
 
     return MeasureOptions(
         build_timeout_s=args.build_timeout, run_timeout_s=args.run_timeout, remote=remote

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tvm_cdmpp import __version__
-from tvm_cdmpp.bridge.children import use_physical_cores
+from tvm_cdmpp.bridge import use_physical_cores
 from tvm_cdmpp.cli import compare, data, device, doctor, rpc, tune
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED
 from tvm_cdmpp.cli.messages import ensure_streams

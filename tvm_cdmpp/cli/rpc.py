@@ -48,7 +48,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run_tracker(args: argparse.Namespace) -> int:
     """Run a tracker until it is interrupted."""
-    from tvm_cdmpp.bridge.rpc import start_tracker
+    from tvm_cdmpp.bridge import start_tracker
 
     with _quiet_children():
         tracker = start_tracker(args.host, args.port, silent=not args.verbose)
@@ -58,7 +58,7 @@ def run_tracker(args: argparse.Namespace) -> int:
 def run_server(args: argparse.Namespace) -> int:
     """Run a server until it is interrupted."""
     tracker = parse_address(args.tracker, "--tracker")
-    from tvm_cdmpp.bridge.rpc import start_server
+    from tvm_cdmpp.bridge import start_server
 
     with _quiet_children():
         server = start_server(

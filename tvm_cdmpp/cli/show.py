@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from rich.segment import Segment
     from rich.table import Table
 
-    from tvm_cdmpp.bridge.logs import LogReport
-    from tvm_cdmpp.search.reports import RoundReport, TimeSplit
+    from tvm_cdmpp.bridge import LogReport
+    from tvm_cdmpp.search import RoundReport, TimeSplit
 
 _NAME_WIDTH = 60
 _TEXT_WIDTH = 110

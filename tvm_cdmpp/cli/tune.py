@@ -27,10 +27,9 @@ from tvm_cdmpp.errors import CDMPPError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tvm_cdmpp.measure.gain import Gain
-    from tvm_cdmpp.measure.session import MeasureSession
-    from tvm_cdmpp.networks.deploy import Deployed
-    from tvm_cdmpp.search.tuner import NetworkTuner
+    from tvm_cdmpp.measure import Gain, MeasureSession
+    from tvm_cdmpp.networks import Deployed
+    from tvm_cdmpp.search import NetworkTuner
 
 _EXIT_INCOMPLETE = 1
 
@@ -84,12 +83,9 @@ def run(args: argparse.Namespace) -> int:
     """Tune, evaluate, report."""
     # TVM takes seconds to load; a wrong command line must not.
     inputs = input_options(args)
-    from tvm_cdmpp.measure.session import MeasureSession
-    from tvm_cdmpp.networks import extract_tasks, load_network
-    from tvm_cdmpp.networks.deploy import check_export_path, deploy
-    from tvm_cdmpp.search.baselines import check_cost_model
-    from tvm_cdmpp.search.reports import TuneSettings
-    from tvm_cdmpp.search.tuner import NetworkTuner
+    from tvm_cdmpp.measure import MeasureSession
+    from tvm_cdmpp.networks import check_export_path, deploy, extract_tasks, load_network
+    from tvm_cdmpp.search import NetworkTuner, TuneSettings, check_cost_model
 
     # All that can be wrong is found before the search.
     check_cost_model(args.model)
@@ -128,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _usable_target(text: str, console: "Console") -> Any:
     """Read a target, and find out now whether its programs could run here."""
-    from tvm_cdmpp.bridge.target import check_target_runs_here, parse_target
+    from tvm_cdmpp.bridge import check_target_runs_here, parse_target
     from tvm_cdmpp.networks import check_libraries
 
     target = parse_target(text)
@@ -160,8 +156,8 @@ class _Delivery:
         self, console: "Console", untuned: "Deployed", log: Path, args: argparse.Namespace
     ) -> None:
         """Compile the network with the log; time it against the untuned one; export the faster."""
-        from tvm_cdmpp.measure.gain import measure_gain
-        from tvm_cdmpp.networks.deploy import deploy
+        from tvm_cdmpp.measure import measure_gain
+        from tvm_cdmpp.networks import deploy
 
         console.print("compiling the network with the log, and timing both")
         try:

@@ -1,1 +1,38 @@
 """Measure records: read, checked, deduplicated, stored. Needs no TVM."""
+
+from typing import TYPE_CHECKING
+
+from tvm_cdmpp.offers import offer
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.data.folder import FEATURES, check_folder
+    from tvm_cdmpp.data.importer import import_logs
+    from tvm_cdmpp.data.inputs import check_device_name, find_inputs
+    from tvm_cdmpp.data.lines import (
+        BINS,
+        COMMENT,
+        UNKNOWN,
+        UNREADABLE,
+        LineError,
+        LogRecord,
+        are_well_formed,
+        failure_name,
+        packing_of,
+        parse_line,
+        read_lines,
+    )
+    from tvm_cdmpp.data.overview import LATENCY_EDGES_LOG10_S, count_leaves, describe_store
+    from tvm_cdmpp.data.quality import Ints, Labels, make_labels
+    from tvm_cdmpp.data.reports import ImportReport, InputReport
+    from tvm_cdmpp.data.splits import official_split
+    from tvm_cdmpp.data.store import RecordStore
+    from tvm_cdmpp.data.workload_book import (
+        DagFacts,
+        Workload,
+        WorkloadBook,
+        flat_key,
+        is_hash,
+        workload_id,
+    )
+
+__getattr__, __dir__ = offer(__name__)

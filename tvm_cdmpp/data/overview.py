@@ -12,7 +12,7 @@ from tvm_cdmpp.data.noise import compare_alike, noise_by
 from tvm_cdmpp.data.quality import Ints, Labels, Measurements, make_labels, read_measurements
 from tvm_cdmpp.data.splits import official_rules, split_store
 from tvm_cdmpp.data.store import RecordStore
-from tvm_cdmpp.devices.registry import Registry, load_registry
+from tvm_cdmpp.devices import Registry, load_registry
 from tvm_cdmpp.errors import SplitError
 
 _FLAGS = ("contended", "noisy", "above_peak", "above_bandwidth")

@@ -19,8 +19,7 @@ import numpy.typing as npt
 import orjson
 
 from tvm_cdmpp.data.store import RecordStore
-from tvm_cdmpp.devices.registry import Registry, load_registry
-from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.devices import DeviceSpec, Registry, load_registry
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -13,8 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.ast.leaf import OP_CLASSES, Access, Leaf
-from tvm_cdmpp.ast.schema import FIELDS
+from tvm_cdmpp.ast import FIELDS, OP_CLASSES, Access, Leaf
 
 # What differs, and its two values.
 _Found: TypeAlias = tuple[str, Any, Any]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Set
 from dataclasses import replace
 from typing import Any
 
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.extents import assumed_extent
 from tvm_cdmpp.extract.index import Axis, Index, Opaque, axis_index

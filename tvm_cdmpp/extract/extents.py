@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge import load_tvm
 
 tvm = load_tvm()
 tir = tvm.tir

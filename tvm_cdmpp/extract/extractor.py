@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tvm_cdmpp.ast.compact import CompactASTBatch
-from tvm_cdmpp.ast.leaf import Leaf
-from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.ast import CompactASTBatch, Leaf
+from tvm_cdmpp.devices import Hardware
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.limits import ExceededLimit
 from tvm_cdmpp.extract.native import NativeExtractor

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from tvm_cdmpp.ast.leaf import OP_CLASSES
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.ast import OP_CLASSES
+from tvm_cdmpp.bridge import load_tvm
 
 tvm = load_tvm()
 tir = tvm.tir

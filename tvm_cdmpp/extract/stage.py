@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-from tvm_cdmpp.ast.leaf import OP_CLASSES
+from tvm_cdmpp.ast import OP_CLASSES
 from tvm_cdmpp.extract.index import Index
 
 OpCounts = tuple[int, ...]

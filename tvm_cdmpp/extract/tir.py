@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.ast.leaf import SCOPES, Access, Leaf, Loop
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.ast import SCOPES, Access, Leaf, Loop
+from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.errors import LoweringError
 from tvm_cdmpp.extract.extents import assumed_extent
 from tvm_cdmpp.extract.operations import OperationCounter, element_bytes

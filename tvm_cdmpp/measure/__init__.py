@@ -1,1 +1,21 @@
 """Building and timing programs: sessions, outcomes, calibration, sampling, collecting."""
+
+from typing import TYPE_CHECKING
+
+from tvm_cdmpp.offers import offer
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.measure.calibration import CalibrationConfig
+    from tvm_cdmpp.measure.collect import CollectConfig, Collector, distinct_tasks
+    from tvm_cdmpp.measure.gain import Gain, measure_gain, measure_latency
+    from tvm_cdmpp.measure.outcomes import (
+        HOPELESS,
+        Failures,
+        check_disk,
+        hopeless_error,
+        record_batch,
+    )
+    from tvm_cdmpp.measure.reports import BatchReport
+    from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession, RemoteDevices
+
+__getattr__, __dir__ = offer(__name__)

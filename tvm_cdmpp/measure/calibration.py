@@ -19,8 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.bridge.target import hardware_params
+from tvm_cdmpp.bridge import hardware_params, load_tvm
 from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
 
 tvm = load_tvm()

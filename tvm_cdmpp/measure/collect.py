@@ -17,9 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.bridge.logs import LogReport, prepare_log
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.bridge.tasks import task_names
+from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, task_names
 from tvm_cdmpp.errors import ConfigError, MeasureError
 from tvm_cdmpp.measure.calibration import Calibration, CalibrationConfig, matmul_timer
 from tvm_cdmpp.measure.outcomes import (

@@ -22,9 +22,7 @@ from pathlib import Path
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.measure.calibration import CalibrationConfig, matmul_timer
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
-from tvm_cdmpp.networks.deploy import Deployed
-from tvm_cdmpp.networks.isolated import NetworkProcess
-from tvm_cdmpp.networks.outputs import check_outputs, random_inputs
+from tvm_cdmpp.networks import Deployed, NetworkProcess, check_outputs, random_inputs
 
 _LEAST_ROUNDS = 3  # with fewer, there is no range
 _CONFIDENCE = 0.95

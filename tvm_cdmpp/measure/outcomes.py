@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tvm_cdmpp.bridge.logs import append_records
-from tvm_cdmpp.bridge.results import build_timed_out, failed, timed_out
-from tvm_cdmpp.data.lines import failure_name
+from tvm_cdmpp.bridge import append_records, build_timed_out, failed, timed_out
+from tvm_cdmpp.data import failure_name
 from tvm_cdmpp.errors import MeasureError
 
 HOPELESS = 32

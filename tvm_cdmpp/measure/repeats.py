@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tvm_cdmpp.bridge.results import failed, latency_s, timed_out
+from tvm_cdmpp.bridge import failed, latency_s, timed_out
 
 # Where timeout, number and repeat stand among the arguments of TVM's functions that run programs.
 LOCAL_TIMES, REMOTE_TIMES = slice(2, 5), slice(7, 10)

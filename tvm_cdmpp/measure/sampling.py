@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.errors import ConfigError
 
 tvm = load_tvm()

@@ -25,8 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tvm_cdmpp.bridge.compiler import check_compiler
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge import check_compiler, load_tvm
 from tvm_cdmpp.errors import CDMPPError, MeasureError, RecordError
 from tvm_cdmpp.files import locked
 from tvm_cdmpp.measure.repeats import LOCAL_TIMES, REMOTE_TIMES, FewerRepeats

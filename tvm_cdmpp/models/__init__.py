@@ -1,1 +1,15 @@
 """Predictors of a program's latency."""
+
+from typing import TYPE_CHECKING
+
+from tvm_cdmpp.offers import offer
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
+    from tvm_cdmpp.models.contract import CostPredictor, Prediction
+    from tvm_cdmpp.models.fitting import FitConfig
+    from tvm_cdmpp.models.network import Inputs, Network, PredictorConfig
+    from tvm_cdmpp.models.predictor import Predictor
+    from tvm_cdmpp.models.rows import Ints, Machine, TrainingRows
+
+__getattr__, __dir__ = offer(__name__)

@@ -15,14 +15,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.ast.compact import CompactASTBatch
-from tvm_cdmpp.ast.schema import (
+from tvm_cdmpp.ast import (
     ACCESS_SLOTS,
     COUNTED,
     NUM_INNER_LOOPS,
     TRAFFIC_CAPACITIES_BYTES,
+    CompactASTBatch,
 )
-from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.devices import DeviceSpec
 
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 _Count: TypeAlias = Callable[[str], FloatArray]

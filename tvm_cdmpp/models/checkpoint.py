@@ -18,7 +18,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from tvm_cdmpp.ast.schema import SCHEMA_VERSION
+from tvm_cdmpp.ast import SCHEMA_VERSION
 from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.files import write_atomically
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.ast.compact import CompactASTBatch
-from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.ast import CompactASTBatch
+from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.models.rows import TrainingRows
 
 FloatArray = npt.NDArray[np.floating[Any]]

@@ -22,9 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tvm_cdmpp.ast.compact import CompactASTBatch, dense_mask, densify, positional_encoding
-from tvm_cdmpp.ast.schema import NUM_FIELDS
-from tvm_cdmpp.devices.spec import DEVICE_FIELDS, DeviceSpec
+from tvm_cdmpp.ast import NUM_FIELDS, CompactASTBatch, dense_mask, densify, positional_encoding
+from tvm_cdmpp.devices import DEVICE_FIELDS, DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.analytic import estimate_leaf_latency_s, sum_leaves
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tvm_cdmpp.ast.compact import CompactASTBatch
-from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.ast import CompactASTBatch
+from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
 from tvm_cdmpp.models.contract import Prediction

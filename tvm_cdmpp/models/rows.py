@@ -13,9 +13,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
-from tvm_cdmpp.devices.hardware import Hardware
-from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.ast import CompactASTBatch, concatenate
+from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import RecordError
 
 Ints = npt.NDArray[np.int64]

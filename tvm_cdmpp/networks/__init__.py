@@ -1,21 +1,25 @@
 """Networks: names and files, layouts, tasks, deployment, checked outputs."""
 
-from tvm_cdmpp.networks.checks import check_compiles, check_libraries
-from tvm_cdmpp.networks.deploy import Deployed, deploy
-from tvm_cdmpp.networks.named import NETWORKS
-from tvm_cdmpp.networks.network import Network, extract_tasks, load_network, to_search_form
-from tvm_cdmpp.networks.outputs import check_outputs, random_inputs
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "NETWORKS",
-    "Deployed",
-    "Network",
-    "check_compiles",
-    "check_libraries",
-    "check_outputs",
-    "deploy",
-    "extract_tasks",
-    "load_network",
-    "random_inputs",
-    "to_search_form",
-]
+from tvm_cdmpp.offers import offer
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.networks.checks import check_compiles, check_libraries
+    from tvm_cdmpp.networks.deploy import Deployed, check_export_path, deploy
+    from tvm_cdmpp.networks.isolated import NetworkProcess
+    from tvm_cdmpp.networks.named import NETWORKS
+    from tvm_cdmpp.networks.network import (
+        CHANNELS_FIRST,
+        CHANNELS_LAST,
+        IRModule,
+        Network,
+        change_layout,
+        extract_tasks,
+        load_network,
+        tasks_of,
+        to_search_form,
+    )
+    from tvm_cdmpp.networks.outputs import check_outputs, random_inputs
+
+__getattr__, __dir__ = offer(__name__)

@@ -14,10 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tvm_cdmpp.bridge.compiler import check_compiler
-from tvm_cdmpp.bridge.logs import check_log
-from tvm_cdmpp.bridge.quiet import quiet_tvm, reason_of
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge import check_compiler, check_log, load_tvm, quiet_tvm, reason_of
 from tvm_cdmpp.errors import (
     ConfigError,
     MeasureError,

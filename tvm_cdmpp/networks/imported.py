@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tvm_cdmpp.bridge.quiet import reason_of
+from tvm_cdmpp.bridge import reason_of
 from tvm_cdmpp.errors import NetworkError
 from tvm_cdmpp.networks.inputs import InputSpecs
 

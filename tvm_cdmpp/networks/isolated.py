@@ -13,8 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tvm_cdmpp.bridge.quiet import reason_of
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge import load_tvm, reason_of
 from tvm_cdmpp.errors import MeasureError
 from tvm_cdmpp.networks.outputs import Array
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.networks.imported import Imported
 from tvm_cdmpp.networks.torch_files import torch_reference, trace_module
 from tvm_cdmpp.networks.zoo import ZOO, build_module

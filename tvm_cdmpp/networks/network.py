@@ -18,9 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tvm_cdmpp.bridge.quiet import errors_of_threads, quiet_tvm, reason_of
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.bridge.target import hardware_params
+from tvm_cdmpp.bridge import errors_of_threads, hardware_params, load_tvm, quiet_tvm, reason_of
 from tvm_cdmpp.errors import NetworkError
 from tvm_cdmpp.networks.imported import Reference
 from tvm_cdmpp.networks.importers import read_network_file
@@ -55,8 +53,8 @@ def _layouts(flat: str, solid: str) -> dict[str, list[str]]:
     }
 
 
-CHANNELS_LAST = _layouts("NHWC", "NDHWC")
-CHANNELS_FIRST = _layouts("NCHW", "NCDHW")
+CHANNELS_LAST: dict[str, list[str]] = _layouts("NHWC", "NDHWC")
+CHANNELS_FIRST: dict[str, list[str]] = _layouts("NCHW", "NCDHW")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

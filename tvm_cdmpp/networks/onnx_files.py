@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.errors import MeasureError, MissingDependencyError, NetworkError
 from tvm_cdmpp.networks.imported import IMPORT_FAILURES, Array, Imported, Reference, refusal
 from tvm_cdmpp.networks.inputs import InputSpecs, InputWishes, OpenShape, complete_shapes

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.networks.network import Network
 

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.errors import NetworkError
 from tvm_cdmpp.networks.imported import IMPORT_FAILURES, Array, Imported, Reference, refusal
 from tvm_cdmpp.networks.inputs import InputSpecs, InputWishes, OpenShape, complete_shapes

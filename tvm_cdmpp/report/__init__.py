@@ -1,1 +1,11 @@
 """Plots and pages from results; nothing here prints."""
+
+from typing import TYPE_CHECKING
+
+from tvm_cdmpp.offers import offer
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.report.comparison_plot import plot_comparison
+    from tvm_cdmpp.report.store_plot import plot_overview
+
+__getattr__, __dir__ = offer(__name__)

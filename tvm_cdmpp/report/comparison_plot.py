@@ -10,7 +10,7 @@ from tvm_cdmpp.files import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from tvm_cdmpp.search.comparison import SearchComparison, SearchResult
+    from tvm_cdmpp.search import SearchComparison, SearchResult
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 _COLOURS = {

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvm_cdmpp.data.overview import LATENCY_EDGES_LOG10_S
+from tvm_cdmpp.data import LATENCY_EDGES_LOG10_S
 from tvm_cdmpp.files import replacing
 
 if TYPE_CHECKING:

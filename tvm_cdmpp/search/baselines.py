@@ -14,8 +14,8 @@ retrained from scratch after every round. Two of its settings matter here:
 from collections.abc import Callable
 from typing import Any
 
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.devices.host import read_host_cpu
+from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.devices import read_host_cpu
 from tvm_cdmpp.errors import ConfigError, MissingDependencyError
 
 auto_scheduler = load_tvm().auto_scheduler

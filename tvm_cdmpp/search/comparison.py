@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.errors import ConfigError, RecordError
-from tvm_cdmpp.measure.session import MeasureOptions, RemoteDevices
+from tvm_cdmpp.measure import MeasureOptions, RemoteDevices
 from tvm_cdmpp.search.baselines import COST_MODELS
 from tvm_cdmpp.search.reports import RoundReport, TimeSplit
 

@@ -20,12 +20,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.bridge.tasks import task_name
+from tvm_cdmpp.bridge import load_tvm, task_name
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.files import locked, write_atomically
-from tvm_cdmpp.measure.outcomes import Failures
-from tvm_cdmpp.measure.session import MeasureSession
+from tvm_cdmpp.measure import Failures, MeasureSession
 from tvm_cdmpp.search.baselines import num_threads
 from tvm_cdmpp.search.comparison import (
     CompareSettings,

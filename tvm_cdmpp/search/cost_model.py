@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.devices.registry import find_device
-from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.devices import DeviceSpec, find_device
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.models.fitting import FitConfig
-from tvm_cdmpp.models.network import PredictorConfig
-from tvm_cdmpp.models.predictor import Predictor
+from tvm_cdmpp.models import FitConfig, Predictor, PredictorConfig
 from tvm_cdmpp.search.online import OnlinePredictor
 
 PythonBasedModel = load_tvm().auto_scheduler.cost_model.cost_model.PythonBasedModel

@@ -16,19 +16,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.ast.compact import CompactASTBatch
-from tvm_cdmpp.bridge.results import does_not_apply, failed, latency_s, timed_out
-from tvm_cdmpp.bridge.target import device_of
-from tvm_cdmpp.bridge.tasks import task_key, with_dag
-from tvm_cdmpp.devices.hardware import Hardware
-from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.ast import CompactASTBatch
+from tvm_cdmpp.bridge import (
+    device_of,
+    does_not_apply,
+    failed,
+    latency_s,
+    task_key,
+    timed_out,
+    with_dag,
+)
+from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import CDMPPError, ConfigError, RecordError
-from tvm_cdmpp.extract.dag import analyse
-from tvm_cdmpp.extract.extractor import StepExtractor
-from tvm_cdmpp.extract.handover import dump_records
-from tvm_cdmpp.extract.stage import LayoutRewrite
-from tvm_cdmpp.models.checkpoint import Content
-from tvm_cdmpp.models.rows import Machine, TrainingRows
+from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records
+from tvm_cdmpp.models import Content, Machine, TrainingRows
 from tvm_cdmpp.search.thinning import rows_to_keep
 
 _logger = logging.getLogger(__name__)

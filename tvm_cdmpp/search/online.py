@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.bridge.records import read_records
-from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.bridge import read_records
+from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import CDMPPError, CheckpointError, ConfigError, RecordError
-from tvm_cdmpp.extract.handover import dump_records
-from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
-from tvm_cdmpp.models.fitting import FitConfig
-from tvm_cdmpp.models.predictor import Predictor
+from tvm_cdmpp.extract import dump_records
+from tvm_cdmpp.models import Content, FitConfig, Predictor, read_checkpoint, write_checkpoint
 from tvm_cdmpp.search.memory import KnownTask, SearchMemory
 
 _UNKNOWN_SCORE = 1e-6

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import tvm_cdmpp
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.devices.host import read_host_cpu
+from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.devices import read_host_cpu
 
 
 def describe_machine() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.measure.session import MeasureOptions
+from tvm_cdmpp.measure import MeasureOptions
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

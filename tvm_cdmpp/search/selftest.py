@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.bridge.target import default_target
+from tvm_cdmpp.bridge import default_target, load_tvm
 from tvm_cdmpp.errors import MeasureError
 
 tvm = load_tvm()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.models.rows import Ints, TrainingRows
+from tvm_cdmpp.models import Ints, TrainingRows
 
 FloatArray = npt.NDArray[np.float64]
 

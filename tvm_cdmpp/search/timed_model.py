@@ -3,8 +3,8 @@
 import time
 from typing import Any
 
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.measure.session import MeasureSession
+from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.measure import MeasureSession
 
 _PythonBasedModel: Any = load_tvm().auto_scheduler.cost_model.cost_model.PythonBasedModel
 

@@ -25,24 +25,22 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.bridge.logs import LogReport, prepare_log
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.bridge.tasks import task_names
+from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, task_names
 from tvm_cdmpp.errors import CDMPPError, ConfigError
-from tvm_cdmpp.measure.outcomes import (
+from tvm_cdmpp.measure import (
     HOPELESS,
     Failures,
+    MeasureSession,
     check_disk,
     hopeless_error,
     record_batch,
 )
-from tvm_cdmpp.measure.session import MeasureSession
 from tvm_cdmpp.search.baselines import make_cost_model
 from tvm_cdmpp.search.reports import RoundReport, TaskResult, TimeSplit, TuneSettings
 from tvm_cdmpp.search.scheduler import StepwiseScheduler
 from tvm_cdmpp.search.timed_model import TimedModel
 from tvm_cdmpp.search.unroll_guard import UnrollGuard
-from tvm_cdmpp.workloads.export import write_workloads
+from tvm_cdmpp.workloads import write_workloads
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler

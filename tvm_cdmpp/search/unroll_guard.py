@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.bridge.results import build_timed_out
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.extract.handover import dump_records
+from tvm_cdmpp.bridge import build_timed_out, load_tvm
+from tvm_cdmpp.extract import dump_records
 
 _PythonBasedModel: Any = load_tvm().auto_scheduler.cost_model.cost_model.PythonBasedModel
 

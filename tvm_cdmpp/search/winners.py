@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.bridge.tasks import task_name
+from tvm_cdmpp.bridge import load_tvm, task_name
 from tvm_cdmpp.errors import MeasureError
-from tvm_cdmpp.measure.session import MeasureOptions
+from tvm_cdmpp.measure import MeasureOptions
 
 auto_scheduler = load_tvm().auto_scheduler
 

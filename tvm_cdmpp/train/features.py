@@ -20,16 +20,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
-from tvm_cdmpp.ast.schema import SCHEMA_VERSION
-from tvm_cdmpp.data.folder import FEATURES
-from tvm_cdmpp.data.store import RecordStore
-from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.ast import SCHEMA_VERSION, CompactASTBatch, concatenate
+from tvm_cdmpp.data import FEATURES, RecordStore
+from tvm_cdmpp.devices import Hardware
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.files import replacing
 
 if TYPE_CHECKING:
-    from tvm_cdmpp.extract.extractor import StepExtractor
+    from tvm_cdmpp.extract import StepExtractor
 
 _ARRAYS = ("vectors", "positions", "offsets")
 _ROWS_AT_ONCE = 8192
@@ -280,7 +278,7 @@ def _extracted(
     store: RecordStore, task: dict[str, Any], rows: range
 ) -> Iterator[tuple[range, CompactASTBatch, dict[int, RecordError]]]:
     """Extract some rows of a task, in pieces; yield each piece, and the errors by place in it."""
-    from tvm_cdmpp.extract.extractor import records_of_steps
+    from tvm_cdmpp.extract import records_of_steps
 
     extractor = _extractor(task)
     for chunk in _chunks(rows):
@@ -306,9 +304,7 @@ def _folder(store: RecordStore) -> Path:
 def _extractor(task: dict[str, Any]) -> "StepExtractor":
     """Return what extracts the programs of a row of `RecordStore.iter_tasks`."""
     # TVM is loaded for programs that are not extracted yet only.
-    from tvm_cdmpp.extract.dag import analyse, load_dag
-    from tvm_cdmpp.extract.extractor import StepExtractor
-    from tvm_cdmpp.extract.stage import LayoutRewrite
+    from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, load_dag
 
     return StepExtractor(
         analyse(load_dag(task["dag"])),

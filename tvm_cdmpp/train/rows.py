@@ -8,14 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.ast.compact import CompactASTBatch
-from tvm_cdmpp.data.quality import Labels, make_labels
-from tvm_cdmpp.data.store import RecordStore
-from tvm_cdmpp.devices.detect import device_for
-from tvm_cdmpp.devices.hardware import Hardware
-from tvm_cdmpp.devices.registry import Registry, load_registry
-from tvm_cdmpp.devices.spec import DeviceSpec
-from tvm_cdmpp.models.rows import Ints, Machine, TrainingRows
+from tvm_cdmpp.ast import CompactASTBatch
+from tvm_cdmpp.data import Labels, RecordStore, make_labels
+from tvm_cdmpp.devices import DeviceSpec, Hardware, Registry, device_for, load_registry
+from tvm_cdmpp.models import Ints, Machine, TrainingRows
 from tvm_cdmpp.train.features import StoredFeatures
 
 

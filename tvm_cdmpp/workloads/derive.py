@@ -7,11 +7,10 @@ from dataclasses import replace
 from multiprocessing import get_context
 from typing import Any, TypeAlias
 
-from tvm_cdmpp.bridge.quiet import reason_of
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.data.workload_book import Workload, flat_key, workload_id
+from tvm_cdmpp.bridge import load_tvm, reason_of
+from tvm_cdmpp.data import Workload, flat_key, workload_id
 from tvm_cdmpp.errors import UnknownDeviceError
-from tvm_cdmpp.networks.network import (
+from tvm_cdmpp.networks import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
     IRModule,

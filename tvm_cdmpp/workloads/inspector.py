@@ -6,13 +6,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.data.workload_book import DagFacts, Workload, is_hash, workload_id
-from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.data import DagFacts, Workload, is_hash, workload_id
+from tvm_cdmpp.devices import Hardware
 from tvm_cdmpp.errors import RecordError
-from tvm_cdmpp.extract.dag import analyse, load_dag
-from tvm_cdmpp.extract.extractor import StepExtractor, records_of_steps
-from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
+from tvm_cdmpp.extract import (
+    LayoutRewrite,
+    StepExtractor,
+    TaskGraph,
+    analyse,
+    load_dag,
+    records_of_steps,
+)
 from tvm_cdmpp.workloads.functions import rebuild_workload
 from tvm_cdmpp.workloads.keys import keys_of
 from tvm_cdmpp.workloads.operators import rebuild_operator

@@ -11,8 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.data.workload_book import flat_key
+from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.data import flat_key
 
 load_tvm()
 _ffi_api = importlib.import_module("tvm.auto_scheduler._ffi_api")

@@ -9,8 +9,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.data.workload_book import flat_key
+from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.data import flat_key
 from tvm_cdmpp.workloads.keys import keys_of
 
 tvm = load_tvm()

@@ -18,9 +18,18 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.ast.leaf import LOOP_KINDS, OP_CLASSES, SCOPES, Access, Leaf, Loop
-from tvm_cdmpp.ast.schema import COUNTED_COLUMNS, FIELDS, NUM_FIELDS
-from tvm_cdmpp.devices.hardware import Hardware
+from tvm_cdmpp.ast import (
+    COUNTED_COLUMNS,
+    FIELDS,
+    LOOP_KINDS,
+    NUM_FIELDS,
+    OP_CLASSES,
+    SCOPES,
+    Access,
+    Leaf,
+    Loop,
+)
+from tvm_cdmpp.devices import Hardware
 from tvm_cdmpp.errors import MissingDependencyError, RecordError
 from tvm_cdmpp.extract.encode import encode_graph
 from tvm_cdmpp.extract.limits import LIMITS, ExceededLimit
