@@ -35,7 +35,7 @@ def _headline() -> Iterator[str]:
     yield from table_head("", "this predictor", "TVM's XGBoost", "")
     yield table_row(
         f"{search['network']}, {len(search['tasks'])} heaviest tasks: latency after {trials} "
-        "programs each",
+        "programs in all",
         *_in_two(
             [
                 _middle(s["remeasured_latency_s"] for s in _of(search, m))
