@@ -16,7 +16,7 @@ from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.cli.tune import default_log
 from tvm_cdmpp.errors import MeasureError
 from tvm_cdmpp.measure.gain import Gain, Timing
-from tvm_cdmpp.networks.deploy import Deployed
+from tvm_cdmpp.networks.deployment import Deployed
 from tvm_cdmpp.networks.isolated import NetworkProcess
 
 ROOT = Path(__file__).parents[2]

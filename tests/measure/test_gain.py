@@ -20,7 +20,7 @@ from tvm_cdmpp.measure.gain import (
     measure_gain,
     measure_latency,
 )
-from tvm_cdmpp.networks.deploy import deploy
+from tvm_cdmpp.networks.deployment import deploy
 from tvm_cdmpp.networks.network import load_network
 
 

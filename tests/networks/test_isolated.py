@@ -7,7 +7,7 @@ import pytest
 
 from tvm_cdmpp.bridge.target import default_target
 from tvm_cdmpp.errors import MeasureError
-from tvm_cdmpp.networks.deploy import Deployed, deploy
+from tvm_cdmpp.networks.deployment import Deployed, deploy
 from tvm_cdmpp.networks.isolated import NetworkProcess
 from tvm_cdmpp.networks.network import load_network
 from tvm_cdmpp.networks.outputs import Array, random_inputs

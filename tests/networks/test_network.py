@@ -12,7 +12,7 @@ import torch
 from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.bridge.target import default_target
 from tvm_cdmpp.errors import MissingDependencyError, NetworkError
-from tvm_cdmpp.networks.deploy import deploy
+from tvm_cdmpp.networks.deployment import deploy
 from tvm_cdmpp.networks.named import NETWORKS
 from tvm_cdmpp.networks.network import Network, extract_tasks, load_network
 from tvm_cdmpp.networks.outputs import check_outputs, compare_outputs, random_inputs

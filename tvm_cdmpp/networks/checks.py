@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.networks.deploy import deploy
+from tvm_cdmpp.networks.deployment import deploy
 from tvm_cdmpp.networks.network import Network
 
 tvm = load_tvm()

@@ -14,7 +14,7 @@ from tvm_cdmpp.errors import (
     NetworkError,
     RecordError,
 )
-from tvm_cdmpp.networks.deploy import check_export_path, deploy
+from tvm_cdmpp.networks.deployment import check_export_path, deploy
 from tvm_cdmpp.networks.network import Network, extract_tasks, load_network
 from tvm_cdmpp.networks.outputs import random_inputs
 
