@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import tvm_cdmpp
+from tvm_cdmpp import measure
 from tvm_cdmpp.cli.main import main
 
 ROOT = Path(tvm_cdmpp.__file__).parents[1]
@@ -46,8 +48,11 @@ def running(*arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_programs_are_measured_on_a_server(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # On a busy machine the command would wait for quiet, half a minute at a time.
+    unhurried = partial(measure.CalibrationConfig, bound=1000.0, pause_s=0.0)
+    monkeypatch.setattr(measure, "CalibrationConfig", unhurried)
     port, log = free_port(), tmp_path / "log.json"
     where = ["--host", "127.0.0.1", "--port"]
     collect = [
