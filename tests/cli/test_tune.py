@@ -160,7 +160,7 @@ def test_what_is_not_faster_is_said(
         reference="the untuned network",
         num_tasks_without_record=0,
     )
-    monkeypatch.setattr("tvm_cdmpp.measure.gain.measure_gain", lambda *args, **settings: gain)
+    monkeypatch.setattr("tvm_cdmpp.measure.measure_gain", lambda *args, **settings: gain)
     deployed: list[Deployed] = []
     monkeypatch.setattr(Deployed, "export", lambda self, path: deployed.append(self))
     log = str(tuned / "logs" / "mlp.json")
