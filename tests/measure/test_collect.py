@@ -278,11 +278,12 @@ def rpc_devices(number: int) -> Iterator[RemoteDevices]:
     remote = RemoteDevices(host="127.0.0.1", port=port, key=KEY)
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(module: str, port: int, *arguments: str) -> None:
-        ports = [f"--port={port}", f"--port-end={port + 50}"]
+    def start(what: str, port: int, *arguments: str) -> None:
+        where = ["--host=127.0.0.1", f"--port={port}"]
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", module, "--host=127.0.0.1", *ports, *arguments],
+                [sys.executable, "-m", "tvm_cdmpp", "rpc", what, *where, *arguments],
+                cwd=ROOT,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 # Groups of their own: a server leaves children behind when it alone is killed.
@@ -291,12 +292,12 @@ def rpc_devices(number: int) -> Iterator[RemoteDevices]:
         )
 
     try:
-        start("tvm.exec.rpc_tracker", port)
+        start("tracker", port)
         # A server that finds no tracker waits for long.
         wait_until(lambda: answers(port))
         for _ in range(number):
             tracker = f"--tracker=127.0.0.1:{port}"
-            start("tvm.exec.rpc_server", free_port(), tracker, f"--key={KEY}")
+            start("server", free_port(), tracker, f"--key={KEY}")
         wait_until(lambda: count_or_zero(remote) == number)
         yield remote
     finally:
