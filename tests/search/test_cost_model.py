@@ -450,6 +450,10 @@ def test_save_and_load(matmul: Sample, conv: Sample, tmp_path: Path) -> None:
     expected = scores_of(model, matmul)
     np.testing.assert_array_equal(scores_of(loaded, matmul), expected)
     assert expected[64] == -np.inf
+    np.testing.assert_array_equal(
+        rows_of(loaded).batch().unscaled,
+        rows_of(model).batch().unscaled,  # not recovered ones
+    )
     learn(loaded, matmul.part(65, 66), conv.part(0, 1))
     assert rows_of(loaded).tasks.tolist() == [0] * 66 + [1], "numbers are those of the file"
     loaded.load(file)

@@ -274,6 +274,8 @@ class SearchMemory:
             "machine_of": self.rows.machine_of,
             "draws": self._draws,
         }
+        if asts.unscaled is not None:  # recovered ones differ in the last digits
+            arrays["unscaled"] = asts.unscaled
         return Content(settings, arrays)
 
     def restore(self, content: Content) -> None:
@@ -288,7 +290,9 @@ class SearchMemory:
         """
         settings, arrays = content.settings, content.arrays
         rows = TrainingRows(
-            CompactASTBatch(arrays["vectors"], arrays["positions"], arrays["offsets"]),
+            CompactASTBatch(
+                arrays["vectors"], arrays["positions"], arrays["offsets"], arrays.get("unscaled")
+            ),
             arrays["latencies_s"],
             arrays["tasks"],
             tuple(
