@@ -48,7 +48,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def locked(lock: Path, use: str) -> Iterator[None]:
+def locked(lock: Path, use: str, *, wait_s: float = 0.0) -> Iterator[None]:
     """Keep other processes, and other users of the same lock in this one, out.
 
     The file stays when the lock is given back: one that is removed while somebody waits for it
@@ -60,19 +60,21 @@ def locked(lock: Path, use: str) -> Iterator[None]:
         The file to lock, made if it is not there; its folder must exist.
     use
         What is going on while it is locked, such as "an import into store".
+    wait_s
+        How long to wait for somebody else.
 
     Raises
     ------
     RecordError
-        Somebody else holds it; nothing is waited for.
+        Somebody else holds it still.
     OSError
         The file cannot be made.
     """
     import filelock
 
-    holder = filelock.FileLock(lock, blocking=False, is_singleton=False)
+    holder = filelock.FileLock(lock, is_singleton=False)
     try:
-        holder.acquire()
+        holder.acquire(timeout=wait_s)
     except filelock.Timeout as error:
         raise RecordError(
             f"{use} is going on already (it holds {lock}); wait for it, or choose another place"

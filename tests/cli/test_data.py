@@ -137,6 +137,7 @@ def test_workloads_are_derived_from_networks(
         ([], "give --device NAME"),
         (["--device", "My GPU"], "lower-case words"),
         (["--device", "x", "--sources", "none.json"], "none.json cannot be read"),
+        (["--device", "x", "--batch", "4"], "there is no --networks"),
     ],
 )
 def test_wrong_arguments(

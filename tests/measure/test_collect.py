@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -377,3 +378,11 @@ def test_workloads_of_a_log_are_next_to_it(tmp_path: Path) -> None:
         dag = auto_scheduler.ComputeDAG(list(tvm.ir.load_json(found.dag)))
         assert dag.workload_key() == task.compute_dag.workload_key()
         assert book.find(task.workload_key, "other.json") is None
+
+
+def test_workloads_of_logs_that_start_together(tmp_path: Path) -> None:
+    names = [f"{number}.json" for number in range(8)]
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(lambda name: write_workloads(tmp_path / name, TASKS), names))
+    book = WorkloadBook.read([tmp_path / "workloads.jsonl"])
+    assert all(book.find(task.workload_key, name) for task in TASKS for name in names)

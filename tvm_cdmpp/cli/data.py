@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import data_collect
 from tvm_cdmpp.cli.data_info import add_info
-from tvm_cdmpp.cli.inputs import add_inputs, inputs_of
+from tvm_cdmpp.cli.inputs import add_inputs, input_options, inputs_of
+from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +99,11 @@ def run_import(args: argparse.Namespace) -> int:
         import_logs,
     )
 
+    if not args.networks and any(input_options(args).values()):
+        raise ConfigError(
+            "--input-shape, --batch and --input-dtype are for model files given as --networks, and "
+            "there is no --networks; give it, or leave them out"
+        )
     device = None if args.device is None else check_device_name(args.device)
     check_folder(args.out)
     inputs = find_inputs(args.logs, device, args.sources, args.workloads)
