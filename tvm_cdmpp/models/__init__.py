@@ -5,6 +5,15 @@ from typing import TYPE_CHECKING
 from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
+    from tvm_cdmpp.models.additive import (
+        AdditiveConfig,
+        AdditiveNetwork,
+        Leaves,
+        fit_input_scale,
+        leaf_inputs,
+        make_leaves,
+        stack_devices,
+    )
     from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
     from tvm_cdmpp.models.contract import CostPredictor, Prediction
     from tvm_cdmpp.models.fitting import FitConfig

@@ -67,6 +67,9 @@ _L2_BYTES_PER_CYCLE = 32.0
 _L3_BYTES_PER_CYCLE = 12.0
 
 
+TERMS = ("arithmetic", "load_store", "into_l1", "into_l2", "into_l3", "start")
+"""What bounds a leaf; all but the start of threads overlap."""
+
 _ROW = {name: row for row, name in enumerate(COUNTED)}
 
 
@@ -113,6 +116,19 @@ class _Facts:
 
 def estimate_leaf_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
     """Estimate the seconds that each leaf takes; shape (leaves,)."""
+    return combine_terms(leaf_terms_s(batch, device))
+
+
+def combine_terms(terms_s: FloatArray) -> FloatArray:
+    """Return the seconds of leaves from their terms, of shape (len(TERMS), leaves)."""
+    times, start = terms_s[:-1], terms_s[-1]
+    slowest = times.max(axis=0)
+    total: FloatArray = slowest + _OVERLAP_LOST * (times.sum(axis=0) - slowest) + start
+    return total
+
+
+def leaf_terms_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
+    """Estimate what bounds each leaf: seconds by resource, of shape (len(TERMS), leaves)."""
     facts = _Facts(batch)
     count, flag = facts.count, facts.flag
 
@@ -151,19 +167,17 @@ def estimate_leaf_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> Float
     per_second = device.clock_hz * busy
     sizes = (device.l1_bytes, device.l2_bytes, max(device.l3_bytes, device.l2_bytes) / busy)
     into_l1, into_l2, into_l3 = (_traffic(count, size) for size in sizes)
-    times = np.stack(
+    terms: FloatArray = np.stack(
         [
             (arithmetic + loops) / per_second,
             load_store / per_second,
             into_l1 / _L2_BYTES_PER_CYCLE / per_second,
             into_l2 / _L3_BYTES_PER_CYCLE / per_second,
             into_l3 / device.bandwidth_bytes_per_s,
+            np.where(parallel > 1, _PARALLEL_START_S, 0.0),
         ]
     )
-    slowest = times.max(axis=0)
-    start = np.where(parallel > 1, _PARALLEL_START_S, 0.0)
-    total: FloatArray = slowest + _OVERLAP_LOST * (times.sum(axis=0) - slowest) + start
-    return total
+    return terms
 
 
 def _accumulator_bytes(count: _Count, flag: _Flag) -> FloatArray:

@@ -1,0 +1,274 @@
+"""The network that is trained ahead of a search: a Transformer over leaves, a latency for each.
+
+A program takes a start-up and the time of its leaves, one after the other:
+
+    latency = start + sum over leaves of (analytic seconds of the leaf) x exp(correction)
+
+The encoder sees all leaves of a program, so that a correction knows what runs beside its leaf; the
+sum makes the prediction one that can be taken apart.
+
+- The analytic bounds of a leaf (see `analytic.TERMS`) are among its inputs.
+- Leaves of all programs lie one after the other; only attention needs them side by side, so nothing
+  is computed for padding.
+- The device vector and the pre-order position of the leaf are added to its embedding.
+
+Shapes: B programs, N leaves of all of them, L leaves of the longest, F inputs, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from tvm_cdmpp.ast import NUM_FIELDS, CompactASTBatch, positional_encoding
+from tvm_cdmpp.devices import DEVICE_FIELDS, DeviceSpec
+from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.models.analytic import TERMS, combine_terms, leaf_terms_s
+
+NUM_INPUTS = NUM_FIELDS + len(TERMS) + 1
+"""Fields, each bound as a share of the leaf's time, and the time itself; shares and time as log2."""
+
+_LEAST_SHARE = 2.0**-10
+_LARGEST_CORRECTION = 6.0
+_LARGEST_INPUT = 8.0
+_INITIAL_START_S = 5e-7
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdditiveConfig:
+    """Size of the network."""
+
+    width: int = 64
+    """Width of the encoder; a multiple of twice the heads."""
+    heads: int = 2
+    layers: int = 2
+    hidden: int = 64
+    """Width of the feed-forward part and of the head."""
+
+    def __post_init__(self) -> None:
+        """Check that the heads divide the width."""
+        if self.heads < 1 or self.width % (2 * self.heads) != 0:
+            raise ConfigError(
+                f"width must be a multiple of 2 * heads; got width={self.width}, "
+                f"heads={self.heads}."
+            )
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """Programs as the network takes them.
+
+    Attributes
+    ----------
+    inputs
+        Inputs of every leaf, not yet scaled; (N, F).
+    positions
+        Pre-order positions; (N,).
+    counts
+        Leaves per program; (B,).
+    device
+        Device vector per program; (B, len(DEVICE_FIELDS)).
+    """
+
+    inputs: Tensor
+    positions: Tensor
+    counts: Tensor
+    device: Tensor
+
+    @property
+    def log_analytic_s(self) -> Tensor:
+        """Natural logarithm of the analytic seconds of every leaf; (N,)."""
+        return self.inputs[:, -1] * float(np.log(2.0))
+
+
+def leaf_inputs(batch: CompactASTBatch, device: DeviceSpec) -> npt.NDArray[np.float32]:
+    """Return the inputs of every leaf of programs that run on one device; (N, F)."""
+    terms_s = leaf_terms_s(batch, device)
+    total_s = combine_terms(terms_s)
+    inputs = np.empty((len(batch.vectors), NUM_INPUTS), np.float32)
+    inputs[:, :NUM_FIELDS] = batch.vectors
+    inputs[:, NUM_FIELDS:-1] = np.log2(np.maximum(terms_s / total_s, _LEAST_SHARE)).T
+    inputs[:, -1] = np.log2(total_s)
+    return inputs
+
+
+def make_leaves(batch: CompactASTBatch, device: DeviceSpec) -> Leaves:
+    """Prepare programs that run on one device."""
+    return Leaves(
+        torch.from_numpy(leaf_inputs(batch, device)),
+        torch.from_numpy(batch.positions),
+        torch.from_numpy(batch.leaf_counts),
+        torch.from_numpy(device.vector()).expand(len(batch), -1),
+    )
+
+
+@dataclass(frozen=True)
+class Output:
+    """What the network says of B programs.
+
+    Attributes
+    ----------
+    log_latency
+        Natural logarithm of the seconds; (B,).
+    log_leaf_s
+        The same of every leaf; (N,).
+    log_spread
+        Logarithm of the expected error of `log_latency`; (B,).
+    runs
+        Logit that the program runs at all; (B,).
+    features
+        What the last layer of the correction is linear in, averaged by the leaves' shares of the
+        latency: the gradient of `log_latency` by that layer's weights; (B, hidden).
+    """
+
+    log_latency: Tensor
+    log_leaf_s: Tensor
+    log_spread: Tensor
+    runs: Tensor
+    features: Tensor
+
+
+class AdditiveNetwork(nn.Module):
+    """The network; scaling of its inputs is part of it, as buffers."""
+
+    def __init__(self, config: AdditiveConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.input_mean: Tensor
+        self.input_scale: Tensor
+        self.encoding: Tensor
+        self.register_buffer("input_mean", torch.zeros(NUM_INPUTS))
+        self.register_buffer("input_scale", torch.ones(NUM_INPUTS))
+        known = positional_encoding(np.arange(_MOST_POSITIONS, dtype=np.int32), width)
+        self.register_buffer("encoding", torch.from_numpy(known), persistent=False)
+        self.embed = nn.Linear(NUM_INPUTS, width)
+        self.device = nn.Linear(len(DEVICE_FIELDS), width)
+        self.layers = nn.ModuleList(FlatEncoderLayer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.hidden = nn.Linear(width, config.hidden)
+        self.correction = nn.Linear(config.hidden, 1)
+        self.start = nn.Linear(len(DEVICE_FIELDS), 1)
+        self.about_program = nn.Linear(config.hidden, 2)
+        """Spread, and whether it runs."""
+        # Start as the analytic estimate: the correction is zero until something is learned.
+        for layer in (self.correction, self.start, self.about_program):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, leaves: Leaves) -> Output:
+        """Predict programs."""
+        layout = Layout.of(leaves.counts)
+        shift = -self.input_mean * self.input_scale
+        scaled = torch.addcmul(shift, leaves.inputs, self.input_scale)
+        scaled = scaled.clamp_(-_LARGEST_INPUT, _LARGEST_INPUT)
+        about = self.device(leaves.device)
+        known = self.encoding[leaves.positions.clamp(max=_MOST_POSITIONS - 1)]
+        hidden = self.embed(scaled) + known + layout.of_leaves(about)
+        for layer in self.layers:
+            hidden = layer(hidden, layout)
+        last = torch.relu(self.hidden(self.norm(hidden)))
+        correction = self.correction(last)[:, 0]
+        bounded = _LARGEST_CORRECTION * torch.tanh(correction / _LARGEST_CORRECTION)
+        log_leaf_s = leaves.log_analytic_s + bounded
+        dense = layout.side_by_side(log_leaf_s, -torch.inf)
+        start = float(np.log(_INITIAL_START_S)) + self.start(leaves.device)
+        log_latency = torch.logsumexp(torch.cat([dense, start], dim=1), dim=1)
+        share = torch.exp(dense - log_latency[:, None])
+        features = torch.einsum("bl,blh->bh", share, layout.side_by_side(last, 0.0))
+        spread, runs = self.about_program(features).unbind(dim=1)
+        return Output(log_latency, log_leaf_s, spread, runs, features)
+
+
+_MOST_POSITIONS = 1024
+"""Positions that are told apart; trees have at most a few hundred nodes."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the leaves of each program lie; `slots` is None where all programs have as many."""
+
+    programs: int
+    longest: int
+    slots: Tensor | None
+    """Place of each leaf among programs x longest; (N,)."""
+    of_leaf: Tensor | None
+    """Program of each leaf; (N,)."""
+    mask: Tensor | None
+    """True where there is a leaf; (B, 1, 1, L)."""
+
+    @staticmethod
+    def of(counts: Tensor) -> Layout:
+        """Lay programs out."""
+        programs, longest = len(counts), int(counts.max()) if len(counts) else 1
+        if not programs or int(counts.min()) == longest:
+            return Layout(programs, longest, None, None, None)
+        mask = torch.arange(longest) < counts[:, None]
+        slots = mask.flatten().nonzero()[:, 0]
+        of_leaf = torch.div(slots, longest, rounding_mode="floor")
+        return Layout(programs, longest, slots, of_leaf, mask[:, None, None, :])
+
+    def of_leaves(self, values: Tensor) -> Tensor:
+        """Give each leaf the values of its program; (B, ...) to (N, ...)."""
+        if self.of_leaf is None:
+            return values.repeat_interleave(self.longest, dim=0)
+        return values[self.of_leaf]
+
+    def side_by_side(self, values: Tensor, fill: float) -> Tensor:
+        """Lay leaves out by program; (N, ...) to (B, L, ...)."""
+        shape = (self.programs, self.longest, *values.shape[1:])
+        if self.slots is None:
+            return values.view(shape)
+        dense = values.new_full((self.programs * self.longest, *values.shape[1:]), fill)
+        return dense.index_copy(0, self.slots, values).view(shape)
+
+    def in_a_row(self, values: Tensor) -> Tensor:
+        """Undo `side_by_side`."""
+        flat = values.reshape(self.programs * self.longest, *values.shape[2:])
+        return flat if self.slots is None else flat[self.slots]
+
+
+class FlatEncoderLayer(nn.Module):
+    """Pre-norm self-attention over the leaves of a program, then a feed-forward part."""
+
+    def __init__(self, config: AdditiveConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.norm1 = nn.LayerNorm(config.width)
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
+        self.norm2 = nn.LayerNorm(config.width)
+        self.mlp = nn.Sequential(
+            nn.Linear(config.width, config.hidden),
+            nn.ReLU(),
+            nn.Linear(config.hidden, config.width, bias=False),
+        )
+
+    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+        """Return the layer's output, of the shape of `hidden`, (N, D)."""
+        qkv = layout.side_by_side(self.qkv(self.norm1(hidden)), 0.0)
+        parts = qkv.view(layout.programs, layout.longest, 3, self.heads, -1)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)  # (B, heads, L, D / heads)
+        mixed = nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=layout.mask
+        )
+        mixed = mixed.transpose(1, 2).reshape(layout.programs, layout.longest, -1)
+        hidden = hidden + self.out(layout.in_a_row(mixed))
+        changed: Tensor = self.mlp(self.norm2(hidden))
+        return hidden + changed
+
+
+def fit_input_scale(network: AdditiveNetwork, inputs: Tensor) -> None:
+    """Centre inputs and scale them to unit variance; those that hardly vary are left small."""
+    network.input_mean.copy_(inputs.mean(dim=0))
+    network.input_scale.copy_(1.0 / inputs.std(dim=0, correction=0).clamp(min=0.25))
+
+
+def stack_devices(devices: Sequence[DeviceSpec]) -> Tensor:
+    """Return the device vectors of several devices; (devices, len(DEVICE_FIELDS))."""
+    return torch.from_numpy(np.stack([device.vector() for device in devices]))

@@ -1,0 +1,286 @@
+"""Training ahead of any search: from a store's rows to weights.
+
+Rows are drawn a window at a time. A window holds programs of groups, a group being one task on one
+machine; groups are drawn so that rare operators are not drowned. A batch holds several programs of
+each of several groups, which gives the ranking term its pairs.
+
+A window depends on the seed and its number alone, so that a run that was killed goes on as if it
+had not been.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.models import AdditiveNetwork, Ints, Leaves, TrainingRows, leaf_inputs, stack_devices
+
+_PROGRAMS_PER_GROUP = 64
+"""Programs of a group in a window."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How to train."""
+
+    steps: int = 10_000
+    groups_per_batch: int = 24
+    programs_per_group: int = 16
+    window_batches: int = 80
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    warm_up: float = 0.1
+    huber_delta: float = 0.3
+    """Errors of the log latency beyond which they count linearly."""
+    ranking_weight: float = 0.3
+    ranking_scale: float = 5.0
+    spread_weight: float = 0.1
+    failure_weight: float = 0.1
+    gradient_clip: float = 1.0
+    average: float = 0.999
+    """Decay of the running mean of the weights, which is what is kept."""
+    rare_exponent: float = 0.5
+    """A group weighs (groups of its operator)^-exponent."""
+
+    def __post_init__(self) -> None:
+        """Reject settings that cannot train."""
+        if min(self.steps, self.groups_per_batch, self.window_batches) < 1:
+            raise ConfigError("steps, groups_per_batch and window_batches must be at least 1.")
+        if not 2 <= self.programs_per_group <= _PROGRAMS_PER_GROUP:
+            raise ConfigError(
+                f"programs_per_group must be 2 to {_PROGRAMS_PER_GROUP}; "
+                f"got {self.programs_per_group}."
+            )
+
+
+class Windows:
+    """Draws windows of rows.
+
+    Parameters
+    ----------
+    rows
+        Training rows.
+    operators
+        Class of operator of each row; (n,).
+    config
+        Sizes and weights.
+    seed
+        One seed gives one sequence of windows.
+    """
+
+    def __init__(
+        self, rows: TrainingRows, operators: npt.NDArray[np.str_], config: TrainConfig, seed: int
+    ) -> None:
+        self._rows, self._config, self._seed = rows, config, seed
+        order = np.argsort(rows.groups, kind="stable")
+        _, starts, self._sizes = np.unique(
+            rows.groups[order], return_index=True, return_counts=True
+        )
+        self._order, self._starts = order, starts
+        _, of_group, counts = np.unique(
+            operators[order[starts]], return_inverse=True, return_counts=True
+        )
+        weights = counts[of_group] ** -config.rare_exponent
+        self._shares = weights / weights.sum()
+        self._devices = stack_devices(rows.devices)
+
+    def draw(self, number: int) -> Window:
+        """Return a window; the same for the same number."""
+        generator = np.random.default_rng((self._seed, number))
+        repeats = _PROGRAMS_PER_GROUP // self._config.programs_per_group
+        num_groups = self._config.window_batches * self._config.groups_per_batch // repeats
+        groups = generator.choice(len(self._sizes), num_groups, p=self._shares)
+        chosen = np.concatenate([self._draw_group(g, generator) for g in groups.tolist()])
+        order = _batches(num_groups, self._config, generator)
+        return prepare(self._rows, chosen, self._devices, order)
+
+    def _draw_group(self, group: int, generator: np.random.Generator) -> Ints:
+        size, start = self._sizes[group], self._starts[group]
+        places = generator.choice(size, _PROGRAMS_PER_GROUP, replace=size < _PROGRAMS_PER_GROUP)
+        taken: Ints = self._order[start + places]
+        return taken
+
+
+def _batches(num_groups: int, config: TrainConfig, generator: np.random.Generator) -> Ints:
+    """Deal the programs of a window into batches; (batches, groups x programs per group)."""
+    size = config.programs_per_group
+    parts = np.arange(num_groups * _PROGRAMS_PER_GROUP).reshape(-1, size)
+    parts = parts[generator.permutation(len(parts))]
+    whole = len(parts) // config.groups_per_batch * config.groups_per_batch
+    return parts[:whole].reshape(-1, config.groups_per_batch * size)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Programs in memory, and how they are dealt into batches."""
+
+    inputs: Tensor
+    positions: Tensor
+    offsets: Tensor
+    counts: Tensor
+    device: Tensor
+    log_latency: Tensor
+    """Natural logarithm of measured seconds, infinite for failed programs; (n,)."""
+    batches: Ints
+
+    def __iter__(self) -> Iterator[tuple[Leaves, Tensor]]:
+        """Yield batches: programs and their measured log latency."""
+        for chosen in self.batches:
+            yield self.take(torch.from_numpy(chosen))
+
+    def take(self, programs: Tensor) -> tuple[Leaves, Tensor]:
+        """Return some programs and their measured log latency."""
+        counts = self.counts[programs]
+        firsts = torch.cumsum(counts, 0) - counts
+        within = torch.arange(int(counts.sum())) - torch.repeat_interleave(firsts, counts)
+        leaves = torch.repeat_interleave(self.offsets[programs], counts) + within
+        return Leaves(
+            self.inputs[leaves], self.positions[leaves], counts, self.device[programs]
+        ), self.log_latency[programs]
+
+
+def prepare(rows: TrainingRows, chosen: Ints, devices: Tensor, batches: Ints) -> Window:
+    """Bring rows into memory, in the given order."""
+    unique, back = np.unique(chosen, return_inverse=True)
+    batch = rows.asts.take(unique)
+    machine_of = rows.machine_of[unique]
+    parts: list[npt.NDArray[np.float32]] = []
+    order: list[Ints] = []
+    for machine in np.unique(machine_of).tolist():
+        programs = np.flatnonzero(machine_of == machine)
+        order.append(programs)
+        parts.append(leaf_inputs(batch.take(programs), rows.machines[machine].device))
+    by_machine = np.concatenate(order)
+    # Place of each unique program among the parts, which are ordered by machine.
+    place = np.empty(len(unique), np.int64)
+    place[by_machine] = np.arange(len(unique))
+    joined = batch.take(by_machine)
+    at = torch.from_numpy(place[back])
+    return Window(
+        torch.from_numpy(np.concatenate(parts)),
+        torch.from_numpy(joined.positions),
+        torch.from_numpy(joined.offsets[:-1])[at],
+        torch.from_numpy(joined.leaf_counts)[at],
+        devices[torch.from_numpy(rows.machine_of[chosen])],
+        torch.from_numpy(np.log(rows.latencies_s[chosen]).astype(np.float32)),
+        batches,
+    )
+
+
+def loss_of(network: AdditiveNetwork, leaves: Leaves, measured: Tensor, c: TrainConfig) -> Tensor:
+    """Return the loss of a batch: error of the log latency, order, spread, and failures."""
+    found = network(leaves)
+    runs = torch.isfinite(measured)
+    target = torch.where(runs, measured, 0.0)
+    residual = torch.where(runs, found.log_latency - target, 0.0)
+    count = runs.sum().clamp(min=1)
+    error = nn.functional.huber_loss(
+        residual, torch.zeros_like(residual), delta=c.huber_delta, reduction="sum"
+    )
+    loss = error / (count * c.huber_delta)
+    if c.ranking_weight:
+        loss = loss + c.ranking_weight * _ranking(found.log_latency, target, runs, c)
+    # The likelihood of a Laplace distribution; what is predicted does not learn from it.
+    scale = found.log_spread
+    spread = (residual.detach().abs() * torch.exp(-scale) + scale) * runs
+    loss = loss + c.spread_weight * spread.sum() / count
+    if not bool(runs.all()):
+        failure = nn.functional.binary_cross_entropy_with_logits(found.runs, runs.float())
+        loss = loss + c.failure_weight * failure
+    return loss
+
+
+def _ranking(predicted: Tensor, target: Tensor, runs: Tensor, c: TrainConfig) -> Tensor:
+    """Pairwise logistic loss within groups (RankNet, Burges et al., 2005)."""
+    shape = (-1, c.programs_per_group)
+    p, t, r = predicted.view(shape), target.view(shape), runs.view(shape)
+    difference = t[:, :, None] - t[:, None, :]
+    pairs = (difference > 0) & r[:, :, None] & r[:, None, :]
+    weights = difference.clamp(max=1.0) * pairs
+    gap = c.ranking_scale * (p[:, :, None] - p[:, None, :])
+    lost = nn.functional.softplus(-gap) / c.ranking_scale
+    return (weights * lost).sum() / weights.sum().clamp(min=1e-6)
+
+
+class Trainer:
+    """A training run; `step_window` advances it, and its state can be kept."""
+
+    def __init__(self, network: AdditiveNetwork, windows: Windows, config: TrainConfig) -> None:
+        self.network, self._windows, self._config = network, windows, config
+        self.averaged = copy.deepcopy(network)
+        decayed = [p for p in network.parameters() if p.dim() > 1]
+        plain = [p for p in network.parameters() if p.dim() <= 1]
+        self._optimizer = torch.optim.AdamW(
+            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer,
+            config.learning_rate,
+            total_steps=config.steps + 1,
+            pct_start=config.warm_up,
+        )
+        self.step = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps were taken."""
+        return self.step >= self._config.steps
+
+    def step_window(self) -> float:
+        """Train on the next window; return the mean loss."""
+        config, losses = self._config, []
+        self.network.train()
+        for leaves, measured in self._windows.draw(self.step // config.window_batches):
+            if self.done:
+                break
+            loss = loss_of(self.network, leaves, measured, config)
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
+            self._optimizer.step()
+            self._schedule.step()
+            self.step += 1
+            self._average()
+            losses.append(float(loss.detach()))
+        return float(np.mean(losses))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        decay = min(self._config.average, self.step / (self.step + 10.0))
+        for mean, value in zip(
+            self.averaged.parameters(), self.network.parameters(), strict=True
+        ):
+            mean.lerp_(value, 1.0 - decay)
+
+
+def predict_log_latency(
+    network: AdditiveNetwork, rows: TrainingRows, devices: Tensor, at_once: int = 4096
+) -> Tensor:
+    """Predict all rows; (n,)."""
+    parts = []
+    with torch.inference_mode():
+        for first in range(0, len(rows), at_once):
+            chosen = np.arange(first, min(first + at_once, len(rows)))
+            leaves, _ = prepare(rows, chosen, devices, chosen[None]).take(
+                torch.arange(len(chosen))
+            )
+            parts.append(network(leaves).log_latency)
+    return torch.cat(parts)
+
+
+def first_window(windows: Windows) -> Tensor:
+    """Return the inputs of the first window, on which scales are fitted."""
+    return windows.draw(0).inputs
+
+
+__all__: Sequence[str] = ("TrainConfig", "Trainer", "Windows", "predict_log_latency")
+_OnStep = Callable[[int, float], None]
