@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         load_features,
         sample_leaf_counts,
     )
+    from tvm_cdmpp.train.operators import operator_of_tasks
     from tvm_cdmpp.train.rows import rows_of_store
 
 __getattr__, __dir__ = offer(__name__)
