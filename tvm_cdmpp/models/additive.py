@@ -254,9 +254,7 @@ class FlatEncoderLayer(nn.Module):
         qkv = layout.side_by_side(self.qkv(self.norm1(hidden)), 0.0)
         parts = qkv.view(layout.programs, layout.longest, 3, self.heads, -1)
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # (B, heads, L, D / heads)
-        mixed = nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=layout.mask
-        )
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask)
         mixed = mixed.transpose(1, 2).reshape(layout.programs, layout.longest, -1)
         hidden = hidden + self.out(layout.in_a_row(mixed))
         changed: Tensor = self.mlp(self.norm2(hidden))

@@ -209,7 +209,9 @@ def _thin(groups: Ints, usable: Ints) -> Ints:
     return np.sort(np.concatenate(kept))[-_MOST_ROWS:]
 
 
-def _without_task_levels(features: Floats, residuals: Floats, groups: Ints) -> tuple[Floats, Floats]:
+def _without_task_levels(
+    features: Floats, residuals: Floats, groups: Ints
+) -> tuple[Floats, Floats]:
     """Take out of each task's rows what its level explains.
 
     Levels of tasks are random effects; regression with these is least squares on rows from which a

@@ -11,7 +11,8 @@ had not been.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.models import AdditiveNetwork, Ints, Leaves, TrainingRows, leaf_inputs, stack_devices
+from tvm_cdmpp.models import (
+    AdditiveNetwork,
+    Content,
+    Ints,
+    Leaves,
+    TrainingRows,
+    leaf_inputs,
+    stack_devices,
+    torch_threads,
+)
 
 _PROGRAMS_PER_GROUP = 64
 """Programs of a group in a window."""
@@ -210,11 +220,39 @@ def _ranking(predicted: Tensor, target: Tensor, runs: Tensor, c: TrainConfig) ->
 
 
 class Trainer:
-    """A training run; `step_window` advances it, and its state can be kept."""
+    """A training run; what it has done so far can be kept, and taken up again.
 
-    def __init__(self, network: AdditiveNetwork, windows: Windows, config: TrainConfig) -> None:
-        self.network, self._windows, self._config = network, windows, config
+    Parameters
+    ----------
+    network
+        Trained in place.
+    windows
+        What to train on.
+    config
+        How.
+    workers
+        Other processes that train with this one; none by default.
+
+    Attributes
+    ----------
+    averaged
+        The network with the running mean of the weights.
+    step
+        Steps taken.
+    """
+
+    def __init__(
+        self,
+        network: AdditiveNetwork,
+        windows: Windows,
+        config: TrainConfig,
+        workers: Workers | None = None,
+    ) -> None:
         self.averaged = copy.deepcopy(network)
+        self.averaged.eval()
+        self.step = 0
+        self._network, self._windows, self._config = network, windows, config
+        self._workers = workers or Workers()
         decayed = [p for p in network.parameters() if p.dim() > 1]
         plain = [p for p in network.parameters() if p.dim() <= 1]
         self._optimizer = torch.optim.AdamW(
@@ -222,44 +260,95 @@ class Trainer:
             lr=config.learning_rate,
             weight_decay=config.weight_decay,
         )
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer,
-            config.learning_rate,
-            total_steps=config.steps + 1,
-            pct_start=config.warm_up,
-        )
-        self.step = 0
 
     @property
     def done(self) -> bool:
         """Whether all steps were taken."""
         return self.step >= self._config.steps
 
-    def step_window(self) -> float:
+    def train_window(self) -> float:
         """Train on the next window; return the mean loss."""
         config, losses = self._config, []
-        self.network.train()
-        for leaves, measured in self._windows.draw(self.step // config.window_batches):
-            if self.done:
-                break
-            loss = loss_of(self.network, leaves, measured, config)
-            self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
-            self._optimizer.step()
-            self._schedule.step()
-            self.step += 1
-            self._average()
-            losses.append(float(loss.detach()))
+        self._network.train()
+        number = self.step // config.window_batches * self._workers.count + self._workers.rank
+        with torch_threads(1):
+            for leaves, measured in self._windows.draw(number):
+                if self.done:
+                    break
+                for group in self._optimizer.param_groups:
+                    group["lr"] = config.learning_rate * learning_share(self.step, config)
+                loss = loss_of(self._network, leaves, measured, config)
+                self._optimizer.zero_grad(set_to_none=False)
+                loss.backward()  # type: ignore[no-untyped-call]
+                self._workers.average_gradients(self._network)
+                nn.utils.clip_grad_norm_(self._network.parameters(), config.gradient_clip)
+                self._optimizer.step()
+                self.step += 1
+                self._average()
+                losses.append(float(loss.detach()))
         return float(np.mean(losses))
 
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self._config.average, self.step / (self.step + 10.0))
-        for mean, value in zip(
-            self.averaged.parameters(), self.network.parameters(), strict=True
-        ):
+        pairs = zip(self.averaged.parameters(), self._network.parameters(), strict=True)
+        for mean, value in pairs:
             mean.lerp_(value, 1.0 - decay)
+
+    def content(self) -> Content:
+        """Return what a checkpoint holds of this run."""
+        arrays = {
+            **_arrays_of("network", self._network.state_dict()),
+            **_arrays_of("averaged", self.averaged.state_dict()),
+        }
+        for number, state in self._optimizer.state_dict()["state"].items():
+            arrays |= _arrays_of(f"optimizer.{number}", state)
+        return Content({"step": self.step}, arrays)
+
+    def restore(self, content: Content) -> None:
+        """Take up what a checkpoint holds of a run with the same settings."""
+        self.step = int(content.settings["step"])
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, array in content.arrays.items():
+            owner, _, key = name.partition(":")
+            parts.setdefault(owner, {})[key] = torch.from_numpy(array)
+        self._network.load_state_dict(parts.pop("network"))
+        self.averaged.load_state_dict(parts.pop("averaged"))
+        known = self._optimizer.state_dict()
+        known["state"] = {int(owner.split(".")[1]): state for owner, state in parts.items()}
+        self._optimizer.load_state_dict(known)
+
+
+def _arrays_of(owner: str, tensors: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.float32]]:
+    return {f"{owner}:{name}": tensor.numpy() for name, tensor in tensors.items()}
+
+
+def learning_share(step: int, config: TrainConfig) -> float:
+    """Return the learning rate of a step as a share of the largest: up in a line, down a cosine."""
+    progress = (step + 1) / config.steps
+    if progress < config.warm_up:
+        return progress / config.warm_up
+    return 0.5 * (1.0 + math.cos(math.pi * (progress - config.warm_up) / (1.0 - config.warm_up)))
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes of one training run, as `torchrun` starts them; by default this one alone."""
+
+    rank: int = 0
+    count: int = 1
+
+    def average_gradients(self, network: nn.Module) -> None:
+        """Give all processes the mean of their gradients."""
+        if self.count == 1:
+            return
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= self.count
+        parts = flat.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def predict_log_latency(
@@ -270,17 +359,6 @@ def predict_log_latency(
     with torch.inference_mode():
         for first in range(0, len(rows), at_once):
             chosen = np.arange(first, min(first + at_once, len(rows)))
-            leaves, _ = prepare(rows, chosen, devices, chosen[None]).take(
-                torch.arange(len(chosen))
-            )
+            leaves, _ = prepare(rows, chosen, devices, chosen[None]).take(torch.arange(len(chosen)))
             parts.append(network(leaves).log_latency)
     return torch.cat(parts)
-
-
-def first_window(windows: Windows) -> Tensor:
-    """Return the inputs of the first window, on which scales are fitted."""
-    return windows.draw(0).inputs
-
-
-__all__: Sequence[str] = ("TrainConfig", "Trainer", "Windows", "predict_log_latency")
-_OnStep = Callable[[int, float], None]
