@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -239,6 +240,8 @@ class Trainer:
         The network with the running mean of the weights.
     step
         Steps taken.
+    samples_per_s
+        Programs per second in the last window, reading them included.
     """
 
     def __init__(
@@ -251,6 +254,7 @@ class Trainer:
         self.averaged = copy.deepcopy(network)
         self.averaged.eval()
         self.step = 0
+        self.samples_per_s = 0.0
         self._network, self._windows, self._config = network, windows, config
         self._workers = workers or Workers()
         decayed = [p for p in network.parameters() if p.dim() > 1]
@@ -269,6 +273,7 @@ class Trainer:
     def train_window(self) -> float:
         """Train on the next window; return the mean loss."""
         config, losses = self._config, []
+        begin = time.perf_counter()
         self._network.train()
         number = self.step // config.window_batches * self._workers.count + self._workers.rank
         with torch_threads(1):
@@ -286,7 +291,13 @@ class Trainer:
                 self.step += 1
                 self._average()
                 losses.append(float(loss.detach()))
+        programs = len(losses) * config.groups_per_batch * config.programs_per_group
+        self.samples_per_s = programs / (time.perf_counter() - begin)
         return float(np.mean(losses))
+
+    def copy_of_averaged(self) -> AdditiveNetwork:
+        """Return the network with averaged weights as it is now."""
+        return copy.deepcopy(self.averaged)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -351,14 +362,17 @@ class Workers:
             gradient.copy_(part.view_as(gradient))
 
 
-def predict_log_latency(
-    network: AdditiveNetwork, rows: TrainingRows, devices: Tensor, at_once: int = 4096
-) -> Tensor:
-    """Predict all rows; (n,)."""
-    parts = []
-    with torch.inference_mode():
+def predict(
+    network: AdditiveNetwork, rows: TrainingRows, at_once: int = 4096
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Predict rows where they were measured: log latency and log spread; both (n,)."""
+    log_latency, log_spread = np.empty(len(rows)), np.empty(len(rows))
+    devices = stack_devices(rows.devices)
+    with torch_threads(1), torch.inference_mode():
         for first in range(0, len(rows), at_once):
             chosen = np.arange(first, min(first + at_once, len(rows)))
-            leaves, _ = prepare(rows, chosen, devices, chosen[None]).take(torch.arange(len(chosen)))
-            parts.append(network(leaves).log_latency)
-    return torch.cat(parts)
+            window = prepare(rows, chosen, devices, chosen[None])
+            found = network(window.take(torch.arange(len(chosen)))[0])
+            log_latency[chosen] = found.log_latency.numpy()
+            log_spread[chosen] = found.log_spread.numpy()
+    return log_latency, log_spread

@@ -1,0 +1,290 @@
+"""From a record store to a trained predictor: which rows, for how long, and what is kept.
+
+A run keeps what it has done in a folder, so that it goes on after a kill. Of the networks with
+averaged weights, the one with the least error on the validation part is the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tvm_cdmpp.ast import SCHEMA_VERSION
+from tvm_cdmpp.data import RecordStore, choose_validation, make_labels, official_split
+from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.models import (
+    AdditiveConfig,
+    AdditiveNetwork,
+    Content,
+    Expert,
+    Ints,
+    TrainedPredictor,
+    TrainingRows,
+    fit_input_scale,
+    read_checkpoint,
+    write_checkpoint,
+)
+from tvm_cdmpp.train.features import StoredFeatures, load_features
+from tvm_cdmpp.train.loop import TrainConfig, Trainer, Windows, Workers, predict
+from tvm_cdmpp.train.operators import operator_of_tasks
+from tvm_cdmpp.train.rows import rows_of_store
+
+KINDS = ("cpu", "gpu")
+_COVERAGE = 0.9
+_NORMAL_QUANTILE = 1.645
+"""Of a two-sided 90 % interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings:
+    """What to train."""
+
+    split: str | None = "networks"
+    """An official split, whose test part is left out; None for all records."""
+    seed: int = 0
+    most_per_task: int = 1500
+    """Programs of a task on a device that are used."""
+    network: AdditiveConfig = field(default_factory=AdditiveConfig)
+    config: TrainConfig = field(default_factory=TrainConfig)
+    evaluate_every: int = 1000
+    """Steps between looks at the validation part, and between what is kept."""
+    patience: int = 8
+    """Looks without a better result after which training ends."""
+    spread_margin: float = 1.3
+    """Errors on networks that were not trained on, over those on the validation part, whose
+    networks were; found by holding out networks of the training part."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is."""
+
+    kind: str
+    step: int
+    steps: int
+    loss: float
+    validation_error: float | None
+    """Median relative error on the validation part, where it was just looked at."""
+    samples_per_s: float
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Rows to train on and to validate with, and the class of operator of each."""
+
+    train: TrainingRows
+    validation: TrainingRows
+    operators: npt.NDArray[np.str_]
+
+
+def choose_rows(groups: Ints, most: int, seed: int) -> Ints:
+    """Draw at most so many rows of each group; places, ascending."""
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(groups))
+    order = order[np.argsort(groups[order], kind="stable")]
+    ordered = groups[order]
+    rank = np.arange(len(ordered)) - np.searchsorted(ordered, ordered, side="left")
+    chosen: Ints = np.sort(order[rank < most])
+    return chosen
+
+
+def read_parts(
+    store: RecordStore, features: StoredFeatures, kind: str, settings: PretrainSettings
+) -> Parts:
+    """Return the rows of one kind of device.
+
+    Labels that cannot be true, or that were measured on a busy machine only, are left out.
+
+    Raises
+    ------
+    RecordError
+        There are none.
+    """
+    labels = make_labels(store)
+    usable = ~(labels.contended | labels.noisy | labels.impossible)
+    tasks = list(store.iter_tasks())
+    is_kind = np.array([(str(t["target"]).split()[0] in ("llvm", "c")) == (kind == "cpu")
+                        for t in tasks])  # fmt: skip
+    task_of = store.columns("task")["task"].to_numpy()
+    if settings.split is None:
+        names, workloads = np.unique(store.tasks["workload_id"].to_pylist(), return_inverse=True)
+        everything = np.ones(len(store), bool)
+        held = choose_validation(names, workloads[task_of], everything, 0.05, settings.seed)
+        parts = [np.flatnonzero(~held), np.flatnonzero(held)]
+    else:
+        split = official_split(store, settings.split)
+        parts = [split.train, split.validation]
+    operators = np.array(operator_of_tasks(store))
+    made = []
+    for rows, most in zip(parts, (settings.most_per_task, 100), strict=True):
+        chosen = rows[usable[rows] & is_kind[task_of[rows]]]
+        chosen = chosen[choose_rows(task_of[chosen], most, settings.seed)]
+        made.append(rows_of_store(store, features, chosen, labels=labels)[0])
+    train, validation = made
+    if not np.isfinite(train.latencies_s).any() or not np.isfinite(validation.latencies_s).any():
+        raise RecordError(
+            f"nothing to train a predictor of {kind}s on: {len(train)} programs to train on and "
+            f"{len(validation)} to validate with, none of which ran in one of these parts; import "
+            "more logs, or choose another split"
+        )
+    return Parts(train, validation, operators[train.tasks])
+
+
+def pretrain(
+    store: RecordStore,
+    folder: Path,
+    settings: PretrainSettings,
+    *,
+    kind: str,
+    workers: Workers | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Expert:
+    """Train the expert for one kind of device, or go on where a run in this folder was.
+
+    Parameters
+    ----------
+    store
+        The records.
+    folder
+        Where the state of the run is kept.
+    settings
+        What to train; a run of other settings or data is not gone on with.
+    kind
+        "cpu" or "gpu".
+    workers
+        Other processes of this run.
+    on_progress
+        Told after every window.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds another run.
+    RecordError
+        There is nothing to train on.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"kind must be one of {', '.join(KINDS)}; got '{kind}'.")
+    workers = workers or Workers()
+    parts = read_parts(store, load_features(store), kind, settings)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = AdditiveNetwork(settings.network)
+    windows = Windows(parts.train, parts.operators, settings.config, settings.seed)
+    fit_input_scale(network, windows.draw(0).inputs)
+    trainer = Trainer(network, windows, settings.config, workers)
+    run = _Run(folder / f"{kind}.safetensors", trainer, settings, store.content_hash, workers)
+    for progress in run.go(parts.validation, kind):
+        on_progress(progress)
+    expert = Expert(run.best, predicts_failure=bool(np.isinf(parts.train.latencies_s).any()))
+    expert.spread_factor = settings.spread_margin * _spread_factor(run.best, parts.validation)
+    return expert
+
+
+class _Run:
+    """A training run that keeps its state."""
+
+    def __init__(
+        self,
+        file: Path,
+        trainer: Trainer,
+        settings: PretrainSettings,
+        data_hash: str,
+        workers: Workers,
+    ) -> None:
+        self._file, self._trainer, self._settings, self._workers = file, trainer, settings, workers
+        text = json.dumps([asdict(settings), data_hash, SCHEMA_VERSION, workers.count])
+        self._identity = hashlib.sha256(text.encode()).hexdigest()
+        self.best = trainer.averaged
+        self._best_error, self._worse = np.inf, 0
+        if file.exists():
+            self._restore()
+
+    def _restore(self) -> None:
+        content = read_checkpoint(self._file)
+        own = content.part("run")
+        if own.settings["identity"] != self._identity:
+            raise ConfigError(
+                f"{self._file} is the state of a run with other settings or other data; give the "
+                "same ones, or choose another folder."
+            )
+        self._trainer.restore(content.part("trainer"))
+        self._best_error, self._worse = own.settings["best_error"], own.settings["worse"]
+        self.best = AdditiveNetwork(self._settings.network)
+        self.best.load_state_dict({k: torch.from_numpy(v) for k, v in own.arrays.items()})
+        self.best.eval()
+
+    def go(self, validation: TrainingRows, kind: str) -> Iterator[Progress]:
+        """Train to the end, with a look at the validation part every so many steps."""
+        trainer, settings = self._trainer, self._settings
+        steps = settings.config.steps
+        while not trainer.done and self._worse < settings.patience:
+            before = trainer.step
+            loss = trainer.train_window()
+            looks = trainer.done or (
+                before // settings.evaluate_every != trainer.step // settings.evaluate_every
+            )
+            error = self._look(validation) if looks else None
+            yield Progress(kind, trainer.step, steps, loss, error, trainer.samples_per_s)
+
+    def _look(self, validation: TrainingRows) -> float:
+        measured = np.log(validation.latencies_s)
+        runs = np.isfinite(measured)
+        off = predict(self._trainer.averaged, validation)[0][runs] - measured[runs]
+        error = float(np.median(np.abs(np.expm1(off))))
+        if error < self._best_error:
+            self._best_error, self._worse = error, 0
+            self.best = self._trainer.copy_of_averaged()
+        else:
+            self._worse += 1
+        if self._workers.rank == 0:
+            arrays = {name: tensor.numpy() for name, tensor in self.best.state_dict().items()}
+            own = Content(
+                {
+                    "identity": self._identity,
+                    "best_error": self._best_error,
+                    "worse": self._worse,
+                },
+                arrays,
+            )
+            content = Content.under(run=own, trainer=self._trainer.content())
+            write_checkpoint(self._file, content)
+        return error
+
+
+def _spread_factor(network: AdditiveNetwork, rows: TrainingRows) -> float:
+    """Find by what to multiply the spread so that intervals hold (split conformal prediction)."""
+    measured = np.log(rows.latencies_s)
+    runs = np.isfinite(measured)
+    log_latency, log_spread = (found[runs] for found in predict(network, rows))
+    scores = np.abs(log_latency - measured[runs]) / np.exp(log_spread)
+    return float(np.quantile(scores, _COVERAGE)) / _NORMAL_QUANTILE
+
+
+def describe_training(
+    store: RecordStore, settings: PretrainSettings, command: str
+) -> dict[str, Any]:
+    """Return what the weights must say of how they were made, as JSON values."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "data_hash": store.content_hash,
+        "records": len(store),
+        "split": settings.split,
+        "seed": settings.seed,
+        "command": command,
+        "settings": asdict(settings),
+    }
+
+
+def join_experts(experts: dict[str, Expert], about: dict[str, Any]) -> TrainedPredictor:
+    """Make one predictor of the experts of all kinds of devices; those missing are untrained."""
+    fresh = TrainedPredictor.untrained(AdditiveConfig(), 0).experts
+    return TrainedPredictor({**fresh, **experts}, about)
