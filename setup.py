@@ -26,6 +26,7 @@ setup(
             "py.typed",
             "data/*.json",
             "devices/*.json",
+            "models/weights/*.safetensors",
             "extract/native/*.h",
             "extract/native/*.cpp",
         ]

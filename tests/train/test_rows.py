@@ -65,13 +65,14 @@ def test_training_holds_a_window_at_a_time(
 
     monkeypatch.setattr(StoredFeatures, "take", watched)
     predictor = Predictor.untrained(PredictorConfig(), seed=0)
-    predictor.fit(rows, seed=0, config=FitConfig(steps=9, batch_size=4, window=12))
+    predictor.fit_config = FitConfig(steps=9, batch_size=4, window=12)
+    predictor.fit(rows, seed=0)
     assert sizes == [12, 12, 12]
     # All of them at once come to the same as rows that are in memory.
-    config = FitConfig(steps=5)
     streamed, in_memory = (Predictor.untrained(PredictorConfig(), seed=0) for _ in range(2))
-    streamed.fit(rows, seed=0, config=config)
-    in_memory.fit(TrainingRows.join([rows]), seed=0, config=config)
+    for each, its_rows in ((streamed, rows), (in_memory, TrainingRows.join([rows]))):
+        each.fit_config = FitConfig(steps=5)
+        each.fit(its_rows, seed=0)
     batch = features.take(np.arange(12, 20))
     np.testing.assert_array_equal(
         streamed.predict(batch, HERE).latency_s, in_memory.predict(batch, HERE).latency_s

@@ -51,6 +51,8 @@ class Predictor:
     base_slope: float = 1.0
     base_shift: float = 0.0
     predicts_failure: bool = False
+    fit_config: FitConfig = field(default_factory=FitConfig)
+    """How `fit` trains; not saved."""
 
     @staticmethod
     def untrained(config: PredictorConfig, seed: int) -> Predictor:
@@ -80,9 +82,9 @@ class Predictor:
                     runs[chosen] = torch.sigmoid(logits).numpy()
         return Prediction(latency_s, runs)
 
-    def fit(self, rows: TrainingRows, *, seed: int, config: FitConfig | None = None) -> None:
+    def fit(self, rows: TrainingRows, *, seed: int) -> None:
         """Train onwards from what is known; see `CostPredictor` and `models.fitting.fit`."""
-        fit(self, rows, config or FitConfig(), seed)
+        fit(self, rows, self.fit_config, seed)
 
     def save(self, path: Path) -> None:
         """Write the predictor; see `CostPredictor`."""

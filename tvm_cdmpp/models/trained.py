@@ -228,8 +228,9 @@ def _without_task_levels(
 
 
 def _content_of(expert: Expert) -> Content:
-    weights = {
-        f"network.{name}": tensor.numpy() for name, tensor in expert.network.state_dict().items()
+    weights: dict[str, npt.NDArray[Any]] = {
+        f"network.{name}": _shortest(tensor.numpy())
+        for name, tensor in expert.network.state_dict().items()
     }
     settings: dict[str, Any] = {
         "config": asdict(expert.network.config),
@@ -244,6 +245,23 @@ def _content_of(expert: Expert) -> Content:
             "clip": expert.learned.clip,
         }
     return Content(settings, weights)
+
+
+def _shortest(values: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """Return values in half precision where that says the same."""
+    with np.errstate(over="ignore"):
+        short = values.astype(np.float16)
+    return short if (short == values).all() else values
+
+
+def round_weights(network: AdditiveNetwork) -> None:
+    """Round weights to half precision, so that files of them are half as long.
+
+    What scales the inputs stays as it is.
+    """
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.copy_(weight.half().float())
 
 
 def _expert_of(content: Content) -> Expert:

@@ -1,8 +1,8 @@
 """A predictor that learns while a search goes on: scores programs, learns from measured batches.
 
 Scores are 1 / latency in seconds, times the probability that the program runs: positive, higher is
-better. Before the first update they come from the analytic estimate. Each update continues
-training on what was measured so far, so the weights a search starts from are never thrown away.
+better. Before the first update they are what the weights say that the search starts from; these are
+never thrown away, whatever is measured.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ from tvm_cdmpp.bridge import read_records
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import CDMPPError, CheckpointError, ConfigError, RecordError
 from tvm_cdmpp.extract import dump_records
-from tvm_cdmpp.models import Content, FitConfig, Predictor, read_checkpoint, write_checkpoint
+from tvm_cdmpp.models import (
+    Content,
+    FitConfig,
+    Predictor,
+    TrainedPredictor,
+    predictor_of,
+    read_checkpoint,
+    write_checkpoint,
+)
 from tvm_cdmpp.search.memory import KnownTask, SearchMemory
 
 _UNKNOWN_SCORE = 1e-6
@@ -36,14 +44,14 @@ class OnlinePredictor:
     seed
         One seed gives one sequence of scores.
     fit_config
-        How each update trains.
+        How each update trains a predictor that is trained in the search alone.
     num_threads
         Threads for scoring.
     """
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: Predictor | TrainedPredictor,
         device: DeviceSpec | None,
         *,
         seed: int,
@@ -54,10 +62,15 @@ class OnlinePredictor:
             raise ConfigError(f"num_threads must be at least 1; got {num_threads}.")
         self.seed = seed
         self.memory = SearchMemory(device, seed)
-        self._predictor = predictor
         self._fit_config = fit_config
+        self._take(predictor)
         self._num_threads = num_threads
         self._num_updates = 0
+
+    def _take(self, predictor: Predictor | TrainedPredictor) -> None:
+        if isinstance(predictor, Predictor):
+            predictor.fit_config = self._fit_config
+        self._predictor = predictor
 
     def score(self, task: Any, states: Sequence[Any]) -> list[float]:
         """Return one score per state, positive; `-inf` rules a state out, but never all of them."""
@@ -110,7 +123,7 @@ class OnlinePredictor:
         if inputs:
             self._num_updates += 1
             seed = self.seed + self._num_updates
-            self._predictor.fit(self.memory.rows, seed=seed, config=self._fit_config)
+            self._predictor.fit(self.memory.rows, seed=seed)
             self.memory.forget_scores()
         return problems
 
@@ -158,7 +171,7 @@ class OnlinePredictor:
         try:
             own = content.part("search").settings
             counters = int(own["num_updates"]), int(own["seed"])
-            predictor = Predictor.of_content(content.part("predictor"), path)
+            predictor = predictor_of(content, path)
             self.memory.restore(content.part("memory"))
         except CheckpointError:
             raise
@@ -167,5 +180,5 @@ class OnlinePredictor:
                 f"'{path}' holds a model but not the state of a search; missing or damaged: "
                 f"{error}."
             ) from error
-        self._predictor = predictor
+        self._take(predictor)
         self._num_updates, self.seed = counters

@@ -1,0 +1,201 @@
+"""The predictor that is trained ahead: sums of leaves, and what it learns in a search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.models.programs import random_batch
+from tvm_cdmpp.ast.compact import CompactASTBatch
+from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.errors import CheckpointError
+from tvm_cdmpp.models import trained
+from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, Layout, make_leaves
+from tvm_cdmpp.models.analytic import estimate_latency_s
+from tvm_cdmpp.models.checkpoint import Content, write_checkpoint
+from tvm_cdmpp.models.rows import TrainingRows
+from tvm_cdmpp.models.trained import TrainedPredictor, round_weights
+
+DEVICE = DeviceSpec(name="cpu", kind="cpu", cores=4)
+GPU = DeviceSpec(name="gpu", kind="gpu", cores=80)
+
+
+@pytest.fixture
+def predictor() -> TrainedPredictor:
+    """A predictor whose corrections are large, as if it had been trained."""
+    predictor = TrainedPredictor.untrained(AdditiveConfig(), seed=3)
+    generator = torch.Generator().manual_seed(0)
+    for expert in predictor.experts.values():
+        for layer in (expert.network.correction, expert.network.about_program):
+            torch.nn.init.normal_(layer.weight, std=0.4, generator=generator)
+    return predictor
+
+
+def rows_of(batch: CompactASTBatch, latencies_s: np.ndarray, num_tasks: int = 1) -> TrainingRows:
+    return TrainingRows.on(DEVICE, batch, latencies_s, np.arange(len(batch)) % num_tasks)
+
+
+def test_untrained_is_the_analytic_estimate() -> None:
+    batch = random_batch(100)
+    found = TrainedPredictor.untrained(AdditiveConfig(), 0).predict(batch, DEVICE)
+    np.testing.assert_allclose(found.latency_s, estimate_latency_s(batch, DEVICE), rtol=1e-4)
+
+
+def test_leaves_and_the_start_make_the_latency(predictor: TrainedPredictor) -> None:
+    batch = random_batch(60)
+    found = predictor.predict(batch, DEVICE)
+    assert np.log(found.latency_s / estimate_latency_s(batch, DEVICE)).std() > 0.05
+    assert found.leaf_s is not None
+    sums = np.add.reduceat(found.leaf_s, batch.offsets[:-1])
+    rest = found.latency_s - sums
+    assert (rest > 0).all()
+    assert np.allclose(rest, rest[0], rtol=1e-2), "one start-up for all programs of a device"
+
+
+def test_padding_changes_nothing(predictor: TrainedPredictor) -> None:
+    """Training lays programs of several sizes side by side; scoring takes one size at a time."""
+    batch = random_batch(40)
+    assert len(set(batch.leaf_counts)) > 1
+    network = predictor.expert(DEVICE).network
+    with torch.inference_mode():
+        together = network(make_leaves(batch, DEVICE))
+    found = predictor.predict(batch, DEVICE)
+    np.testing.assert_allclose(np.exp(together.log_latency.numpy()), found.latency_s, rtol=1e-4)
+    assert found.leaf_s is not None
+    np.testing.assert_allclose(np.exp(together.log_leaf_s.numpy()), found.leaf_s, rtol=1e-4)
+
+
+def test_features_are_the_gradient_of_the_last_layer(predictor: TrainedPredictor) -> None:
+    network = predictor.expert(DEVICE).network
+    found = network(make_leaves(random_batch(1), DEVICE))
+    (gradient,) = torch.autograd.grad(
+        found.log_latency.sum(), network.correction.weight, retain_graph=True
+    )
+    # Corrections far from their limit: there, tanh is the identity.
+    np.testing.assert_allclose(gradient[0].numpy(), found.features[0].detach().numpy(), rtol=0.05)
+
+
+def test_layouts_undo_themselves() -> None:
+    for counts in ([3, 1, 2], [2, 2], [1]):
+        layout = Layout.of(torch.tensor(counts))
+        values = torch.arange(float(sum(counts)))[:, None]
+        side_by_side = layout.side_by_side(values, -1.0)
+        assert side_by_side.shape == (len(counts), max(counts), 1)
+        assert torch.equal(layout.in_a_row(side_by_side), values)
+        programs = layout.of_leaves(torch.arange(float(len(counts))))
+        assert programs.tolist() == np.repeat(np.arange(len(counts)), counts).tolist()
+
+
+def test_a_level_is_learned_from_few_programs(predictor: TrainedPredictor) -> None:
+    batch = random_batch(200)
+    before = predictor.predict(batch, DEVICE).latency_s
+    measured = 5.0 * before
+    predictor.fit(rows_of(batch.take(np.arange(8)), measured[:8]))
+    after = predictor.predict(batch, DEVICE).latency_s
+    assert np.abs(np.log(after / measured)).max() < 0.5 < np.log(5.0)
+    on_gpu = predictor.expert(GPU)
+    assert on_gpu.learned is None, "nothing was measured there"
+
+
+def test_what_the_last_layer_can_say_is_learned(predictor: TrainedPredictor) -> None:
+    """Errors along a feature are found again in programs that were not measured."""
+    batch = random_batch(400)
+    network = predictor.expert(DEVICE).network
+    with torch.inference_mode():
+        features = network(make_leaves(batch, DEVICE)).features.numpy()
+    feature = features[:, features.std(axis=0).argmax()]
+    off = 0.4 * (feature - feature.mean()) / feature.std()
+    before = predictor.predict(batch, DEVICE).latency_s
+    measured = before * np.exp(off)
+    predictor.fit(rows_of(batch.take(np.arange(300)), measured[:300], num_tasks=3))
+    rest = np.arange(300, 400)
+    after = predictor.predict(batch.take(rest), DEVICE).latency_s
+    error = np.log(after / measured[rest]).std()
+    assert error < 0.5 * np.log(before[rest] / measured[rest]).std()
+
+
+def test_levels_of_tasks_do_not_pass_for_order(predictor: TrainedPredictor) -> None:
+    """Two tasks with levels of their own, and within each no error: the order stays."""
+    batch = random_batch(300)
+    before = predictor.predict(batch, DEVICE).latency_s
+    tasks = np.arange(300) % 2
+    measured = before * np.where(tasks == 0, 0.8, 1.25)
+    predictor.fit(TrainingRows.on(DEVICE, batch, measured, tasks))
+    ratio = np.log(predictor.predict(batch, DEVICE).latency_s / before)
+    assert ratio.std() < 0.1
+
+
+def test_fitting_is_bounded_and_depends_on_the_rows_alone(
+    predictor: TrainedPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = random_batch(120)
+    measured = 2.0 * predictor.predict(batch, DEVICE).latency_s
+    rows = rows_of(batch, measured, num_tasks=4)
+    predictor.fit(rows_of(batch.take(np.arange(5)), 1e-9 * measured[:5]))
+    predictor.fit(rows)
+    fresh = TrainedPredictor.of_content(predictor.content(), Path("x"))
+    fresh.experts["cpu"].learned = None
+    fresh.fit(rows)
+    expected = predictor.predict(batch, DEVICE).latency_s
+    np.testing.assert_array_equal(fresh.predict(batch, DEVICE).latency_s, expected)
+    seen: list[int] = []
+    monkeypatch.setattr(trained, "_MOST_ROWS", 50)
+    learn = TrainedPredictor._learn
+
+    def watched(self: TrainedPredictor, rows: TrainingRows, expert: trained.Expert) -> object:
+        seen.append(len(rows))
+        return learn(self, rows, expert)
+
+    monkeypatch.setattr(TrainedPredictor, "_learn", watched)
+    predictor.fit(rows)
+    assert 40 <= seen[0] <= 50
+
+
+def test_an_absurd_latency_moves_little(predictor: TrainedPredictor) -> None:
+    batch = random_batch(100)
+    measured = predictor.predict(batch, DEVICE).latency_s.copy()
+    measured[7] = 1e4
+    predictor.fit(rows_of(batch, measured))
+    off = np.log(predictor.predict(batch, DEVICE).latency_s / measured)
+    assert np.median(np.abs(off)) < 0.3
+
+
+def test_weights_in_half_precision_come_back(predictor: TrainedPredictor, tmp_path: Path) -> None:
+    predictor.save(tmp_path / "whole")
+    for expert in predictor.experts.values():
+        round_weights(expert.network)
+    predictor.save(tmp_path / "half")
+    sizes = [(tmp_path / name).stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    batch = random_batch(30)
+    np.testing.assert_array_equal(
+        TrainedPredictor.load(tmp_path / "half").predict(batch, DEVICE).latency_s,
+        predictor.predict(batch, DEVICE).latency_s,
+    )
+
+
+def test_damage_is_named(predictor: TrainedPredictor, tmp_path: Path) -> None:
+    content = predictor.content()
+    name = "cpu.network.embed.weight"
+    for wrong, message in (
+        (np.full_like(content.arrays[name], np.nan), "embed.weight has values that are not"),
+        (content.arrays[name][:-1], "size mismatch"),
+    ):
+        arrays = {**content.arrays, name: wrong}
+        write_checkpoint(tmp_path / "m", Content(content.settings, arrays))
+        with pytest.raises(CheckpointError, match=message):
+            TrainedPredictor.load(tmp_path / "m")
+
+
+def test_positions_beyond_those_known(predictor: TrainedPredictor) -> None:
+    batch = random_batch(5)
+    far = CompactASTBatch(batch.vectors, batch.positions + 100_000, batch.offsets)
+    assert np.isfinite(predictor.predict(far, DEVICE).latency_s).all()
+
+
+def test_the_network_starts_without_corrections() -> None:
+    network = AdditiveNetwork(AdditiveConfig())
+    assert not network.correction.weight.any()

@@ -1,0 +1,140 @@
+"""`tvm-cdmpp train`: trains a predictor on a record store.
+
+Exit codes: 0 done, 2 a clear error, 130 interrupted; the same command goes on afterwards.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.train import PretrainSettings, Workers
+    from tvm_cdmpp.train import Progress as TrainProgress
+
+_ALL_RECORDS = "none"
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "train",
+        help="train a predictor on a record store",
+        description="Train a predictor on the programs of a record store that `data import` made. "
+        "One network is trained for CPUs and one for GPUs. The state is kept next to the weights, "
+        "so that the same command goes on after an interruption. Under `torchrun`, several "
+        "processes train together.",
+    )
+    parser.add_argument("store", type=Path, metavar="STORE", help="the record store")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="weights (.safetensors)"
+    )
+    parser.add_argument(
+        "--split",
+        default="networks",
+        help="official split whose test part is left out; `none` for all records "
+        "(default: networks)",
+    )
+    parser.add_argument(
+        "--kinds", default="cpu,gpu", help="kinds of devices to train for (default: cpu,gpu)"
+    )
+    parser.add_argument("--steps", type=int, help="training steps of each network")
+    parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
+    parser.add_argument("--per-task", type=int, metavar="N", help="programs of a task at most")
+    parser.add_argument("--width", type=int, help="of the network")
+    parser.add_argument("--layers", type=int, help="of the network")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and write the weights."""
+    from tvm_cdmpp.data import RecordStore
+    from tvm_cdmpp.errors import ConfigError
+    from tvm_cdmpp.train import KINDS, describe_training, join_experts, pretrain
+
+    kinds = args.kinds.split(",")
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise ConfigError(f"--kinds must be some of {','.join(KINDS)}; got '{args.kinds}'")
+    if args.out.is_dir():
+        raise ConfigError(f"--out must be a file; {args.out} is a folder")
+    store, settings = RecordStore.open(args.store), _settings(args)
+    folder = args.out.with_name(f"{args.out.name}.run")
+    with _workers() as workers:
+        folder.mkdir(parents=True, exist_ok=True)
+        experts = {}
+        for kind in kinds:
+            with _shown(kind, settings, workers) as show:
+                experts[kind] = pretrain(
+                    store, folder, settings, kind=kind, workers=workers, on_progress=show
+                )
+        if workers.rank == 0:
+            command = " ".join(["tvm-cdmpp", *sys.argv[1:]])
+            about = describe_training(store, settings, command)
+            join_experts(experts, about).save(args.out)
+            size_kib = args.out.stat().st_size / 1024
+            print(f"wrote {args.out} ({size_kib:.0f} KiB)")
+    return 0
+
+
+def _settings(args: argparse.Namespace) -> "PretrainSettings":
+    from tvm_cdmpp.models import AdditiveConfig
+    from tvm_cdmpp.train import PretrainSettings, TrainConfig
+
+    sizes = {"width": args.width, "hidden": args.width, "layers": args.layers}
+    network = AdditiveConfig(**{k: v for k, v in sizes.items() if v is not None})
+    config = TrainConfig(**({} if args.steps is None else {"steps": args.steps}))
+    settings = PretrainSettings(
+        split=None if args.split == _ALL_RECORDS else args.split,
+        seed=args.seed,
+        network=network,
+        config=config,
+        **({} if args.per_task is None else {"most_per_task": args.per_task}),
+    )
+    return settings
+
+
+@contextmanager
+def _workers() -> Iterator["Workers"]:
+    """Join the processes that `torchrun` started, if it did."""
+    import torch.distributed as distributed
+
+    from tvm_cdmpp.train import Workers
+
+    if not (distributed.is_available() and distributed.is_torchelastic_launched()):
+        yield Workers()
+        return
+    distributed.init_process_group("gloo")
+    try:
+        yield Workers(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+@contextmanager
+def _shown(
+    kind: str, settings: "PretrainSettings", workers: "Workers"
+) -> Iterator[Callable[["TrainProgress"], None]]:
+    """Show a bar, on a terminal, and a line for each look at the validation part."""
+    from tvm_cdmpp.cli.show import show_progress, stderr_console
+
+    if workers.rank:
+        yield lambda _: None
+        return
+    done = 0
+    with show_progress(stderr_console(), f"{kind} steps", settings.config.steps) as show_step:
+
+        def show(progress: "TrainProgress") -> None:
+            nonlocal done
+            if progress.validation_error is None:
+                return
+            line = (
+                f"{kind}  step {progress.step:,}/{progress.steps:,}  loss {progress.loss:.4f}  "
+                f"validation median error {100 * progress.validation_error:.1f} %  "
+                f"{progress.samples_per_s:,.0f} programs/s"
+            )
+            show_step(line, progress.step - done, "")
+            done = progress.step
+
+        yield show

@@ -1,0 +1,56 @@
+"""The weights that come with the package, and how weights are found.
+
+- `evaluation`: trained on the official training part, so that figures on the test part can be
+  checked by anyone.
+- `shipped`: trained on all records, the held-out networks among them; what a search uses.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tvm_cdmpp.errors import CheckpointError
+from tvm_cdmpp.models.checkpoint import Content, read_checkpoint
+from tvm_cdmpp.models.predictor import Predictor
+from tvm_cdmpp.models.trained import TrainedPredictor
+
+WEIGHTS = ("shipped", "evaluation")
+
+
+def load_weights(name: str | Path) -> Predictor | TrainedPredictor:
+    """Load weights of the package, or from a file.
+
+    Parameters
+    ----------
+    name
+        One of `WEIGHTS`, or a file that a model or `tvm-cdmpp train` wrote.
+
+    Raises
+    ------
+    CheckpointError
+        There is no such file, or it holds no predictor, a damaged one or another version's.
+    """
+    if name in WEIGHTS:
+        file = Path(__file__).with_name(f"{name}.safetensors")
+    else:
+        file = Path(name)
+        if not file.exists():
+            raise CheckpointError(
+                f"No weights '{name}': neither a file nor one of {', '.join(WEIGHTS)}."
+            )
+    return predictor_of(read_checkpoint(file), file)
+
+
+def predictor_of(content: Content, path: Path) -> Predictor | TrainedPredictor:
+    """Make a predictor of what a checkpoint holds, a saved search's as well.
+
+    Raises
+    ------
+    CheckpointError
+        It holds no predictor, or a damaged one.
+    """
+    if "predictor" in content.settings:  # a search's
+        content = content.part("predictor")
+    if "experts" in content.settings:
+        return TrainedPredictor.of_content(content, path)
+    return Predictor.of_content(content, path)
