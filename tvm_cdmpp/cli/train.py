@@ -85,14 +85,13 @@ def _settings(args: argparse.Namespace) -> "PretrainSettings":
     sizes = {"width": args.width, "hidden": args.width, "layers": args.layers}
     network = AdditiveConfig(**{k: v for k, v in sizes.items() if v is not None})
     config = TrainConfig(**({} if args.steps is None else {"steps": args.steps}))
-    settings = PretrainSettings(
+    return PretrainSettings(
         split=None if args.split == _ALL_RECORDS else args.split,
         seed=args.seed,
         network=network,
         config=config,
         **({} if args.per_task is None else {"most_per_task": args.per_task}),
     )
-    return settings
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.analytic import TERMS, combine_terms, leaf_terms_s
 
 NUM_INPUTS = NUM_FIELDS + len(TERMS) + 1
-"""Fields, each bound as a share of the leaf's time, and the time itself; shares and time as log2."""
+"""Fields, each bound as a share of the leaf's time, and the time itself; both as log2."""
 
 _LEAST_SHARE = 2.0**-10
 _LARGEST_CORRECTION = 6.0
