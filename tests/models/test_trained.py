@@ -50,9 +50,7 @@ def test_leaves_and_the_start_make_the_latency(predictor: TrainedPredictor) -> N
     assert np.log(found.latency_s / estimate_latency_s(batch, DEVICE)).std() > 0.05
     assert found.leaf_s is not None
     sums = np.add.reduceat(found.leaf_s, batch.offsets[:-1])
-    rest = found.latency_s - sums
-    assert (rest > 0).all()
-    assert np.allclose(rest, rest[0], rtol=1e-2), "one start-up for all programs of a device"
+    np.testing.assert_allclose(found.latency_s, sums + 5e-7, rtol=1e-4)
 
 
 def test_padding_changes_nothing(predictor: TrainedPredictor) -> None:
@@ -74,8 +72,7 @@ def test_features_are_the_gradient_of_the_last_layer(predictor: TrainedPredictor
     (gradient,) = torch.autograd.grad(
         found.log_latency.sum(), network.correction.weight, retain_graph=True
     )
-    # Corrections far from their limit: there, tanh is the identity.
-    np.testing.assert_allclose(gradient[0].numpy(), found.features[0].detach().numpy(), rtol=0.05)
+    np.testing.assert_allclose(gradient[0], found.features[0].detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_layouts_undo_themselves() -> None:

@@ -180,7 +180,9 @@ class AdditiveNetwork(nn.Module):
         start = float(np.log(_INITIAL_START_S)) + self.start(leaves.device)
         log_latency = torch.logsumexp(torch.cat([dense, start], dim=1), dim=1)
         share = torch.exp(dense - log_latency[:, None])
-        features = torch.einsum("bl,blh->bh", share, layout.side_by_side(last, 0.0))
+        steepness = 1.0 - (bounded / _LARGEST_CORRECTION) ** 2
+        by_leaf = layout.side_by_side(last * steepness[:, None], 0.0)
+        features = torch.einsum("bl,blh->bh", share, by_leaf)
         spread, runs = self.about_program(features).unbind(dim=1)
         return Output(log_latency, log_leaf_s, spread, runs, features)
 

@@ -35,8 +35,10 @@ _MOST_ROWS = 8192
 """Rows to learn from in a search; of more, as many of each task."""
 _LOG_LIMITS = (-25.0, 10.0)
 """Natural logarithms of seconds that are predicted: 14 ps to 6 hours."""
-_LEVEL_VARIANCE = 1.0
-"""Of the level of a device that was never seen: a factor of e."""
+_LEVEL_VARIANCE = 25.0
+"""Of the level of a device that was never seen: as good as unknown."""
+_FARTHEST = 2.0
+"""A residual counts as no farther from the median of all than this: a factor of e^2."""
 _TASK_VARIANCE = 0.1
 """Of the level of a task around its device's."""
 _NOISE_VARIANCE = 0.02
@@ -139,9 +141,11 @@ class TrainedPredictor:
                     features[chosen] = _features(found.features.numpy())
                     measured = np.log(rows.latencies_s[chosen])
                     residuals[chosen] = measured - found.log_latency.numpy()
+        centre = np.median(residuals)
+        residuals = np.clip(residuals, centre - _FARTHEST, centre + _FARTHEST)
         variances = np.full(features.shape[1], _WEIGHT_VARIANCE)
         variances[-1] = _LEVEL_VARIANCE
-        layer = LastLayer.of_prior(1.0 / variances, noise_variance=_NOISE_VARIANCE, clip=5.0)
+        layer = LastLayer.of_prior(1.0 / variances, noise_variance=_NOISE_VARIANCE, clip=100.0)
         return layer.update(*_without_task_levels(features, residuals, rows.groups))
 
     def save(self, path: Path) -> None:

@@ -106,7 +106,7 @@ class Windows:
         """Return a window; the same for the same number."""
         generator = np.random.default_rng((self._seed, number))
         repeats = _PROGRAMS_PER_GROUP // self._config.programs_per_group
-        num_groups = self._config.window_batches * self._config.groups_per_batch // repeats
+        num_groups = -(-self._config.window_batches * self._config.groups_per_batch // repeats)
         groups = generator.choice(len(self._sizes), num_groups, p=self._shares)
         chosen = np.concatenate([self._draw_group(g, generator) for g in groups.tolist()])
         order = _batches(num_groups, self._config, generator)
@@ -124,8 +124,8 @@ def _batches(num_groups: int, config: TrainConfig, generator: np.random.Generato
     size = config.programs_per_group
     parts = np.arange(num_groups * _PROGRAMS_PER_GROUP).reshape(-1, size)
     parts = parts[generator.permutation(len(parts))]
-    whole = len(parts) // config.groups_per_batch * config.groups_per_batch
-    return parts[:whole].reshape(-1, config.groups_per_batch * size)
+    whole = config.window_batches * config.groups_per_batch
+    return parts[:whole].reshape(config.window_batches, config.groups_per_batch * size)
 
 
 @dataclass(frozen=True)
