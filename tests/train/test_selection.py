@@ -74,9 +74,12 @@ def test_clusters_find_every_kind_of_program() -> None:
 
 
 def test_the_largest_clusters_come_first() -> None:
-    features, tasks = islands([5, 100, 5, 60, 5])
-    found = select_programs(features, tasks, 8, "kmeans", 0)
-    assert set(tasks[found].tolist()) <= {1, 3}
+    tasks = np.repeat([0, 1, 2, 3], [100, 5, 60, 5])
+    place = np.array([0.0, 1.0, 50.0, 51.0])[tasks]
+    features = place[:, None] + np.random.default_rng(0).normal(0, 0.1, (170, 3))
+    # Two clusters, each with a small task beside a large one.
+    assert set(tasks[select_programs(features, tasks, 8, "kmeans", 0)].tolist()) == {0, 2}
+    assert set(tasks[select_programs(features, tasks, 4, "kmeans", 0)].tolist()) == {0}
     # What a small task has no programs for goes to others.
     features, tasks = islands([2, 3, 50])
     found = select_programs(features, tasks, 40, "kmeans", 0)
@@ -123,7 +126,7 @@ def test_what_cannot_be_chosen_from() -> None:
 
 
 def batch_of(leaf_counts: list[int], seed: int = 0) -> CompactASTBatch:
-    counts = np.array(leaf_counts)
+    counts = np.array(leaf_counts, np.int64)
     vectors = np.random.default_rng(seed).random((counts.sum(), NUM_FIELDS)).astype(np.float32)
     return CompactASTBatch.of_counts(vectors, np.zeros(len(vectors), np.int32), counts)
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         sample_leaf_counts,
     )
     from tvm_cdmpp.train.levels import LastLayer, LevelCorrection, LevelVariances
+    from tvm_cdmpp.train.operators import operator_of_tasks
     from tvm_cdmpp.train.rows import rows_of_store
     from tvm_cdmpp.train.selection import (
         SelectionMethod,
