@@ -13,6 +13,7 @@ from tvm_cdmpp.ast.schema import COLUMN, NUM_FIELDS
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.train.selection import (
     SelectionMethod,
+    _visit,
     principal_components,
     program_features,
     select_programs,
@@ -79,7 +80,8 @@ def test_the_largest_clusters_come_first() -> None:
     features = place[:, None] + np.random.default_rng(0).normal(0, 0.1, (170, 3))
     # Two clusters, each with a small task beside a large one.
     assert set(tasks[select_programs(features, tasks, 8, "kmeans", 0)].tolist()) == {0, 2}
-    assert set(tasks[select_programs(features, tasks, 4, "kmeans", 0)].tolist()) == {0}
+    distances = np.array([[0.0, 1.0, 2.0, 9.0], [2.0, 0.0, 1.0, 9.0]])
+    assert list(_visit(distances, np.array([1, 5]))) == [1, 0, 2, 3]
     # What a small task has no programs for goes to others.
     features, tasks = islands([2, 3, 50])
     found = select_programs(features, tasks, 40, "kmeans", 0)
