@@ -256,9 +256,7 @@ def run(
     return result
 
 
-def _steps(
-    target: Target, settings: Settings
-) -> Iterator[tuple[int, SelectionMethod, int]]:
+def _steps(target: Target, settings: Settings) -> Iterator[tuple[int, SelectionMethod, int]]:
     methods = [m for m in METHODS if m != "uncertain" or target.spread is not None]
     for seed in range(settings.seeds):
         for budget in settings.budgets:

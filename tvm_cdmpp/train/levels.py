@@ -44,8 +44,7 @@ class LevelVariances:
         """Reject variances that no level can be estimated with."""
         if min(self.device, self.operator, self.task) < 0 or not self.noise > 0:
             raise ConfigError(
-                "Variances of levels must be at least 0, and that of programs above 0; got "
-                f"{self}."
+                f"Variances of levels must be at least 0, and that of programs above 0; got {self}."
             )
 
 
@@ -155,7 +154,7 @@ class LastLayer:
 
     Weights are drawn around zero; what is known of them is kept as the precision and the weighted
     sum, to which rows only add. So two updates come to the same as one with all of their rows, and
-    nothing is forgotten. Meant for few features, such as those of a network's last layer: predicting
+    nothing is forgotten. Meant for few features, such as those of a last hidden layer: to predict
     takes the cube of their number.
 
     Attributes

@@ -237,9 +237,7 @@ def _uncertain(
     return chosen
 
 
-def _check(
-    features: Floats, tasks: Ints, budget: int, method: str, spread: Floats | None
-) -> None:
+def _check(features: Floats, tasks: Ints, budget: int, method: str, spread: Floats | None) -> None:
     if features.ndim != 2 or tasks.shape != features.shape[:1]:
         raise RecordError(
             "Features must be of shape (n, d) and tasks of shape (n,); got "
