@@ -97,6 +97,24 @@ def test_rows_that_fit_no_level() -> None:
             LevelVariances(**wrong)
 
 
+def test_variances_are_found_in_residuals() -> None:
+    generator = np.random.default_rng(0)
+    per_task = generator.integers(1, 40, 4000)
+    operator_of_task = np.arange(4000) // 20  # 200 operators of 40 devices
+    level = generator.normal(0, 0.7, 40)[np.arange(200) // 5] + generator.normal(0, 0.4, 200)
+    of_task = level[operator_of_task] + generator.normal(0, 0.3, 4000)
+    tasks = np.repeat(np.arange(4000), per_task)
+    operators, devices = operator_of_task[tasks], operator_of_task[tasks] // 5
+    residuals = of_task[tasks] + generator.normal(0, 0.2, len(tasks))
+    found = LevelVariances.of_residuals(residuals, devices, operators % 5, tasks)
+    assert found.noise == pytest.approx(0.2**2, rel=0.05)
+    assert found.task == pytest.approx(0.3**2, rel=0.1)
+    assert found.operator == pytest.approx(0.4**2, rel=0.3)
+    assert found.device == pytest.approx(0.7**2, rel=0.5)
+    with pytest.raises(RecordError, match="several programs"):
+        LevelVariances.of_residuals(np.ones(3), devices[:3], operators[:3], np.arange(3))
+
+
 def linear(count: int, seed: int = 0, noise: float = 0.1) -> tuple[Floats, Floats, Floats]:
     """Features, residuals and the weights between them."""
     generator = np.random.default_rng(seed)

@@ -47,6 +47,50 @@ class LevelVariances:
                 f"Variances of levels must be at least 0, and that of programs above 0; got {self}."
             )
 
+    @staticmethod
+    def of_residuals(
+        log_residuals: Floats, devices: Names, operators: Names, tasks: Ints
+    ) -> LevelVariances:
+        """Estimate the variances from devices that the predictor was not trained on.
+
+        At each level from below, the variance of the means around that of their group, less what
+        the levels below it account for (Searle et al., Variance Components, chapter 3).
+
+        Parameters
+        ----------
+        log_residuals
+            ln(measured / predicted) of n programs; (n,).
+        devices, operators, tasks
+            Of each program; a task is of one device and has one operator; (n,).
+
+        Raises
+        ------
+        RecordError
+            No task has two programs that differ, or the rows are not fit for `LevelCorrection.fit`.
+        """
+        _check(log_residuals, operators, tasks)
+        _, device_of = np.unique(devices, return_inverse=True)
+        names, kind = np.unique(operators, return_inverse=True)
+        groups = [tasks, device_of * len(names) + kind, device_of]
+        values, errors, found = log_residuals, np.zeros(len(tasks)), []
+        while groups:
+            group, *above = groups
+            _, first, place, counts = np.unique(
+                group, return_index=True, return_inverse=True, return_counts=True
+            )
+            means = np.bincount(place, values) / counts
+            freedom = len(values) - len(counts)
+            squares = ((values - means[place]) ** 2).sum()
+            variance = max(0.0, float(squares / freedom - errors.mean())) if freedom else 0.0
+            found.append(variance)
+            errors = (variance + np.bincount(place, errors) / counts) / counts
+            values, groups = means, [numbers[first] for numbers in above]
+        noise, task, operator = found
+        if not noise > 0:
+            raise RecordError("Variances need a task with several programs of unequal residuals.")
+        device = max(0.0, float((values**2 - errors).mean()))
+        return LevelVariances(device=device, operator=operator, task=task, noise=noise)
+
 
 @dataclass(frozen=True)
 class LevelCorrection:
@@ -110,8 +154,6 @@ class LevelCorrection:
             tasks, return_index=True, return_inverse=True, return_counts=True
         )
         operator_of_task = operator_of[first]
-        if (operator_of_task[task_of] != operator_of).any():
-            raise RecordError("Every task must have one operator; got a task with two.")
         residuals = _clipped(log_residuals, task_of, counts, known)
 
         # Upwards: what lies below says of each level, and how surely.
@@ -271,6 +313,9 @@ def _check(log_residuals: Floats, operators: Names, tasks: Ints) -> None:
         )
     if not np.isfinite(log_residuals).all():
         raise RecordError("Residuals must be finite; leave programs that failed out.")
+    _, first, task_of = np.unique(tasks, return_index=True, return_inverse=True)
+    if (operators[first][task_of] != operators).any():
+        raise RecordError("Every task must have one operator; got a task with two.")
 
 
 def _clipped(residuals: Floats, task_of: Ints, counts: Ints, variances: LevelVariances) -> Floats:
