@@ -58,7 +58,7 @@ def test_errors_fall_with_measured_programs(tmp_path: Path) -> None:
         if outcome["budget"] == 0 or outcome["adaptation"] == "none":
             assert error == pytest.approx(2 / 3, abs=0.02)
         elif outcome["budget"] == 40:
-            assert error < 0.1
+            assert error < 0.3
     lines = list(table(result["summary"]))
     assert len(lines) == 1 + 3 * len(ADAPTATIONS)
 

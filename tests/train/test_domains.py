@@ -65,7 +65,7 @@ def test_gradients_bring_sets_together(distance: Distance) -> None:
     before.backward()  # type: ignore[no-untyped-call]
     assert moving.grad is not None
     after = distance((moving - 1e-3 * moving.grad).detach(), Y / 4)
-    assert float(after) < float(before)
+    assert float(after) < before.item()
 
 
 @both

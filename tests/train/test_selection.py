@@ -169,7 +169,8 @@ def test_principal_components_keep_what_varies() -> None:
     assert abs(np.corrcoef(found.T)[0, 1]) < 1e-9
 
     def distances(rows: Floats) -> Floats:
-        return np.linalg.norm(rows[:, None] - rows, axis=2)
+        found: Floats = np.linalg.norm(rows[:, None] - rows, axis=2)
+        return found
 
     np.testing.assert_allclose(distances(found), distances(plane), atol=1e-9)
     assert principal_components(plane, 20).shape == (60, 8)

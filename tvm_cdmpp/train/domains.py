@@ -51,7 +51,7 @@ def central_moment_discrepancy(
             f"moments must be at least 1 and bound above 0; got moments={moments}, bound={bound}."
         )
     mean_x, mean_y = x.mean(dim=0), y.mean(dim=0)
-    distance = torch.linalg.vector_norm(mean_x - mean_y) / bound
+    distance: Tensor = torch.linalg.vector_norm(mean_x - mean_y) / bound
     centred_x, centred_y = x - mean_x, y - mean_y
     for k in range(2, moments + 1):
         difference = (centred_x**k).mean(dim=0) - (centred_y**k).mean(dim=0)

@@ -86,7 +86,8 @@ def principal_components(features: Floats, count: int) -> npt.NDArray[np.float64
     centred = np.asarray(features, np.float64)
     centred = centred - centred.mean(axis=0)
     _, directions = np.linalg.eigh(centred.T @ centred)
-    return centred @ directions[:, ::-1][:, :count]
+    components: npt.NDArray[np.float64] = centred @ directions[:, ::-1][:, :count]
+    return components
 
 
 def select_programs(
