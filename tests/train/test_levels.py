@@ -1,5 +1,7 @@
 """Levels and the last layer: exact, shrunk where little is known, hard to upset."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -70,15 +72,16 @@ def test_unknown_tasks_and_operators_take_the_level_above() -> None:
     assert found.apply(np.array([8]), np.array([9])) == found.tasks[9] < found.operators[8] < 0
 
 
-@pytest.mark.parametrize("others", [1, 5])
-def test_one_absurd_residual_moves_little(others: int) -> None:
+@pytest.mark.parametrize(("others", "limit"), [(1, 1.7), (5, 0.07)])
+def test_one_absurd_residual_moves_little(others: int, limit: float) -> None:
+    variances = replace(VARIANCES, noise=0.01)
     tasks = np.concatenate([np.zeros(others, np.int64), np.repeat([1, 2, 3], 10)])
     residuals = np.full(len(tasks), 0.2)
-    calm = LevelCorrection.fit(residuals, OPERATORS[tasks], tasks, VARIANCES)
+    calm = LevelCorrection.fit(residuals, OPERATORS[tasks], tasks, variances)
     residuals[0] = 1e6
-    upset = LevelCorrection.fit(residuals, OPERATORS[tasks], tasks, VARIANCES)
+    upset = LevelCorrection.fit(residuals, OPERATORS[tasks], tasks, variances)
     moved = abs(upset.apply(OPERATORS, np.arange(4)) - calm.apply(OPERATORS, np.arange(4)))
-    assert moved[0] < 1.2
+    assert moved[0] < limit
     assert moved[2:].max() < 0.2
 
 
@@ -99,15 +102,15 @@ def test_rows_that_fit_no_level() -> None:
 
 def test_variances_are_found_in_residuals() -> None:
     generator = np.random.default_rng(0)
-    per_task = generator.integers(1, 40, 4000)
+    per_task = generator.integers(1, 5, 4000)
     operator_of_task = np.arange(4000) // 20  # 200 operators of 40 devices
     level = generator.normal(0, 0.7, 40)[np.arange(200) // 5] + generator.normal(0, 0.4, 200)
     of_task = level[operator_of_task] + generator.normal(0, 0.3, 4000)
     tasks = np.repeat(np.arange(4000), per_task)
     operators, devices = operator_of_task[tasks], operator_of_task[tasks] // 5
-    residuals = of_task[tasks] + generator.normal(0, 0.2, len(tasks))
+    residuals = of_task[tasks] + generator.normal(0, 0.6, len(tasks))
     found = LevelVariances.of_residuals(residuals, devices, operators % 5, tasks)
-    assert found.noise == pytest.approx(0.2**2, rel=0.05)
+    assert found.noise == pytest.approx(0.6**2, rel=0.05)
     assert found.task == pytest.approx(0.3**2, rel=0.1)
     assert found.operator == pytest.approx(0.4**2, rel=0.3)
     assert found.device == pytest.approx(0.7**2, rel=0.5)

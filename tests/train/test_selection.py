@@ -37,7 +37,7 @@ def islands(sizes: list[int], seed: int = 0) -> tuple[Floats, Ints]:
 
 @given(
     st.lists(st.integers(1, 12), min_size=1, max_size=8),
-    st.integers(0, 60),
+    st.integers(0, 20),
     st.sampled_from(METHODS),
     st.integers(0, 5),
 )
@@ -86,6 +86,9 @@ def test_the_largest_clusters_come_first() -> None:
     features, tasks = islands([2, 3, 50])
     found = select_programs(features, tasks, 40, "kmeans", 0)
     assert np.bincount(tasks[found], minlength=3).tolist() == [2, 3, 35]
+    features, tasks = islands([2] * 10)
+    found = select_programs(features, tasks, 8, "kmeans", 0)
+    assert sorted(np.bincount(tasks[found], minlength=10).tolist()) == [0] * 6 + [2] * 4
 
 
 def test_the_centre_is_the_mean_of_all() -> None:
