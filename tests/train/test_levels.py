@@ -111,7 +111,7 @@ def test_variances_are_found_in_residuals() -> None:
     residuals = of_task[tasks] + generator.normal(0, 0.6, len(tasks))
     found = LevelVariances.of_residuals(residuals, devices, operators % 5, tasks)
     assert found.noise == pytest.approx(0.6**2, rel=0.05)
-    assert found.task == pytest.approx(0.3**2, rel=0.1)
+    assert found.task == pytest.approx(0.3**2, rel=0.25)
     assert found.operator == pytest.approx(0.4**2, rel=0.3)
     assert found.device == pytest.approx(0.7**2, rel=0.5)
     with pytest.raises(RecordError, match="several programs"):
