@@ -144,7 +144,8 @@ def test_failures_teach_only_what_runs() -> None:
     failed[product[:, COLUMN["is_vectorized"]] > 0.5] = np.inf
     some = TrainingRows(rows.asts, failed, rows.tasks, rows.machines, rows.machine_of)
     run = train(trainer(some, config=TrainConfig(
-        steps=600, groups_per_batch=4, programs_per_group=8, window_batches=10, failure_weight=1.0
+        steps=600, groups_per_batch=4, programs_per_group=8, window_batches=10, failure_weight=1.0,
+        learning_rate=1e-2,
     )))  # fmt: skip
     assert torch.isfinite(weights(run)).all()
     with torch.inference_mode():

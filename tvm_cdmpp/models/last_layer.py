@@ -22,8 +22,8 @@ class LastLayer:
 
     Weights are drawn around zero; what is known of them is kept as the precision and the weighted
     sum, to which rows only add. So two updates come to the same as one with all of their rows, and
-    nothing is forgotten. Meant for few features, such as those of a network's last layer:
-    predicting takes the cube of their number.
+    nothing is forgotten. Meant for few features, such as those of a last hidden layer: to predict
+    takes the cube of their number.
 
     Attributes
     ----------

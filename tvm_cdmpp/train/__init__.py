@@ -1,10 +1,11 @@
-"""The training loop."""
+"""The training loop, and first steps onto devices and networks that are new."""
 
 from typing import TYPE_CHECKING
 
 from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
+    from tvm_cdmpp.train.domains import central_moment_discrepancy, maximum_mean_discrepancy
     from tvm_cdmpp.train.features import (
         extract_rows,
         find_features,
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
         load_features,
         sample_leaf_counts,
     )
+    from tvm_cdmpp.train.levels import LevelCorrection, LevelVariances
     from tvm_cdmpp.train.loop import TrainConfig, Workers
     from tvm_cdmpp.train.operators import operator_of_tasks
     from tvm_cdmpp.train.pretrain import (
@@ -23,5 +25,11 @@ if TYPE_CHECKING:
         pretrain,
     )
     from tvm_cdmpp.train.rows import rows_of_store
+    from tvm_cdmpp.train.selection import (
+        SelectionMethod,
+        principal_components,
+        program_features,
+        select_programs,
+    )
 
 __getattr__, __dir__ = offer(__name__)

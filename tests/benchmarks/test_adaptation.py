@@ -1,0 +1,106 @@
+"""Curves of adaptation: what is measured is not scored, and a run goes on where it was."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from benchmarks.adaptation import (
+    ADAPTATIONS,
+    Settings,
+    Target,
+    load_targets,
+    make_target,
+    run,
+    table,
+)
+from tests.data.logs import book, import_all, log_file, records, write_log
+from tests.models.contract import CPU, MeanOfLeafCount
+from tests.models.programs import random_batch
+from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.models.network import PredictorConfig
+from tvm_cdmpp.models.predictor import Predictor
+from tvm_cdmpp.models.rows import TrainingRows
+
+SETTINGS = Settings(store="s", predictor="p", per_task=20, seeds=2, budgets=(0, 8, 40))
+
+
+def target(factor: float = 3.0) -> Target:
+    """Programs of six tasks that take `factor` times as long as the predictor says."""
+    batch = random_batch(120)
+    predictor = Predictor.untrained(PredictorConfig(), seed=0)
+    noise = np.random.default_rng(0).lognormal(0, 0.05, 120)
+    latencies_s = predictor.predict(batch, CPU).latency_s * factor * noise
+    tasks = np.repeat(np.arange(6), 20)
+    rows = TrainingRows.on(CPU, batch, latencies_s, tasks)
+    return make_target("cpu", rows, np.array(["conv2d", "dense"])[tasks % 2], predictor)
+
+
+def targets() -> Iterator[tuple[Target, dict[str, int]]]:
+    yield target(), {"failed": 0}
+
+
+def test_errors_fall_with_measured_programs(tmp_path: Path) -> None:
+    result = run(targets(), SETTINGS, tmp_path / "r.json")
+    # Two seeds of: nothing measured, then two budgets with each method that needs no spread.
+    assert len(result["runs"]) == 2 * (1 + 2 * 3) * len(ADAPTATIONS)
+    for outcome in result["runs"]:
+        scores = outcome["scores"]
+        assert outcome["measured_programs"] == outcome["budget"]
+        assert scores["all"]["programs"] == 120 - outcome["budget"]
+        assert scores["never"]["programs"] == 60
+        assert scores["never"]["tasks"] == 3
+        assert (scores["measured"] is None) == (outcome["budget"] == 0)
+        error = scores["never"]["mape"]
+        if outcome["budget"] == 0 or outcome["adaptation"] == "none":
+            assert error == pytest.approx(2 / 3, abs=0.02)
+        elif outcome["budget"] == 40:
+            assert error < 0.3
+    lines = list(table(result["summary"]))
+    assert len(lines) == 1 + 3 * len(ADAPTATIONS)
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def stop_at(limit: int) -> Any:
+        def adapt(target: Target, measured: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+            if len(asked) == limit:
+                raise KeyboardInterrupt
+            asked.append(len(measured))
+            return target.log_predicted
+
+        return {"mine": adapt}
+
+    path = tmp_path / "r.json"
+    with pytest.raises(KeyboardInterrupt):
+        run(targets(), SETTINGS, path, stop_at(5))
+    result = run(targets(), SETTINGS, path, stop_at(99))
+    assert len(asked) == len(result["runs"]) == 2 * (1 + 2 * 3)
+    run(targets(), SETTINGS, path, stop_at(14))
+    other = Settings(store="other", predictor="p", per_task=20, seeds=1, budgets=(0,))
+    assert len(run(targets(), other, path, stop_at(99))["runs"]) == 1
+
+
+def test_targets_are_the_held_out_devices(tmp_path: Path) -> None:
+    made = [*records(12), *records(9, 80)]
+    made[2]["r"] = [[1e10], 1, 0, 0]
+    logs = [
+        log_file(write_log(tmp_path / "a.json", made), "cortex-a72"),
+        log_file(write_log(tmp_path / "b.json", [*records(8, 96), *records(8, 64)]), "x86-24t"),
+    ]
+    import_all(tmp_path / "store", *logs, known=book(37, 80, 96, 64))
+    store = RecordStore.open(tmp_path / "store")
+    found = list(load_targets(store, MeanOfLeafCount(), per_task=10))
+    assert len(found) == 1
+    device, not_used = found[0]
+    assert device.device == "cortex-a72"
+    assert not_used == {"failed": 1, "not drawn": 1}
+    assert sorted(np.unique(device.rows.tasks, return_counts=True)[1].tolist()) == [9, 10]
+    assert set(device.operators.tolist()) == {"matmul"}
+    assert device.spread is None
+    np.testing.assert_allclose(device.log_predicted, np.log(1e-3))
+    assert (device.last_layer**2)[:, 1:].sum(axis=1).mean() == pytest.approx(1.0)
