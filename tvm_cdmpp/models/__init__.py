@@ -11,5 +11,6 @@ if TYPE_CHECKING:
     from tvm_cdmpp.models.network import Inputs, Network, PredictorConfig
     from tvm_cdmpp.models.predictor import Predictor
     from tvm_cdmpp.models.rows import Ints, Machine, TrainingRows
+    from tvm_cdmpp.models.weights import load_weights
 
 __getattr__, __dir__ = offer(__name__)

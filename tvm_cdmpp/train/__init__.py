@@ -1,10 +1,11 @@
-"""The training loop."""
+"""Training and evaluating: features and rows of record stores, predictions, scores."""
 
 from typing import TYPE_CHECKING
 
 from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
+    from tvm_cdmpp.train.evaluation import evaluate
     from tvm_cdmpp.train.features import (
         extract_rows,
         find_features,
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
         sample_leaf_counts,
     )
     from tvm_cdmpp.train.operators import operator_of_tasks
-    from tvm_cdmpp.train.rows import rows_of_store
+    from tvm_cdmpp.train.rows import rows_of_store, sample_tasks
+    from tvm_cdmpp.train.scores import Scores, bootstrap, score
 
 __getattr__, __dir__ = offer(__name__)
