@@ -21,7 +21,9 @@ def made_up(
     """Latencies of tasks that differ by orders of magnitude, and predictions 20 % off."""
     generator = np.random.default_rng(seed)
     groups = np.repeat(np.arange(tasks), per_task)
-    measured_s = np.exp(generator.normal(-7, 2, tasks)[groups] + generator.normal(0, 1, len(groups)))
+    measured_s = np.exp(
+        generator.normal(-7, 2, tasks)[groups] + generator.normal(0, 1, len(groups))
+    )
     predicted_s = measured_s * np.exp(generator.normal(0, 0.2, len(groups)))
     return measured_s, predicted_s, groups
 
@@ -208,4 +210,6 @@ def test_nothing() -> None:
 
 def test_figures_are_plain() -> None:
     assert isinstance(score(*made_up()), Scores)
-    assert all(type(value) in (int, float, type(None)) for value in score(*made_up()).to_json().values())
+    assert all(
+        type(value) in (int, float, type(None)) for value in score(*made_up()).to_json().values()
+    )
