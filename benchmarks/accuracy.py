@@ -168,8 +168,9 @@ def run(
         if split not in rows:
             chosen = official_split(store, split)
             train = sample_tasks(store, chosen.train, per_task)
-            rows[split] = tuple(
-                rows_of_store(store, features, some)[0] for some in (train, chosen.test)
+            rows[split] = (
+                rows_of_store(store, features, train)[0],
+                rows_of_store(store, features, chosen.test)[0],
             )
         part = make_part(settings, known[name], *rows[split], devices)
         write_json(path, part)

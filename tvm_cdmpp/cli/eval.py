@@ -66,8 +66,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--per-task must be at least 1; got {args.per_task}")
     if args.part and not args.split:
         raise ConfigError(f"--part {args.part} is a part of a split: name it with --split")
-    part = (args.part or "test") if args.split else None
-    result = evaluate_weights(args.store, args.weights, args.split, part, args.per_task)
+    result = evaluate_weights(
+        args.store, args.weights, args.split, args.part or "test", args.per_task
+    )
     if args.json:
         print(json.dumps(result, indent=1))
     else:
@@ -76,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def evaluate_weights(
-    folder: Path, weights: str, split: str | None, part: str | None, per_task: int | None
+    folder: Path, weights: str, split: str | None, part: str, per_task: int | None
 ) -> dict[str, Any]:
     """Evaluate weights on a store.
 
@@ -87,7 +88,7 @@ def evaluate_weights(
     weights
         As `load_weights` takes them.
     split, part
-        Official split and its part; all programs without.
+        Official split and its part; all programs where the split is None.
     per_task
         Programs of a task at most.
 
@@ -126,7 +127,7 @@ def evaluate_weights(
         "weights": weights,
         "store": store.content_hash,
         "split": split,
-        "part": part,
+        "part": part if split else None,
         "per_task": per_task,
         "programs": int(np.isfinite(rows.latencies_s).sum()),
         "failed": int(np.isinf(rows.latencies_s).sum()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from tvm_cdmpp.models import CostPredictor, Prediction, TrainingRows
 
@@ -40,7 +41,7 @@ def evaluate(
         In the order of the rows; without leaves. Without a spread where the model gives none.
     """
     latency_s, runs = np.empty((2, len(rows)))
-    spread: np.ndarray | None = np.empty(len(rows))
+    spread: npt.NDArray[np.float64] | None = np.empty(len(rows))
     devices = list(dict.fromkeys(rows.devices))
     device_of = np.array([devices.index(device) for device in rows.devices], np.int64)
     number_of = device_of[rows.machine_of] if len(rows) else np.zeros(0, np.int64)

@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from tvm_cdmpp.errors import ConfigError
 
-Floats: TypeAlias = npt.NDArray[np.float64]
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 RANKED_PROGRAMS = 500
@@ -116,7 +116,7 @@ def score(
     ConfigError
         Shapes differ, a value is out of its range, or no program has a measured latency.
     """
-    table = _Table.of(measured_s, predicted_s, groups, spread, weights, seed)
+    table = _Table.of(_Programs.of(measured_s, predicted_s, groups, spread, weights, seed))
     figures = table.figures(np.ones(len(table.programs), np.int64))
     known = {name: None if np.isnan(value) else value for name, value in figures.items()}
     return Scores(
@@ -157,7 +157,7 @@ def bootstrap(
     ConfigError
         As `score` does.
     """
-    table = _Table.of(measured_s, predicted_s, groups, spread, weights, seed)
+    table = _Table.of(_Programs.of(measured_s, predicted_s, groups, spread, weights, seed))
     generator = np.random.default_rng(seed)
     size = len(table.programs)
     drawn = [
@@ -174,7 +174,81 @@ def bootstrap(
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class _Programs:
+    """Measured programs, those of a group together and in random order; arrays (programs,)."""
+
+    measured_s: Floats
+    predicted_s: Floats
+    group: Ints
+    """Number of each program's group, ascending."""
+    starts: Ints
+    """First program of each group, (groups,)."""
+    counts: Ints
+    spread: Floats | None
+    weights: Floats | None
+
+    @staticmethod
+    def of(
+        measured_s: Floats,
+        predicted_s: Floats,
+        groups: Ints,
+        spread: Floats | None,
+        weights: Floats | None,
+        seed: int,
+    ) -> _Programs:
+        given = {"measured_s": measured_s, "predicted_s": predicted_s, "groups": groups}
+        given |= {} if spread is None else {"spread": spread}
+        given |= {} if weights is None else {"weights": weights}
+        rows = np.flatnonzero(_check(given))
+        shuffle = np.random.default_rng(seed).random(len(rows))
+        rows = rows[np.lexsort((shuffle, groups[rows]))]
+        _, starts, group, counts = np.unique(
+            groups[rows], return_index=True, return_inverse=True, return_counts=True
+        )
+        return _Programs(
+            measured_s=measured_s[rows],
+            predicted_s=predicted_s[rows],
+            group=group,
+            starts=starts,
+            counts=counts,
+            spread=None if spread is None else spread[rows],
+            weights=None if weights is None else weights[rows],
+        )
+
+    def sums(self, values: npt.NDArray[Any]) -> Floats:
+        """Return the sum of each group."""
+        total: Floats = np.add.reduceat(values, self.starts, dtype=np.float64)
+        return total
+
+    def medians(self, values: Floats) -> Floats:
+        """Return the median of each group."""
+        ordered = values[np.lexsort((values, self.group))]
+        low, high = ((self.counts - 1) // 2, self.counts // 2)
+        middle: Floats = (ordered[self.starts + low] + ordered[self.starts + high]) / 2
+        return middle
+
+    def best_s(self, first: int | None = None) -> Floats:
+        """Return each group's best latency, of so many that are predicted to be the fastest."""
+        measured_s = self.measured_s
+        if first is not None:
+            place = np.arange(len(self.group)) - self.starts[self.group]
+            ordered_s = measured_s[np.lexsort((self.predicted_s, self.group))]
+            measured_s = np.where(place < first, ordered_s, np.inf)
+        best_s: Floats = np.minimum.reduceat(measured_s, self.starts)
+        return best_s
+
+    def orders(self, groups: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """Return pairwise accuracy and Kendall's tau-b of some groups, 0 for the others."""
+        accuracy, tau = np.zeros((2, len(self.starts)))
+        for number in np.flatnonzero(groups):
+            count = min(self.counts[number], RANKED_PROGRAMS)
+            some = slice(self.starts[number], self.starts[number] + count)
+            accuracy[number], tau[number] = _order(self.measured_s[some], self.predicted_s[some])
+        return accuracy, tau
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Table:
     """What the figures need of each group; arrays of shape (groups,), but for the last two."""
 
@@ -187,8 +261,10 @@ class _Table:
     """NaN without a spread."""
     weight: Floats
     best_s: Floats
-    top_s: tuple[Floats, Floats]
-    """Best of the program that is predicted to be the fastest, and of the first five."""
+    top1_s: Floats
+    """Latency of the program that is predicted to be the fastest."""
+    top5_s: Floats
+    """Best latency of the five that are predicted to be the fastest."""
     pairwise_accuracy: Floats
     tau: Floats
     sorted_ape: Floats
@@ -196,62 +272,33 @@ class _Table:
     group_of_ape: Ints
 
     @staticmethod
-    def of(
-        measured_s: Floats,
-        predicted_s: Floats,
-        groups: Ints,
-        spread: Floats | None,
-        weights: Floats | None,
-        seed: int,
-    ) -> _Table:
-        given = {"measured_s": measured_s, "predicted_s": predicted_s, "groups": groups}
-        given |= {} if spread is None else {"spread": spread}
-        given |= {} if weights is None else {"weights": weights}
-        known = _check({name: np.asarray(values) for name, values in given.items()})
-        rows = np.flatnonzero(known)
-        # In random order within groups, so that the first programs are a sample.
-        shuffle = np.random.default_rng(seed).random(len(rows))
-        rows = rows[np.lexsort((shuffle, groups[rows]))]
-        measured, predicted = measured_s[rows], predicted_s[rows]
-        _, starts, group, counts = np.unique(
-            groups[rows], return_index=True, return_inverse=True, return_counts=True
-        )
-        error = np.log(predicted / measured)
+    def of(programs: _Programs) -> _Table:
+        error = np.log(programs.predicted_s / programs.measured_s)
         ape = np.abs(np.expm1(error))
-        centred = np.abs(np.expm1(error - _medians(error, group, starts, counts)[group]))
-        covered = (
-            np.full(len(rows), np.nan)
-            if spread is None
-            else np.abs(error) <= _NORMAL_90 * spread[rows]
-        )
-        best_s = np.minimum.reduceat(measured, starts)
-        ranked = best_s < np.maximum.reduceat(measured, starts)
-        accuracy, tau = np.zeros((2, len(starts)))
-        for number in np.flatnonzero(ranked):
-            some = slice(starts[number], starts[number] + min(counts[number], RANKED_PROGRAMS))
-            accuracy[number], tau[number] = _order(measured[some], predicted[some])
-        weight = np.ones(len(starts)) if weights is None else weights[rows[starts]]
-        first_to_last = np.lexsort((predicted, group))
-        place = np.arange(len(rows)) - starts[group]
-        by_place_s = measured[first_to_last]
-        top_s = [
-            np.minimum.reduceat(np.where(place < k, by_place_s, np.inf), starts) for k in (1, 5)
-        ]
-        by_error = np.argsort(ape)
+        by_ape = np.argsort(ape)
+        level = programs.medians(error)[programs.group]
+        best_s = programs.best_s()
+        ranked = best_s < np.maximum.reduceat(programs.measured_s, programs.starts)
+        accuracy, tau = programs.orders(ranked)
+        spread, weights = programs.spread, programs.weights
+        none = np.full(len(best_s), np.nan)
         return _Table(
-            counts,
-            ranked,
-            np.add.reduceat(ape, starts),
-            np.add.reduceat(ape <= 0.1, starts, dtype=np.float64),
-            np.add.reduceat(centred, starts),
-            np.add.reduceat(covered, starts, dtype=np.float64),
-            weight,
-            best_s,
-            (top_s[0], top_s[1]),
-            accuracy,
-            tau,
-            ape[by_error],
-            group[by_error],
+            programs=programs.counts,
+            ranked=ranked,
+            ape_sum=programs.sums(ape),
+            within_10_sum=programs.sums(ape <= 0.1),
+            within_task_sum=programs.sums(np.abs(np.expm1(error - level))),
+            covered_sum=none
+            if spread is None
+            else programs.sums(np.abs(error) <= _NORMAL_90 * spread),
+            weight=np.ones(len(best_s)) if weights is None else weights[programs.starts],
+            best_s=best_s,
+            top1_s=programs.best_s(1),
+            top5_s=programs.best_s(5),
+            pairwise_accuracy=accuracy,
+            tau=tau,
+            sorted_ape=ape[by_ape],
+            group_of_ape=programs.group[by_ape],
         )
 
     def figures(self, times: Ints) -> dict[str, float]:
@@ -263,7 +310,6 @@ class _Table:
             Of shape (groups,), with at least one above 0.
         """
         ranked = times * self.ranked
-        tops = [self.best_s / top_s for top_s in self.top_s]
         weighted = ranked * self.weight
         best_s = weighted @ self.best_s
         at = np.cumsum(times[self.group_of_ape])
@@ -276,13 +322,11 @@ class _Table:
                 "mape_by_task": 100 * (times @ (self.ape_sum / self.programs)) / times.sum(),
                 "median_ape": 100 * median,
                 "within_10_percent": (times @ self.within_10_sum) / programs,
-                "within_task": 100
-                * np.float64(ranked @ self.within_task_sum)
-                / (ranked @ self.programs),
-                "top1": (ranked @ tops[0]) / num_ranked,
-                "top5": (ranked @ tops[1]) / num_ranked,
-                "top1_weighted": best_s / (weighted @ self.top_s[0]),
-                "top5_weighted": best_s / (weighted @ self.top_s[1]),
+                "within_task": 100 * (ranked @ self.within_task_sum) / (ranked @ self.programs),
+                "top1": (ranked @ (self.best_s / self.top1_s)) / num_ranked,
+                "top5": (ranked @ (self.best_s / self.top5_s)) / num_ranked,
+                "top1_weighted": best_s / (weighted @ self.top1_s),
+                "top5_weighted": best_s / (weighted @ self.top5_s),
                 "pairwise_accuracy": (ranked @ self.pairwise_accuracy) / num_ranked,
                 "tau": (ranked @ self.tau) / num_ranked,
                 "coverage90": (times @ self.covered_sum) / programs,
@@ -312,13 +356,6 @@ def _check(given: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
                 f"{wrong[0]}, and {len(wrong)} such values."
             )
     return known
-
-
-def _medians(values: Floats, group: Ints, starts: Ints, counts: Ints) -> Floats:
-    """Return the median of each group."""
-    ordered = values[np.lexsort((values, group))]
-    middle: Floats = (ordered[starts + (counts - 1) // 2] + ordered[starts + counts // 2]) / 2
-    return middle
 
 
 def _order(measured_s: Floats, predicted_s: Floats) -> tuple[float, float]:
