@@ -87,7 +87,7 @@ def known_models() -> dict[str, Model]:
         baselines = importlib.import_module("tvm_cdmpp.models.baselines").BASELINES
     except ModuleNotFoundError:
         baselines = {}
-    return models | {name: Model(lambda _, make=make: make()) for name, make in baselines.items()}
+    return models | {name: Model(baseline.make) for name, baseline in baselines.items()}
 
 
 def make_part(
