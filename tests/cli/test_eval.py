@@ -86,7 +86,7 @@ def test_part_of_a_split(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["--per-task", "0"], "at least 1; got 0"),
         (["--split", "nonsense"], "no official split 'nonsense'"),
         (["--split", "devices-shared-workloads"], "part of split"),
-        (["--weights", "nonsense"], "no weights 'nonsense'"),
+        (["--weights", "nonsense"], "No weights 'nonsense'"),
     ],
 )
 def test_what_cannot_be_evaluated(

@@ -25,6 +25,6 @@ def load_weights(name_or_path: str) -> CostPredictor:
     path = Path(name_or_path)
     if not path.is_file():
         raise CheckpointError(
-            f"There are no weights '{name_or_path}': give a file that was saved by a model."
+            f"No weights '{name_or_path}': expected a file that was saved by a model."
         )
     return Predictor.load(path)
