@@ -18,7 +18,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     On the CPU 30 programs were measured in two logs.
     """
     folder = tmp_path_factory.mktemp("eval")
-    first, again, second = records(40), records(30), records(12, 80)
+    first, again, second = records(40), records(40)[:30], records(12, 80)
     first[35]["r"] = [[1e10], 4, 0.1, 5]
     first[36]["i"][1][1] = [["SP", 99, 0, 8, [1], 1]]
     first[36]["r"] = [[1e10], 1, 0, 5]
@@ -28,8 +28,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     logs = [
         log_file(write_log(folder / "a.json", first), "x86-24t", network="resnet_50"),
         log_file(write_log(folder / "b.json", again), "x86-24t", network="resnet_50"),
-        log_file(write_log(folder / "c.json", second), "amd-mi50", network="vgg_16"),
-        log_file(write_log(folder / "d.json", records(9, 96)), "amd-mi50", network="alexnet"),
+        log_file(write_log(folder / "c.json", second), "xeon-silver-4210", network="vgg_16"),
+        log_file(
+            write_log(folder / "d.json", records(9, 96)), "xeon-silver-4210", network="alexnet"
+        ),
     ]
     import_all(folder / "store", *logs, known=book(37, 80, 96))
     Predictor.untrained(PredictorConfig(), seed=0).save(folder / "weights")
@@ -46,14 +48,14 @@ def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["weights"] == str(folder / "weights")
     assert (found["split"], found["part"]) == (None, None)
     assert (found["programs"], found["failed"], found["without_features"]) == (59, 1, 1)
-    cpu, gpu = (found["devices"][name] for name in ("x86-24t", "amd-mi50"))
+    cpu, other = (found["devices"][name] for name in ("x86-24t", "xeon-silver-4210"))
     assert (cpu["programs"], cpu["failed"], cpu["tasks"]) == (38, 1, 1)
-    assert (gpu["programs"], gpu["failed"], gpu["tasks"]) == (21, 0, 2)
+    assert (other["programs"], other["failed"], other["tasks"]) == (21, 0, 2)
     assert cpu["noise"]["basis"] == "between logs"
     assert cpu["noise"]["floor_mape"] == pytest.approx(0.0630, abs=0.001)
-    assert gpu["noise"]["basis"] == "repeats"
-    low, high = gpu["intervals"]["mape"]
-    assert low <= gpu["mape"] <= high
+    assert other["noise"]["basis"] == "repeats"
+    low, high = other["intervals"]["mape"]
+    assert low <= other["mape"] <= high
     assert cpu["coverage90"] is None
     assert found["operators"]["matmul"]["programs"] == 59
     assert found["operators"].keys() == {"matmul"}
@@ -76,7 +78,7 @@ def test_part_of_a_split(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert found["devices"].keys() == {"x86-24t"}
     assert found["programs"] + found["failed"] + found["without_features"] == 10
     assert main(arguments(folder, "--split", "networks", "--part", "train", "--json")) == 0
-    assert json.loads(capsys.readouterr().out)["devices"].keys() == {"amd-mi50"}
+    assert json.loads(capsys.readouterr().out)["devices"].keys() == {"xeon-silver-4210"}
 
 
 @pytest.mark.parametrize(
@@ -104,12 +106,12 @@ def test_a_device_whose_programs_all_failed(
         record["r"] = [[1e10], 4, 0.1, 5]
     logs = [
         log_file(write_log(tmp_path / "a.json", records(5)), "x86-24t"),
-        log_file(write_log(tmp_path / "b.json", failed), "amd-mi50"),
+        log_file(write_log(tmp_path / "b.json", failed), "xeon-silver-4210"),
     ]
     import_all(tmp_path / "store", *logs)
     Predictor.untrained(PredictorConfig(), seed=0).save(tmp_path / "weights")
     assert main(arguments(tmp_path, "--json")) == 0
-    assert json.loads(capsys.readouterr().out)["devices"]["amd-mi50"] is None
+    assert json.loads(capsys.readouterr().out)["devices"]["xeon-silver-4210"] is None
     assert main(arguments(tmp_path)) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["amd-mi50", *["-"] * 11] in rows
+    assert ["xeon-silver-4210", *["-"] * 11] in rows
