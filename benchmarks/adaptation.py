@@ -31,9 +31,8 @@ from scipy.stats import kendalltau
 
 from benchmarks.provenance import RESULTS, provenance, write_json
 from tvm_cdmpp.data import RecordStore, make_labels, official_split
-from tvm_cdmpp.models import CostPredictor, Predictor, TrainingRows
+from tvm_cdmpp.models import CostPredictor, LastLayer, Predictor, TrainingRows
 from tvm_cdmpp.train import (
-    LastLayer,
     LevelCorrection,
     SelectionMethod,
     load_features,

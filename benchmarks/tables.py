@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.accuracy_tables import accuracy_sections
 from benchmarks.headline import with_headline
 from benchmarks.markdown import hardware, origin, over_seeds, table_head, table_row
 
@@ -35,6 +36,7 @@ def main() -> None:
 def results_page() -> str:
     """Return the page with all results."""
     sections = [_section(file) for file in sorted(RESULTS.glob("*.json"))]
+    sections += accuracy_sections(RESULTS / "accuracy")
     head = (
         "# Results\n\nMade by `python -m benchmarks.tables` from the files in `results/`; below "
         "each table, where, when and by which command it was measured."

@@ -26,6 +26,7 @@ OPTIONS: dict[str, set[str]] = {
         "--input-shape", "--batch", "--input-dtype",
     },
     "data info": {"--out", "--alike", "--json"},
+    "eval": {"--split", "--part", "--weights", "--per-task", "--json"},
 }  # fmt: skip
 COMMON = {"--help", "--verbose"}
 

@@ -15,7 +15,7 @@ from tvm_cdmpp.models.network import PredictorConfig
 from tvm_cdmpp.models.predictor import Predictor
 from tvm_cdmpp.models.rows import TrainingRows
 from tvm_cdmpp.train.features import StoredFeatures, load_features
-from tvm_cdmpp.train.rows import rows_of_store
+from tvm_cdmpp.train.rows import rows_of_store, sample_tasks
 
 HERE = DeviceSpec(name="here", kind="cpu", cores=2)
 THERE = DeviceSpec(name="there", kind="cpu", cores=64)
@@ -82,3 +82,17 @@ def test_training_holds_a_window_at_a_time(
 def test_unknown_devices_are_named(store: RecordStore) -> None:
     with pytest.raises(UnknownDeviceError, match="got 'here'"):
         rows_of_store(store, load_features(store), np.arange(len(store)))
+
+
+def test_some_programs_of_each_task(store: RecordStore) -> None:
+    rows = np.array([0, 2, 4, 6, 12, 13, 35])
+    chosen = sample_tasks(store, rows, 2, seed=1)
+    assert np.isin(chosen, rows).all()
+    tasks = [store.rows_of(task) for task in range(store.tasks.num_rows)]
+    assert [sum(row in task for row in chosen) for task in tasks] == [2, 2, 1]
+    assert (np.diff(chosen) > 0).all()
+    np.testing.assert_array_equal(chosen, sample_tasks(store, rows, 2, seed=1))
+    drawn = {row for seed in range(20) for row in sample_tasks(store, rows, 1, seed=seed).tolist()}
+    assert drawn == set(rows.tolist())
+    np.testing.assert_array_equal(sample_tasks(store, rows, 9), rows)
+    assert len(sample_tasks(store, rows[:0], 9)) == 0

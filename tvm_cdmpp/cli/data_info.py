@@ -69,15 +69,11 @@ def store_overview(store: "RecordStore", alike: "Ints | None" = None) -> dict[st
 
 def _find_alike(store: "RecordStore") -> "Ints":
     """Find the programs that look alike, with a bar on a terminal."""
-    from rich.progress import Progress
-
-    from tvm_cdmpp.cli.show import stderr_console
+    from tvm_cdmpp.cli.show import show_bar
     from tvm_cdmpp.train import group_alike
 
-    console = stderr_console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("programs", total=len(store))
-        return group_alike(store, lambda rows: progress.update(bar, completed=rows))
+    with show_bar("programs", len(store)) as show:
+        return group_alike(store, show)
 
 
 def _print_overview(overview: dict[str, Any]) -> None:
@@ -127,7 +123,7 @@ def _print_overview(overview: dict[str, Any]) -> None:
 
 
 def _device_row(row: dict[str, Any]) -> list[str]:
-    from tvm_cdmpp.cli.show import milliseconds
+    from tvm_cdmpp.cli.show import bound_of, milliseconds, noise_floor
 
     noise = row["noise"]
     return [
@@ -137,7 +133,7 @@ def _device_row(row: dict[str, Any]) -> list[str]:
         f"{row['failed'] / row['records']:.1%}",
         milliseconds(row["latency_s"]["p50"]),
         f"{sum(row['flags'].values()):,}",
-        _floor(noise, "" if noise["basis"] == "between logs" else ">= "),
+        noise_floor(noise, bound_of(noise["basis"])),
         noise["basis"],
     ]
 
@@ -146,10 +142,10 @@ def _print_alike(console: "Console", devices: list[dict[str, Any]]) -> None:
     """Print what programs that look alike tell, where they were looked for."""
     from rich.text import Text
 
-    from tvm_cdmpp.cli.show import print_table
+    from tvm_cdmpp.cli.show import noise_floor, print_table
 
     rows = [
-        [row["device"], f"{row['alike']['pairs']:,}", _floor(row["alike"], "<= ")]
+        [row["device"], f"{row['alike']['pairs']:,}", noise_floor(row["alike"], "<= ")]
         for row in devices
         if row["alike"]
     ]
@@ -162,9 +158,3 @@ def _print_alike(console: "Console", devices: list[dict[str, Any]]) -> None:
                 "differs between runs is hardly in this noise."
             )
         )
-
-
-def _floor(figures: dict[str, Any], bound: str) -> str:
-    """Write the floor of the mean error, and that of its median, to two digits."""
-    mean, median = figures["floor_mape"], figures["floor_median_ape"]
-    return "not known" if mean is None else f"{bound}{100 * mean:.2g}% ({100 * median:.2g}%)"

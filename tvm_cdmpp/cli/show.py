@@ -1,8 +1,8 @@
 """How searches are shown: lines per round, units, tables."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -88,6 +88,23 @@ def show_progress(
         yield show_step
 
 
+@contextmanager
+def show_bar(title: str, total: int) -> Iterator["Callable[[int], None]"]:
+    """Show a bar on stderr, if that is a terminal, and nothing when it is done.
+
+    Yields
+    ------
+    show
+        To be called with how much is done.
+    """
+    from rich.progress import Progress
+
+    console = stderr_console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(title, total=total)
+        yield lambda done: progress.update(bar, completed=done)
+
+
 def describe_round(report: "RoundReport", eta_s: float | None = None) -> str:
     """Put a round into one line, with the time left: the round's own search's, or another."""
     failures = ", ".join(f"{number} {kind}" for kind, number in report.failures.items())
@@ -159,6 +176,17 @@ class _Rendered:
 def milliseconds(latency_s: float | None) -> str:
     """Write a latency; a dash for one that is not known."""
     return "-" if latency_s is None else f"{1e3 * latency_s:.4g} ms"
+
+
+def noise_floor(floors: Mapping[str, Any], bound: str) -> str:
+    """Write the floor of the mean error, and that of its median, to two digits."""
+    mean, median = floors["floor_mape"], floors["floor_median_ape"]
+    return "not known" if mean is None else f"{bound}{100 * mean:.2g}% ({100 * median:.2g}%)"
+
+
+def bound_of(basis: str) -> str:
+    """Tell what a noise floor of a basis is a bound of: see `tvm_cdmpp.data.noise`."""
+    return "" if basis == "between logs" else ">= "
 
 
 def minutes(time_s: float) -> str:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
         parse_line,
         read_lines,
     )
+    from tvm_cdmpp.data.noise import Noise, noise_by
     from tvm_cdmpp.data.overview import LATENCY_EDGES_LOG10_S, count_leaves, describe_store
-    from tvm_cdmpp.data.quality import Ints, Labels, make_labels
+    from tvm_cdmpp.data.quality import Ints, Labels, make_labels, read_measurements
     from tvm_cdmpp.data.reports import ImportReport, InputReport
     from tvm_cdmpp.data.splits import choose_validation, official_split
     from tvm_cdmpp.data.store import RecordStore

@@ -1,4 +1,4 @@
-"""The training loop, and first steps onto devices and networks that are new."""
+"""Training, first steps onto what is new, and evaluating, on the rows of record stores."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,7 @@ from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
     from tvm_cdmpp.train.domains import central_moment_discrepancy, maximum_mean_discrepancy
+    from tvm_cdmpp.train.evaluation import evaluate
     from tvm_cdmpp.train.features import (
         extract_rows,
         find_features,
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
         join_experts,
         pretrain,
     )
-    from tvm_cdmpp.train.rows import rows_of_store
+    from tvm_cdmpp.train.rows import rows_of_store, sample_tasks
+    from tvm_cdmpp.train.scores import Scores, bootstrap, score
     from tvm_cdmpp.train.selection import (
         SelectionMethod,
         principal_components,

@@ -3,14 +3,13 @@
 A residual is ln(measured latency / predicted latency). Most of what a predictor misses on a device
 that it has not seen is a level: everything, or everything of an operator or of a task, takes longer
 than it says by some factor. `LevelCorrection` finds these factors from a few measured programs.
-What is left varies with the program, and `LastLayer` learns that from features of programs. Neither
-changes the predictor, and both give the same answer every time.
+What is left varies with the program; `models.LastLayer` learns that from features of programs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np

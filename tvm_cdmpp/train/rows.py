@@ -90,6 +90,34 @@ def rows_of_store(
     ), used
 
 
+def sample_tasks(store: RecordStore, rows: Ints, per_task: int, *, seed: int = 0) -> Ints:
+    """Draw some programs of each task.
+
+    Parameters
+    ----------
+    store
+        The records.
+    rows
+        Programs to choose from, such as a part of a split; (n,), each once.
+    per_task
+        Programs of a task at most.
+    seed
+        One seed and the same rows give the same choice.
+
+    Returns
+    -------
+    chosen
+        Ascending; all of a task's programs where it has no more than `per_task`.
+    """
+    starts = store.tasks["first_record"].to_numpy()
+    shuffled = np.random.default_rng(seed).permutation(rows)
+    task = np.searchsorted(starts, shuffled, side="right")
+    order = np.argsort(task, kind="stable")
+    _, first, group = np.unique(task[order], return_index=True, return_inverse=True)
+    chosen: Ints = np.sort(shuffled[order[np.arange(len(rows)) - first[group] < per_task]])
+    return chosen
+
+
 def _machine(task: dict[str, Any], devices: Mapping[str, DeviceSpec], known: Registry) -> Machine:
     hardware = Hardware(*task["hardware_parameters"])
     name, kind = str(task["device"]), str(task["target"]).split()[0]

@@ -1,0 +1,101 @@
+"""The tables of `benchmarks.accuracy`: how well models predict on the official splits."""
+
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.markdown import origin, over_seeds, table_head, table_row
+
+_FIGURES = {
+    "MAPE": ("mape", "%"),
+    "by task": ("mape_by_task", "%"),
+    "median APE": ("median_ape", "%"),
+    "level known": ("within_task", "%"),
+    "top-1": ("top1", ""),
+    "top-5": ("top5", ""),
+    "Kendall's tau": ("tau", ""),
+    "covered": ("coverage90", ""),
+}
+_LEGEND = (
+    "MAPE: over programs, with its 90 % interval over tasks; then the mean over "
+    "tasks, the median, and the mean if the level of each task were known. Covered: measured "
+    "latencies within the model's 90 % interval."
+)
+
+
+def accuracy_sections(folder: Path) -> list[str]:
+    """Return a section per split; none where nothing was measured."""
+    parts = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    by_split: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for part in parts:
+        settings = part["settings"]
+        models = by_split.setdefault(settings["split"], {})
+        models.setdefault(settings["model"], []).append(part)
+    return ["\n".join(_split(split, models)) for split, models in by_split.items()]
+
+
+def _split(split: str, models: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    first = next(iter(models.values()))[0]
+    seeds = max(map(len, models.values()))
+    figures = first["all"]
+    yield (
+        f"**Error on the split `{split}`** ([data](results/accuracy)). "
+        f"{figures['programs']:,} programs of {figures['tasks']:,} tasks on "
+        f"{len(first['devices'])} devices; training on at most {first['settings']['per_task']} "
+        f"programs of a task, {over_seeds(seeds, 'mean', 'mean')}. {_LEGEND}"
+    )
+    yield ""
+    yield from table_head("model", *_FIGURES)
+    for name, runs in models.items():
+        yield table_row(name, *_cells([run["all"] for run in runs]))
+    yield ""
+    yield "MAPE by device:"
+    yield ""
+    yield from table_head("device", "programs", *models)
+    for device in first["devices"]:
+        found = {name: [run["devices"][device] for run in runs] for name, runs in models.items()}
+        cells = (_mean(runs, "mape", "%") for runs in found.values())
+        yield table_row(device, f"{first['devices'][device]['programs']:,}", *cells)
+    yield ""
+    yield "Speed and size:"
+    yield ""
+    yield from table_head(
+        "model", "training samples per second", "programs predicted per second", "parameters",
+        "bytes",
+    )  # fmt: skip
+    for name, runs in models.items():
+        yield table_row(
+            name,
+            _rate(runs, "training"),
+            _rate(runs, "inference"),
+            *(f"{runs[0][what]:,}" for what in ("parameters", "bytes")),
+        )
+    yield ""
+    yield origin(first)
+
+
+def _cells(runs: list[dict[str, Any]]) -> Iterator[str]:
+    for figure, unit in _FIGURES.values():
+        cell = _mean(runs, figure, unit)
+        if figure == "mape":
+            low, high = (
+                statistics.fmean(run["intervals"]["mape"][end] for run in runs) for end in (0, 1)
+            )
+            cell += f" ({low:.3g} to {high:.3g})"
+        yield cell
+
+
+def _mean(runs: list[dict[str, Any]], figure: str, unit: str) -> str:
+    values = [run[figure] for run in runs]
+    if None in values:
+        return "-"
+    mean = statistics.fmean(values)
+    return f"{mean:.1f} %" if unit else f"{mean:.3f}"
+
+
+def _rate(runs: list[dict[str, Any]], what: str) -> str:
+    if runs[0][what] is None:
+        return "-"
+    return f"{statistics.fmean(run[what]['rows_per_s'] for run in runs):,.0f}"
