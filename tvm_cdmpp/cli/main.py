@@ -16,23 +16,15 @@ from typing import Any
 
 from tvm_cdmpp import __version__
 from tvm_cdmpp.bridge import use_physical_cores
-<<<<<<< HEAD
 from tvm_cdmpp.cli import compare, data, device, doctor, rpc, train, tune
-=======
-from tvm_cdmpp.cli import compare, data, device, doctor, rpc, tune
 from tvm_cdmpp.cli import eval as evaluate
->>>>>>> h-eval
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED
 from tvm_cdmpp.cli.messages import ensure_streams
 from tvm_cdmpp.errors import CDMPPError
 
 _logger = logging.getLogger(__name__)
 
-<<<<<<< HEAD
-_COMMANDS = (tune, compare, train, data, device, rpc, doctor)
-=======
-_COMMANDS = (tune, compare, data, evaluate, device, rpc, doctor)
->>>>>>> h-eval
+_COMMANDS = (tune, compare, data, train, evaluate, device, rpc, doctor)
 _EXIT_ERROR = 2
 _EXIT_UNREAD = 1  # as rich has it
 
