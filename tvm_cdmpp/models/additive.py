@@ -131,6 +131,8 @@ class Output:
     log_spread: Tensor
     runs: Tensor
     features: Tensor
+    encoder: Tensor
+    """Mean over the leaves of what the encoder says of them; (B, D)."""
 
 
 class AdditiveNetwork(nn.Module):
@@ -184,7 +186,8 @@ class AdditiveNetwork(nn.Module):
         by_leaf = layout.side_by_side(last * steepness[:, None], 0.0)
         features = torch.einsum("bl,blh->bh", share, by_leaf)
         spread, runs = self.about_program(features).unbind(dim=1)
-        return Output(log_latency, log_leaf_s, spread, runs, features)
+        encoder = layout.side_by_side(hidden, 0.0).sum(dim=1) / leaves.counts[:, None]
+        return Output(log_latency, log_leaf_s, spread, runs, features, encoder)
 
 
 _MOST_POSITIONS = 1024

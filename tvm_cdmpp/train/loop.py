@@ -15,6 +15,8 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +34,14 @@ from tvm_cdmpp.models import (
     stack_devices,
     torch_threads,
 )
+from tvm_cdmpp.train.domains import central_moment_discrepancy, maximum_mean_discrepancy
 
 _PROGRAMS_PER_GROUP = 64
 """Programs of a group in a window."""
+
+
+Domain = Literal["none", "cmd", "mmd"]
+DomainLayer = Literal["features", "encoder"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +66,11 @@ class TrainConfig:
     """Decay of the running mean of the weights, which is what is kept."""
     rare_exponent: float = 0.5
     """A group weighs (groups of its operator)^-exponent."""
+    domain: Domain = "none"
+    """Distance between the latent vectors of the rows trained on and those of unlabelled rows."""
+    domain_weight: float = 0.1
+    domain_layer: DomainLayer = "features"
+    """Which latent vectors: `features`, what the last layer is linear in, or `encoder`."""
 
     def __post_init__(self) -> None:
         """Reject settings that cannot train."""
@@ -84,14 +96,21 @@ class Windows:
         Sizes and weights.
     seed
         One seed gives one sequence of windows.
+    emphasis
+        Which groups, as numbered in the rows, get a share of the windows, and which share.
     """
 
     def __init__(
-        self, rows: TrainingRows, operators: npt.NDArray[np.str_], config: TrainConfig, seed: int
+        self,
+        rows: TrainingRows,
+        operators: npt.NDArray[np.str_],
+        config: TrainConfig,
+        seed: int,
+        emphasis: tuple[Ints, float] | None = None,
     ) -> None:
         self._rows, self._config, self._seed = rows, config, seed
         order = np.argsort(rows.groups, kind="stable")
-        _, starts, self._sizes = np.unique(
+        groups, starts, self._sizes = np.unique(
             rows.groups[order], return_index=True, return_counts=True
         )
         self._order, self._starts = order, starts
@@ -99,6 +118,10 @@ class Windows:
             operators[order[starts]], return_inverse=True, return_counts=True
         )
         weights = counts[of_group] ** -config.rare_exponent
+        if emphasis is not None:
+            chosen = np.isin(groups, emphasis[0])
+            for part, share in ((chosen, emphasis[1]), (~chosen, 1.0 - emphasis[1])):
+                weights[part] *= share / max(weights[part].sum(), 1e-12)
         self._shares = weights / weights.sum()
         self._devices = stack_devices(rows.devices)
 
@@ -185,8 +208,14 @@ def prepare(rows: TrainingRows, chosen: Ints, devices: Tensor, batches: Ints) ->
     )
 
 
-def loss_of(network: AdditiveNetwork, leaves: Leaves, measured: Tensor, c: TrainConfig) -> Tensor:
-    """Return the loss of a batch: error of the log latency, order, spread, and failures."""
+def loss_of(
+    network: AdditiveNetwork,
+    leaves: Leaves,
+    measured: Tensor,
+    c: TrainConfig,
+    unlabelled: Leaves | None = None,
+) -> Tensor:
+    """Return the loss of a batch: error of the log latency, order, spread, failures, domain."""
     found = network(leaves)
     runs = torch.isfinite(measured)
     target = torch.where(runs, measured, 0.0)
@@ -205,7 +234,18 @@ def loss_of(network: AdditiveNetwork, leaves: Leaves, measured: Tensor, c: Train
     if not bool(runs.all()):
         failure = nn.functional.binary_cross_entropy_with_logits(found.runs, runs.float())
         loss = loss + c.failure_weight * failure
+    if unlabelled is not None and c.domain != "none":
+        distance = _DISTANCES[c.domain]
+        here, there = (getattr(each, c.domain_layer) for each in (found, network(unlabelled)))
+        # Both distances are meant for bounded activations.
+        loss = loss + c.domain_weight * distance(torch.tanh(here), torch.tanh(there))
     return loss
+
+
+_DISTANCES = {
+    "cmd": partial(central_moment_discrepancy, bound=2.0),
+    "mmd": maximum_mean_discrepancy,
+}
 
 
 def _ranking(predicted: Tensor, target: Tensor, runs: Tensor, c: TrainConfig) -> Tensor:
@@ -233,6 +273,8 @@ class Trainer:
         How.
     workers
         Other processes that train with this one; none by default.
+    unlabelled
+        Programs of the domain that is to look like the others, for `TrainConfig.domain`.
 
     Attributes
     ----------
@@ -250,6 +292,7 @@ class Trainer:
         windows: Windows,
         config: TrainConfig,
         workers: Workers | None = None,
+        unlabelled: Windows | None = None,
     ) -> None:
         self.averaged = copy.deepcopy(network)
         self.averaged.eval()
@@ -257,6 +300,7 @@ class Trainer:
         self.samples_per_s = 0.0
         self._network, self._windows, self._config = network, windows, config
         self._workers = workers or Workers()
+        self._unlabelled = unlabelled
         decayed = [p for p in network.parameters() if p.dim() > 1]
         plain = [p for p in network.parameters() if p.dim() <= 1]
         self._optimizer = torch.optim.AdamW(
@@ -277,12 +321,14 @@ class Trainer:
         self._network.train()
         number = self.step // config.window_batches * self._workers.count + self._workers.rank
         with torch_threads(1):
+            others = iter(() if self._unlabelled is None else self._unlabelled.draw(number))
             for leaves, measured in self._windows.draw(number):
                 if self.done:
                     break
                 for group in self._optimizer.param_groups:
                     group["lr"] = config.learning_rate * learning_share(self.step, config)
-                loss = loss_of(self._network, leaves, measured, config)
+                other = next(others, (None, None))[0]
+                loss = loss_of(self._network, leaves, measured, config, other)
                 self._optimizer.zero_grad(set_to_none=False)
                 loss.backward()  # type: ignore[no-untyped-call]
                 self._workers.average_gradients(self._network)
