@@ -20,16 +20,17 @@ from tvm_cdmpp.errors import ConfigError, MissingDependencyError
 
 auto_scheduler = load_tvm().auto_scheduler
 
-COST_MODELS = ("cdmpp", "xgb", "xgb-warm", "xgb-adaptive", "random")
+COST_MODELS = ("cdmpp", "cdmpp-evaluation", "cdmpp-untrained", "xgb", "xgb-warm", "xgb-adaptive", "random")
 
 
 def make_cost_model(kind: str, *, seed: int, num_measures_per_round: int, num_tasks: int) -> Any:
-    """Make an untrained cost model for a search.
+    """Make a cost model for a search.
 
     Parameters
     ----------
     kind
-        One of `COST_MODELS`: the CDMPP predictor; XGBoost as `TaskScheduler` sets it up (`xgb`),
+        One of `COST_MODELS`: the CDMPP predictor with the shipped weights, with those that have
+        not seen the held-out networks, or without any; XGBoost as `TaskScheduler` sets it up (`xgb`),
         with a random phase of one round (`xgb-warm`), and that with fewer retrainings as records
         pile up (`xgb-adaptive`); or random scores.
     seed
@@ -53,7 +54,9 @@ def make_cost_model(kind: str, *, seed: int, num_measures_per_round: int, num_ta
         What the model needs is not installed.
     """
     makers: dict[str, Callable[[], Any]] = {
-        "cdmpp": lambda: _make_cdmpp(seed),
+        "cdmpp": lambda: _make_cdmpp(seed, "shipped"),
+        "cdmpp-evaluation": lambda: _make_cdmpp(seed, "evaluation"),
+        "cdmpp-untrained": lambda: _make_cdmpp(seed, None),
         "xgb": lambda: _make_xgb(seed, num_tasks * num_measures_per_round),
         "xgb-warm": lambda: _make_xgb(seed, num_measures_per_round - 1),
         "xgb-adaptive": lambda: _make_xgb(seed, num_measures_per_round - 1, adaptive_training=True),
@@ -74,11 +77,11 @@ def num_threads(kind: str) -> int:
     return read_host_cpu().physical_cores if kind.startswith("xgb") else 1
 
 
-def _make_cdmpp(seed: int) -> Any:
+def _make_cdmpp(seed: int, weights: str | None) -> Any:
     # Imported here because it brings PyTorch, which the baselines do without.
     from tvm_cdmpp.search.cost_model import CDMPPModel
 
-    return CDMPPModel(seed=seed)
+    return CDMPPModel(seed=seed, weights=weights)
 
 
 def _make_xgb(seed: int, num_warmup_sample: int, *, adaptive_training: bool = False) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import DeviceSpec, find_device
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.models import FitConfig, Predictor, PredictorConfig
+from tvm_cdmpp.models import FitConfig, Predictor, PredictorConfig, load_weights
 from tvm_cdmpp.search.online import OnlinePredictor
 
 PythonBasedModel = load_tvm().auto_scheduler.cost_model.cost_model.PythonBasedModel
@@ -31,10 +31,12 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         as "t4". By default what each task's target names, as in `cuda -model=t4`; else this
         machine's CPU, with the cores and vector width of the task's hardware parameters, or its
         CUDA GPU; else a generic GPU.
-    config
-        Size of the network.
-    fit_config
-        How each update trains.
+    weights
+        What to start from: `shipped`, trained on all recorded measurements; `evaluation`, trained
+        without those of the networks that are held out; a file of `tvm-cdmpp train`; or None to
+        learn in the search alone.
+    config, fit_config
+        Size of the network without weights, and how each update trains it.
     num_threads
         Threads for scoring; one is best while the search keeps the other cores busy.
     """
@@ -44,6 +46,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         seed: int = 0,
         *,
         device: DeviceSpec | str | None = None,
+        weights: str | Path | None = "shipped",
         config: PredictorConfig | None = None,
         fit_config: FitConfig | None = None,
         num_threads: int = 1,
@@ -53,8 +56,12 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             device = find_device(device)
         if device is not None and not isinstance(device, DeviceSpec):
             raise ConfigError(f"device must be a DeviceSpec or a name; got {device!r}.")
+        if weights is not None and (config or fit_config):
+            raise ConfigError("config and fit_config are for weights=None: these have their own.")
         self._online = OnlinePredictor(
-            Predictor.untrained(config or PredictorConfig(), seed),
+            Predictor.untrained(config or PredictorConfig(), seed)
+            if weights is None
+            else load_weights(weights),
             device,
             seed=seed,
             fit_config=fit_config or FitConfig(),
