@@ -315,3 +315,28 @@ def test_a_gpu_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
         check_target_runs_here(newer)
     with pytest.raises(UnknownDeviceError, match="sm_90 is newer"):
         device_of(newer, HARDWARE)
+
+
+@pytest.mark.parametrize(
+    ("text", "simd_bytes", "fused"),
+    [
+        ("llvm -mtriple=x86_64-linux-gnu", 16, False),
+        ("llvm -mtriple=x86_64-linux-gnu -mcpu=haswell", 32, True),
+        ("llvm -mtriple=x86_64-linux-gnu -mcpu=skylake-avx512", 64, True),
+    ],
+)
+def test_a_cpu_is_what_the_target_lets_programs_use(
+    text: str, simd_bytes: int, fused: bool
+) -> None:
+    """TVM's own hardware parameters claim 64 bytes for every CPU."""
+    target = tvm.target.Target(text)
+    claimed = Hardware(cores=8, vector_bytes=64)
+    device = device_of(target, claimed, model="xeon-platinum-8375c")
+    most = device_of(
+        tvm.target.Target("llvm -mtriple=x86_64-linux-gnu -mcpu=icelake-server"),
+        claimed,
+        model="xeon-platinum-8375c",
+    )
+    assert device.simd_bytes == simd_bytes
+    share = device.fused_multiply_adds_per_cycle / most.fused_multiply_adds_per_cycle
+    assert share == (1.0 if fused else 0.5)

@@ -6,6 +6,7 @@ import logging
 import platform
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from tvm_cdmpp.bridge.cpu_names import CPU_NAMES, KERNEL_FLAGS, choose_mcpu, known_names
@@ -192,7 +193,15 @@ def device_of(
     elif kind == "cuda" and tvm.cuda(0).exist:
         elsewhere = _why_other_gpu(target)
     name = str(target.attrs.get("model", "")) if model is None else model
-    return device_for(kind, name, hardware, elsewhere=elsewhere)
+    if kind != "llvm":
+        return device_for(kind, name, hardware, elsewhere=elsewhere)
+    # TVM's own hardware parameters claim 64 bytes for every CPU.
+    width = min(hardware.vector_bytes, _vector_bytes(target)) or _vector_bytes(target)
+    device = device_for(kind, name, replace(hardware, vector_bytes=width), elsewhere=elsewhere)
+    if _is_x86(target) and "fma" not in _cpu_features(target):
+        per_cycle = max(1.0, device.fused_multiply_adds_per_cycle / 2.0)
+        device = replace(device, fused_multiply_adds_per_cycle=per_cycle)
+    return device
 
 
 def check_target_runs_here(target: Target) -> None:
@@ -288,14 +297,24 @@ def _check_mcpu(target: Target) -> None:
         )
 
 
-def _vector_bytes(target: Target) -> int:
-    """Width of the CPU's vector registers."""
+def _is_x86(target: Target) -> bool:
+    machine = str(target.attrs.get("mtriple", "")).split("-")[0] or platform.machine()
+    architecture = _ARCHITECTURES.get(machine.lower(), machine.lower())
+    return architecture == "x86_64" and "arm_cpu" not in str(target.attrs.get("device", ""))
+
+
+def _cpu_features(target: Target) -> set[str]:
+    """Return the instructions that programs may use, under LLVM's names."""
     ask = tvm.get_global_func("target.llvm_get_cpu_features", allow_missing=True)
     if ask is not None:
-        features = {str(feature) for feature in ask(target)}
-    else:
-        names = {c.name: c.flags for group in CPU_NAMES.values() for c in group}
-        features = set(names.get(str(target.attrs.get("mcpu", "")), ()))
+        return {str(feature) for feature in ask(target)}
+    names = {c.name: c.flags for group in CPU_NAMES.values() for c in group}
+    return set(names.get(str(target.attrs.get("mcpu", "")), ()))
+
+
+def _vector_bytes(target: Target) -> int:
+    """Width of the CPU's vector registers."""
+    features = _cpu_features(target)
     if "avx512f" in features:
         return 64
     return 32 if "avx" in features else 16
