@@ -70,6 +70,8 @@ class Settings:
     """Content hash."""
     per_task: int
     """Training programs of a task at most."""
+    test_per_task: int | None
+    """Test programs of a task at most; None for all."""
     split: str
     model: str
     seed: int
@@ -146,20 +148,23 @@ def parts(
                     yield split, name, seed
 
 
-def run(
-    folder: Path, models: Sequence[str], splits: Sequence[str], seeds: int, per_task: int, out: Path
-) -> None:
+def run(args: argparse.Namespace) -> None:
     """Make the parts that are missing."""
-    store = RecordStore.open(folder)
+    store = RecordStore.open(args.store)
     features = load_features(store)
     devices = store.tasks["device"].to_pylist()
     known = known_models()
-    out.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     rows: dict[str, tuple[TrainingRows, TrainingRows]] = {}
-    for split, name, seed in parts(models, splits, seeds):
-        path = out / f"{split}-{name}-{seed}.json"
+    for split, name, seed in parts(args.models, args.splits, args.seeds):
+        path = args.out / f"{split}-{name}-{seed}.json"
         settings = Settings(
-            store=store.content_hash, per_task=per_task, split=split, model=name, seed=seed
+            store=store.content_hash,
+            per_task=args.per_task,
+            test_per_task=args.test_per_task,
+            split=split,
+            model=name,
+            seed=seed,
         )
         if path.exists():
             if json.loads(path.read_text(encoding="utf-8"))["settings"] != asdict(settings):
@@ -167,10 +172,12 @@ def run(
             continue
         if split not in rows:
             chosen = official_split(store, split)
-            train = sample_tasks(store, chosen.train, per_task)
+            train, test = sample_tasks(store, chosen.train, args.per_task), chosen.test
+            if args.test_per_task is not None:
+                test = sample_tasks(store, test, args.test_per_task)
             rows[split] = (
                 rows_of_store(store, features, train)[0],
-                rows_of_store(store, features, chosen.test)[0],
+                rows_of_store(store, features, test)[0],
             )
         part = make_part(settings, known[name], *rows[split], devices)
         write_json(path, part)
@@ -186,9 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--per-task", type=int, default=200, help="training programs of a task")
+    parser.add_argument("--test-per-task", type=int, help="test programs of a task (default: all)")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the result files")
-    args = parser.parse_args(arguments)
-    run(args.store, args.models, args.splits, args.seeds, args.per_task, args.out)
+    run(parser.parse_args(arguments))
 
 
 def _rate(rows: int, seconds: float) -> dict[str, float]:

@@ -39,11 +39,13 @@ def accuracy_sections(folder: Path) -> list[str]:
 def _split(split: str, models: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
     first = next(iter(models.values()))[0]
     seeds = max(map(len, models.values()))
-    figures = first["all"]
+    figures, settings = first["all"], first["settings"]
+    limit = settings["test_per_task"]
+    drawn = "" if limit is None else f", at most {limit} of each"
     yield (
         f"**Error on the split `{split}`** ([data](results/accuracy)). "
-        f"{figures['programs']:,} programs of {figures['tasks']:,} tasks on "
-        f"{len(first['devices'])} devices; training on at most {first['settings']['per_task']} "
+        f"{figures['programs']:,} programs of {figures['tasks']:,} tasks{drawn}, on "
+        f"{len(first['devices'])} devices; training on at most {settings['per_task']} "
         f"programs of a task, {over_seeds(seeds, 'mean', 'mean')}. {_LEGEND}"
     )
     yield ""

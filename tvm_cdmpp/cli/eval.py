@@ -199,7 +199,7 @@ def _cells(figures: dict[str, Any] | None) -> list[str]:
         return ["-"] * len(_COLUMNS)
     mape = _percent(figures["mape"])
     if "intervals" in figures:
-        mape += " ({:.3g} to {:.3g}%)".format(*figures["intervals"]["mape"])
+        mape += " ({} to {})".format(*map(_percent, figures["intervals"]["mape"]))
     return [
         f"{figures['programs']:,}",
         f"{figures['tasks']:,}",
@@ -216,7 +216,9 @@ def _noise(figures: dict[str, Any] | None) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3g}%"
+    if value is None:
+        return "-"
+    return f"{value:.3g}%" if value < 999.5 else f"{value:,.0f}%"
 
 
 def _share(value: float | None) -> str:
