@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.models.network import Inputs, Network, PredictorConfig, torch_threads
     from tvm_cdmpp.models.predictor import Predictor
     from tvm_cdmpp.models.rows import Ints, Machine, TrainingRows
-    from tvm_cdmpp.models.trained import Expert, TrainedPredictor
+    from tvm_cdmpp.models.trained import Expert, TrainedPredictor, round_weights
     from tvm_cdmpp.models.weights import WEIGHTS, load_weights, predictor_of
 
 __getattr__, __dir__ = offer(__name__)

@@ -43,12 +43,16 @@ _INITIAL_START_S = 5e-7
 class AdditiveConfig:
     """Size of the network."""
 
-    width: int = 64
+    width: int = 96
     """Width of the encoder; a multiple of twice the heads."""
     heads: int = 2
     layers: int = 2
-    hidden: int = 64
+    hidden: int = 96
     """Width of the feed-forward part and of the head."""
+    dropout: float = 0.1
+    input_noise: float = 0.05
+    """Standard deviation of what is added to scaled inputs in training, so that a workload is not
+    known by the exact sizes of its buffers."""
 
     def __post_init__(self) -> None:
         """Check that the heads divide the width."""
@@ -154,6 +158,7 @@ class AdditiveNetwork(nn.Module):
         self.layers = nn.ModuleList(FlatEncoderLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
         self.hidden = nn.Linear(width, config.hidden)
+        self.dropout = nn.Dropout(config.dropout)
         self.correction = nn.Linear(config.hidden, 1)
         self.start = nn.Linear(len(DEVICE_FIELDS), 1)
         self.about_program = nn.Linear(config.hidden, 2)
@@ -169,12 +174,14 @@ class AdditiveNetwork(nn.Module):
         shift = -self.input_mean * self.input_scale
         scaled = torch.addcmul(shift, leaves.inputs, self.input_scale)
         scaled = scaled.clamp_(-_LARGEST_INPUT, _LARGEST_INPUT)
+        if self.training and self.config.input_noise:
+            scaled = scaled + self.config.input_noise * torch.randn_like(scaled)
         about = self.device(leaves.device)
         known = self.encoding[leaves.positions.clamp(max=_MOST_POSITIONS - 1)]
         hidden = self.embed(scaled) + known + layout.of_leaves(about)
         for layer in self.layers:
             hidden = layer(hidden, layout)
-        last = torch.relu(self.hidden(self.norm(hidden)))
+        last = self.dropout(torch.relu(self.hidden(self.norm(hidden))))
         correction = self.correction(last)[:, 0]
         bounded = _LARGEST_CORRECTION * torch.tanh(correction / _LARGEST_CORRECTION)
         log_leaf_s = leaves.log_analytic_s + bounded
@@ -253,6 +260,7 @@ class FlatEncoderLayer(nn.Module):
             nn.ReLU(),
             nn.Linear(config.hidden, config.width, bias=False),
         )
+        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         """Return the layer's output, of the shape of `hidden`, (N, D)."""
@@ -261,8 +269,8 @@ class FlatEncoderLayer(nn.Module):
         query, key, value = parts.permute(2, 0, 3, 1, 4)  # (B, heads, L, D / heads)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask)
         mixed = mixed.transpose(1, 2).reshape(layout.programs, layout.longest, -1)
-        hidden = hidden + self.out(layout.in_a_row(mixed))
-        changed: Tensor = self.mlp(self.norm2(hidden))
+        hidden = hidden + self.dropout(self.out(layout.in_a_row(mixed)))
+        changed: Tensor = self.dropout(self.mlp(self.norm2(hidden)))
         return hidden + changed
 
 

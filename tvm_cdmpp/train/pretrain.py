@@ -30,6 +30,7 @@ from tvm_cdmpp.models import (
     TrainingRows,
     fit_input_scale,
     read_checkpoint,
+    round_weights,
     write_checkpoint,
 )
 from tvm_cdmpp.train.features import StoredFeatures, load_features
@@ -50,7 +51,7 @@ class PretrainSettings:
     split: str | None = "networks"
     """An official split, whose test part is left out; None for all records."""
     seed: int = 0
-    most_per_task: int = 1500
+    most_per_task: int = 1000
     """Programs of a task on a device that are used."""
     network: AdditiveConfig = field(default_factory=AdditiveConfig)
     config: TrainConfig = field(default_factory=TrainConfig)
@@ -184,6 +185,7 @@ def pretrain(
     run = _Run(folder / f"{kind}.safetensors", trainer, settings, store.content_hash, workers)
     for progress in run.go(parts.validation, kind):
         on_progress(progress)
+    round_weights(run.best)
     expert = Expert(run.best, predicts_failure=bool(np.isinf(parts.train.latencies_s).any()))
     expert.spread_factor = settings.spread_margin * _spread_factor(run.best, parts.validation)
     return expert
