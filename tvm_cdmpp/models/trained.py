@@ -57,6 +57,10 @@ class Expert:
     learned: LastLayer | None = None
     predicts_failure: bool = False
 
+    def __post_init__(self) -> None:
+        """Predict without dropout and noise."""
+        self.network.eval()
+
 
 @dataclass
 class TrainedPredictor:

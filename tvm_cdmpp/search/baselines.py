@@ -39,8 +39,8 @@ def make_cost_model(kind: str, *, seed: int, num_measures_per_round: int, num_ta
     kind
         One of `COST_MODELS`: the CDMPP predictor with the shipped weights, with those that have
         not seen the held-out networks, or without any; XGBoost as `TaskScheduler` sets it up
-        (`xgb`), with a random phase of one round (`xgb-warm`), and that with fewer retrainings as records
-        pile up (`xgb-adaptive`); or random scores.
+        (`xgb`), with a random phase of one round (`xgb-warm`), and that with fewer retrainings as
+        records pile up (`xgb-adaptive`); or random scores.
     seed
         Seed of the model. The random model, and XGBoost's random phase, draw from NumPy's global
         generator instead.
