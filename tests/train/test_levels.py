@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tvm_cdmpp.errors import ConfigError, RecordError
-from tvm_cdmpp.models.last_layer import LastLayer
-from tvm_cdmpp.train.levels import LevelCorrection, LevelVariances
+from tvm_cdmpp.train.levels import LastLayer, LevelCorrection, LevelVariances
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

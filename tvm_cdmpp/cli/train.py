@@ -122,7 +122,7 @@ def _shown(
         yield lambda _: None
         return
     done = 0
-    with show_progress(stderr_console(), f"{kind} steps", settings.config.steps) as show_step:
+    with show_progress(stderr_console(), f"{kind} steps", settings.config.steps, 0) as show_step:
 
         def show(progress: "TrainProgress") -> None:
             nonlocal done

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
     from tvm_cdmpp.models.contract import CostPredictor, Prediction
     from tvm_cdmpp.models.fitting import FitConfig
-    from tvm_cdmpp.models.last_layer import LastLayer
     from tvm_cdmpp.models.network import Inputs, Network, PredictorConfig, torch_threads
     from tvm_cdmpp.models.predictor import Predictor
     from tvm_cdmpp.models.rows import Ints, Machine, TrainingRows

@@ -1,9 +1,7 @@
-"""The predictor that was trained ahead of a search, and how it learns during one.
+"""The predictor that was trained ahead of a search, and learns during one.
 
-One network for each kind of device. What was learned ahead is never trained away: `fit` regresses
-what the network gets wrong on the features of its last layer, in closed form (see `last_layer`), so
-that it costs milliseconds, depends on the rows alone, and stays near what was known where rows say
-little. Transforms and scales belong to the weights.
+One network for each kind of device. What was learned ahead is kept beside what a search adds (see
+`adaptation`), so that it is never trained away. Transforms and scales belong to the weights.
 """
 
 from __future__ import annotations
@@ -16,18 +14,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError
+from tvm_cdmpp.models.adaptation import AdaptConfig, adapt, thin
 from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, make_leaves
 from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
 from tvm_cdmpp.models.contract import Prediction
-from tvm_cdmpp.models.last_layer import LastLayer
 from tvm_cdmpp.models.network import torch_threads
 from tvm_cdmpp.models.rows import Ints, TrainingRows
-
-Floats = npt.NDArray[np.float64]
 
 _CHUNK_LEAVES = 2048
 """Leaves to score at once: enough to forget what a call costs, few enough for a core's cache."""
@@ -35,16 +32,6 @@ _MOST_ROWS = 8192
 """Rows to learn from in a search; of more, as many of each task."""
 _LOG_LIMITS = (-25.0, 10.0)
 """Natural logarithms of seconds that are predicted: 14 ps to 6 hours."""
-_LEVEL_VARIANCE = 25.0
-"""Of the level of a device that was never seen: as good as unknown."""
-_FARTHEST = 2.0
-"""A residual counts as no farther from the median of all than this: a factor of e^2."""
-_TASK_VARIANCE = 0.1
-"""Of the level of a task around its device's."""
-_NOISE_VARIANCE = 0.02
-"""Of a program around what the last layer can say."""
-_WEIGHT_VARIANCE = 0.05
-"""Of the last layer's weights around those that were trained ahead."""
 
 
 @dataclass
@@ -54,8 +41,11 @@ class Expert:
     network: AdditiveNetwork
     spread_factor: float = 1.0
     """Makes the predicted spread one that holds on networks that were not trained on."""
-    learned: LastLayer | None = None
     predicts_failure: bool = False
+    ahead: Mapping[str, Tensor] | None = None
+    """The weights as they were trained ahead, where a search has changed them since."""
+    level: float = 0.0
+    """What a search adds to ln latency: how much slower this machine is."""
 
     def __post_init__(self) -> None:
         """Predict without dropout and noise."""
@@ -95,62 +85,43 @@ class TrainedPredictor:
         expert = self.expert(device)
         log_s, spread = np.empty(len(batch)), np.empty(len(batch))
         runs, leaf_s = np.ones(len(batch)), np.empty(len(batch.vectors))
-        weights = None if expert.learned is None else expert.learned.weights()
         with torch_threads(num_threads), torch.inference_mode():
             for chosen in _chunks(batch.leaf_counts):
                 part = batch.take(chosen)
                 found = expert.network(make_leaves(part, device))
-                log_s[chosen] = found.log_latency.numpy()
+                log_s[chosen] = found.log_latency.numpy() + expert.level
                 spread[chosen] = np.exp(np.clip(found.log_spread.numpy(), -7.0, 3.0))
                 if expert.predicts_failure:
                     runs[chosen] = torch.sigmoid(found.runs).numpy()
-                shift = np.zeros(len(chosen))
-                if weights is not None:
-                    shift = _features(found.features.numpy()) @ weights
-                    log_s[chosen] += shift
                 count = int(batch.leaf_counts[chosen[0]])
                 places = batch.offsets[chosen][:, None] + np.arange(count)
-                of_leaves = found.log_leaf_s.numpy().reshape(-1, count) + shift[:, None]
+                of_leaves = found.log_leaf_s.numpy().reshape(-1, count) + expert.level
                 leaf_s[places] = np.exp(np.clip(of_leaves, *_LOG_LIMITS))
         latency_s = np.exp(np.clip(log_s, *_LOG_LIMITS))
         return Prediction(latency_s, runs, expert.spread_factor * spread, leaf_s)
 
     def fit(self, rows: TrainingRows, *, seed: int = 0) -> None:
-        """Learn from all that was measured in a search; earlier calls are forgotten.
+        """Learn from all that was measured in a search, from what is known; see `adaptation`.
 
         Parameters
         ----------
         rows
-            All measured programs; failed ones are left out.
+            All measured programs; of those that failed the network learns what runs.
         seed
-            Not used; nothing is drawn.
+            One seed and the same calls give the same model.
         """
         for kind, expert in self.experts.items():
             of_kind = np.array([_kind(device) == kind for device in rows.devices], bool)
-            usable = np.flatnonzero(np.isfinite(rows.latencies_s) & of_kind[rows.machine_of])
-            if len(usable):
-                expert.learned = self._learn(rows.take(_thin(rows.groups, usable)), expert)
-
-    def _learn(self, rows: TrainingRows, expert: Expert) -> LastLayer:
-        features = np.empty((len(rows), expert.network.config.hidden + 1))
-        residuals = np.empty(len(rows))
-        batch = rows.batch()
-        with torch_threads(1), torch.inference_mode():
-            for machine in np.unique(rows.machine_of).tolist():
-                programs = np.flatnonzero(rows.machine_of == machine)
-                device = rows.machines[machine].device
-                for part in _chunks(batch.leaf_counts[programs]):
-                    chosen = programs[part]
-                    found = expert.network(make_leaves(batch.take(chosen), device))
-                    features[chosen] = _features(found.features.numpy())
-                    measured = np.log(rows.latencies_s[chosen])
-                    residuals[chosen] = measured - found.log_latency.numpy()
-        centre = np.median(residuals)
-        residuals = np.clip(residuals, centre - _FARTHEST, centre + _FARTHEST)
-        variances = np.full(features.shape[1], _WEIGHT_VARIANCE)
-        variances[-1] = _LEVEL_VARIANCE
-        layer = LastLayer.of_prior(1.0 / variances, noise_variance=_NOISE_VARIANCE, clip=100.0)
-        return layer.update(*_without_task_levels(features, residuals, rows.groups))
+            usable = np.flatnonzero(of_kind[rows.machine_of])
+            failed = np.isinf(rows.latencies_s[usable])
+            chosen = rows.take(usable[thin(rows.groups[usable], _MOST_ROWS)])
+            if not np.isfinite(chosen.latencies_s).any():
+                continue
+            if expert.ahead is None:
+                state = expert.network.state_dict()
+                expert.ahead = {name: weight.detach().clone() for name, weight in state.items()}
+            expert.level = adapt(expert.network, expert.ahead, chosen, AdaptConfig(), seed)
+            expert.predicts_failure |= bool(failed.any())
 
     def save(self, path: Path) -> None:
         """Write the predictor; see `CostPredictor`."""
@@ -189,11 +160,6 @@ def _kind(device: DeviceSpec) -> str:
     return "cpu" if device.kind == "cpu" else "gpu"
 
 
-def _features(of_network: npt.NDArray[np.float32]) -> Floats:
-    """Append a constant, whose weight is the level of the device; (n, hidden + 1)."""
-    return np.concatenate([of_network, np.ones((len(of_network), 1))], axis=1, dtype=np.float64)
-
-
 def _chunks(leaf_counts: Ints) -> Iterator[Ints]:
     """Divide programs into chunks of one leaf count each, so that nothing is padded."""
     for count in np.unique(leaf_counts):
@@ -201,38 +167,6 @@ def _chunks(leaf_counts: Ints) -> Iterator[Ints]:
         size = max(1, _CHUNK_LEAVES // max(1, int(count)))
         for first in range(0, len(programs), size):
             yield programs[first : first + size]
-
-
-def _thin(groups: Ints, usable: Ints) -> Ints:
-    """Keep at most `_MOST_ROWS` rows: all of a task, or the latest and every so many before."""
-    if len(usable) <= _MOST_ROWS:
-        return usable
-    numbers, of_group = np.unique(groups[usable], return_inverse=True)
-    share = max(1, _MOST_ROWS // len(numbers))
-    kept = []
-    for group in range(len(numbers)):
-        rows = usable[of_group == group]
-        places = np.linspace(0, len(rows) - 1, min(share, len(rows))).round().astype(np.int64)
-        kept.append(rows[places])
-    return np.sort(np.concatenate(kept))[-_MOST_ROWS:]
-
-
-def _without_task_levels(
-    features: Floats, residuals: Floats, groups: Ints
-) -> tuple[Floats, Floats]:
-    """Take out of each task's rows what its level explains.
-
-    Levels of tasks are random effects; regression with these is least squares on rows from which a
-    part of their task's mean is taken, 1 - sqrt(noise / (noise + n x level)) of it (Fuller and
-    Battese, J. Am. Stat. Assoc. 68, 1973).
-    """
-    _, of_group, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    part = 1.0 - np.sqrt(_NOISE_VARIANCE / (_NOISE_VARIANCE + counts * _TASK_VARIANCE))
-    sums = np.zeros((len(counts), features.shape[1]))
-    np.add.at(sums, of_group, features)
-    mean_residual = np.bincount(of_group, residuals) / counts
-    taken = (part / counts)[:, None] * sums
-    return features - taken[of_group], residuals - (part * mean_residual)[of_group]
 
 
 def _content_of(expert: Expert) -> Content:
@@ -244,14 +178,10 @@ def _content_of(expert: Expert) -> Content:
         "config": asdict(expert.network.config),
         "spread_factor": expert.spread_factor,
         "predicts_failure": expert.predicts_failure,
+        "level": expert.level,
     }
-    if expert.learned is not None:
-        weights["learned.precision"] = expert.learned.precision
-        weights["learned.weighted"] = expert.learned.weighted
-        settings["learned"] = {
-            "noise_variance": expert.learned.noise_variance,
-            "clip": expert.learned.clip,
-        }
+    if expert.ahead is not None:
+        weights |= {f"ahead.{name}": _shortest(w.numpy()) for name, w in expert.ahead.items()}
     return Content(settings, weights)
 
 
@@ -278,20 +208,22 @@ def _expert_of(content: Content) -> Expert:
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has values that are not finite")
     network = AdditiveNetwork(AdditiveConfig(**settings["config"]))
-    prefix = "network."
-    network.load_state_dict(
-        {
-            k.removeprefix(prefix): torch.from_numpy(v.astype(np.float32))
-            for k, v in arrays.items()
-            if k.startswith(prefix)
-        }
-    )
-    network.eval()
-    learned = None
-    if "learned" in settings:
-        learned = LastLayer(
-            arrays["learned.precision"], arrays["learned.weighted"], **settings["learned"]
-        )
+    ahead = _tensors(arrays, "ahead.") or None
+    network.load_state_dict(_tensors(arrays, "network."))
+    if ahead is not None:
+        AdditiveNetwork(network.config).load_state_dict(ahead)  # it must fit
     return Expert(
-        network, float(settings["spread_factor"]), learned, bool(settings["predicts_failure"])
+        network,
+        float(settings["spread_factor"]),
+        bool(settings["predicts_failure"]),
+        ahead,
+        float(settings["level"]),
     )
+
+
+def _tensors(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): torch.from_numpy(values.astype(np.float32))
+        for name, values in arrays.items()
+        if name.startswith(prefix)
+    }

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
         load_features,
         sample_leaf_counts,
     )
-    from tvm_cdmpp.train.levels import LevelCorrection, LevelVariances
+    from tvm_cdmpp.train.levels import LastLayer, LevelCorrection, LevelVariances
     from tvm_cdmpp.train.loop import TrainConfig, Workers
     from tvm_cdmpp.train.operators import operator_of_tasks
-    from tvm_cdmpp.train.pretrain import (
+    from tvm_cdmpp.train.pretraining import (
         KINDS,
         PretrainSettings,
         Progress,

@@ -12,7 +12,7 @@ from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.trained import Expert, TrainedPredictor
 from tvm_cdmpp.train.loop import TrainConfig
-from tvm_cdmpp.train.pretrain import (
+from tvm_cdmpp.train.pretraining import (
     PretrainSettings,
     Progress,
     choose_rows,

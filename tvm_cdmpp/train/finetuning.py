@@ -78,7 +78,7 @@ def finetune(
     while not trainer.done:
         trainer.train_window()
         on_step(trainer.step)
-    return Expert(trainer.averaged, expert.spread_factor, None, expert.predicts_failure)
+    return Expert(trainer.averaged, expert.spread_factor, expert.predicts_failure)
 
 
 def _joined(parts: list[TrainingRows]) -> TrainingRows:

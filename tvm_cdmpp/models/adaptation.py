@@ -1,0 +1,190 @@
+"""How a network that was trained ahead learns in a search.
+
+A few dozen steps on what was measured so far, each time more was measured, from the weights as they
+are. An anchor pulls the weights to those that were trained ahead, so that these are never lost. The
+level of the machine, a factor on all latencies, is not left to the steps: it is the median of what
+the network was off by before the search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from tvm_cdmpp.models.additive import AdditiveNetwork, Leaves, leaf_inputs, stack_devices
+from tvm_cdmpp.models.network import torch_threads
+from tvm_cdmpp.models.rows import Ints, TrainingRows
+
+_FARTHEST = 2.0
+"""A residual counts as no farther from the median of all than this: a factor of e^2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptConfig:
+    """How to adapt; about half a second for the default network on one core."""
+
+    steps: int = 60
+    programs: int = 64
+    """In a step: all that are known, or some of each of a few tasks."""
+    programs_per_task: int = 16
+    learning_rate: float = 5e-4
+    anchor: float = 0.1
+    """Weight of the squared distance from the weights that were trained ahead."""
+    ranking_weight: float = 0.3
+    ranking_scale: float = 5.0
+    failure_weight: float = 0.1
+    huber_delta: float = 0.3
+    level_programs: float = 0.02
+    """As many programs that were right are taken to stand behind the level trained ahead."""
+    gradient_clip: float = 1.0
+
+
+def adapt(
+    network: AdditiveNetwork,
+    ahead: Mapping[str, Tensor],
+    rows: TrainingRows,
+    config: AdaptConfig,
+    seed: int,
+) -> float:
+    """Train a network on, in place.
+
+    Parameters
+    ----------
+    network
+        With the weights as they are.
+    ahead
+        Weights that were trained ahead, by name.
+    rows
+        What was measured; at least one program ran.
+    config
+        How.
+    seed
+        One seed and the same rows give the same weights.
+
+    Returns
+    -------
+    level
+        To be added to what the network says of ln latency from now on.
+    """
+    with torch_threads(1), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        leaves, offsets = _leaves(rows)
+        measured = torch.from_numpy(np.log(rows.latencies_s).astype(np.float32))
+        before = _before(network, ahead, leaves)
+        level = _level((measured - before).numpy(), config)
+        off = (measured - before - level).clamp(-_FARTHEST, _FARTHEST)
+        target = torch.where(torch.isfinite(measured), before + off, measured)
+        groups = torch.from_numpy(np.unique(rows.groups, return_inverse=True)[1])
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=config.learning_rate, weight_decay=0.0
+        )
+        network.eval()  # dropout is for training ahead
+        for step in range(config.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * (1.0 - step / config.steps)
+            chosen = _draw(groups, config)
+            taken = _take(leaves, offsets, chosen)
+            loss = _loss(network, taken, target[chosen], groups[chosen], config)
+            for name, weight in network.named_parameters():
+                loss = loss + config.anchor * (weight - ahead[name]).square().sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), config.gradient_clip)
+            optimizer.step()
+    return level
+
+
+def _leaves(rows: TrainingRows) -> tuple[Leaves, Tensor]:
+    """Return all programs, and the first leaf of each."""
+    batch = rows.batch()
+    of_leaf = np.repeat(rows.machine_of, batch.leaf_counts)
+    inputs: npt.NDArray[np.float32] | None = None
+    for machine in np.unique(rows.machine_of).tolist():
+        programs = np.flatnonzero(rows.machine_of == machine)
+        found = leaf_inputs(batch.take(programs), rows.machines[machine].device)
+        if inputs is None:
+            inputs = np.empty((len(of_leaf), found.shape[1]), np.float32)
+        inputs[of_leaf == machine] = found
+    assert inputs is not None
+    return Leaves(
+        torch.from_numpy(inputs),
+        torch.from_numpy(batch.positions),
+        torch.from_numpy(batch.leaf_counts),
+        stack_devices(rows.devices)[torch.from_numpy(rows.machine_of)],
+    ), torch.from_numpy(batch.offsets[:-1])
+
+
+def _take(leaves: Leaves, offsets: Tensor, programs: Tensor) -> Leaves:
+    counts = leaves.counts[programs]
+    firsts = torch.cumsum(counts, 0) - counts
+    within = torch.arange(int(counts.sum())) - torch.repeat_interleave(firsts, counts)
+    places = torch.repeat_interleave(offsets[programs], counts) + within
+    return Leaves(leaves.inputs[places], leaves.positions[places], counts, leaves.device[programs])
+
+
+def _before(network: AdditiveNetwork, ahead: Mapping[str, Tensor], leaves: Leaves) -> Tensor:
+    """Return what the weights that were trained ahead say of programs' ln latency."""
+    now = {name: weight.detach().clone() for name, weight in network.state_dict().items()}
+    network.load_state_dict(ahead)
+    with torch.no_grad():
+        found = network(leaves).log_latency
+    network.load_state_dict(now)
+    return found
+
+
+def _level(residuals: npt.NDArray[np.float32], config: AdaptConfig) -> float:
+    runs = residuals[np.isfinite(residuals)]
+    return float(np.median(runs)) * len(runs) / (len(runs) + config.level_programs)
+
+
+def _draw(groups: Tensor, config: AdaptConfig) -> Tensor:
+    """Draw programs of a step."""
+    if len(groups) <= config.programs:
+        return torch.arange(len(groups))
+    num_groups = int(groups.max()) + 1
+    several = max(1, config.programs // config.programs_per_task)
+    if num_groups > several:
+        allowed = torch.isin(groups, torch.randperm(num_groups)[:several])
+        members = allowed.nonzero()[:, 0]
+    else:
+        members = torch.arange(len(groups))
+    return members[torch.randperm(len(members))[: config.programs]]
+
+
+def _loss(
+    network: AdditiveNetwork, leaves: Leaves, target: Tensor, groups: Tensor, c: AdaptConfig
+) -> Tensor:
+    found = network(leaves)
+    runs = torch.isfinite(target)
+    known = torch.where(runs, target, found.log_latency.detach())
+    error = nn.functional.huber_loss(found.log_latency, known, delta=c.huber_delta, reduction="sum")
+    loss = error / (runs.sum().clamp(min=1) * c.huber_delta)
+    difference = known[:, None] - known[None, :]
+    pairs = (groups[:, None] == groups[None, :]) & runs[:, None] & runs[None, :]
+    weights = difference.clamp(min=0.0, max=1.0) * pairs
+    gap = c.ranking_scale * (found.log_latency[:, None] - found.log_latency[None, :])
+    lost = (weights * nn.functional.softplus(-gap)).sum() / c.ranking_scale
+    loss = loss + c.ranking_weight * lost / weights.sum().clamp(min=1e-6)
+    if not bool(runs.all()):
+        failure = nn.functional.binary_cross_entropy_with_logits(found.runs, runs.float())
+        loss = loss + c.failure_weight * failure
+    return loss
+
+
+def thin(groups: Ints, most: int) -> Ints:
+    """Keep at most so many rows, of each task the latest and every so many before; ascending."""
+    if len(groups) <= most:
+        return np.arange(len(groups))
+    numbers, of_group = np.unique(groups, return_inverse=True)
+    share = max(1, most // len(numbers))
+    kept = []
+    for group in range(len(numbers)):
+        rows = np.flatnonzero(of_group == group)
+        places = np.linspace(0, len(rows) - 1, min(share, len(rows))).round().astype(np.int64)
+        kept.append(rows[places])
+    return np.sort(np.concatenate(kept))[-most:]
