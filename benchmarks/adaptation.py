@@ -30,6 +30,7 @@ import numpy.typing as npt
 from scipy.stats import kendalltau
 
 from benchmarks.provenance import RESULTS, provenance, write_json
+from benchmarks.tables import adaptation_table
 from tvm_cdmpp.data import RecordStore, make_labels, official_split
 from tvm_cdmpp.models import CostPredictor, Predictor, TrainingRows
 from tvm_cdmpp.train import (
@@ -351,20 +352,6 @@ def summarise(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def table(summary: Sequence[dict[str, Any]], metric: str = "mape_by_task") -> Iterator[str]:
-    """Lay a metric out as lines of text: all programs | measured tasks | tasks never measured."""
-    budgets = sorted({row["budget"] for row in summary})
-    yield f"{metric}, all | measured | never" + " " * 12 + "".join(f"{b:>26}" for b in budgets)
-    by_line: dict[tuple[str, str], dict[int, str]] = {}
-    for row in summary:
-        values = (row.get(f"{part}_{metric}") for part in ("all", "measured", "never"))
-        cells = [f"{v['mean']:6.3f}" if v else f"{'-':>6}" for v in values]
-        by_line.setdefault((row["adaptation"], row["method"]), {})[row["budget"]] = "|".join(cells)
-    for (adaptation, method), cells_of in by_line.items():
-        cells = [f"{cells_of.get(budget, ''):>26}" for budget in budgets]
-        yield f"{adaptation + ', ' + method:40}" + "".join(cells)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -383,7 +370,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     targets = load_targets(store, Predictor.load(args.predictor), args.per_task)
     result = run(targets, settings, args.out / "adaptation.json")
-    print("\n".join(table(result["summary"])))
+    print("\n".join(adaptation_table(result["summary"])))
     return 0
 
 
