@@ -15,8 +15,8 @@ from benchmarks.adaptation import (
     load_targets,
     make_target,
     run,
-    table,
 )
+from benchmarks.tables import adaptation_table
 from tests.data.logs import book, import_all, log_file, records, write_log
 from tests.models.contract import CPU, MeanOfLeafCount
 from tests.models.programs import random_batch
@@ -59,8 +59,9 @@ def test_errors_fall_with_measured_programs(tmp_path: Path) -> None:
             assert error == pytest.approx(2 / 3, abs=0.02)
         elif outcome["budget"] == 40:
             assert error < 0.3
-    lines = list(table(result["summary"]))
-    assert len(lines) == 1 + 3 * len(ADAPTATIONS)
+    lines = list(adaptation_table(result["summary"]))
+    assert len(lines) == 2 + 3 * len(ADAPTATIONS)
+    assert "| none | random | 67 / 67 % | 67 / 67 % | 67 / 67 % |" in lines
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
