@@ -22,7 +22,7 @@ CPU = DeviceSpec(name="cpu", kind="cpu", cores=4)
 
 SMALL: dict[type[NetworkPredictor], Any] = {
     MLPPredictor: MLPConfig(width=32),
-    RecursiveLSTMPredictor: LSTMConfig(first=32, second=32, third=32, width=32, dropout=0.1),
+    RecursiveLSTMPredictor: LSTMConfig(first=32, second=32, third=32, width=32, dropout=0.05),
     HabitatPredictor: HabitatConfig(width=32, layers=2),
     GraphPredictor: GraphConfig(width=32, layers=2),
 }
@@ -43,7 +43,7 @@ def rows_by_tile(num_programs: int = 120, seed: int = 0, num_tasks: int = 3) -> 
     batch = random_batch(num_programs, seed)
     tile = _updates(batch)[:, COLUMN["inner1_extent"]].astype(np.float64)
     noise = np.random.default_rng(seed).lognormal(0, 0.05, num_programs)
-    latencies_s = 1e-4 * np.exp2(np.abs(tile - 3.0)) * noise
+    latencies_s = 1e-5 * np.exp2(tile) * noise
     return TrainingRows.on(CPU, batch, latencies_s, np.arange(num_programs) % num_tasks)
 
 

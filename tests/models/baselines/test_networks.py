@@ -140,7 +140,7 @@ def leaf(**fields: float) -> list[float]:
     vector = np.zeros(NUM_FIELDS)
     for name, value in {"reduce_executions": 1, **fields}.items():
         vector[COLUMN[name]] = np.log2(1.0 + value)
-    return vector.tolist()
+    return [float(value) for value in vector]
 
 
 @pytest.mark.parametrize(

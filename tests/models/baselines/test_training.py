@@ -48,7 +48,7 @@ def logs(*values: float) -> torch.Tensor:
     ],
 )
 def test_learns_what_the_estimate_does_not_know(kind: Any, setting: str) -> None:
-    model, rows, unseen = small(kind, setting, steps=150), rows_by_tile(), rows_by_tile(60, seed=9)
+    model, rows, unseen = small(kind, setting, steps=200), rows_by_tile(300), rows_by_tile(60, 9)
 
     def order(model: NetworkPredictor) -> float:
         predicted = model.predict(unseen.batch(), CPU).latency_s
@@ -56,8 +56,8 @@ def test_learns_what_the_estimate_does_not_know(kind: Any, setting: str) -> None
 
     assert order(model) < 0.5
     model.fit(rows, seed=0)
-    assert order(model) > 0.75
-    if setting != "paper":
+    assert order(model) > 0.7
+    if model.training.loss == "huber":
         error = model.predict(unseen.batch(), CPU).latency_s / unseen.latencies_s - 1.0
         assert np.median(abs(error)) < 0.25
 
@@ -100,7 +100,7 @@ def test_failed_programs_change_nothing() -> None:
         model = small(MLPPredictor, steps=10)
         model.fit(given, seed=0)
         found.append(model.predict(rows.batch(), CPU).latency_s)
-    np.testing.assert_allclose(*found, rtol=1e-6)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
 
 
 def test_training_goes_on_from_what_is_known() -> None:

@@ -67,7 +67,7 @@ class HabitatNetwork(LeafNetwork):
         summary = torch.cat([slowest, scaled.amax(dim=1), scaled.sum(dim=1)], dim=1)
         classes = operator_classes(leaves)
         score = summary.new_zeros(len(leaves))
-        for number in classes.unique().tolist():
+        for number in set(classes.tolist()):
             programs = torch.nonzero(classes == number)[:, 0]
             found = self.of_class[number](summary[programs])[:, 0]
             score = score.index_copy(0, programs, found)

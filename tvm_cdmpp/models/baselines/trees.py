@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -157,7 +156,8 @@ class TreePredictor:
 
 def _binned(rows: TrainingRows, runs: Ints, options: TreeOptions) -> Any:
     """Return the rows as XGBoost grows trees from them: a byte per feature, read in windows."""
-    xgboost = _xgboost()
+    import xgboost
+
     logs = np.log(rows.latencies_s)
 
     class Windows(xgboost.DataIter):
@@ -180,7 +180,7 @@ def _binned(rows: TrainingRows, runs: Ints, options: TreeOptions) -> Any:
     return xgboost.QuantileDMatrix(Windows(), max_bin=options.max_bins, nthread=options.num_threads)
 
 
-def _xgboost() -> ModuleType:
+def _xgboost() -> Any:
     """Import XGBoost, which nothing else in this room needs."""
     try:
         import xgboost
@@ -188,5 +188,4 @@ def _xgboost() -> ModuleType:
         raise MissingDependencyError(
             f"trees need the package xgboost: {error}. Install it with `pip install xgboost`."
         ) from error
-    module: ModuleType = xgboost
-    return module
+    return xgboost
