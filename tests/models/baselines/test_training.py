@@ -83,6 +83,14 @@ def test_rows_need_not_fit_into_memory() -> None:
     assert len(source.taken) == 12
 
 
+def test_seconds_do_not_come_from_the_rest_of_a_pass() -> None:
+    """A line through the one row of the second window would have the slope 1."""
+    model = small(MLPPredictor, "paper", steps=3, batch_size=64, window=64)
+    model.fit(rows_by_tile(65), seed=0)
+    assert model.scale is not None
+    assert model.scale.std != 1.0
+
+
 def test_few_rows_are_read_once() -> None:
     rows = rows_by_tile(100)
     source = Counting(rows.batch())

@@ -8,7 +8,7 @@ logarithm of the latency and averaged over programs:
 - `mape`: the absolute percentage error |predicted / measured - 1|; from predictions that are
   exp(`_LARGEST_LOG_RATIO`) times too long on it grows linearly with the logarithm.
 - `none`: no level is learned. What ranking leaves open is then settled by a least-squares line from
-  z to log latencies of the last window, so that z orders programs and the line gives seconds.
+  z to log latencies of the first window, so that z orders programs and the line gives seconds.
 
 A ranking term may be added: LambdaRank (Burges, 2010) among the programs of one task and machine.
 Of two, the truly slower one shall be predicted slower; a pair weighs what exchanging its predicted
@@ -185,6 +185,7 @@ def train(
     gains = _gains(rows.latencies_s, groups)
     minibatches = _minibatches(rows, runs, training, np.random.default_rng(seed))
     window, chosen = next(minibatches)
+    first_window = window  # no other is sure to be as large
     if scale is None:
         scale = _first_scale(window, training)
         network.fit_scale(torch.from_numpy(window.inputs.leaves))
@@ -213,7 +214,7 @@ def train(
             schedule.step()
             window, chosen = next(minibatches)
     network.eval()
-    return _calibrated(network, window, scale) if training.loss == "none" else scale
+    return _calibrated(network, first_window, scale) if training.loss == "none" else scale
 
 
 @dataclass(frozen=True)
