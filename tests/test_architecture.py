@@ -53,7 +53,7 @@ CLI_PLACES = ("cli", "__main__")
 ALLOWED = {
     "tvm": TVM_PLACES,
     "tilelang": (),
-    "xgboost": ("search.baselines",),
+    "xgboost": ("search.baselines", "models.baselines.trees"),
     "tvm_cdmpp.bridge": TVM_RUNTIME_PLACES,
     "tvm_cdmpp.bridge.libcuda_stub": ("bridge.runtime",),
     "tvm_cdmpp.ast": ("ast", "extract", "models", "train", "search", "replay", "cli"),

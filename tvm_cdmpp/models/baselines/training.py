@@ -1,0 +1,338 @@
+"""How the networks among the baselines learn: one loop for all of them.
+
+So they differ only in what they are, and in settings. A network gives each program a number z; the
+latency is exp(mean + std * z) seconds, or that many times the analytic latency. Losses, all of the
+logarithm of the latency and averaged over programs:
+
+- `huber`: Huber's (1964) of the error of the logarithm, linear beyond `_HUBER_NATS`.
+- `mape`: the absolute percentage error |predicted / measured - 1|; from predictions that are
+  exp(`_LARGEST_LOG_RATIO`) times too long on it grows linearly with the logarithm.
+- `none`: no level is learned. What ranking leaves open is then settled by a least-squares line from
+  z to log latencies of the first window, so that z orders programs and the line gives seconds.
+
+A ranking term may be added: LambdaRank (Burges, 2010) among the programs of one task and machine.
+Of two, the truly slower one shall be predicted slower; a pair weighs what exchanging its predicted
+places would change in the discounted gain, where the gain of a program is 2^(best / latency).
+
+Minibatches hold runs of programs of one group, so that there are pairs to rank. Rows are prepared a
+window at a time, so that they need not fit into memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.models.baselines.inputs import (
+    NUM_INPUTS,
+    WINDOW,
+    ProgramInputs,
+    inputs_of_rows,
+)
+from tvm_cdmpp.models.network import torch_threads
+from tvm_cdmpp.models.rows import Ints, TrainingRows
+
+Floats = npt.NDArray[np.float64]
+
+_HUBER_NATS = 0.3
+"""About the error that good predictors are left with: 35 %."""
+_RANKING_NATS = 0.1
+"""Programs predicted this far apart count as told apart by 73 %; measurements repeat to within."""
+_LARGEST_LOG_RATIO = 5.0
+_LARGEST_INPUT = 8.0
+_LEAST_SLOPE = 1e-3
+_WARM_UP = 0.2 + 1e-9
+"""Share of the steps; a whole step of five exactly would have PyTorch divide by zero."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a network learns."""
+
+    loss: Literal["huber", "mape", "none"] = "huber"
+    """Of the latency; see the module."""
+    ranking_weight: float = 1.0
+    """Weight of the ranking term next to it."""
+    over_estimate: bool = True
+    """Learn the ratio to the analytic latency, not the latency itself."""
+    steps: int = 2000
+    batch_size: int = 512
+    group_size: int = 32
+    """Programs of one task and machine that lie in a row in a minibatch, at most."""
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    gradient_clip: float = 1.0
+    window: int = WINDOW
+    """Rows to hold in memory at once."""
+
+    def __post_init__(self) -> None:
+        """Reject settings that cannot train."""
+        if self.steps < 0 or self.group_size < 1 or not 2 <= self.batch_size <= self.window:
+            raise ConfigError(
+                "steps must be at least 0, group_size at least 1, batch_size at least 2 and window "
+                f"at least batch_size; got steps={self.steps}, group_size={self.group_size}, "
+                f"batch_size={self.batch_size}, window={self.window}."
+            )
+        if self.loss == "none" and self.ranking_weight <= 0:
+            raise ConfigError("a network without a loss of the latency needs a ranking_weight.")
+
+
+@dataclass(frozen=True)
+class LatencyScale:
+    """From what a network says to log latencies; at first, its 0 is the analytic latency."""
+
+    mean: float = 0.0
+    std: float = 1.0
+    over_estimate: bool = True
+
+    def origin(self, inputs: ProgramInputs) -> Floats:
+        """Natural logarithms of the seconds that `mean` counts from; (B,)."""
+        return inputs.log_analytic_s * self.over_estimate
+
+
+class LeafNetwork(nn.Module):
+    """A network over leaves of programs that have as many; normalisation of inputs is part of it.
+
+    Its `forward` takes inputs that are not scaled, (B, L, NUM_INPUTS), and returns z, (B,), which
+    is 0 before training.
+    """
+
+    input_mean: Tensor
+    input_scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("input_mean", torch.zeros(NUM_INPUTS))
+        self.register_buffer("input_scale", torch.ones(NUM_INPUTS))
+
+    def scaled(self, leaves: Tensor) -> Tensor:
+        """Normalise inputs; those far beyond what was trained on are cut."""
+        scaled: Tensor = (leaves - self.input_mean) * self.input_scale
+        return scaled.clamp_(-_LARGEST_INPUT, _LARGEST_INPUT)
+
+    def fit_scale(self, leaves: Tensor) -> None:
+        """Centre inputs and scale them to unit variance; those that hardly vary are left small."""
+        self.input_mean.copy_(leaves.mean(dim=0))
+        self.input_scale.copy_(1.0 / leaves.std(dim=0, correction=0).clamp(min=0.25))
+
+    def scores(self, inputs: ProgramInputs, programs: Ints) -> Tensor:
+        """Return z of some programs, those of one leaf count at a time; (len(programs),)."""
+        places, parts = [], []
+        for chosen, leaves in inputs.by_leaf_count(programs):
+            places.append(chosen)
+            parts.append(self(torch.from_numpy(leaves)))
+        back = np.argsort(np.concatenate(places))
+        return torch.cat(parts)[torch.from_numpy(back)]
+
+
+def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU, dropout: float = 0.0) -> nn.Sequential:
+    """Return linear layers of these widths, each followed by the activation and dropout."""
+    layers: list[nn.Module] = []
+    for width, following in pairwise(widths):
+        layers += [nn.Linear(width, following), activation()]
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+    return nn.Sequential(*layers)
+
+
+def score_layer(width: int) -> nn.Linear:
+    """Return the last layer of a network; it says 0 until something is learned."""
+    layer = nn.Linear(width, 1)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def train(
+    network: LeafNetwork,
+    rows: TrainingRows,
+    training: Training,
+    scale: LatencyScale | None,
+    seed: int,
+) -> LatencyScale | None:
+    """Train a network in place, on one thread.
+
+    Parameters
+    ----------
+    network
+        What it knows is where it starts.
+    rows
+        Failed programs are left out.
+    training, seed
+        How; one seed gives one result.
+    scale
+        Of an earlier training; None lets the first window of rows say it, and the network's scale
+        of inputs.
+
+    Returns
+    -------
+    scale
+        What the network's output means now; as given if no program ran.
+    """
+    runs = np.flatnonzero(np.isfinite(rows.latencies_s))
+    if not runs.size:
+        return scale
+    groups = rows.groups
+    gains = _gains(rows.latencies_s, groups)
+    minibatches = _minibatches(rows, runs, training, np.random.default_rng(seed))
+    window, chosen = next(minibatches)
+    first_window = window  # no other is sure to be as large
+    if scale is None:
+        scale = _first_scale(window, training)
+        network.fit_scale(torch.from_numpy(window.inputs.leaves))
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, training.learning_rate, total_steps=max(training.steps, 1), pct_start=_WARM_UP
+    )
+    network.train()
+    with torch_threads(1), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # dropout
+        for _ in range(training.steps):
+            origin = scale.origin(window.inputs)[chosen] + scale.mean
+            predicted = torch.from_numpy(origin) + scale.std * network.scores(window.inputs, chosen)
+            measured = torch.from_numpy(window.log_s[chosen])
+            loss = latency_loss(predicted, measured, training.loss)
+            if training.ranking_weight:
+                at = window.rows[chosen]
+                ranking = ranking_loss(predicted, gains[at], groups[at])
+                loss = loss + training.ranking_weight * ranking
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), training.gradient_clip)
+            optimizer.step()
+            schedule.step()
+            window, chosen = next(minibatches)
+    network.eval()
+    return _calibrated(network, first_window, scale) if training.loss == "none" else scale
+
+
+@dataclass(frozen=True)
+class _Window:
+    """Some rows, prepared: their places, inputs and log latencies."""
+
+    rows: Ints
+    inputs: ProgramInputs
+    log_s: Floats
+
+
+def _minibatches(
+    rows: TrainingRows, runs: Ints, training: Training, generator: np.random.Generator
+) -> Iterator[tuple[_Window, Ints]]:
+    """Yield places of minibatches in windows of rows, pass after pass over all of them."""
+    window = None
+    while True:
+        order = runs[draw_order(rows.groups[runs], training.group_size, generator)]
+        for first in range(0, len(order), training.window):
+            drawn = order[first : first + training.window]
+            if window is None or len(order) > training.window:
+                ascending = np.sort(drawn)  # as files are read
+                log_s = np.log(rows.latencies_s[ascending])
+                window = _Window(ascending, inputs_of_rows(rows, ascending), log_s)
+            places = np.searchsorted(window.rows, drawn)
+            for begin in range(0, len(places), training.batch_size):
+                yield window, places[begin : begin + training.batch_size]
+
+
+def draw_order(groups: Ints, run_length: int, generator: np.random.Generator) -> Ints:
+    """Shuffle rows, but keep runs of one group together.
+
+    Parameters
+    ----------
+    groups
+        Number of each row's group; (n,).
+    run_length
+        Longest run.
+    generator
+        Says the order of runs, and which rows of a group make one.
+
+    Returns
+    -------
+    order
+        Every row once; (n,).
+    """
+    shuffled = generator.permutation(len(groups))
+    order: Ints = shuffled[np.argsort(groups[shuffled], kind="stable")]
+    _, first, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    in_group = np.arange(len(order)) - np.repeat(first, sizes)
+    run = np.cumsum(in_group % run_length == 0) - 1
+    return order[np.argsort(generator.permutation(run[-1] + 1)[run], kind="stable")]
+
+
+def latency_loss(
+    predicted: Tensor, measured: Tensor, kind: Literal["huber", "mape", "none"]
+) -> Tensor:
+    """Return the loss of predicted logarithms of latencies, both (B,); see the module."""
+    error = predicted - measured
+    if kind == "huber":
+        zero = torch.zeros_like(error)
+        return nn.functional.huber_loss(error, zero, delta=_HUBER_NATS) / _HUBER_NATS
+    if kind == "mape":
+        bounded = error.clamp(max=_LARGEST_LOG_RATIO)
+        beyond = math.exp(_LARGEST_LOG_RATIO) * (error - bounded)
+        return (torch.expm1(bounded).abs() + beyond).mean()
+    return 0.0 * error.sum()
+
+
+def ranking_loss(predicted: Tensor, gains: Floats, groups: Ints) -> Tensor:
+    """Return the LambdaRank loss of predicted logarithms of latencies; see the module.
+
+    Parameters
+    ----------
+    predicted
+        Of shape (B,).
+    gains
+        Best latency of the group over that of the program, in (0, 1]; (B,).
+    groups
+        Programs of one number are compared; (B,).
+    """
+    order = np.lexsort((predicted.detach().numpy(), groups))
+    _, first, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    place = np.empty(len(order))
+    place[order] = np.arange(len(order)) - np.repeat(first, sizes)
+    better, worse = np.nonzero((groups[:, None] == groups) & (gains[:, None] > gains))
+    if not better.size:
+        return 0.0 * predicted.sum()
+    gain, discount = np.exp2(gains), 1.0 / np.log2(2.0 + place)
+    weights = (gain[better] - gain[worse]) * np.abs(discount[better] - discount[worse])
+    gap = (predicted[torch.from_numpy(better)] - predicted[torch.from_numpy(worse)]) / _RANKING_NATS
+    losses = torch.from_numpy(weights / weights.sum()) * nn.functional.softplus(gap)
+    return losses.sum() * _RANKING_NATS
+
+
+def _gains(latencies_s: Floats, groups: Ints) -> Floats:
+    """Best latency of the group over that of the program; meaningless where all of it failed."""
+    _, group = np.unique(groups, return_inverse=True)
+    best = np.full(group.max() + 1, np.inf)
+    np.minimum.at(best, group, latencies_s)
+    with np.errstate(invalid="ignore"):
+        gains: Floats = best[group] / latencies_s
+    return gains
+
+
+def _first_scale(window: _Window, training: Training) -> LatencyScale:
+    scale = LatencyScale(over_estimate=training.over_estimate)
+    logs = window.log_s - scale.origin(window.inputs)
+    return LatencyScale(float(logs.mean()), max(float(logs.std()), 0.1), training.over_estimate)
+
+
+def _calibrated(network: LeafNetwork, window: _Window, scale: LatencyScale) -> LatencyScale:
+    """Fit a rising line from z to the log latencies of a window."""
+    with torch_threads(1), torch.inference_mode():
+        z = network.scores(window.inputs, np.arange(len(window.rows))).numpy().astype(np.float64)
+    logs = window.log_s - scale.origin(window.inputs)
+    centred = z - z.mean()
+    spread = float((centred**2).sum())
+    slope = float((centred * logs).sum()) / spread if spread > 1e-9 else 1.0
+    slope = max(slope, _LEAST_SLOPE)
+    return LatencyScale(float(logs.mean() - slope * z.mean()), slope, scale.over_estimate)
