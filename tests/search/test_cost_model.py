@@ -102,7 +102,7 @@ def conv() -> Sample:
 
 
 def new_model(seed: int = 0, fit_config: FitConfig = QUICK) -> CDMPPModel:
-    return CDMPPModel(seed, device=DEVICE, fit_config=fit_config)
+    return CDMPPModel(seed, device=DEVICE, weights=None, fit_config=fit_config)
 
 
 def rows_of(model: CDMPPModel) -> TrainingRows:
@@ -608,7 +608,7 @@ def test_the_target_may_name_the_device(target: str) -> None:
 def test_programs_for_a_gpu(builder: Any) -> None:
     task = sampling.make_task(builder, "cuda -arch=sm_80")
     gpu = sample(task, 24)
-    model = CDMPPModel(fit_config=QUICK)
+    model = CDMPPModel(weights=None, fit_config=QUICK)
     before = scores_of(model, gpu)
     learn(model, gpu.part(0, 16))
     after = scores_of(model, gpu)
@@ -737,9 +737,9 @@ def with_cores(task: Any, cores: int) -> Any:
 def test_one_key_with_two_hardware_parameters(matmul: Sample) -> None:
     """Each is a task of its own, on a machine of its own."""
     few, many = with_cores(matmul.task, 2), with_cores(matmul.task, 64)
-    model = CDMPPModel(fit_config=QUICK)
+    model = CDMPPModel(weights=None, fit_config=QUICK)
     first = model.predict(few, matmul.states)
-    assert model.predict(many, matmul.states) == CDMPPModel().predict(many, matmul.states)
+    assert model.predict(many, matmul.states) == CDMPPModel(weights=None).predict(many, matmul.states)
     assert model.predict(few, matmul.states) == first
     inputs = [auto_scheduler.MeasureInput(task, state)
               for task in (few, many) for state in matmul.states[:8]]  # fmt: skip
@@ -752,7 +752,7 @@ def test_one_key_with_two_hardware_parameters(matmul: Sample) -> None:
 def test_load_across_devices(matmul: Sample, tmp_path: Path) -> None:
     """What was measured elsewhere stays what it is: measured elsewhere."""
     other = DeviceSpec(name="other", kind="cpu", cores=64, clock_hz=1e9)
-    model = CDMPPModel(0, device=other, fit_config=QUICK)
+    model = CDMPPModel(0, device=other, weights=None, fit_config=QUICK)
     learn(model, matmul.part(0, 16))
     model.save(str(tmp_path / "m"))
     here = new_model()
@@ -767,7 +767,7 @@ def test_load_across_devices(matmul: Sample, tmp_path: Path) -> None:
 
 def test_a_saved_model_knows_the_device_it_was_made_for(matmul: Sample, tmp_path: Path) -> None:
     other = DeviceSpec(name="other", kind="cpu", cores=64, aliases=("o",), sources={"cores": "me"})
-    model = learn(CDMPPModel(0, device=other, fit_config=QUICK), matmul.part(0, 16))
+    model = learn(CDMPPModel(0, device=other, weights=None, fit_config=QUICK), matmul.part(0, 16))
     model.save(str(tmp_path / "m"))
     loaded = CDMPPModel()
     scores_of(loaded, matmul)  # for this machine
@@ -781,7 +781,7 @@ def test_load_then_a_log_of_unknown_workloads(
     learn(new_model(), matmul.part(0, 8)).save(str(tmp_path / "m"))
     write_log(tmp_path / "log.json", [matmul.part(0, 4)])
     monkeypatch.delitem(auto_scheduler.workload_registry.WORKLOAD_FUNC_REGISTRY, "zoo.matmul")
-    model = CDMPPModel(fit_config=QUICK)
+    model = CDMPPModel(weights=None, fit_config=QUICK)
     model.load(str(tmp_path / "m"))
     with pytest.raises(RecordError, match=r"None of the 4 records"):
         model.update_from_file(str(tmp_path / "log.json"))
@@ -815,7 +815,7 @@ def test_a_log_cut_anywhere_teaches_its_whole_lines_only(matmul: Sample, tmp_pat
     first = text.index(b"\n") + 1
     for end in [*range(first + 1, len(text) - 1, 37), len(text) - 2, len(text)]:
         cut.write_bytes(text[:end])
-        model = CDMPPModel(device=DEVICE, fit_config=FitConfig(steps=0))
+        model = CDMPPModel(device=DEVICE, weights=None, fit_config=FitConfig(steps=0))
         model.update_from_file(str(cut))
         is_whole = end >= len(text) - 1
         assert rows_of(model).latencies_s.tolist() == means_s(matmul)[: 1 + is_whole]
@@ -906,7 +906,7 @@ def test_threads_take_turns(matmul: Sample, conv: Sample) -> None:
 
 def test_a_long_search_is_bounded(matmul: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     """More than 12,800 rows: the fastest stay, and memory does not grow; one big batch or many."""
-    model = CDMPPModel(device=DEVICE, fit_config=FitConfig(steps=0))
+    model = CDMPPModel(device=DEVICE, weights=None, fit_config=FitConfig(steps=0))
     few, count = matmul.part(0, 1), 13_500
     num_leaves = int(rows_of(learn(new_model(), few)).asts.leaf_counts[0])
     monkeypatch.setattr(memory, "_MAX_LEAVES", 13_000 * num_leaves)
