@@ -210,7 +210,8 @@ def train_and_test(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         predictor = Predictor(MaskedNetwork(PredictorConfig(), mask))
-    predictor.fit(rows.take(np.flatnonzero(~held_out)), seed=seed, config=settings.fit_config())
+    predictor.fit_config = settings.fit_config()
+    predictor.fit(rows.take(np.flatnonzero(~held_out)), seed=seed)
     test = rows.take(np.flatnonzero(held_out))
     predicted_s = predictor.predict(test.batch(), device).latency_s
     ape = np.abs(predicted_s - test.latencies_s) / test.latencies_s

@@ -69,7 +69,8 @@ def _headline() -> Iterator[str]:
 
 
 def _of(comparison: dict[str, Any], model: str) -> list[dict[str, Any]]:
-    return [search for search in comparison["searches"] if search["model"] == model]
+    # Ours may be one of several that differ in their weights.
+    return [search for search in comparison["searches"] if search["model"].startswith(model)]
 
 
 def _times_to_match(comparison: dict[str, Any], model: str) -> Iterator[float | None]:

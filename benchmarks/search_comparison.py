@@ -16,7 +16,7 @@ from tvm_cdmpp.search import SearchComparison
 OUT = Path("compare-resnet-18")
 RESULT = Path(__file__).parent / "results" / "resnet-18-untrained.json"
 SETTINGS = {
-    "--models": "cdmpp,xgb-warm,random",
+    "--models": "cdmpp-untrained,xgb-warm,random",
     "--trials": "144",
     "--seeds": "2",
     "--tasks": "6",

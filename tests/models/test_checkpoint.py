@@ -33,7 +33,8 @@ def predictor() -> Predictor:
     latencies_s = np.random.default_rng(0).lognormal(-8, 1, 40)
     latencies_s[:3] = np.inf
     rows = TrainingRows.on(DEVICE, random_batch(40), latencies_s, np.zeros(40, dtype=np.int64))
-    predictor.fit(rows, seed=0, config=FitConfig(steps=3))
+    predictor.fit_config = FitConfig(steps=3)
+    predictor.fit(rows, seed=0)
     return predictor
 
 

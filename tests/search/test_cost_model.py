@@ -739,7 +739,9 @@ def test_one_key_with_two_hardware_parameters(matmul: Sample) -> None:
     few, many = with_cores(matmul.task, 2), with_cores(matmul.task, 64)
     model = CDMPPModel(weights=None, fit_config=QUICK)
     first = model.predict(few, matmul.states)
-    assert model.predict(many, matmul.states) == CDMPPModel(weights=None).predict(many, matmul.states)
+    assert model.predict(many, matmul.states) == CDMPPModel(weights=None).predict(
+        many, matmul.states
+    )
     assert model.predict(few, matmul.states) == first
     inputs = [auto_scheduler.MeasureInput(task, state)
               for task in (few, many) for state in matmul.states[:8]]  # fmt: skip

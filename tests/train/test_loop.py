@@ -158,7 +158,7 @@ def test_a_batch_of_failures_alone() -> None:
     rows = some_rows(8)
     leaves = make_leaves(rows.batch().take(np.arange(8)), HERE)
     loss = loss_of(AdditiveNetwork(SMALL), leaves, torch.full((8,), torch.inf), CONFIG)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     assert torch.isfinite(loss)
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
         AdditiveConfig,
         AdditiveNetwork,
         Leaves,
+        Output,
         fit_input_scale,
         leaf_inputs,
         make_leaves,

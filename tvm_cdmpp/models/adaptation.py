@@ -16,7 +16,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tvm_cdmpp.models.additive import AdditiveNetwork, Leaves, leaf_inputs, stack_devices
+from tvm_cdmpp.models.additive import (
+    AdditiveNetwork,
+    Leaves,
+    Output,
+    leaf_inputs,
+    stack_devices,
+)
 from tvm_cdmpp.models.network import torch_threads
 from tvm_cdmpp.models.rows import Ints, TrainingRows
 
@@ -132,9 +138,9 @@ def _before(network: AdditiveNetwork, ahead: Mapping[str, Tensor], leaves: Leave
     now = {name: weight.detach().clone() for name, weight in network.state_dict().items()}
     network.load_state_dict(ahead)
     with torch.no_grad():
-        found = network(leaves).log_latency
+        found: Output = network(leaves)
     network.load_state_dict(now)
-    return found
+    return found.log_latency
 
 
 def _level(residuals: npt.NDArray[np.float32], config: AdaptConfig) -> float:

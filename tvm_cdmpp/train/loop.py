@@ -13,10 +13,10 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from tvm_cdmpp.models import (
     Content,
     Ints,
     Leaves,
+    Output,
     TrainingRows,
     leaf_inputs,
     stack_devices,
@@ -220,7 +221,7 @@ def loss_of(
     unlabelled: Leaves | None = None,
 ) -> Tensor:
     """Return the loss of a batch: error of the log latency, order, spread, failures, domain."""
-    found = network(leaves)
+    found: Output = network(leaves)
     runs = torch.isfinite(measured)
     target = torch.where(runs, measured, 0.0)
     residual = torch.where(runs, found.log_latency - target, 0.0)
@@ -228,7 +229,7 @@ def loss_of(
     error = nn.functional.huber_loss(
         residual, torch.zeros_like(residual), delta=c.huber_delta, reduction="sum"
     )
-    loss = error / (count * c.huber_delta)
+    loss: Tensor = error / (count * c.huber_delta)
     if c.relative_weight:
         # Beyond a factor of e it grows like the logarithm: one absurd label must not rule a batch.
         relative = torch.where(
@@ -237,7 +238,7 @@ def loss_of(
         loss = loss + c.relative_weight * relative.abs().sum() / count
     if c.ranking_weight:
         loss = loss + c.ranking_weight * _ranking(found.log_latency, target, runs, c)
-    # The likelihood of a Laplace distribution; what is predicted does not learn from it.
+    # The likelihood of a Laplace distribution around the prediction, for its width alone.
     scale = found.log_spread
     spread = (residual.detach().abs() * torch.exp(-scale) + scale) * runs
     loss = loss + c.spread_weight * spread.sum() / count
@@ -252,7 +253,7 @@ def loss_of(
     return loss
 
 
-_DISTANCES = {
+_DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cmd": partial(central_moment_discrepancy, bound=2.0),
     "mmd": maximum_mean_discrepancy,
 }
@@ -313,11 +314,11 @@ class Trainer:
         self._unlabelled = unlabelled
         decayed = [p for p in network.parameters() if p.dim() > 1]
         plain = [p for p in network.parameters() if p.dim() <= 1]
-        self._optimizer = torch.optim.AdamW(
-            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-        )
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
 
     @property
     def done(self) -> bool:
@@ -414,7 +415,7 @@ class Workers:
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         torch.distributed.all_reduce(flat)
         flat /= self.count
-        parts = flat.split([gradient.numel() for gradient in gradients])
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
