@@ -242,7 +242,7 @@ def run(
             for name in wanted:
                 begin = time.perf_counter()
                 log_predicted = adaptations[name](target, measured)
-                outcome = dict(zip(keys, (target.device, seed, method, budget, name), strict=True))
+                outcome: dict[str, Any] = dict(zip(keys, (target.device, seed, method, budget, name), strict=True))
                 outcome |= {
                     "measured_programs": len(measured),
                     "measured_tasks": len(np.unique(target.rows.tasks[measured])),

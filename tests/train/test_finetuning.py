@@ -1,0 +1,79 @@
+"""Training on for a new device: it gets better there, and what was known is not forgotten."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tests.train.test_loop import SMALL, operators_of, some_rows
+from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.models.additive import AdditiveNetwork, fit_input_scale
+from tvm_cdmpp.models.rows import TrainingRows
+from tvm_cdmpp.models.trained import Expert
+from tvm_cdmpp.train.finetuning import finetune
+from tvm_cdmpp.train.loop import TrainConfig, Trainer, Windows, predict
+
+NEW = DeviceSpec(name="new", kind="cpu", cores=64, clock_hz=1e9)
+SIZES = {"groups_per_batch": 4, "programs_per_group": 8, "window_batches": 10}
+CONFIG = TrainConfig(steps=100, learning_rate=2e-3, **SIZES)
+
+
+@pytest.fixture(scope="module")
+def expert() -> Expert:
+    rows = some_rows()
+    torch.manual_seed(0)
+    network = AdditiveNetwork(SMALL)
+    config = TrainConfig(steps=200, **SIZES)
+    windows = Windows(rows, operators_of(rows), config, 0)
+    fit_input_scale(network, windows.draw(0).inputs)
+    trainer = Trainer(network, windows, config)
+    while not trainer.done:
+        trainer.train_window()
+    return Expert(trainer.averaged, 1.5)
+
+
+def target_rows(num_programs: int = 40) -> TrainingRows:
+    source = some_rows(num_programs, seed=9)
+    programs = np.arange(num_programs)
+    latencies_s = 3.0 * source.latencies_s[programs]
+    return TrainingRows.on(NEW, source.asts.take(programs), latencies_s, programs % 3)
+
+
+def error(expert: Expert, rows: TrainingRows) -> float:
+    off = predict(expert.network, rows)[0] - np.log(rows.latencies_s)
+    return float(np.median(np.abs(off)))
+
+
+@pytest.mark.parametrize("domain", ["none", "cmd", "mmd"])
+def test_the_target_gets_better_and_the_sources_stay(expert: Expert, domain: str) -> None:
+    target, sources = target_rows(), some_rows(60)
+    config = TrainConfig(**{**vars(CONFIG), "domain": domain})
+    before = {name: w.clone() for name, w in expert.network.state_dict().items()}
+    found = finetune(expert, target, sources, config=config, unlabelled=target)
+    assert error(found, target) < 0.5 * error(expert, target)
+    assert error(found, sources) < error(expert, sources) + 0.15
+    assert all(torch.equal(before[name], w) for name, w in expert.network.state_dict().items())
+    assert found.spread_factor == 1.5
+
+
+def test_the_domain_term_counts(expert: Expert) -> None:
+    target, sources = target_rows(), some_rows(60)
+    found = [
+        finetune(expert, target, sources, unlabelled=target,
+                 config=TrainConfig(**{**vars(CONFIG), "steps": 10, "domain": domain}))
+        for domain in ("none", "cmd", "mmd")
+    ]  # fmt: skip
+    weights = [each.network.embed.weight for each in found]
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
+
+
+def test_bad_input(expert: Expert) -> None:
+    target, sources = target_rows(), some_rows(60)
+    with pytest.raises(ConfigError, match="target_share"):
+        finetune(expert, target, sources, target_share=1.5)
+    failed = TrainingRows.on(NEW, target.batch(), np.full(40, np.inf), target.tasks)
+    with pytest.raises(RecordError, match="neither the target nor the sources"):
+        finetune(expert, failed, failed)
