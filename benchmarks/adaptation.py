@@ -52,6 +52,11 @@ SPLIT = "devices"
 BUDGETS = (0, 10, 50, 200, 1000, 5000)
 METHODS: tuple[SelectionMethod, ...] = ("random", "kmeans", "center", "uncertain")
 _LAST_LAYER_WIDTH = 32
+_FEATURE_LIMIT = 4.0
+"""Standard deviations; beyond, a line through a few tasks says nothing of others."""
+_LAST_LAYER_PRECISION = 10.0
+_LAST_LAYER_NOISE = 1.0
+"""More than programs vary around their task: those of one task are not independent."""
 _MIN_FOR_TAU = 5
 METRICS = {
     "mape": "mean absolute percentage error over programs, as a fraction",
@@ -127,7 +132,8 @@ def with_both(target: Target, measured: Ints) -> Floats:
 
 def _last_layer(target: Target, measured: Ints, log_predicted: Floats) -> Floats:
     features = target.last_layer
-    layer = LastLayer.of_prior(np.full(features.shape[1], 2.0))
+    precision = np.full(features.shape[1], _LAST_LAYER_PRECISION)
+    layer = LastLayer.of_prior(precision, noise_variance=_LAST_LAYER_NOISE)
     residuals = (target.log_measured - log_predicted)[measured]
     mean, _ = layer.update(features[measured], residuals).predict(features)
     return log_predicted + mean
@@ -189,7 +195,8 @@ def make_target(
         if found.spread is not None:
             spread[programs] = found.spread
     features = program_features(batch)
-    leading = principal_components(features, _LAST_LAYER_WIDTH - 1)
+    limited = np.clip(features, -_FEATURE_LIMIT, _FEATURE_LIMIT)
+    leading = principal_components(limited, _LAST_LAYER_WIDTH - 1)
     leading /= np.sqrt((leading**2).sum(axis=1).mean()) or 1.0
     return Target(
         device=device,
