@@ -32,7 +32,7 @@ from scipy.stats import kendalltau
 from benchmarks.provenance import RESULTS, provenance, write_json
 from benchmarks.tables import adaptation_table
 from tvm_cdmpp.data import RecordStore, make_labels, official_split
-from tvm_cdmpp.models import CostPredictor, Predictor, TrainingRows
+from tvm_cdmpp.models import CostPredictor, TrainingRows, load_weights
 from tvm_cdmpp.train import (
     LastLayer,
     LevelCorrection,
@@ -249,7 +249,9 @@ def run(
             for name in wanted:
                 begin = time.perf_counter()
                 log_predicted = adaptations[name](target, measured)
-                outcome: dict[str, Any] = dict(zip(keys, (target.device, seed, method, budget, name), strict=True))
+                outcome: dict[str, Any] = dict(
+                    zip(keys, (target.device, seed, method, budget, name), strict=True)
+                )
                 outcome |= {
                     "measured_programs": len(measured),
                     "measured_tasks": len(np.unique(target.rows.tasks[measured])),
@@ -375,7 +377,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         per_task=args.per_task,
         seeds=args.seeds,
     )
-    targets = load_targets(store, Predictor.load(args.predictor), args.per_task)
+    targets = load_targets(store, load_weights(args.predictor), args.per_task)
     result = run(targets, settings, args.out / "adaptation.json")
     print("\n".join(adaptation_table(result["summary"])))
     return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from tvm_cdmpp.train.finetuning import finetune
 from tvm_cdmpp.train.loop import TrainConfig, Trainer, Windows, predict
 
 NEW = DeviceSpec(name="new", kind="cpu", cores=64, clock_hz=1e9)
-SIZES = {"groups_per_batch": 4, "programs_per_group": 8, "window_batches": 10}
+SIZES: dict[str, Any] = {"groups_per_batch": 4, "programs_per_group": 8, "window_batches": 10}
 CONFIG = TrainConfig(steps=100, learning_rate=2e-3, **SIZES)
 
 
