@@ -5,9 +5,10 @@ part, and scores it on the test part, by device. A part of the result, a model o
 seed, is a file `results/accuracy/<split>-<model>-<seed>.json`; parts that are there are not made
 again, so a stopped run goes on where it was.
 
-- `cdmpp` is the predictor with the weights that were trained for the official splits, as it is. The
-  paper's split has programs of one task on both sides, so these weights have nothing to say there.
-- `cdmpp-same-rows` is the same network, fitted on the programs that the other models get.
+- `cdmpp` is the predictor with the weights `evaluation`, as they are: trained on the training part
+  of `networks`, up to 1,000 programs of a task, so they have nothing to say on other splits.
+- `cdmpp-untrained` is the small network that a search without weights starts with, fitted on the
+  programs that the other models get.
 - The others are the models of `tvm_cdmpp.models.baselines`.
 
 Training samples per second are the rows of the training set over the seconds of the whole fit,
@@ -80,10 +81,8 @@ class Settings:
 def known_models() -> dict[str, Model]:
     """Return the models by name, those of this package first."""
     models = {
-        "cdmpp": Model(
-            lambda _: load_weights("evaluation"), is_fitted=False, splits=("networks", "devices")
-        ),
-        "cdmpp-same-rows": Model(lambda seed: Predictor.untrained(PredictorConfig(), seed)),
+        "cdmpp": Model(lambda _: load_weights("evaluation"), is_fitted=False, splits=("networks",)),
+        "cdmpp-untrained": Model(lambda seed: Predictor.untrained(PredictorConfig(), seed)),
     }
     try:
         baselines = importlib.import_module("tvm_cdmpp.models.baselines").BASELINES

@@ -65,5 +65,5 @@ def test_every_part_is_made_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_known_models_can_be_made() -> None:
-    model = accuracy.known_models()["cdmpp-same-rows"].make(3)
+    model = accuracy.known_models()["cdmpp-untrained"].make(3)
     assert isinstance(model, Predictor)
