@@ -44,7 +44,7 @@ from tvm_cdmpp.ast import COLUMN
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import Hardware, detect_cpu, generic_gpu
 from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records
-from tvm_cdmpp.models import Predictor, PredictorConfig
+from tvm_cdmpp.models import load_weights
 from tvm_cdmpp.search import CDMPPModel
 
 tvm = load_tvm()
@@ -198,7 +198,7 @@ def parts_seconds(task: Any, states: Any) -> tuple[dict[str, float], dict[str, f
         Hardware.of(task.hardware_params),
         LayoutRewrite(int(task.layout_rewrite_option)),
     )
-    predictor = Predictor.untrained(PredictorConfig(), 0)
+    predictor = load_weights("shipped")
     device = detect_cpu() if task.target.kind.name == "llvm" else generic_gpu("gpu")
     with cores(1):
         hand_over, records = timed(lambda: dump_records(task, states))
