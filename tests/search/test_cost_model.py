@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -247,7 +248,7 @@ def test_scores_to_remember_are_limited(
 def test_threads_for_scoring(matmul: Sample, work: Work) -> None:
     expected = scores_of(new_model(), matmul)
     assert work.threads == {1}
-    several = CDMPPModel(0, device=DEVICE, num_threads=2)
+    several = CDMPPModel(0, device=DEVICE, weights=None, num_threads=2)
     np.testing.assert_allclose(scores_of(several, matmul), expected, rtol=1e-5)
     assert work.threads == {1, 2}
     with pytest.raises(ConfigError, match="num_threads must be at least 1; got 0"):
@@ -996,3 +997,34 @@ def test_a_task_that_computes_nothing_does_not_end_a_search() -> None:
     model = new_model()
     assert (scores_of(model, empty) == 1e-6).all()
     assert model.num_unscored == 4
+
+
+def test_a_search_starts_from_the_shipped_weights(matmul: Sample, tmp_path: Path) -> None:
+    model = CDMPPModel(device=DEVICE)
+    expected = scores_of(CDMPPModel(device=DEVICE, weights="shipped"), matmul)
+    np.testing.assert_array_equal(scores_of(model, matmul), expected)
+    assert (scores_of(CDMPPModel(device=DEVICE, weights=None), matmul) != expected).any()
+    assert (scores_of(CDMPPModel(device=DEVICE, weights="evaluation"), matmul) != expected).any()
+
+
+def test_weights_adapt_and_a_loaded_search_goes_on(matmul: Sample, tmp_path: Path) -> None:
+    model = CDMPPModel(device=DEVICE)
+    before = agreement(model, matmul.part(48, 96))
+    begin = time.perf_counter()
+    for first in range(0, 48, 16):
+        learn(model, matmul.part(first, first + 16))
+    assert time.perf_counter() - begin < 10
+    assert agreement(model, matmul.part(48, 96)) > before + 0.2
+    model.save(str(tmp_path / "m"))
+    loaded = CDMPPModel(seed=9)
+    loaded.load(str(tmp_path / "m"))
+    for each in (model, loaded):
+        learn(each, matmul.part(48, 64))
+    np.testing.assert_array_equal(scores_of(loaded, matmul), scores_of(model, matmul))
+
+
+def test_settings_of_another_start_are_refused() -> None:
+    with pytest.raises(ConfigError, match="weights=None"):
+        CDMPPModel(config=PredictorConfig())
+    with pytest.raises(CheckpointError, match="No weights 'nonsense'"):
+        CDMPPModel(weights="nonsense")
