@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import tvm_cdmpp
+from tvm_cdmpp.models.weights import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,4 +58,6 @@ def test_sources_of_the_compiled_part_are_shipped() -> None:
     assert native / "native.cpp" in sources
     assert len(sources) > 10
     data = {package / "data" / "splits.json", package / "devices" / "registry.json"}
-    assert shipped == {*sources, *data, package / "py.typed"}
+    weights = {package / "models" / "weights" / f"{name}.safetensors" for name in WEIGHTS}
+    assert all(path.stat().st_size < 1e6 for path in weights)
+    assert shipped == {*sources, *data, *weights, package / "py.typed"}

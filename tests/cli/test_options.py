@@ -26,6 +26,9 @@ OPTIONS: dict[str, set[str]] = {
         "--input-shape", "--batch", "--input-dtype",
     },
     "data info": {"--out", "--alike", "--json"},
+    "train": {
+        "--out", "--split", "--kinds", "--steps", "--seed", "--per-task", "--width", "--layers"
+    },
     "eval": {"--split", "--part", "--weights", "--per-task", "--json"},
 }  # fmt: skip
 COMMON = {"--help", "--verbose"}

@@ -83,7 +83,7 @@ def test_tune_from_end_to_end(tuned: Path) -> None:
     executor.run(data=np.zeros((1, 1, 28, 28), np.float32))
     assert executor.get_output(0).numpy().sum() == pytest.approx(1)
     names = {path.name for path in (tuned / "logs").iterdir()} - {"mlp.json.tvm.txt"}
-    assert names == {"mlp.json", ".mlp.json.lock", "workloads.jsonl"}
+    assert names == {"mlp.json", ".mlp.json.lock", ".workloads.jsonl.lock", "workloads.jsonl"}
 
 
 def test_import_knows_what_tune_wrote(tuned: Path, tmp_path: Path) -> None:

@@ -56,7 +56,5 @@ def test_xgboost_learns() -> None:
 
 
 def test_unknown_kind() -> None:
-    with pytest.raises(
-        ConfigError, match="unknown cost model 'gbm'; expected one of cdmpp"
-    ):
+    with pytest.raises(ConfigError, match="unknown cost model 'gbm'; expected one of cdmpp"):
         make_cost_model("gbm", seed=0, num_measures_per_round=8, num_tasks=1)
