@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tvm_cdmpp.errors import ConfigError, RecordError
-from tvm_cdmpp.files import cache_folder, config_folder, locked, write_atomically
+from tvm_cdmpp.files import cache_folder, config_folder, locked, replacing, write_atomically
 
 
 def test_makes_the_folder_and_replaces_the_file(tmp_path: Path) -> None:
@@ -77,3 +77,23 @@ def test_no_home_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
     with pytest.raises(ConfigError, match="Set HOME"):
         config_folder()
+
+
+def test_only_files_are_replaced(tmp_path: Path) -> None:
+    folder, pipe = tmp_path / "folder", tmp_path / "pipe"
+    folder.mkdir()
+    os.mkfifo(pipe)
+    for path in (folder, pipe):
+        with pytest.raises(OSError, match=f"Not a file that could be replaced: '{path}'"):
+            write_atomically(path, b"new")
+    assert folder.is_dir()
+    assert pipe.is_fifo()
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "pipe"}
+
+
+def test_errors_name_the_file_that_was_given(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FileNotFoundError, match=f"'{tmp_path / 'none' / 'file'}'"),
+        replacing(tmp_path / "none" / "file"),
+    ):
+        pass

@@ -1,5 +1,6 @@
 """Files: written whole or not at all, locked against a second writer, in the user's folders."""
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -20,10 +21,17 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises
     ------
     OSError
-        If the file cannot be written; an existing one is then unchanged.
+        If the file cannot be written; an existing one is then unchanged. Nor is anything replaced
+        that is not a file, such as a folder, a pipe or a device.
     """
+    if path.exists() and not path.is_file():
+        code = errno.EISDIR if path.is_dir() else errno.EEXIST
+        raise OSError(code, "Not a file that could be replaced", str(path))
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:  # of the name that the user gave
+        raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         yield temporary
         with temporary.open("rb") as file:

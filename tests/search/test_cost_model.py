@@ -1028,3 +1028,40 @@ def test_settings_of_another_start_are_refused() -> None:
         CDMPPModel(config=PredictorConfig())
     with pytest.raises(CheckpointError, match="No weights 'nonsense'"):
         CDMPPModel(weights="nonsense")
+
+
+def test_a_saved_model_stays_with_its_kind_of_device(matmul: Sample, tmp_path: Path) -> None:
+    """The kind comes from what was measured, where no device was named."""
+    file = str(tmp_path / "m")
+    gpu = sampling.make_task(sampling.matmul, "cuda -arch=sm_75 -model=t4", (64, 64, 64))
+    learn(CDMPPModel(), sample(gpu, 8)).save(file)
+    loaded = CDMPPModel()
+    loaded.load(file)
+    with pytest.raises(ConfigError, match="predicts for a gpu"):
+        loaded.predict(matmul.task, matmul.states)
+    here = learn(new_model(), matmul.part(0, 8))
+    before = scores_of(here, matmul)
+    with pytest.raises(CheckpointError, match="predicts for a gpu"):
+        here.load(file)
+    np.testing.assert_array_equal(scores_of(here, matmul), before)
+    assert len(rows_of(here)) == 8
+
+
+@pytest.mark.parametrize("weights", ["shipped", None])
+def test_measurements_of_no_use_change_nothing(
+    matmul: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str | None
+) -> None:
+    model = learn(CDMPPModel(device=DEVICE, weights=weights), matmul.part(0, 16))
+    before = scores_of(model, matmul)
+    model.update(matmul.part(16, 20).inputs, [result(float("nan"))] * 4)
+    np.testing.assert_array_equal(scores_of(model, matmul), before)
+    assert model.num_unscored == 4
+    write_log(tmp_path / "log.json", [matmul.part(0, 4)])
+    fresh = CDMPPModel(device=DEVICE, weights=weights)
+    model.save(str(tmp_path / "m"))
+    fresh.load(str(tmp_path / "m"))
+    monkeypatch.delitem(auto_scheduler.workload_registry.WORKLOAD_FUNC_REGISTRY, "zoo.matmul")
+    with pytest.raises(RecordError, match="None of the 4 records"):
+        fresh.update_from_file(str(tmp_path / "log.json"))
+    monkeypatch.undo()
+    np.testing.assert_array_equal(scores_of(fresh, matmul), before)

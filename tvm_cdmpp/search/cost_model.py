@@ -110,6 +110,8 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
     def update_from_file(self, file_name: str, n_lines: int | None = None) -> None:
         """Learn from the records of an Ansor log, plain or packed, or of its first lines.
 
+        All lines are read where `n_lines` is not above 0, as TVM does.
+
         The workloads of its records must be registered, as extracting the tasks of their network
         does. Lines that cannot be used are counted in `num_unscored` and logged.
 

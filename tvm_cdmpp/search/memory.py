@@ -27,7 +27,7 @@ from tvm_cdmpp.bridge import (
     with_dag,
 )
 from tvm_cdmpp.devices import DeviceSpec, Hardware
-from tvm_cdmpp.errors import CDMPPError, ConfigError, RecordError
+from tvm_cdmpp.errors import CDMPPError, CheckpointError, ConfigError, RecordError
 from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records
 from tvm_cdmpp.models import Content, Machine, TrainingRows
 from tvm_cdmpp.search.thinning import rows_to_keep
@@ -287,6 +287,8 @@ class SearchMemory:
         ------
         KeyError, TypeError, ValueError
             Something is missing or is not what it should be; the memory is then unchanged.
+        CheckpointError
+            It is of another kind of device than this memory was made for; likewise unchanged.
         """
         settings, arrays = content.settings, content.arrays
         rows = TrainingRows(
@@ -305,6 +307,14 @@ class SearchMemory:
         cannot_run = dict.fromkeys(map(str, settings["cannot_run"]))
         counters = int(settings["num_failed"]), int(settings["num_seen"]), int(settings["seed"])
         device = DeviceSpec(**settings["device"]) if settings["device"] else None
+        measured_on = [device, *rows.devices] if device else rows.devices
+        kind = measured_on[0].kind if measured_on else None
+        if self._device and kind and kind != self._device.kind:
+            raise CheckpointError(
+                f"The saved model predicts for a {kind}; this one was made for the "
+                f"{self._device.kind} '{self._device.name}'. Make one CDMPPModel per device."
+            )
+        self._kind = self._device.kind if self._device else kind
         self._draws = arrays["draws"]
         self.num_failed, self._num_seen, self._seed = counters
         self.rows, self._task_keys, self._cannot_run = rows, keys, cannot_run
@@ -314,7 +324,7 @@ class SearchMemory:
             if key in keys
         }
         if device and not self._device:
-            self._device, self._kind = device, device.kind
+            self._device = device
             self._tasks = {}  # each was analysed for a device of its own
 
 

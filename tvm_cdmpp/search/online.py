@@ -120,7 +120,7 @@ class OnlinePredictor:
     def _learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, CDMPPError]:
         """Learn, and return what is wrong with measurements of no use, by place."""
         problems = self.memory.learn(inputs, results)
-        if inputs:
+        if len(problems) < len(inputs):
             self._num_updates += 1
             seed = self.seed + self._num_updates
             self._predictor.fit(self.memory.rows, seed=seed)
@@ -165,7 +165,8 @@ class OnlinePredictor:
         Raises
         ------
         CheckpointError
-            The file is not one that `save` wrote; nothing has changed then.
+            The file is not one that `save` wrote, or is for another kind of device; nothing has
+            changed then.
         """
         content = read_checkpoint(path)
         try:
