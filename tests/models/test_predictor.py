@@ -10,7 +10,7 @@ from tests.models.programs import both, extract, matmul_graph, random_batch
 from tvm_cdmpp.ast.compact import concatenate
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.models import predictor as predictor_module
+from tvm_cdmpp.models import chunks as chunks_module
 from tvm_cdmpp.models.analytic import estimate_latency_s
 from tvm_cdmpp.models.network import Inputs, PredictorConfig, make_inputs, torch_threads
 from tvm_cdmpp.models.predictor import Predictor
@@ -68,7 +68,7 @@ def test_chunks_change_nothing(
 ) -> None:
     batch = random_batch(40)
     latencies_s, runs = both(predictor.predict(batch, DEVICE))
-    monkeypatch.setattr(predictor_module, "_CHUNK_LEAVES", size)
+    monkeypatch.setattr(chunks_module, "_CHUNK_LEAVES", size)
     chunked_s, chunked_runs = both(predictor.predict(batch, DEVICE))
     np.testing.assert_allclose(chunked_s, latencies_s, rtol=1e-5)
     np.testing.assert_allclose(chunked_runs, runs, atol=1e-5)

@@ -14,8 +14,10 @@ from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models.additive import AdditiveNetwork, fit_input_scale
 from tvm_cdmpp.models.rows import TrainingRows
 from tvm_cdmpp.models.trained import Expert
+from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.finetuning import finetune
-from tvm_cdmpp.train.loop import TrainConfig, Trainer, Windows, predict
+from tvm_cdmpp.train.loop import Trainer, predict
+from tvm_cdmpp.train.windows import Windows
 
 NEW = DeviceSpec(name="new", kind="cpu", cores=64, clock_hz=1e9)
 SIZES: dict[str, Any] = {"groups_per_batch": 4, "programs_per_group": 8, "window_batches": 10}
@@ -29,7 +31,7 @@ def expert() -> Expert:
     network = AdditiveNetwork(SMALL)
     config = TrainConfig(steps=200, **SIZES)
     windows = Windows(rows, operators_of(rows), config, 0)
-    fit_input_scale(network, windows.draw(0).inputs)
+    fit_input_scale(network, windows.draw(0).leaves.inputs)
     trainer = Trainer(network, windows, config)
     while not trainer.done:
         trainer.train_window()

@@ -12,15 +12,9 @@ from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, fit_input_scale, make_leaves
 from tvm_cdmpp.models.rows import TrainingRows
-from tvm_cdmpp.train.loop import (
-    TrainConfig,
-    Trainer,
-    Windows,
-    learning_share,
-    loss_of,
-    predict,
-    prepare,
-)
+from tvm_cdmpp.train.config import TrainConfig
+from tvm_cdmpp.train.loop import Trainer, learning_share, loss_of, predict
+from tvm_cdmpp.train.windows import Windows, prepare
 
 HERE = DeviceSpec(name="here", kind="cpu", cores=4)
 THERE = DeviceSpec(name="there", kind="cpu", cores=16, l2_bytes=2**21)
@@ -48,7 +42,7 @@ def trainer(rows: TrainingRows, seed: int = 0, config: TrainConfig = CONFIG) -> 
     torch.manual_seed(5)
     network = AdditiveNetwork(SMALL)
     windows = Windows(rows, operators_of(rows), config, seed)
-    fit_input_scale(network, windows.draw(0).inputs)
+    fit_input_scale(network, windows.draw(0).leaves.inputs)
     return Trainer(network, windows, config)
 
 
@@ -99,7 +93,7 @@ def test_a_batch_holds_several_programs_of_each_group() -> None:
     window = windows.draw(3)
     assert window.batches.shape == (10, 4 * 8)
     again = windows.draw(3)
-    assert torch.equal(window.inputs, again.inputs)
+    assert torch.equal(window.leaves.inputs, again.leaves.inputs)
     assert not torch.equal(window.log_latency, windows.draw(4).log_latency)
 
 

@@ -11,7 +11,7 @@ from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.trained import Expert, TrainedPredictor
-from tvm_cdmpp.train.loop import TrainConfig
+from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.pretraining import (
     PretrainSettings,
     Progress,

@@ -79,7 +79,7 @@ def adapt(
     """
     with torch_threads(1), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        leaves, offsets = _leaves(rows)
+        leaves, firsts = _leaves(rows)
         measured = torch.from_numpy(np.log(rows.latencies_s).astype(np.float32))
         before = _before(network, ahead, leaves)
         level = _level((measured - before).numpy(), config)
@@ -94,7 +94,7 @@ def adapt(
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * (1.0 - step / config.steps)
             chosen = _draw(groups, config)
-            taken = _take(leaves, offsets, chosen)
+            taken = leaves.take(chosen, firsts)
             loss = _loss(network, taken, target[chosen], groups[chosen], config)
             for name, weight in network.named_parameters():
                 loss = loss + config.anchor * (weight - ahead[name]).square().sum()
@@ -123,14 +123,6 @@ def _leaves(rows: TrainingRows) -> tuple[Leaves, Tensor]:
         torch.from_numpy(batch.leaf_counts),
         stack_devices(rows.devices)[torch.from_numpy(rows.machine_of)],
     ), torch.from_numpy(batch.offsets[:-1])
-
-
-def _take(leaves: Leaves, offsets: Tensor, programs: Tensor) -> Leaves:
-    counts = leaves.counts[programs]
-    firsts = torch.cumsum(counts, 0) - counts
-    within = torch.arange(int(counts.sum())) - torch.repeat_interleave(firsts, counts)
-    places = torch.repeat_interleave(offsets[programs], counts) + within
-    return Leaves(leaves.inputs[places], leaves.positions[places], counts, leaves.device[programs])
 
 
 def _before(network: AdditiveNetwork, ahead: Mapping[str, Tensor], leaves: Leaves) -> Tensor:

@@ -84,6 +84,14 @@ class Leaves:
     counts: Tensor
     device: Tensor
 
+    def take(self, programs: Tensor, firsts: Tensor) -> Leaves:
+        """Return some programs, in the given order; `firsts` has the first leaf of all of them."""
+        counts = self.counts[programs]
+        before = torch.cumsum(counts, 0) - counts
+        within = torch.arange(int(counts.sum())) - torch.repeat_interleave(before, counts)
+        leaves = torch.repeat_interleave(firsts[programs], counts) + within
+        return Leaves(self.inputs[leaves], self.positions[leaves], counts, self.device[programs])
+
     @property
     def log_analytic_s(self) -> Tensor:
         """Natural logarithm of the analytic seconds of every leaf; (N,)."""

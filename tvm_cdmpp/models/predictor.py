@@ -5,13 +5,12 @@ Untrained, it returns the analytic estimate.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -19,23 +18,12 @@ from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
+from tvm_cdmpp.models.chunks import chunks
 from tvm_cdmpp.models.contract import Prediction
 from tvm_cdmpp.models.fitting import FitConfig, fit
 from tvm_cdmpp.models.labels import LabelTransform
 from tvm_cdmpp.models.network import Inputs, Network, PredictorConfig, make_inputs, torch_threads
 from tvm_cdmpp.models.rows import TrainingRows
-
-_CHUNK_LEAVES = 2048
-"""Leaves to score at once: enough to forget what a call costs, few enough for a core's cache."""
-
-
-def _chunks(leaf_counts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """Divide programs into chunks of one leaf count each, so that nothing is padded."""
-    for count in np.unique(leaf_counts):
-        programs = np.flatnonzero(leaf_counts == count)
-        size = max(1, _CHUNK_LEAVES // max(1, int(count)))
-        for first in range(0, len(programs), size):
-            yield programs[first : first + size]
 
 
 @dataclass
@@ -74,7 +62,7 @@ class Predictor:
         runs = np.ones(len(batch))
         self.network.eval()
         with torch_threads(num_threads), torch.inference_mode():
-            for chosen in _chunks(batch.leaf_counts):
+            for chosen in chunks(batch.leaf_counts):
                 inputs = make_inputs(batch.take(chosen), [device], self.network.config)
                 labels, logits = self.network(inputs, self.base(inputs))
                 latency_s[chosen] = self.labels.inverse(labels.numpy().astype(np.float64))

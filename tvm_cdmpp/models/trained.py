@@ -6,7 +6,7 @@ One network for each kind of device. What was learned ahead is kept beside what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,11 @@ from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.models.adaptation import AdaptConfig, adapt, thin
 from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, make_leaves
 from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
+from tvm_cdmpp.models.chunks import chunks
 from tvm_cdmpp.models.contract import Prediction
 from tvm_cdmpp.models.network import torch_threads
-from tvm_cdmpp.models.rows import Ints, TrainingRows
+from tvm_cdmpp.models.rows import TrainingRows
 
-_CHUNK_LEAVES = 2048
-"""Leaves to score at once: enough to forget what a call costs, few enough for a core's cache."""
 _MOST_ROWS = 8192
 """Rows to learn from in a search; of more, as many of each task."""
 _LOG_LIMITS = (-25.0, 10.0)
@@ -86,7 +85,7 @@ class TrainedPredictor:
         log_s, spread = np.empty(len(batch)), np.empty(len(batch))
         runs, leaf_s = np.ones(len(batch)), np.empty(len(batch.vectors))
         with torch_threads(num_threads), torch.inference_mode():
-            for chosen in _chunks(batch.leaf_counts):
+            for chosen in chunks(batch.leaf_counts):
                 part = batch.take(chosen)
                 found = expert.network(make_leaves(part, device))
                 log_s[chosen] = found.log_latency.numpy() + expert.level
@@ -158,15 +157,6 @@ class TrainedPredictor:
 
 def _kind(device: DeviceSpec) -> str:
     return "cpu" if device.kind == "cpu" else "gpu"
-
-
-def _chunks(leaf_counts: Ints) -> Iterator[Ints]:
-    """Divide programs into chunks of one leaf count each, so that nothing is padded."""
-    for count in np.unique(leaf_counts):
-        programs = np.flatnonzero(leaf_counts == count)
-        size = max(1, _CHUNK_LEAVES // max(1, int(count)))
-        for first in range(0, len(programs), size):
-            yield programs[first : first + size]
 
 
 def _content_of(expert: Expert) -> Content:

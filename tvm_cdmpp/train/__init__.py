@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
+    from tvm_cdmpp.train.config import TrainConfig
     from tvm_cdmpp.train.domains import central_moment_discrepancy, maximum_mean_discrepancy
     from tvm_cdmpp.train.evaluation import evaluate
     from tvm_cdmpp.train.features import (
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
         sample_leaf_counts,
     )
     from tvm_cdmpp.train.levels import LastLayer, LevelCorrection, LevelVariances
-    from tvm_cdmpp.train.loop import TrainConfig, Workers
+    from tvm_cdmpp.train.loop import Workers
     from tvm_cdmpp.train.operators import operator_of_tasks
     from tvm_cdmpp.train.pretraining import (
         KINDS,

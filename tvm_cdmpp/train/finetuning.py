@@ -15,7 +15,9 @@ import numpy.typing as npt
 
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models import Expert, TrainingRows
-from tvm_cdmpp.train.loop import TrainConfig, Trainer, Windows
+from tvm_cdmpp.train.config import TrainConfig
+from tvm_cdmpp.train.loop import Trainer
+from tvm_cdmpp.train.windows import Windows
 
 FINETUNE_CONFIG = TrainConfig(
     steps=400, learning_rate=3e-4, window_batches=20, warm_up=0.2, average=0.98

@@ -1,11 +1,6 @@
-"""Training ahead of any search: from a store's rows to weights.
+"""Training ahead of any search: the loss, a run that can be taken up again, and predicting.
 
-Rows are drawn a window at a time. A window holds programs of groups, a group being one task on one
-machine; groups are drawn so that rare operators are not drowned. A batch holds several programs of
-each of several groups, which gives the ranking term its pairs.
-
-A window depends on the seed and its number alone, so that a run that was killed goes on as if it
-had not been.
+Rows come in windows, see `windows`.
 """
 
 from __future__ import annotations
@@ -13,204 +8,30 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models import (
     AdditiveNetwork,
     Content,
-    Ints,
     Leaves,
     Output,
     TrainingRows,
-    leaf_inputs,
     stack_devices,
     torch_threads,
 )
+from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.domains import central_moment_discrepancy, maximum_mean_discrepancy
+from tvm_cdmpp.train.windows import Windows, prepare
 
 _SEEDS_APART = 1_000_003
-_PROGRAMS_PER_GROUP = 64
-"""Programs of a group in a window."""
-
-
-Domain = Literal["none", "cmd", "mmd"]
-DomainLayer = Literal["features", "encoder"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How to train."""
-
-    steps: int = 8_000
-    groups_per_batch: int = 24
-    programs_per_group: int = 16
-    window_batches: int = 80
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
-    warm_up: float = 0.1
-    huber_delta: float = 0.3
-    """Errors of the log latency beyond which they count linearly."""
-    relative_weight: float = 0.3
-    """Of the relative error, the other part of CDMPP's hybrid loss."""
-    ranking_weight: float = 0.3
-    ranking_scale: float = 5.0
-    spread_weight: float = 0.1
-    failure_weight: float = 0.1
-    gradient_clip: float = 1.0
-    average: float = 0.999
-    """Decay of the running mean of the weights, which is what is kept."""
-    rare_exponent: float = 0.5
-    """A group weighs (groups of its operator)^-exponent."""
-    domain: Domain = "none"
-    """Distance between the latent vectors of the rows trained on and those of unlabelled rows."""
-    domain_weight: float = 0.1
-    domain_layer: DomainLayer = "features"
-    """Which latent vectors: `features`, what the last layer is linear in, or `encoder`."""
-
-    def __post_init__(self) -> None:
-        """Reject settings that cannot train."""
-        if min(self.steps, self.groups_per_batch, self.window_batches) < 1:
-            raise ConfigError("steps, groups_per_batch and window_batches must be at least 1.")
-        if not 2 <= self.programs_per_group <= _PROGRAMS_PER_GROUP:
-            raise ConfigError(
-                f"programs_per_group must be 2 to {_PROGRAMS_PER_GROUP}; "
-                f"got {self.programs_per_group}."
-            )
-
-
-class Windows:
-    """Draws windows of rows.
-
-    Parameters
-    ----------
-    rows
-        Training rows.
-    operators
-        Class of operator of each row; (n,).
-    config
-        Sizes and weights.
-    seed
-        One seed gives one sequence of windows.
-    emphasis
-        Which groups, as numbered in the rows, get a share of the windows, and which share.
-    """
-
-    def __init__(
-        self,
-        rows: TrainingRows,
-        operators: npt.NDArray[np.str_],
-        config: TrainConfig,
-        seed: int,
-        emphasis: tuple[Ints, float] | None = None,
-    ) -> None:
-        self.seed = seed
-        self._rows, self._config = rows, config
-        order = np.argsort(rows.groups, kind="stable")
-        groups, starts, self._sizes = np.unique(
-            rows.groups[order], return_index=True, return_counts=True
-        )
-        self._order, self._starts = order, starts
-        _, of_group, counts = np.unique(
-            operators[order[starts]], return_inverse=True, return_counts=True
-        )
-        weights = counts[of_group] ** -config.rare_exponent
-        if emphasis is not None:
-            chosen = np.isin(groups, emphasis[0])
-            for part, share in ((chosen, emphasis[1]), (~chosen, 1.0 - emphasis[1])):
-                weights[part] *= share / max(weights[part].sum(), 1e-12)
-        self._shares = weights / weights.sum()
-        self._devices = stack_devices(rows.devices)
-
-    def draw(self, number: int) -> Window:
-        """Return a window; the same for the same number."""
-        generator = np.random.default_rng((self.seed, number))
-        repeats = _PROGRAMS_PER_GROUP // self._config.programs_per_group
-        num_groups = -(-self._config.window_batches * self._config.groups_per_batch // repeats)
-        groups = generator.choice(len(self._sizes), num_groups, p=self._shares)
-        chosen = np.concatenate([self._draw_group(g, generator) for g in groups.tolist()])
-        order = _batches(num_groups, self._config, generator)
-        return prepare(self._rows, chosen, self._devices, order)
-
-    def _draw_group(self, group: int, generator: np.random.Generator) -> Ints:
-        size, start = self._sizes[group], self._starts[group]
-        places = generator.choice(size, _PROGRAMS_PER_GROUP, replace=size < _PROGRAMS_PER_GROUP)
-        taken: Ints = self._order[start + places]
-        return taken
-
-
-def _batches(num_groups: int, config: TrainConfig, generator: np.random.Generator) -> Ints:
-    """Deal the programs of a window into batches; (batches, groups x programs per group)."""
-    size = config.programs_per_group
-    parts = np.arange(num_groups * _PROGRAMS_PER_GROUP).reshape(-1, size)
-    parts = parts[generator.permutation(len(parts))]
-    whole = config.window_batches * config.groups_per_batch
-    return parts[:whole].reshape(config.window_batches, config.groups_per_batch * size)
-
-
-@dataclass(frozen=True)
-class Window:
-    """Programs in memory, and how they are dealt into batches."""
-
-    inputs: Tensor
-    positions: Tensor
-    offsets: Tensor
-    counts: Tensor
-    device: Tensor
-    log_latency: Tensor
-    """Natural logarithm of measured seconds, infinite for failed programs; (n,)."""
-    batches: Ints
-
-    def __iter__(self) -> Iterator[tuple[Leaves, Tensor]]:
-        """Yield batches: programs and their measured log latency."""
-        for chosen in self.batches:
-            yield self.take(torch.from_numpy(chosen))
-
-    def take(self, programs: Tensor) -> tuple[Leaves, Tensor]:
-        """Return some programs and their measured log latency."""
-        counts = self.counts[programs]
-        firsts = torch.cumsum(counts, 0) - counts
-        within = torch.arange(int(counts.sum())) - torch.repeat_interleave(firsts, counts)
-        leaves = torch.repeat_interleave(self.offsets[programs], counts) + within
-        return Leaves(
-            self.inputs[leaves], self.positions[leaves], counts, self.device[programs]
-        ), self.log_latency[programs]
-
-
-def prepare(rows: TrainingRows, chosen: Ints, devices: Tensor, batches: Ints) -> Window:
-    """Bring rows into memory, in the given order."""
-    unique, back = np.unique(chosen, return_inverse=True)
-    batch = rows.asts.take(unique)
-    machine_of = rows.machine_of[unique]
-    parts: list[npt.NDArray[np.float32]] = []
-    order: list[Ints] = []
-    for machine in np.unique(machine_of).tolist():
-        programs = np.flatnonzero(machine_of == machine)
-        order.append(programs)
-        parts.append(leaf_inputs(batch.take(programs), rows.machines[machine].device))
-    by_machine = np.concatenate(order)
-    # Place of each unique program among the parts, which are ordered by machine.
-    place = np.empty(len(unique), np.int64)
-    place[by_machine] = np.arange(len(unique))
-    joined = batch.take(by_machine)
-    at = torch.from_numpy(place[back])
-    return Window(
-        torch.from_numpy(np.concatenate(parts)),
-        torch.from_numpy(joined.positions),
-        torch.from_numpy(joined.offsets[:-1])[at],
-        torch.from_numpy(joined.leaf_counts)[at],
-        devices[torch.from_numpy(rows.machine_of[chosen])],
-        torch.from_numpy(np.log(rows.latencies_s[chosen]).astype(np.float32)),
-        batches,
-    )
 
 
 def loss_of(

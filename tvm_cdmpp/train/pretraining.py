@@ -33,10 +33,12 @@ from tvm_cdmpp.models import (
     round_weights,
     write_checkpoint,
 )
+from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.features import StoredFeatures, load_features
-from tvm_cdmpp.train.loop import TrainConfig, Trainer, Windows, Workers, predict
+from tvm_cdmpp.train.loop import Trainer, Workers, predict
 from tvm_cdmpp.train.operators import operator_of_tasks
 from tvm_cdmpp.train.rows import rows_of_store
+from tvm_cdmpp.train.windows import Windows
 
 KINDS = ("cpu", "gpu")
 _COVERAGE = 0.9
@@ -180,7 +182,7 @@ def pretrain(
         torch.manual_seed(settings.seed)
         network = AdditiveNetwork(settings.network)
     windows = Windows(parts.train, parts.operators, settings.config, settings.seed)
-    fit_input_scale(network, windows.draw(0).inputs)
+    fit_input_scale(network, windows.draw(0).leaves.inputs)
     trainer = Trainer(network, windows, settings.config, workers)
     run = _Run(folder / f"{kind}.safetensors", trainer, settings, store.content_hash, workers)
     for progress in run.go(parts.validation, kind):

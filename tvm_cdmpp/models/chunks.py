@@ -1,0 +1,20 @@
+"""Scoring in chunks of programs with as many leaves, so that nothing is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+_CHUNK_LEAVES = 2048
+"""Leaves to score at once: enough to forget what a call costs, few enough for a core's cache."""
+
+
+def chunks(leaf_counts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """Divide programs into chunks of one leaf count each, so that nothing is padded."""
+    for count in np.unique(leaf_counts):
+        programs = np.flatnonzero(leaf_counts == count)
+        size = max(1, _CHUNK_LEAVES // max(1, int(count)))
+        for first in range(0, len(programs), size):
+            yield programs[first : first + size]

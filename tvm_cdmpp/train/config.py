@@ -1,0 +1,55 @@
+"""How a network is trained ahead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tvm_cdmpp.errors import ConfigError
+
+PROGRAMS_PER_GROUP = 64
+"""Programs of a group in a window."""
+
+Domain = Literal["none", "cmd", "mmd"]
+DomainLayer = Literal["features", "encoder"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How to train."""
+
+    steps: int = 8_000
+    groups_per_batch: int = 24
+    programs_per_group: int = 16
+    window_batches: int = 80
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    warm_up: float = 0.1
+    huber_delta: float = 0.3
+    """Errors of the log latency beyond which they count linearly."""
+    relative_weight: float = 0.3
+    """Of the relative error, the other part of CDMPP's hybrid loss."""
+    ranking_weight: float = 0.3
+    ranking_scale: float = 5.0
+    spread_weight: float = 0.1
+    failure_weight: float = 0.1
+    gradient_clip: float = 1.0
+    average: float = 0.999
+    """Decay of the running mean of the weights, which is what is kept."""
+    rare_exponent: float = 0.5
+    """A group weighs (groups of its operator)^-exponent."""
+    domain: Domain = "none"
+    """Distance between the latent vectors of the rows trained on and those of unlabelled rows."""
+    domain_weight: float = 0.1
+    domain_layer: DomainLayer = "features"
+    """Which latent vectors: `features`, what the last layer is linear in, or `encoder`."""
+
+    def __post_init__(self) -> None:
+        """Reject settings that cannot train."""
+        if min(self.steps, self.groups_per_batch, self.window_batches) < 1:
+            raise ConfigError("steps, groups_per_batch and window_batches must be at least 1.")
+        if not 2 <= self.programs_per_group <= PROGRAMS_PER_GROUP:
+            raise ConfigError(
+                f"programs_per_group must be 2 to {PROGRAMS_PER_GROUP}; "
+                f"got {self.programs_per_group}."
+            )
