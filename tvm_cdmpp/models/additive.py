@@ -50,7 +50,7 @@ class AdditiveConfig:
     hidden: int = 96
     """Width of the feed-forward part and of the head."""
     dropout: float = 0.1
-    input_noise: float = 0.05
+    input_noise: float = 0.1
     """Standard deviation of what is added to scaled inputs in training, so that a workload is not
     known by the exact sizes of its buffers."""
 

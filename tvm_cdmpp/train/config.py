@@ -22,12 +22,12 @@ class TrainConfig:
     groups_per_batch: int = 24
     programs_per_group: int = 16
     window_batches: int = 80
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.1
     warm_up: float = 0.1
     huber_delta: float = 0.3
     """Errors of the log latency beyond which they count linearly."""
-    relative_weight: float = 0.3
+    relative_weight: float = 3.0
     """Of the relative error, the other part of CDMPP's hybrid loss."""
     ranking_weight: float = 0.3
     ranking_scale: float = 5.0
