@@ -12,10 +12,11 @@ would leave if one part were perfect is computed, not guessed:
   floor, as a predictor that knows every true latency would differ from single measurements. Where
   the noise of a device is not known, nothing is said.
 
-**Reasons** of the worst programs on devices of the training part, the first that holds: a program that looks alike was measured
-half as far off or nearer to the prediction (label); the median error of the task is more than half
-of the error (level of the task); no task of the training part has that operator on that device
-(operator not trained on); else its place within the task, as a multiple of the task's best.
+**Reasons** of the worst programs on devices of the training part, the first that holds: a program
+that looks alike was measured half as far off or nearer to the prediction (label); the median error
+of the task is more than half of the error (level of the task); no task of the training part has
+that operator on that device (operator not trained on); else its place within the task, as a
+multiple of the task's best.
 """
 
 import argparse

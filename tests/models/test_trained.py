@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,18 @@ def test_leaves_and_the_start_make_the_latency(predictor: TrainedPredictor) -> N
     assert found.leaf_s is not None
     sums = np.add.reduceat(found.leaf_s, batch.offsets[:-1])
     np.testing.assert_allclose(found.latency_s, sums + 5e-7, rtol=1e-4)
+
+
+def test_twice_the_rates_is_half_the_time(predictor: TrainedPredictor) -> None:
+    """Whatever was learned: the clock and the bandwidth only say how long a cycle is."""
+    batch = random_batch(60)
+    batch = replace(batch, unscaled=None)
+    # Threads start in no fewer microseconds, so no loop is parallel.
+    batch.vectors[:, COLUMN["parallel_extent"]] = 1.0
+    fast = replace(DEVICE, clock_hz=2 * DEVICE.clock_hz,
+                   bandwidth_bytes_per_s=2 * DEVICE.bandwidth_bytes_per_s)  # fmt: skip
+    slow_s, fast_s = (predictor.predict(batch, device).latency_s for device in (DEVICE, fast))
+    np.testing.assert_allclose(slow_s, 2 * fast_s, rtol=1e-4)
 
 
 def test_padding_changes_nothing(predictor: TrainedPredictor) -> None:

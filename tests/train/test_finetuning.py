@@ -31,7 +31,7 @@ def expert() -> Expert:
     network = AdditiveNetwork(SMALL)
     config = TrainConfig(steps=200, **SIZES)
     windows = Windows(rows, operators_of(rows), config, 0)
-    fit_input_scale(network, windows.draw(0).leaves.inputs)
+    fit_input_scale(network, windows.draw(0).all()[0])
     trainer = Trainer(network, windows, config)
     while not trainer.done:
         trainer.train_window()

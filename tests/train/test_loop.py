@@ -42,7 +42,7 @@ def trainer(rows: TrainingRows, seed: int = 0, config: TrainConfig = CONFIG) -> 
     torch.manual_seed(5)
     network = AdditiveNetwork(SMALL)
     windows = Windows(rows, operators_of(rows), config, seed)
-    fit_input_scale(network, windows.draw(0).leaves.inputs)
+    fit_input_scale(network, windows.draw(0).all()[0])
     return Trainer(network, windows, config)
 
 

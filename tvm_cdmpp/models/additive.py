@@ -7,6 +7,8 @@ A program takes a start-up and the time of its leaves, one after the other:
 The encoder sees all leaves of a program, so that a correction knows what runs beside its leaf; the
 sum makes the prediction one that can be taken apart.
 
+- Inside the network time is counted in cycles: a device whose clock and bandwidth are twice as
+  fast runs everything in half the time, and that need not be learned.
 - The analytic bounds of a leaf (see `analytic.TERMS`) are among its inputs.
 - Leaves of all programs lie one after the other; only attention needs them side by side, so nothing
   is computed for padding.
@@ -33,10 +35,14 @@ from tvm_cdmpp.models.analytic import TERMS, combine_terms, leaf_terms_s
 NUM_INPUTS = NUM_FIELDS + len(TERMS) + 1
 """Fields, each bound as a share of the leaf's time, and the time itself; both as log2."""
 
+_CLOCK = DEVICE_FIELDS.index("clock_hz")
+_PER_SECOND = ("clock_hz", "peak_flops", "bandwidth_bytes_per_s")
 _LEAST_SHARE = 2.0**-10
 _LARGEST_CORRECTION = 6.0
 _LARGEST_INPUT = 8.0
 _INITIAL_START_S = 5e-7
+"""On the reference device."""
+_LN2 = float(np.log(2.0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +99,9 @@ class Leaves:
         return Leaves(self.inputs[leaves], self.positions[leaves], counts, self.device[programs])
 
     @property
-    def log_analytic_s(self) -> Tensor:
-        """Natural logarithm of the analytic seconds of every leaf; (N,)."""
-        return self.inputs[:, -1] * float(np.log(2.0))
+    def log2_clock(self) -> Tensor:
+        """Logarithm of the clock, relative to the reference device's; (B,)."""
+        return self.device[:, _CLOCK]
 
 
 def leaf_inputs(batch: CompactASTBatch, device: DeviceSpec) -> npt.NDArray[np.float32]:
@@ -161,6 +167,9 @@ class AdditiveNetwork(nn.Module):
         self.register_buffer("input_scale", torch.ones(NUM_INPUTS))
         known = positional_encoding(np.arange(_MOST_POSITIONS, dtype=np.int32), width)
         self.register_buffer("encoding", torch.from_numpy(known), persistent=False)
+        per_second = torch.tensor([float(name in _PER_SECOND) for name in DEVICE_FIELDS])
+        self.per_second: Tensor
+        self.register_buffer("per_second", per_second, persistent=False)
         self.embed = nn.Linear(NUM_INPUTS, width)
         self.device = nn.Linear(len(DEVICE_FIELDS), width)
         self.layers = nn.ModuleList(FlatEncoderLayer(config) for _ in range(config.layers))
@@ -181,27 +190,30 @@ class AdditiveNetwork(nn.Module):
         layout = Layout.of(leaves.counts)
         shift = -self.input_mean * self.input_scale
         scaled = torch.addcmul(shift, leaves.inputs, self.input_scale)
+        clock = layout.of_leaves(leaves.log2_clock)
+        scaled[:, -1] += clock * self.input_scale[-1]
         scaled = scaled.clamp_(-_LARGEST_INPUT, _LARGEST_INPUT)
+        about = leaves.device - leaves.log2_clock[:, None] * self.per_second
         if self.training and self.config.input_noise:
             scaled = scaled + self.config.input_noise * torch.randn_like(scaled)
-        about = self.device(leaves.device)
         known = self.encoding[leaves.positions.clamp(max=_MOST_POSITIONS - 1)]
-        hidden = self.embed(scaled) + known + layout.of_leaves(about)
+        hidden = self.embed(scaled) + known + layout.of_leaves(self.device(about))
         for layer in self.layers:
             hidden = layer(hidden, layout)
         last = self.dropout(torch.relu(self.hidden(self.norm(hidden))))
         correction = self.correction(last)[:, 0]
         bounded = _LARGEST_CORRECTION * torch.tanh(correction / _LARGEST_CORRECTION)
-        log_leaf_s = leaves.log_analytic_s + bounded
-        dense = layout.side_by_side(log_leaf_s, -torch.inf)
-        start = float(np.log(_INITIAL_START_S)) + self.start(leaves.device)
-        log_latency = torch.logsumexp(torch.cat([dense, start], dim=1), dim=1)
-        share = torch.exp(dense - log_latency[:, None])
+        log_leaf = _LN2 * (leaves.inputs[:, -1] + clock) + bounded
+        dense = layout.side_by_side(log_leaf, -torch.inf)
+        start = float(np.log(_INITIAL_START_S)) + self.start(about)
+        log_sum = torch.logsumexp(torch.cat([dense, start], dim=1), dim=1)
+        share = torch.exp(dense - log_sum[:, None])
         steepness = 1.0 - (bounded / _LARGEST_CORRECTION) ** 2
         by_leaf = layout.side_by_side(last * steepness[:, None], 0.0)
         features = torch.einsum("bl,blh->bh", share, by_leaf)
         spread, runs = self.about_program(features).unbind(dim=1)
         encoder = layout.side_by_side(hidden, 0.0).sum(dim=1) / leaves.counts[:, None]
+        log_latency, log_leaf_s = log_sum - _LN2 * leaves.log2_clock, log_leaf - _LN2 * clock
         return Output(log_latency, log_leaf_s, spread, runs, features, encoder)
 
 
@@ -282,8 +294,10 @@ class FlatEncoderLayer(nn.Module):
         return hidden + changed
 
 
-def fit_input_scale(network: AdditiveNetwork, inputs: Tensor) -> None:
+def fit_input_scale(network: AdditiveNetwork, leaves: Leaves) -> None:
     """Centre inputs and scale them to unit variance; those that hardly vary are left small."""
+    inputs = leaves.inputs.clone()
+    inputs[:, -1] += torch.repeat_interleave(leaves.log2_clock, leaves.counts)
     network.input_mean.copy_(inputs.mean(dim=0))
     network.input_scale.copy_(1.0 / inputs.std(dim=0, correction=0).clamp(min=0.25))
 

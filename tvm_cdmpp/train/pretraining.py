@@ -182,7 +182,7 @@ def pretrain(
         torch.manual_seed(settings.seed)
         network = AdditiveNetwork(settings.network)
     windows = Windows(parts.train, parts.operators, settings.config, settings.seed)
-    fit_input_scale(network, windows.draw(0).leaves.inputs)
+    fit_input_scale(network, windows.draw(0).all()[0])
     trainer = Trainer(network, windows, settings.config, workers)
     run = _Run(folder / f"{kind}.safetensors", trainer, settings, store.content_hash, workers)
     for progress in run.go(parts.validation, kind):

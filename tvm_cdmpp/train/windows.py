@@ -108,6 +108,10 @@ class Window:
         for chosen in self.batches:
             yield self.take(torch.from_numpy(chosen))
 
+    def all(self) -> tuple[Leaves, Tensor]:
+        """Return all programs, each as often as it was drawn."""
+        return self.take(torch.arange(len(self.log_latency)))
+
     def take(self, programs: Tensor) -> tuple[Leaves, Tensor]:
         """Return some programs and their measured log latency."""
         return self.leaves.take(programs, self.firsts), self.log_latency[programs]
