@@ -22,7 +22,7 @@ from tvm_cdmpp.ast import SCHEMA_VERSION
 from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.files import write_atomically
 
-_FORMAT = 2
+_FORMAT = 3
 _HEADER = "tvm_cdmpp"
 
 
