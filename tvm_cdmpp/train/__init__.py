@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
+    from tvm_cdmpp.train.autotuning import AutotuneSettings, autotune
     from tvm_cdmpp.train.config import TrainConfig
     from tvm_cdmpp.train.domains import central_moment_discrepancy, maximum_mean_discrepancy
     from tvm_cdmpp.train.evaluation import evaluate
@@ -34,5 +35,6 @@ if TYPE_CHECKING:
         program_features,
         select_programs,
     )
+    from tvm_cdmpp.train.setting import read_setting
 
 __getattr__, __dir__ = offer(__name__)
