@@ -30,6 +30,10 @@ OPTIONS: dict[str, set[str]] = {
         "--out", "--split", "--kinds", "--config", "--steps", "--seed", "--per-task", "--width",
         "--layers",
     },
+    "finetune": {
+        "--weights", "--out", "--device", "--network", "--records", "--select", "--domain",
+        "--domain-layer", "--split", "--steps", "--seed",
+    },
     "autotune": {
         "--out", "--trials", "--minutes", "--split", "--kinds", "--steps", "--per-task", "--seed"
     },

@@ -197,7 +197,8 @@ def test_learning_in_a_long_search_is_bounded(predictor: TrainedPredictor) -> No
     generator = np.random.default_rng(0)
     measured = predictor.predict(batch, DEVICE).latency_s * generator.lognormal(0.5, 0.3, 10_000)
     rows = rows_of(batch, measured, num_tasks=20)
-    seconds, distances = {}, []
+    seconds: dict[int, float] = {}
+    distances: list[float] = []
     for count in (64, 1000, 10_000, 10_000, 10_000):  # the first call finds out how to run fast
         begin = time.process_time()
         predictor.fit(rows.take(np.arange(count)), seed=len(distances))
