@@ -47,6 +47,20 @@ def test_untrained_is_the_analytic_estimate() -> None:
     np.testing.assert_allclose(found.latency_s, estimate_latency_s(batch, DEVICE), rtol=1e-4)
 
 
+def test_without_the_analytic_base_all_leaves_start_alike() -> None:
+    predictor = TrainedPredictor.untrained(AdditiveConfig(analytic_base=False), 0)
+    found = predictor.predict(random_batch(20), DEVICE)
+    assert found.leaf_s is not None
+    np.testing.assert_allclose(found.leaf_s, 1e-5, rtol=1e-5)
+    # The farthest that corrections reach: from a nanosecond to seconds.
+    network = predictor.expert(DEVICE).network
+    for sign, seconds in ((-1, 1e-10), (1, 1.0)):
+        torch.nn.init.constant_(network.correction.bias, 1e3 * sign)
+        with torch.inference_mode():
+            reached = network(make_leaves(random_batch(3), DEVICE)).log_leaf_s
+        assert (sign * (reached - np.log(seconds)) > 0).all()
+
+
 def test_leaves_and_the_start_make_the_latency(predictor: TrainedPredictor) -> None:
     batch = random_batch(60)
     found = predictor.predict(batch, DEVICE)

@@ -23,8 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tvm_cdmpp.ast import SCHEMA_VERSION
 from tvm_cdmpp.data import RecordStore
 from tvm_cdmpp.errors import ConfigError, MissingDependencyError
@@ -55,13 +53,13 @@ SPACE: Mapping[str, Choice] = {
     "network.heads": Choice((1, 2, 4)),
     "network.hidden": Choice((64, 96, 128, 192)),
     "network.dropout": Choice(low=0.0, high=0.2),
-    "network.input_noise": Choice(low=0.0, high=0.15),
-    "config.learning_rate": Choice(low=5e-4, high=5e-3, log=True),
-    "config.weight_decay": Choice(low=1e-4, high=1e-1, log=True),
+    "network.input_noise": Choice(low=0.0, high=0.2),
+    "config.learning_rate": Choice(low=5e-4, high=1e-2, log=True),
+    "config.weight_decay": Choice(low=1e-3, high=1.0, log=True),
     "config.average": Choice((0.99, 0.995, 0.998, 0.999)),
     "config.label_power": Choice((0.0, 0.1, 0.3)),
     "config.huber_delta": Choice(low=0.05, high=1.0, log=True),
-    "config.relative_weight": Choice(low=0.0, high=1.0),
+    "config.relative_weight": Choice(low=0.1, high=10.0, log=True),
     "config.ranking": Choice(("pairwise", "listmle")),
     "config.ranking_weight": Choice(low=0.0, high=1.0),
     "config.rare_exponent": Choice(low=0.0, high=1.0),
@@ -245,9 +243,7 @@ def _train(
             on_progress(progress)
             if progress.validation_error is None:
                 return
-            # A network that has lost its numbers is worse than any.
-            error = progress.validation_error if np.isfinite(progress.validation_error) else np.inf
-            best[kind] = min(best.get(kind, np.inf), error)
+            best[kind] = progress.best_error
             trial.set_user_attr("errors", best)
             trial.report(best[kind], place * settings.base.config.steps + progress.step)
             if trial.should_prune():
