@@ -37,11 +37,19 @@ from tvm_cdmpp.train.loop import Trainer, predict
 from tvm_cdmpp.train.windows import Windows
 
 FINETUNE_CONFIG = TrainConfig(
-    steps=200, groups_per_batch=12, window_batches=40, learning_rate=1e-3, warm_up=0.2, average=0.98
+    steps=120,
+    groups_per_batch=12,
+    window_batches=40,
+    learning_rate=1e-3,
+    weight_decay=1e-2,
+    warm_up=0.2,
+    relative_weight=1.0,
+    ranking_weight=0.1,
+    average=0.98,
 )
 _LARGEST_SHARE = 0.6
 """Of the groups that are drawn from measured programs of the target, where these are many."""
-_HALF_SHARE_PROGRAMS = 200
+_HALF_SHARE_PROGRAMS = 100
 """Measured programs with which it is half of that: of fewer, each would be seen too often."""
 
 
