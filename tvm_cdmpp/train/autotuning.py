@@ -146,9 +146,9 @@ def autotune(
             pruned = optuna.trial.TrialState.PRUNED
             study.tell(trial, error, state=pruned if error is None else None)
             shutil.rmtree(own, ignore_errors=True)
-            write_summary(folder, study, settings, store)
+            _write_summary(folder, study, settings, store)
             on_trial(_describe(_over(study)[-1]))
-        return write_summary(folder, study, settings, store)
+        return _write_summary(folder, study, settings, store)
 
 
 def with_setting(settings: AutotuneSettings, chosen: Mapping[str, Any]) -> PretrainSettings:
@@ -196,10 +196,11 @@ def _open(optuna: Any, folder: Path, settings: AutotuneSettings, data_hash: str)
     )
     known = study.user_attrs.get("identity")
     if known is None:
-        study.set_user_attr("identity", identity)
         first = {"network": asdict(settings.base.network), "config": asdict(settings.base.config)}
         places = (name.split(".") for name in SPACE)
-        study.enqueue_trial({f"{part}.{key}": first[part][key] for part, key in places})
+        default = {f"{part}.{key}": first[part][key] for part, key in places}
+        study.enqueue_trial(default, skip_if_exists=True)
+        study.set_user_attr("identity", identity)
     elif known != identity:
         raise ConfigError(
             f"{folder} holds a study of other settings or other data; give the same ones, or "
@@ -260,7 +261,7 @@ class _BehindError(Exception):
     """Ends the training of a trial."""
 
 
-def write_summary(
+def _write_summary(
     folder: Path, study: Any, settings: AutotuneSettings, store: RecordStore
 ) -> dict[str, Any]:
     """Write what a study found into its folder, and return it."""
