@@ -76,17 +76,15 @@ def test_the_domain_term_counts(expert: Expert) -> None:
     assert not torch.equal(weights[1], weights[2])
 
 
-def test_a_few_programs_tell_the_level_and_leave_the_order(expert: Expert) -> None:
+def test_a_few_programs_tell_the_level(expert: Expert) -> None:
     target, sources = target_rows(200), some_rows(60)
     few, rest = target.take(np.arange(6)), target.take(np.arange(6, 200))
     found = finetune(expert, few, sources, config=CONFIG)
-
-    def order(expert: Expert) -> float:
-        predicted = predict(expert.network, rest)[0]
-        return float(np.corrcoef(predicted, np.log(rest.latencies_s))[0, 1])
-
     assert error(found, rest) < 0.7 * error(expert, rest)
-    assert order(found) > order(expert) - 0.05
+    # A device that the sources know has no level of its own: these few are outnumbered.
+    known = TrainingRows.on(sources.machines[0], few.asts, few.latencies_s, few.tasks)
+    before, after = error(expert, known), error(finetune(expert, known, sources), known)
+    assert after > 0.7 * before
 
 
 def test_a_killed_run_goes_on(expert: Expert, tmp_path: Path) -> None:
