@@ -75,7 +75,8 @@ setup(
         ],
         "xgboost": XGBOOST,
         "onnx": ["onnx"],
-        "test": ["hypothesis", "mypy", "onnx", "pytest", "ruff"],
+        "autotune": ["optuna>=4"],
+        "test": ["hypothesis", "mypy", "onnx", "optuna>=4", "pytest", "ruff"],
     },
     entry_points={"console_scripts": ["tvm-cdmpp = tvm_cdmpp.cli.main:main"]},
 )

@@ -1,17 +1,19 @@
 """How the error on a device that a predictor has not seen falls with the programs measured there.
 
-    python -m benchmarks.adaptation STORE PREDICTOR
+    python -m benchmarks.adaptation STORE --weights FILE
 
 takes the devices that the official split `devices` holds out, one after the other, and writes
-`results/adaptation.json` after every step, so a stopped run goes on where it was.
+`results/adaptation.json` after every step, so a stopped run goes on where it was. The weights are
+to be those of `tvm-cdmpp train STORE --split devices`.
 
 - Half of a device's tasks, drawn by each seed, may be measured; programs of them are chosen by one
-  of the methods of `tvm_cdmpp.train.select_programs`. "measured" below means the tasks with a
-  program among these; "never" the other half, which is the same for all budgets and methods.
-- Scored are all programs that were not chosen. Those that failed, and those whose latency cannot be
-  true, are left out throughout; of each task some programs are drawn once, for all seeds.
-- An adaptation turns the latencies of the chosen programs into predictions for all. Another, such
-  as fine-tuning, is one more function in `ADAPTATIONS`.
+  of the methods of `tvm_cdmpp.train.select_programs`. "never" below means the other half, which is
+  the same for all budgets and methods; "all" every program that was not chosen.
+- Programs that failed, and those whose latency cannot be true, are left out throughout; of each
+  task some programs are drawn once, for all seeds.
+- An adaptation turns the latencies of the chosen programs into predictions for all; see
+  `benchmarks.adapting`. Fine-tuning is `tvm_cdmpp.train.finetune` with its defaults and rows of the
+  split's training part; what it forgets is told by the error on the validation part.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,34 +31,30 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import kendalltau
 
+from benchmarks.adaptation_tables import adaptation_tables
+from benchmarks.adapting import (
+    CLOSED_FORM,
+    SPLIT,
+    Adaptation,
+    FineTuning,
+    Floats,
+    Ints,
+    Target,
+    make_target,
+)
 from benchmarks.provenance import RESULTS, provenance, write_json
-from benchmarks.tables import adaptation_table
 from tvm_cdmpp.data import RecordStore, make_labels, official_split
-from tvm_cdmpp.models import CostPredictor, TrainingRows, load_weights
+from tvm_cdmpp.models import CostPredictor, TrainedPredictor, load_weights
 from tvm_cdmpp.train import (
-    LastLayer,
-    LevelCorrection,
     SelectionMethod,
     load_features,
     operator_of_tasks,
-    principal_components,
-    program_features,
     rows_of_store,
     select_programs,
 )
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-
-SPLIT = "devices"
 BUDGETS = (0, 10, 50, 200, 1000, 5000)
 METHODS: tuple[SelectionMethod, ...] = ("random", "kmeans", "center", "uncertain")
-_LAST_LAYER_WIDTH = 32
-_FEATURE_LIMIT = 4.0
-"""Standard deviations; beyond, a line through a few tasks says nothing of others."""
-_LAST_LAYER_PRECISION = 10.0
-_LAST_LAYER_NOISE = 1.0
-"""More than programs vary around their task: those of one task are not independent."""
 _MIN_FOR_TAU = 5
 METRICS = {
     "mape": "mean absolute percentage error over programs, as a fraction",
@@ -67,146 +65,36 @@ METRICS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
-    """Programs of a device that the predictor has not seen, and what it says of them.
-
-    Attributes
-    ----------
-    device
-        As the store calls it.
-    rows
-        n programs, all with a finite latency.
-    operators
-        The operator of each program; (n,).
-    log_predicted
-        ln of the predicted seconds; (n,).
-    spread
-        Standard deviation of that, where the predictor has one; (n,).
-    features
-        From `program_features`; (n, d).
-    last_layer
-        What the last layer learns from: a constant and the leading directions of `features`,
-        scaled to a mean square of 1 in all; (n, at most `_LAST_LAYER_WIDTH`).
-    """
-
-    device: str
-    rows: TrainingRows
-    operators: npt.NDArray[np.str_]
-    log_predicted: Floats
-    spread: npt.NDArray[np.floating[Any]] | None
-    features: npt.NDArray[np.float32]
-    last_layer: Floats
-
-    @property
-    def log_measured(self) -> Floats:
-        """Ln of the measured seconds; (n,)."""
-        return np.log(self.rows.latencies_s)
-
-
-Adaptation = Callable[[Target, Ints], Floats]
-"""Predict ln of the seconds of all programs, knowing the latencies of the given rows; (n,)."""
-
-
-def unchanged(target: Target, measured: Ints) -> Floats:
-    """Predict what the predictor says."""
-    return target.log_predicted
-
-
-def with_levels(target: Target, measured: Ints) -> Floats:
-    """Correct the levels of the device, its operators and tasks."""
-    operators, tasks = target.operators, target.rows.tasks
-    residuals = (target.log_measured - target.log_predicted)[measured]
-    levels = LevelCorrection.fit(residuals, operators[measured], tasks[measured])
-    return target.log_predicted + levels.apply(operators, tasks)
-
-
-def with_last_layer(target: Target, measured: Ints) -> Floats:
-    """Learn the residuals from features of programs."""
-    return _last_layer(target, measured, target.log_predicted)
-
-
-def with_both(target: Target, measured: Ints) -> Floats:
-    """Correct the levels, then learn what is left."""
-    return _last_layer(target, measured, with_levels(target, measured))
-
-
-def _last_layer(target: Target, measured: Ints, log_predicted: Floats) -> Floats:
-    features = target.last_layer
-    precision = np.full(features.shape[1], _LAST_LAYER_PRECISION)
-    layer = LastLayer.of_prior(precision, noise_variance=_LAST_LAYER_NOISE)
-    residuals = (target.log_measured - log_predicted)[measured]
-    mean, _ = layer.update(features[measured], residuals).predict(features)
-    return log_predicted + mean
-
-
-ADAPTATIONS: Mapping[str, Adaptation] = {
-    "none": unchanged,
-    "levels": with_levels,
-    "last layer": with_last_layer,
-    "levels + last layer": with_both,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a result depends on, besides the commit."""
 
     store: str
     """Content hash."""
-    predictor: str
-    """SHA-256 of its file."""
+    weights: str
+    """SHA-256 of their file."""
     per_task: int
     seeds: int
     budgets: Sequence[int] = BUDGETS
 
 
 def load_targets(
-    store: RecordStore, predictor: CostPredictor, per_task: int
+    store: RecordStore, predictor: CostPredictor, per_task: int, devices: Sequence[str] = ()
 ) -> Iterator[tuple[Target, dict[str, int]]]:
-    """Yield each held-out device, and how many of its programs are not used, by reason."""
+    """Yield each held-out device, or those named, and how many programs are not used and why."""
     labels, features = make_labels(store), load_features(store)
     operators = np.array(operator_of_tasks(store), str)
     test = official_split(store, SPLIT).test
     task_of = store.columns("task")["task"].to_numpy()[test]
     device_of_task = np.array(store.tasks["device"].to_pylist(), str)
     usable = np.isfinite(labels.latency_s) & ~labels.impossible & (features.leaf_counts > 0)
-    for device in np.unique(device_of_task[task_of]).tolist():
+    for device in devices or np.unique(device_of_task[task_of]).tolist():
         of_device = test[device_of_task[task_of] == device]
         kept = of_device[usable[of_device]]
         drawn = _draw_per_task(kept, task_of[np.searchsorted(test, kept)], per_task)
-        rows, _ = rows_of_store(store, features, drawn, labels=labels)
+        found, _ = rows_of_store(store, features, drawn, labels=labels)
+        rows = found.take(np.arange(len(found)))
         not_used = {"failed": len(of_device) - len(kept), "not drawn": len(kept) - len(drawn)}
         yield make_target(device, rows, operators[rows.tasks], predictor), not_used
-
-
-def make_target(
-    device: str,
-    rows: TrainingRows,
-    operators: npt.NDArray[np.str_],
-    predictor: CostPredictor,
-) -> Target:
-    """Predict the programs of a device, and describe them."""
-    batch = rows.batch()
-    log_predicted, spread = np.empty(len(rows)), np.full(len(rows), np.nan)
-    for place, spec in enumerate(rows.devices):
-        programs = np.flatnonzero(rows.machine_of == place)
-        found = predictor.predict(batch.take(programs), spec)
-        log_predicted[programs] = np.log(found.latency_s)
-        if found.spread is not None:
-            spread[programs] = found.spread
-    features = program_features(batch)
-    limited = np.clip(features, -_FEATURE_LIMIT, _FEATURE_LIMIT)
-    leading = principal_components(limited, _LAST_LAYER_WIDTH - 1)
-    leading /= np.sqrt((leading**2).sum(axis=1).mean()) or 1.0
-    return Target(
-        device=device,
-        rows=rows,
-        operators=operators,
-        log_predicted=log_predicted,
-        spread=None if np.isnan(spread).any() else spread,
-        features=features,
-        last_layer=np.hstack([np.ones((len(rows), 1)), leading]),
-    )
 
 
 def _draw_per_task(rows: Ints, tasks: Ints, per_task: int) -> Ints:
@@ -222,7 +110,7 @@ def run(
     targets: Iterator[tuple[Target, dict[str, int]]],
     settings: Settings,
     path: Path,
-    adaptations: Mapping[str, Adaptation] = ADAPTATIONS,
+    adaptations: Mapping[str, Adaptation] = CLOSED_FORM,
 ) -> dict[str, Any]:
     """Measure what is missing from the result file, and return its content."""
     result = _resume(settings, path)
@@ -248,15 +136,16 @@ def run(
             chose_s = time.perf_counter() - begin
             for name in wanted:
                 begin = time.perf_counter()
-                log_predicted = adaptations[name](target, measured)
+                log_predicted, forgotten = adaptations[name](target, measured)
                 outcome: dict[str, Any] = dict(
                     zip(keys, (target.device, seed, method, budget, name), strict=True)
                 )
                 outcome |= {
                     "measured_programs": len(measured),
                     "measured_tasks": len(np.unique(target.rows.tasks[measured])),
-                    "choosing_s": chose_s,
-                    "adapting_s": time.perf_counter() - begin,
+                    "choosing_s": round(chose_s, 3),
+                    "adapting_s": round(time.perf_counter() - begin, 3),
+                    "sources_median_ape": forgotten,
                     "scores": _scores(target, log_predicted, measured, closed),
                 }
                 result["runs"].append(outcome)
@@ -304,7 +193,6 @@ def _scores(
     scored[measured] = False
     parts = {
         "all": scored,
-        "measured": scored & np.isin(tasks, tasks[measured]),
         "never": scored & closed,
     }
     ape = np.abs(np.expm1(log_predicted - target.log_measured))
@@ -329,57 +217,77 @@ def _score(
     return {
         "programs": len(ape),
         "tasks": len(counts),
-        "mape": float(ape.mean()),
-        "mape_by_task": float((np.bincount(task_of, ape) / counts).mean()),
-        "median_ape": float(np.median(ape)),
+        "mape": round(float(ape.mean()), 4),
+        "mape_by_task": round(float((np.bincount(task_of, ape) / counts).mean()), 4),
+        "median_ape": round(float(np.median(ape)), 4),
         # Tau does not exist where all predictions are equal; such a model ranks nothing.
-        "kendall_tau": float(np.mean(np.nan_to_num(taus))) if taus else 0.0,
+        "kendall_tau": round(float(np.mean(np.nan_to_num(taus))), 4) if taus else 0.0,
     }
 
 
 def summarise(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the mean over devices of each metric, and its spread over seeds."""
-    by_step: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    """Return each metric by device and as the mean over devices, with its spread over seeds."""
+    by_step: dict[tuple[str, str, int, str], list[dict[str, Any]]] = {}
     for outcome in runs:
-        key = (outcome["adaptation"], outcome["method"], outcome["budget"])
-        by_step.setdefault(key, []).append(outcome)
+        step = (outcome["adaptation"], outcome["method"], outcome["budget"])
+        for device in ("all devices", outcome["device"]):
+            by_step.setdefault((*step, device), []).append(outcome)
     rows = []
-    for (adaptation, method, budget), outcomes in sorted(by_step.items()):
-        row: dict[str, Any] = {"adaptation": adaptation, "method": method, "budget": budget}
-        for part in ("all", "measured", "never"):
+    for (adaptation, method, budget, device), outcomes in sorted(by_step.items()):
+        row: dict[str, Any] = {
+            "adaptation": adaptation, "method": method, "budget": budget, "device": device
+        }  # fmt: skip
+        for part in ("all", "never"):
             for metric in METRICS:
-                by_seed: dict[int, list[float]] = {}
-                for outcome in outcomes:
-                    if outcome["scores"][part]:
-                        value = outcome["scores"][part][metric]
-                        by_seed.setdefault(outcome["seed"], []).append(value)
-                means = [statistics.fmean(values) for values in by_seed.values()]
-                if means:
-                    spread = statistics.stdev(means) if len(means) > 1 else 0.0
-                    row[f"{part}_{metric}"] = {"mean": statistics.fmean(means), "spread": spread}
-        rows.append(row)
+                row[f"{part}_{metric}"] = _over_seeds(
+                    (outcome["seed"], (outcome["scores"][part] or {}).get(metric))
+                    for outcome in outcomes
+                )
+        row["sources_median_ape"] = _over_seeds(
+            (outcome["seed"], outcome["sources_median_ape"]) for outcome in outcomes
+        )
+        rows.append({name: value for name, value in row.items() if value is not None})
     return rows
+
+
+def _over_seeds(values: Iterable[tuple[int, float | None]]) -> dict[str, float] | None:
+    by_seed: dict[int, list[float]] = {}
+    for seed, value in values:
+        if value is not None:
+            by_seed.setdefault(seed, []).append(value)
+    if not by_seed:
+        return None
+    means = [statistics.fmean(of_seed) for of_seed in by_seed.values()]
+    spread = statistics.stdev(means) if len(means) > 1 else 0.0
+    return {"mean": round(statistics.fmean(means), 4), "spread": round(spread, 4)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("store", type=Path, help="folder of the record store")
-    parser.add_argument("predictor", type=Path, help="file of a trained predictor")
+    parser.add_argument("--weights", type=Path, required=True, help="file of trained weights")
+    parser.add_argument("--devices", nargs="+", default=(), help="only these; a part of the run")
     parser.add_argument("--per-task", type=int, default=200, help="programs at most")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
     args = parser.parse_args(arguments)
-    store = RecordStore.open(args.store)
+    store, predictor = RecordStore.open(args.store), load_weights(args.weights)
+    if not isinstance(predictor, TrainedPredictor) or predictor.about.get("split") != SPLIT:
+        parser.error(f"--weights must be those of `tvm-cdmpp train STORE --split {SPLIT}`")
     settings = Settings(
         store=store.content_hash,
-        predictor=hashlib.sha256(args.predictor.read_bytes()).hexdigest(),
+        weights=hashlib.sha256(args.weights.read_bytes()).hexdigest(),
         per_task=args.per_task,
         seeds=args.seeds,
     )
-    targets = load_targets(store, load_weights(args.predictor), args.per_task)
-    result = run(targets, settings, args.out / "adaptation.json")
-    print("\n".join(adaptation_table(result["summary"])))
+    targets = load_targets(store, predictor, args.per_task, args.devices)
+    adaptations: dict[str, Adaptation] = {
+        **CLOSED_FORM,
+        "fine-tuned": FineTuning.of_store(store, predictor),
+    }
+    result = run(targets, settings, args.out / "adaptation.json", adaptations)
+    print("\n".join(adaptation_tables(result)))
     return 0
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy_tables import accuracy_sections
+from benchmarks.adaptation_tables import adaptation_section
 from benchmarks.headline import with_headline
 from benchmarks.markdown import hardware, origin, over_seeds, table_head, table_row
 
@@ -50,7 +51,7 @@ def _section(file: Path) -> str:
     # Files of other names are comparisons, which are called after their network.
     makers = {
         "ablation": _ablation,
-        "adaptation": _adaptation,
+        "adaptation": adaptation_section,
         "throughput": _throughput,
         "ast": _ast_equality,
         "install": _install_size,
@@ -209,35 +210,6 @@ def _ablation(file: Path, result: dict[str, Any]) -> Iterator[str]:
         )
     yield ""
     yield origin(result)
-
-
-def _adaptation(file: Path, result: dict[str, Any]) -> Iterator[str]:
-    yield (
-        f"**Devices that the predictor has not seen, by programs measured there** "
-        f"([data](results/{file.name})). {', '.join(result['devices'])}; "
-        f"{sum(d['programs'] for d in result['devices'].values()):,} programs. Mean absolute "
-        "percentage error, every task weighing the same: of tasks that were never measured / of "
-        "all programs that were not; mean over devices and "
-        f"{result['settings']['seeds']} seeds."
-    )
-    yield ""
-    yield from adaptation_table(result["summary"])
-    yield ""
-    yield origin(result)
-
-
-def adaptation_table(summary: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Lay the summary of `benchmarks.adaptation` out: a line per adaptation and selection."""
-    cells: dict[tuple[str, str], dict[int, str]] = {}
-    for row in summary:
-        parts = (row[f"{part}_mape_by_task"]["mean"] for part in ("never", "all"))
-        cell = " / ".join(f"{100 * mean:.0f}" for mean in parts) + " %"
-        cells.setdefault((row["adaptation"], row["method"]), {})[row["budget"]] = cell
-    budgets = sorted({budget for of_budget in cells.values() for budget in of_budget})
-    yield from table_head("adaptation", "programs chosen", *(f"{budget:,}" for budget in budgets))
-    for (adaptation, method), of_budget in cells.items():
-        found = (of_budget.get(budget, "") for budget in budgets)
-        yield table_row(adaptation, method, *found)
 
 
 def _ast_equality(file: Path, result: dict[str, Any]) -> Iterator[str]:

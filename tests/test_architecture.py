@@ -53,6 +53,7 @@ CLI_PLACES = ("cli", "__main__")
 ALLOWED = {
     "tvm": TVM_PLACES,
     "tilelang": (),
+    "optuna": ("train.autotuning",),
     "xgboost": ("search.baselines", "models.baselines.trees"),
     "tvm_cdmpp.bridge": TVM_RUNTIME_PLACES,
     "tvm_cdmpp.bridge.libcuda_stub": ("bridge.runtime",),

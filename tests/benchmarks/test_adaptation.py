@@ -8,24 +8,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from benchmarks.adaptation import (
-    ADAPTATIONS,
-    Settings,
-    Target,
-    load_targets,
-    make_target,
-    run,
-)
-from benchmarks.tables import adaptation_table
+from benchmarks.adaptation import Settings, load_targets, run
+from benchmarks.adaptation_tables import adaptation_tables
+from benchmarks.adapting import CLOSED_FORM, Adapted, FineTuning, Target, make_target
 from tests.data.logs import book, import_all, log_file, records, write_log
 from tests.models.contract import CPU, MeanOfLeafCount
 from tests.models.programs import random_batch
 from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.network import PredictorConfig
 from tvm_cdmpp.models.predictor import Predictor
 from tvm_cdmpp.models.rows import TrainingRows
+from tvm_cdmpp.models.trained import TrainedPredictor
 
-SETTINGS = Settings(store="s", predictor="p", per_task=20, seeds=2, budgets=(0, 8, 40))
+SETTINGS = Settings(store="s", weights="p", per_task=20, seeds=2, budgets=(0, 8, 40))
 
 
 def target(factor: float = 3.0) -> Target:
@@ -46,33 +42,33 @@ def targets() -> Iterator[tuple[Target, dict[str, int]]]:
 def test_errors_fall_with_measured_programs(tmp_path: Path) -> None:
     result = run(targets(), SETTINGS, tmp_path / "r.json")
     # Two seeds of: nothing measured, then two budgets with each method that needs no spread.
-    assert len(result["runs"]) == 2 * (1 + 2 * 3) * len(ADAPTATIONS)
+    assert len(result["runs"]) == 2 * (1 + 2 * 3) * len(CLOSED_FORM)
     for outcome in result["runs"]:
         scores = outcome["scores"]
         assert outcome["measured_programs"] == outcome["budget"]
         assert scores["all"]["programs"] == 120 - outcome["budget"]
         assert scores["never"]["programs"] == 60
         assert scores["never"]["tasks"] == 3
-        assert (scores["measured"] is None) == (outcome["budget"] == 0)
         error = scores["never"]["mape"]
         if outcome["budget"] == 0 or outcome["adaptation"] == "none":
             assert error == pytest.approx(2 / 3, abs=0.02)
         elif outcome["budget"] == 40:
             assert error < 0.3
-    lines = list(adaptation_table(result["summary"]))
-    assert len(lines) == 2 + 3 * len(ADAPTATIONS)
+    lines = list(adaptation_tables(result))
     assert "| none | random | 67 / 67 % | 67 / 67 % | 67 / 67 % |" in lines
+    assert "| cpu | none | 67 / 67 % | 67 / 67 % | 67 / 67 % |" in lines
+    assert sum(line.startswith("| levels | ") for line in lines) == 3
 
 
 def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
     asked: list[int] = []
 
     def stop_at(limit: int) -> Any:
-        def adapt(target: Target, measured: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        def adapt(target: Target, measured: npt.NDArray[np.int64]) -> Adapted:
             if len(asked) == limit:
                 raise KeyboardInterrupt
             asked.append(len(measured))
-            return target.log_predicted
+            return target.log_predicted, None
 
         return {"mine": adapt}
 
@@ -82,7 +78,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
     result = run(targets(), SETTINGS, path, stop_at(99))
     assert len(asked) == len(result["runs"]) == 2 * (1 + 2 * 3)
     run(targets(), SETTINGS, path, stop_at(14))
-    other = Settings(store="other", predictor="p", per_task=20, seeds=1, budgets=(0,))
+    other = Settings(store="other", weights="p", per_task=20, seeds=1, budgets=(0,))
     assert len(run(targets(), other, path, stop_at(99))["runs"]) == 1
 
 
@@ -105,3 +101,24 @@ def test_targets_are_the_held_out_devices(tmp_path: Path) -> None:
     assert device.spread is None
     np.testing.assert_allclose(device.log_predicted, np.log(1e-3))
     assert (device.last_layer**2)[:, 1:].sum(axis=1).mean() == pytest.approx(1.0)
+
+
+def test_fine_tuning_learns_the_target_and_is_judged_on_the_sources(tmp_path: Path) -> None:
+    logs = [
+        log_file(write_log(tmp_path / f"{size}.json", records(12, size)), device)
+        for size, device in ((37, "x86-24t"), (80, "x86-24t"), (96, "cortex-a72"))
+    ]
+    import_all(tmp_path / "store", *logs, known=book(37, 80, 96))
+    store = RecordStore.open(tmp_path / "store")
+    predictor = TrainedPredictor.untrained(AdditiveConfig(width=16, layers=1, hidden=16), 0)
+    tuning = FineTuning.of_store(store, predictor)
+    assert (len(tuning.sources["cpu"]), len(tuning.validation["cpu"])) == (12, 10)
+    ((target, _),) = load_targets(store, predictor, per_task=12)
+    before, error = tuning(target, np.zeros(0, np.int64))
+    np.testing.assert_allclose(before, target.log_predicted, rtol=1e-5)
+    assert error is not None
+    assert error > 0
+    after, error = tuning(target, np.arange(6))
+    off = [np.abs(found - target.log_measured)[6:].mean() for found in (before, after)]
+    assert off[1] < 0.5 * off[0]
+    assert error is not None

@@ -27,7 +27,15 @@ OPTIONS: dict[str, set[str]] = {
     },
     "data info": {"--out", "--alike", "--json"},
     "train": {
-        "--out", "--split", "--kinds", "--steps", "--seed", "--per-task", "--width", "--layers"
+        "--out", "--split", "--kinds", "--config", "--steps", "--seed", "--per-task", "--width",
+        "--layers",
+    },
+    "finetune": {
+        "--weights", "--out", "--device", "--network", "--records", "--select", "--domain",
+        "--domain-layer", "--split", "--steps", "--seed",
+    },
+    "autotune": {
+        "--out", "--trials", "--minutes", "--split", "--kinds", "--steps", "--per-task", "--seed"
     },
     "eval": {"--split", "--part", "--weights", "--per-task", "--json"},
 }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,20 @@ def test_untrained_is_the_analytic_estimate() -> None:
     batch = random_batch(100)
     found = TrainedPredictor.untrained(AdditiveConfig(), 0).predict(batch, DEVICE)
     np.testing.assert_allclose(found.latency_s, estimate_latency_s(batch, DEVICE), rtol=1e-4)
+
+
+def test_without_the_analytic_base_all_leaves_start_alike() -> None:
+    predictor = TrainedPredictor.untrained(AdditiveConfig(analytic_base=False), 0)
+    found = predictor.predict(random_batch(20), DEVICE)
+    assert found.leaf_s is not None
+    np.testing.assert_allclose(found.leaf_s, 1e-5, rtol=1e-5)
+    # The farthest that corrections reach: from a nanosecond to seconds.
+    network = predictor.expert(DEVICE).network
+    for sign, seconds in ((-1, 1e-10), (1, 1.0)):
+        torch.nn.init.constant_(network.correction.bias, 1e3 * sign)
+        with torch.inference_mode():
+            reached = network(make_leaves(random_batch(3), DEVICE)).log_leaf_s
+        assert (sign * (reached - np.log(seconds)) > 0).all()
 
 
 def test_leaves_and_the_start_make_the_latency(predictor: TrainedPredictor) -> None:
@@ -201,3 +216,43 @@ def test_positions_beyond_those_known(predictor: TrainedPredictor) -> None:
 def test_the_network_starts_without_corrections() -> None:
     network = AdditiveNetwork(AdditiveConfig())
     assert not network.correction.weight.any()
+
+
+def test_learning_in_a_long_search_is_bounded(predictor: TrainedPredictor) -> None:
+    """Ten thousand programs cost little more than a thousand, and pull the weights no farther."""
+    batch = random_batch(10_000)
+    generator = np.random.default_rng(0)
+    measured = predictor.predict(batch, DEVICE).latency_s * generator.lognormal(0.5, 0.3, 10_000)
+    rows = rows_of(batch, measured, num_tasks=20)
+    seconds: dict[int, float] = {}
+    distances: list[float] = []
+    for count in (64, 1000, 10_000, 10_000, 10_000):  # the first call finds out how to run fast
+        begin = time.process_time()
+        predictor.fit(rows.take(np.arange(count)), seed=len(distances))
+        seconds[count] = time.process_time() - begin
+        expert = predictor.expert(DEVICE)
+        assert expert.ahead is not None
+        now = expert.network.state_dict()
+        distances.append(sum(float((now[n] - w).square().sum()) for n, w in expert.ahead.items()))
+    assert seconds[10_000] < 2.0 * seconds[1000] + 0.1
+    assert distances[-1] < 1.5 * distances[1]
+    assert np.isfinite(predictor.predict(batch, DEVICE).latency_s).all()
+
+
+def test_a_search_that_is_left_after_every_batch_learns_the_same(
+    predictor: TrainedPredictor, tmp_path: Path
+) -> None:
+    batch = random_batch(96)
+    generator = np.random.default_rng(0)
+    measured = predictor.predict(batch, DEVICE).latency_s * generator.lognormal(0.5, 0.3, 96)
+    rows = rows_of(batch, measured, num_tasks=3)
+    other = copy.deepcopy(predictor)
+    for seed, count in enumerate((32, 64, 96)):
+        part = rows.take(np.arange(count))
+        predictor.fit(part, seed=seed)
+        other.fit(part, seed=seed)
+        other.save(tmp_path / "m")
+        other = TrainedPredictor.load(tmp_path / "m")
+        np.testing.assert_array_equal(
+            other.predict(batch, DEVICE).latency_s, predictor.predict(batch, DEVICE).latency_s
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +43,7 @@ def expert() -> Expert:
 def target_rows(num_programs: int = 40) -> TrainingRows:
     source = some_rows(num_programs, seed=9)
     programs = np.arange(num_programs)
-    latencies_s = 3.0 * source.latencies_s[programs]
+    latencies_s = 10.0 * source.latencies_s[programs]
     return TrainingRows.on(NEW, source.asts.take(programs), latencies_s, programs % 3)
 
 
@@ -74,10 +76,44 @@ def test_the_domain_term_counts(expert: Expert) -> None:
     assert not torch.equal(weights[1], weights[2])
 
 
+def test_a_few_programs_tell_the_level(expert: Expert) -> None:
+    target, sources = target_rows(200), some_rows(60)
+    few, rest = target.take(np.arange(6)), target.take(np.arange(6, 200))
+    found = finetune(expert, few, sources, config=CONFIG)
+    assert error(found, rest) < 0.7 * error(expert, rest)
+    # A device that the sources know has no level of its own: these few are outnumbered.
+    known = TrainingRows.on(sources.machines[0], few.asts, few.latencies_s, few.tasks)
+    before, after = error(expert, known), error(finetune(expert, known, sources), known)
+    assert after > 0.7 * before
+
+
+def test_a_killed_run_goes_on(expert: Expert, tmp_path: Path) -> None:
+    target, sources, file = target_rows(), some_rows(60), tmp_path / "run"
+    config = TrainConfig(**{**vars(CONFIG), "steps": 30, "domain": "cmd"})
+
+    def run(on_step: Callable[[int], None] = lambda _: None, **more: Any) -> torch.Tensor:
+        found = finetune(
+            expert, target, sources, config=config, unlabelled=target, on_step=on_step, **more
+        )
+        return torch.cat([w.flatten() for w in found.network.state_dict().values()])
+
+    def kill(step: int) -> None:
+        if step == 20:
+            raise KeyboardInterrupt
+
+    straight = run()
+    with pytest.raises(KeyboardInterrupt):
+        run(kill, file=file)
+    steps: list[int] = []
+    assert torch.equal(run(steps.append, file=file), straight)
+    assert steps == [30]
+    with pytest.raises(ConfigError, match="state of a run with other settings or other data"):
+        run(file=file, seed=1)
+    assert not torch.equal(run(seed=1), straight)
+
+
 def test_bad_input(expert: Expert) -> None:
-    target, sources = target_rows(), some_rows(60)
-    with pytest.raises(ConfigError, match="target_share"):
-        finetune(expert, target, sources, target_share=1.5)
+    target = target_rows()
     failed = TrainingRows.on(NEW, target.batch(), np.full(40, np.inf), target.tasks)
     with pytest.raises(RecordError, match="neither the target nor the sources"):
         finetune(expert, failed, failed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -164,7 +166,38 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert shares[-1] < 1e-3
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"programs_per_group": 1}])
-def test_config_errors(wrong: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"programs_per_group": 1},
+        {"ranking": "best"},
+        {"domain": "x"},
+        {"label_power": 2},
+    ],
+)
+def test_config_errors(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        TrainConfig(**wrong)  # type: ignore[arg-type]
+        TrainConfig(**wrong)
+
+
+@pytest.mark.parametrize("choice", [{"ranking": "listmle"}, {"label_power": 0.3}])
+def test_other_losses_and_labels_learn_as_well(choice: dict[str, Any]) -> None:
+    rows = some_rows()
+    run = trainer(rows, config=TrainConfig(**{**vars(CONFIG), "steps": 200, **choice}))
+    train(run)
+    off = predict(run.averaged, rows)[0] - np.log(rows.latencies_s)
+    assert np.median(np.abs(off)) < 0.2
+    assert not torch.equal(weights(run), weights(train(trainer(
+        rows, config=TrainConfig(**{**vars(CONFIG), "steps": 200})
+    ))))  # fmt: skip
+
+
+def test_a_small_power_is_nearly_the_logarithm() -> None:
+    rows = some_rows()
+    leaves = make_leaves(rows.batch().take(np.arange(8)), HERE)
+    measured = torch.from_numpy(np.log(rows.latencies_s[:8]).astype(np.float32))
+    configs = [TrainConfig(label_power=power, programs_per_group=8) for power in (0.0, 1e-3, 1.0)]
+    found = [float(loss_of(AdditiveNetwork(SMALL), leaves, measured, c).detach()) for c in configs]
+    assert found[1] == pytest.approx(found[0], rel=0.02)
+    assert found[2] != pytest.approx(found[0], rel=0.02)

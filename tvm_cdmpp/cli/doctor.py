@@ -149,6 +149,9 @@ def _check_packages() -> list[Check]:
     return [
         _check_package("torch", "fail", "`pip install torch`"),
         _check_package("xgboost", "note", xgboost_advice),
+        _check_package(
+            "optuna", "note", '`pip install "tvm-cdmpp[autotune]"`; only `autotune` needs it.'
+        ),
     ]
 
 

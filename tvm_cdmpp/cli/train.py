@@ -40,6 +40,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--kinds", default="cpu,gpu", help="kinds of devices to train for (default: cpu,gpu)"
     )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="sizes and training, such as summary.json of `autotune`; the options below go before",
+    )
     parser.add_argument("--steps", type=int, help="training steps of each network")
     parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
     parser.add_argument("--per-task", type=int, metavar="N", help="programs of a task at most")
@@ -79,17 +85,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> "PretrainSettings":
-    from tvm_cdmpp.models import AdditiveConfig
-    from tvm_cdmpp.train import PretrainSettings, TrainConfig
+    from dataclasses import replace
 
+    from tvm_cdmpp.models import AdditiveConfig
+    from tvm_cdmpp.train import PretrainSettings, TrainConfig, read_setting
+
+    network, config = AdditiveConfig(), TrainConfig()
+    if args.config is not None:
+        network, config = read_setting(args.config)
     sizes = {"width": args.width, "hidden": args.width, "layers": args.layers}
-    network = AdditiveConfig(**{k: v for k, v in sizes.items() if v is not None})
-    config = TrainConfig(**({} if args.steps is None else {"steps": args.steps}))
     return PretrainSettings(
         split=None if args.split == _ALL_RECORDS else args.split,
         seed=args.seed,
-        network=network,
-        config=config,
+        network=replace(network, **{k: v for k, v in sizes.items() if v is not None}),
+        config=config if args.steps is None else replace(config, steps=args.steps),
         **({} if args.per_task is None else {"most_per_task": args.per_task}),
     )
 

@@ -23,6 +23,7 @@ from tvm_cdmpp.models.additive import (
     leaf_inputs,
     stack_devices,
 )
+from tvm_cdmpp.models.chunks import chunks
 from tvm_cdmpp.models.network import torch_threads
 from tvm_cdmpp.models.rows import Ints, TrainingRows
 
@@ -81,7 +82,7 @@ def adapt(
         torch.manual_seed(seed)
         leaves, firsts = _leaves(rows)
         measured = torch.from_numpy(np.log(rows.latencies_s).astype(np.float32))
-        before = _before(network, ahead, leaves)
+        before = _before(network, ahead, leaves, firsts)
         level = _level((measured - before).numpy(), config)
         off = (measured - before - level).clamp(-_FARTHEST, _FARTHEST)
         target = torch.where(torch.isfinite(measured), before + off, measured)
@@ -125,14 +126,20 @@ def _leaves(rows: TrainingRows) -> tuple[Leaves, Tensor]:
     ), torch.from_numpy(batch.offsets[:-1])
 
 
-def _before(network: AdditiveNetwork, ahead: Mapping[str, Tensor], leaves: Leaves) -> Tensor:
+def _before(
+    network: AdditiveNetwork, ahead: Mapping[str, Tensor], leaves: Leaves, firsts: Tensor
+) -> Tensor:
     """Return what the weights that were trained ahead say of programs' ln latency."""
     now = {name: weight.detach().clone() for name, weight in network.state_dict().items()}
     network.load_state_dict(ahead)
+    before = torch.empty(len(firsts))
     with torch.no_grad():
-        found: Output = network(leaves)
+        for chosen in chunks(leaves.counts.numpy()):
+            programs = torch.from_numpy(chosen)
+            found: Output = network(leaves.take(programs, firsts))
+            before[programs] = found.log_latency
     network.load_state_dict(now)
-    return found.log_latency
+    return before
 
 
 def _level(residuals: npt.NDArray[np.float32], config: AdaptConfig) -> float:

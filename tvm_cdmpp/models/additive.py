@@ -42,6 +42,7 @@ _LARGEST_CORRECTION = 6.0
 _LARGEST_INPUT = 8.0
 _INITIAL_START_S = 5e-7
 """On the reference device."""
+_LOG_COMMON_LEAF_S = float(np.log(1e-5))
 _LN2 = float(np.log(2.0))
 
 
@@ -59,6 +60,8 @@ class AdditiveConfig:
     input_noise: float = 0.1
     """Standard deviation of what is added to scaled inputs in training, so that a workload is not
     known by the exact sizes of its buffers."""
+    analytic_base: bool = True
+    """Whether corrections are of the analytic estimate; else of a latency that all leaves share."""
 
     def __post_init__(self) -> None:
         """Check that the heads divide the width."""
@@ -202,13 +205,16 @@ class AdditiveNetwork(nn.Module):
             hidden = layer(hidden, layout)
         last = self.dropout(torch.relu(self.hidden(self.norm(hidden))))
         correction = self.correction(last)[:, 0]
-        bounded = _LARGEST_CORRECTION * torch.tanh(correction / _LARGEST_CORRECTION)
-        log_leaf = _LN2 * (leaves.inputs[:, -1] + clock) + bounded
+        limit, base = _LARGEST_CORRECTION, _LN2 * (leaves.inputs[:, -1] + clock)
+        if not self.config.analytic_base:
+            limit, base = 2.0 * limit, torch.full_like(base, _LOG_COMMON_LEAF_S)
+        bounded = limit * torch.tanh(correction / limit)
+        log_leaf = base + bounded
         dense = layout.side_by_side(log_leaf, -torch.inf)
         start = float(np.log(_INITIAL_START_S)) + self.start(about)
         log_sum = torch.logsumexp(torch.cat([dense, start], dim=1), dim=1)
         share = torch.exp(dense - log_sum[:, None])
-        steepness = 1.0 - (bounded / _LARGEST_CORRECTION) ** 2
+        steepness = 1.0 - (bounded / limit) ** 2
         by_leaf = layout.side_by_side(last * steepness[:, None], 0.0)
         features = torch.einsum("bl,blh->bh", share, by_leaf)
         spread, runs = self.about_program(features).unbind(dim=1)

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
-    from tvm_cdmpp.train.config import TrainConfig
+    from tvm_cdmpp.train.autotuning import AutotuneSettings, autotune
+    from tvm_cdmpp.train.config import Domain, TrainConfig
     from tvm_cdmpp.train.domains import central_moment_discrepancy, maximum_mean_discrepancy
     from tvm_cdmpp.train.evaluation import evaluate
     from tvm_cdmpp.train.features import (
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
         load_features,
         sample_leaf_counts,
     )
+    from tvm_cdmpp.train.finetuning import FINETUNE_CONFIG, finetune
     from tvm_cdmpp.train.levels import LastLayer, LevelCorrection, LevelVariances
     from tvm_cdmpp.train.loop import Workers
     from tvm_cdmpp.train.operators import operator_of_tasks
@@ -33,6 +35,13 @@ if TYPE_CHECKING:
         principal_components,
         program_features,
         select_programs,
+    )
+    from tvm_cdmpp.train.setting import read_setting
+    from tvm_cdmpp.train.targets import (
+        Target,
+        TargetSettings,
+        describe_finetuning,
+        read_targets,
     )
 
 __getattr__, __dir__ = offer(__name__)

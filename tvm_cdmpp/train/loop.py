@@ -29,9 +29,12 @@ from tvm_cdmpp.models import (
 )
 from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.domains import central_moment_discrepancy, maximum_mean_discrepancy
+from tvm_cdmpp.train.ranking import list_mle_loss, pairwise_loss
 from tvm_cdmpp.train.windows import Windows, prepare
 
 _SEEDS_APART = 1_000_003
+_LOG_UNIT = math.log(1e-4)
+"""Of latencies in a Box-Cox label: ln of a common one, so that its gradients are those of a log."""
 
 
 def loss_of(
@@ -47,8 +50,11 @@ def loss_of(
     target = torch.where(runs, measured, 0.0)
     residual = torch.where(runs, found.log_latency - target, 0.0)
     count = runs.sum().clamp(min=1)
+    off = residual
+    if c.label_power:
+        off = torch.where(runs, _label(found.log_latency, c) - _label(target, c), 0.0)
     error = nn.functional.huber_loss(
-        residual, torch.zeros_like(residual), delta=c.huber_delta, reduction="sum"
+        off, torch.zeros_like(off), delta=c.huber_delta, reduction="sum"
     )
     loss: Tensor = error / (count * c.huber_delta)
     if c.relative_weight:
@@ -58,7 +64,8 @@ def loss_of(
         )
         loss = loss + c.relative_weight * relative.abs().sum() / count
     if c.ranking_weight:
-        loss = loss + c.ranking_weight * _ranking(found.log_latency, target, runs, c)
+        p, t, r = (x.view(-1, c.programs_per_group) for x in (found.log_latency, target, runs))
+        loss = loss + c.ranking_weight * _RANKINGS[c.ranking](p, t, r, c.ranking_scale)
     # The likelihood of a Laplace distribution around the prediction, for its width alone.
     scale = found.log_spread
     spread = (residual.detach().abs() * torch.exp(-scale) + scale) * runs
@@ -74,22 +81,19 @@ def loss_of(
     return loss
 
 
+def _label(log_latency: Tensor, c: TrainConfig) -> Tensor:
+    return torch.expm1(c.label_power * (log_latency - _LOG_UNIT)) / c.label_power
+
+
+_RANKINGS: Mapping[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
+    "pairwise": pairwise_loss,
+    "listmle": list_mle_loss,
+}
+
 _DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cmd": partial(central_moment_discrepancy, bound=2.0),
     "mmd": maximum_mean_discrepancy,
 }
-
-
-def _ranking(predicted: Tensor, target: Tensor, runs: Tensor, c: TrainConfig) -> Tensor:
-    """Pairwise logistic loss within groups (RankNet, Burges et al., 2005)."""
-    shape = (-1, c.programs_per_group)
-    p, t, r = predicted.view(shape), target.view(shape), runs.view(shape)
-    difference = t[:, :, None] - t[:, None, :]
-    pairs = (difference > 0) & r[:, :, None] & r[:, None, :]
-    weights = difference.clamp(max=1.0) * pairs
-    gap = c.ranking_scale * (p[:, :, None] - p[:, None, :])
-    lost = nn.functional.softplus(-gap) / c.ranking_scale
-    return (weights * lost).sum() / weights.sum().clamp(min=1e-6)
 
 
 class Trainer:

@@ -77,6 +77,8 @@ class Progress:
     validation_error: float | None
     """Median relative error on the validation part, where it was just looked at."""
     samples_per_s: float
+    best_error: float
+    """The least such error of the run so far."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,9 @@ class _Run:
                 before // settings.evaluate_every != trainer.step // settings.evaluate_every
             )
             error = self._look(validation) if looks else None
-            yield Progress(kind, trainer.step, steps, loss, error, trainer.samples_per_s)
+            yield Progress(
+                kind, trainer.step, steps, loss, error, trainer.samples_per_s, self._best_error
+            )
 
     def _look(self, validation: TrainingRows) -> float:
         measured = np.log(validation.latencies_s)

@@ -1,0 +1,108 @@
+"""`tvm-cdmpp finetune`: weights for a device and for a network that `eval` takes, and bad input."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.data.logs import book, import_all, log_file, records, write_log
+from tests.models.programs import random_batch
+from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.devices.registry import find_device
+from tvm_cdmpp.models.additive import AdditiveConfig
+from tvm_cdmpp.models.trained import TrainedPredictor
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finetune")
+    slower = records(12)
+    for record in slower:
+        record["r"][0] = [3 * cost for cost in record["r"][0]]
+    first = write_log(folder / "a.json", records(12))
+    second = write_log(folder / "b.json", records(12, 80))
+    import_all(
+        folder / "store",
+        log_file(first, "x86-24t", network="vgg_16"),
+        log_file(second, "x86-24t", network="alexnet"),
+        log_file(write_log(folder / "c.json", slower), "x86-8t", network="vgg_16"),
+        known=book(37, 80),
+    )
+    predictor = TrainedPredictor.untrained(AdditiveConfig(width=16, layers=1, hidden=16), 0)
+    predictor.save(folder / "weights")
+    return folder
+
+
+def arguments(folder: Path, out: Path, *more: str) -> list[str]:
+    start = str(folder / "weights")
+    return ["finetune", str(folder / "store"), "--weights", start, "--out", str(out), *more]
+
+
+def test_a_device_gets_better(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "w.safetensors"
+    assert main(arguments(folder, out, "--device", "x86-8t", "--records", "6")) == 0
+    shown = capsys.readouterr()
+    assert "wrote" in shown.out
+    assert "cpu: 6 measured programs of the target, 6 others, 24 of the sources" in shown.err
+    errors = []
+    for weights in (folder / "weights", out):
+        assert main(["eval", str(folder / "store"), "--weights", str(weights), "--json"]) == 0
+        errors.append(json.loads(capsys.readouterr().out)["devices"]["x86-8t"]["median_ape"])
+    # The estimate that it starts from is short by a factor of hundreds.
+    assert 100.0 - errors[1] > 3.0 * (100.0 - errors[0])
+    about = TrainedPredictor.load(out).about
+    assert about["programs"]["cpu"]["measured"] == 6
+    batch, device = random_batch(20), find_device("nvidia-v100")
+    start, found = (TrainedPredictor.load(file) for file in (folder / "weights", out))
+    np.testing.assert_array_equal(
+        start.predict(batch, device).latency_s, found.predict(batch, device).latency_s
+    )
+    # Run again, it finds all done.
+    before = out.read_bytes()
+    assert main(arguments(folder, out, "--device", "x86-8t", "--records", "6")) == 0
+    assert out.read_bytes() == before
+
+
+def test_a_network_needs_no_measurement(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "w.safetensors"
+    assert main(arguments(folder, out, "--network", "vgg_16", "--steps", "5")) == 0
+    about = TrainedPredictor.load(out).about
+    assert about["programs"]["cpu"] == {"measured": 0, "unlabelled": 24, "sources": 12}
+    assert about["settings"]["config"]["domain"] == "cmd"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ((), "must be a device, a network, or both"),
+        (("--device", "x"), "no device 'x'; it has x86-24t, x86-8t"),
+        (("--network", "vgg_16", "--domain", "none"), "only --domain cmd or mmd"),
+        (("--device", "x86-8t", "--split", "nonsense"), "no official split 'nonsense'"),
+        (("--device", "x86-8t", "--weights", "nonsense"), "No weights 'nonsense'"),
+    ],
+)
+def test_bad_input_is_named(
+    folder: Path,
+    tmp_path: Path,
+    more: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(arguments(folder, tmp_path / "w", *more)) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+def test_weights_of_a_search_are_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictor = TrainedPredictor.load(folder / "weights")
+    expert = predictor.experts["cpu"]
+    expert.ahead = expert.network.state_dict()
+    predictor.save(tmp_path / "search")
+    more = ["--device", "x86-8t", "--weights", str(tmp_path / "search")]
+    assert main(arguments(folder, tmp_path / "w", *more)) == 2
+    assert "must be those that `train` wrote" in capsys.readouterr().err

@@ -1,0 +1,206 @@
+"""What fine-tuning learns from in a record store: a target's programs, and rows of the sources.
+
+The target is a device, a network, or a network on a device. Some of its programs count as measured;
+of the others only the computation is known, as if they had just been extracted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvm_cdmpp.ast import SCHEMA_VERSION
+from tvm_cdmpp.data import Labels, RecordStore, make_labels, official_split
+from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.models import CostPredictor, Ints, TrainingRows
+from tvm_cdmpp.train.config import TrainConfig
+from tvm_cdmpp.train.evaluation import evaluate
+from tvm_cdmpp.train.features import StoredFeatures
+from tvm_cdmpp.train.pretraining import KINDS
+from tvm_cdmpp.train.rows import rows_of_store, sample_tasks
+from tvm_cdmpp.train.selection import SelectionMethod, program_features, select_programs
+
+_MOST_CANDIDATES = 20_000
+"""Programs of the target to choose from, drawn at random from more."""
+_SOURCES_PER_TASK = 20
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetSettings:
+    """What the target is, and what is measured of it."""
+
+    device: str | None = None
+    """As the store calls it."""
+    network: str | None = None
+    """As the store calls it; programs of all workloads that occur in it."""
+    records: int = 200
+    """Programs that count as measured, of each kind of device; all if there are not as many."""
+    select: SelectionMethod = "random"
+    """How these are chosen."""
+    split: str | None = None
+    """An official split: sources are of its training part only, so that figures on its test part
+    stay honest. None for all records but the target's."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject settings without a target."""
+        if self.device is None and self.network is None:
+            raise ConfigError("the target must be a device, a network, or both; got neither.")
+        if self.records < 0:
+            raise ConfigError(f"records must be at least 0; got {self.records}.")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Rows of one kind of device, "cpu" or "gpu", in memory."""
+
+    kind: str
+    measured: TrainingRows
+    unlabelled: TrainingRows
+    """The other candidates; their latencies are not to be looked at."""
+    sources: TrainingRows
+
+
+def read_targets(
+    store: RecordStore,
+    features: StoredFeatures,
+    predictor: CostPredictor,
+    settings: TargetSettings,
+) -> list[Target]:
+    """Choose rows of a store, for every kind of device that the target has programs on.
+
+    Labels that cannot be true are left out; those of the sources must not be of a busy machine
+    either.
+
+    Parameters
+    ----------
+    store
+        The records.
+    features
+        Their compact ASTs.
+    predictor
+        Says how unsure it is of programs, where `select` asks for it.
+    settings
+        What the target is.
+
+    Raises
+    ------
+    ConfigError
+        The store knows no such device or network, or no program of it is of use.
+    """
+    labels = make_labels(store)
+    tasks = list(store.iter_tasks())
+    kind_of = np.array([KINDS[str(t["target"]).split()[0] not in ("llvm", "c")] for t in tasks])
+    task_of = store.columns("task")["task"].to_numpy()
+    of_target = _of_target(tasks, settings)[task_of]
+    usable = (features.leaf_counts > 0) & ~labels.impossible
+    if settings.split is None:
+        sources = np.flatnonzero(~of_target)
+    else:
+        train = official_split(store, settings.split).train
+        sources = train[~of_target[train]]
+    quiet = usable & ~(labels.contended | labels.noisy)
+    sources = sample_tasks(store, sources[quiet[sources]], _SOURCES_PER_TASK, seed=settings.seed)
+    found = []
+    for kind in np.unique(kind_of[task_of[of_target & usable]]).tolist():
+        is_kind = kind_of[task_of] == kind
+        candidates = np.flatnonzero(of_target & usable & is_kind)
+        rows = _in_memory(store, features, _draw(candidates, settings.seed), labels)
+        measured = _select(rows, predictor, settings)
+        others = np.setdiff1d(np.arange(len(rows)), measured)
+        known = _in_memory(store, features, sources[is_kind[sources]], labels)
+        found.append(Target(kind, rows.take(measured), rows.take(others), known))
+    if not found:
+        raise ConfigError("no program of the target is of use; import more logs of it")
+    return found
+
+
+def _of_target(tasks: list[dict[str, Any]], settings: TargetSettings) -> Mask:
+    """Mark the tasks of the target."""
+    devices = np.array([str(task["device"]) for task in tasks])
+    networks = [list(task["networks"] or ()) for task in tasks]
+    marked = np.ones(len(tasks), bool)
+    if settings.device is not None:
+        marked &= devices == settings.device
+        _must_be_known("device", settings.device, marked, np.unique(devices).tolist())
+    if settings.network is not None:
+        of_network = np.array([settings.network in names for names in networks])
+        known = sorted({name for names in networks for name in names})
+        _must_be_known("network", settings.network, of_network, known)
+        marked &= of_network
+    return marked
+
+
+def _must_be_known(what: str, name: str, found: Mask, known: list[str]) -> None:
+    if not found.any():
+        names = ", ".join(known) or "none"
+        raise ConfigError(f"the store has no {what} '{name}'; it has {names}")
+
+
+def _draw(rows: Ints, seed: int) -> Ints:
+    if len(rows) <= _MOST_CANDIDATES:
+        return rows
+    drawn = np.random.default_rng(seed).choice(rows, _MOST_CANDIDATES, replace=False)
+    return np.sort(drawn)
+
+
+def _in_memory(
+    store: RecordStore, features: StoredFeatures, rows: Ints, labels: Labels
+) -> TrainingRows:
+    found, _ = rows_of_store(store, features, rows, labels=labels)
+    return found.take(np.arange(len(found)))
+
+
+def _select(rows: TrainingRows, predictor: CostPredictor, settings: TargetSettings) -> Ints:
+    spread = None
+    if settings.select == "uncertain":
+        spread = evaluate(predictor, rows).spread
+    features = program_features(rows.batch())
+    return select_programs(
+        features, rows.tasks, settings.records, settings.select, settings.seed, spread
+    )
+
+
+def describe_finetuning(
+    store: RecordStore,
+    about: Mapping[str, Any],
+    settings: TargetSettings,
+    config: TrainConfig,
+    targets: Sequence[Target],
+    command: str,
+) -> dict[str, Any]:
+    """Return what the weights must say of how they were made, as JSON values.
+
+    Parameters
+    ----------
+    store, settings, config, targets
+        What was learned from, and how.
+    about
+        What the weights say that this started from.
+    command
+        What was typed.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "data_hash": store.content_hash,
+        "records": len(store),
+        "split": settings.split,
+        "seed": settings.seed,
+        "command": command,
+        "settings": {"target": asdict(settings), "config": asdict(config)},
+        "programs": {
+            target.kind: {
+                "measured": len(target.measured),
+                "unlabelled": len(target.unlabelled),
+                "sources": len(target.sources),
+            }
+            for target in targets
+        },
+        "from": dict(about),
+    }
