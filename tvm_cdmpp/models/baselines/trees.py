@@ -78,10 +78,13 @@ class TreePredictor:
         How `fit` grows trees.
     booster
         XGBoost's model; None before the first fit.
+    programs_seen
+        Programs that trees of the last fit were grown on, each as often as it was; 0 after loading.
     """
 
     options: TreeOptions = field(default_factory=TreeOptions)
     booster: Any = None
+    programs_seen: int = 0
 
     def predict(
         self, batch: CompactASTBatch, device: DeviceSpec, *, num_threads: int = 1
@@ -115,6 +118,7 @@ class TreePredictor:
             options.rounds,
             xgb_model=self.booster,
         )
+        self.programs_seen = int(options.rounds * options.row_share * runs.size)
 
     def save(self, path: Path) -> None:
         """Write the model; see `CostPredictor`. The trees are in XGBoost's UBJSON."""
