@@ -266,7 +266,7 @@ class _Window(Generic[InputsT]):
     """Some rows, prepared: their places, inputs and log latencies."""
 
     rows: Ints
-    inputs: I
+    inputs: InputsT
     log_s: Floats
 
 
@@ -278,7 +278,7 @@ def _minibatches(
     generator: np.random.Generator,
 ) -> Iterator[tuple[_Window[InputsT], Ints]]:
     """Yield places of minibatches in windows of rows, pass after pass over all of them."""
-    window = None
+    window: _Window[InputsT] | None = None
     while True:
         order = runs[draw_order(rows.groups[runs], training.group_size, generator)]
         for first in range(0, len(order), training.window):
