@@ -2,7 +2,9 @@
 
 A step is the one-hot kind of its primitive and the integers among its arguments, in order, lists
 spread out; words have numbers of their own. TLP's dictionary has the 11 kinds that occurred in its
-data set; here are all that TVM has, so rows are wider by the other three.
+data set; here are all that TVM has, so rows are wider by the other three. TLP takes numbers as they
+come; here they are cut at 4096, since loops of hundreds of millions of iterations would drown all
+else.
 """
 
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ NUM_NUMBERS = 11
 arguments."""
 _UNROLL = "auto_unroll_max_step$"
 _WORDS = {"local": 1, "shared": 2, "global": 3}
+_LARGEST = 4096
 _CHUNK = 1 << 14
 
 
@@ -41,6 +44,13 @@ class Primitives:
         """Return the number of programs."""
         return len(self.offsets) - 1
 
+    def take(self, programs: Ints) -> "Primitives":
+        """Return the given programs, in the given order."""
+        counts = np.diff(self.offsets)[programs]
+        steps = np.repeat(self.offsets[programs], counts) + _places(counts)
+        offsets = np.concatenate([[0], np.cumsum(counts)])
+        return Primitives(self.kinds[steps], self.numbers[steps], offsets)
+
     def padded(self, programs: Ints, num_steps: int, num_numbers: int) -> npt.NDArray[np.float32]:
         """Return the first steps of programs with the first of their arguments, padded with 0.
 
@@ -49,11 +59,9 @@ class Primitives:
         steps
             Of shape (len(programs), num_steps, len(KINDS) + num_numbers).
         """
-        firsts = self.offsets[programs]
-        counts = np.minimum(self.offsets[programs + 1] - firsts, num_steps)
-        program = np.repeat(np.arange(len(programs)), counts)
-        place = np.arange(len(program)) - np.repeat(np.cumsum(counts) - counts, counts)
-        step = firsts[program] + place
+        counts = np.minimum(np.diff(self.offsets)[programs], num_steps)
+        program, place = np.repeat(np.arange(len(programs)), counts), _places(counts)
+        step = self.offsets[programs][program] + place
         steps = np.zeros((len(programs), num_steps, len(KINDS) + num_numbers), np.float32)
         steps[program, place, self.kinds[step]] = 1.0
         steps[program, place, len(KINDS) :] = self.numbers[step, :num_numbers]
@@ -88,11 +96,18 @@ def numbers_of(step: list[Any]) -> list[int]:
             found.append(_number_of_word(argument))
         else:
             found.append(argument)
-    return (found + [0] * NUM_NUMBERS)[:NUM_NUMBERS]
+    kept = (found + [0] * NUM_NUMBERS)[:NUM_NUMBERS]
+    return [min(number, _LARGEST) for number in kept]
+
+
+def _places(counts: Ints) -> Ints:
+    """Return the place of each step in its program."""
+    places: Ints = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return places
 
 
 def _number_of_word(word: str) -> int:
-    """Number a memory scope, or an unrolling limit: 1 for none, 2 for 1, one more per doubling."""
+    """Return a number for a memory scope or an unrolling limit: of the latter, one per doubling."""
     if word.startswith(_UNROLL):
         return int(word.removeprefix(_UNROLL)).bit_length() + 1
     return _WORDS[word]
