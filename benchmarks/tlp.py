@@ -120,7 +120,7 @@ class _Trunk(nn.Module):
             numbers = steps[..., len(KINDS) :]
             scaled = torch.sign(numbers) * torch.log2(1.0 + numbers.abs())
             steps = torch.cat([steps[..., : len(KINDS)], scaled], dim=-1)
-        hidden = self.encoder(steps)
+        hidden: Tensor = self.encoder(steps)
         attended, _ = self.attention(
             hidden, hidden, hidden, key_padding_mask=padding, need_weights=False
         )
@@ -173,11 +173,11 @@ class TLPNetwork(ProgramNetwork[StepInputs]):
         else:
             is_step = steps.new_ones(steps.shape[:2])
             hidden = self.trunks[kind](steps, None)
-        scores = hidden.new_zeros(len(hidden))
+        scores: Tensor = hidden.new_zeros(len(hidden))
         for name in np.unique(inputs.devices[programs]).tolist():
             places = torch.from_numpy(np.flatnonzero(inputs.devices[programs] == name)).to(device)
-            found = [head(hidden[places])[..., 0] for head in self._heads_of(name, kind)]
-            found = (torch.stack(found).mean(dim=0) * is_step[places]).sum(dim=1)
+            heads = [head(hidden[places])[..., 0] for head in self._heads_of(name, kind)]
+            found = (torch.stack(heads).mean(dim=0) * is_step[places]).sum(dim=1)
             scores = scores.index_copy(0, places, found)
         return scores
 
