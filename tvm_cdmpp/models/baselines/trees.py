@@ -35,9 +35,9 @@ class TreeOptions:
     learning_rate: float = 0.06
     max_bins: int = 64
     """Values of a feature that are told apart."""
-    row_share: float = 0.7
+    row_share: float = 1.0
     """Share of the rows that each tree sees."""
-    column_share: float = 0.3
+    column_share: float = 1.0
     """Share of the features that each tree sees."""
     num_threads: int = 1
     """Threads to learn with; `predict` is told its own number."""
