@@ -9,11 +9,17 @@ again, so a stopped run goes on where it was.
   of `networks`, up to 1,000 programs of a task, so they have nothing to say on other splits.
 - `cdmpp-untrained` is the small network that a search without weights starts with, fitted on the
   programs that the other models get.
+- `tlp` and `mtl-tlp` read the primitives of schedules (`benchmarks.tlp`), `xgboost-ansor` and
+  `xgboost-ansor-log` Ansor's features (`benchmarks.ansor_trees`). TVM takes hours to compute those
+  of so many programs, so they are made only where `--models` names them.
 - The others are the models of `tvm_cdmpp.models.baselines`.
 
-Training samples per second are the rows of the training set over the seconds of the whole fit,
-whatever passes it makes; both rates include reading features. Bytes are those of the saved file,
-parameters the floating-point numbers in it.
+Training samples per second are the programs that the optimiser saw, each as often as it did, over
+the seconds of the whole fit. A tree sees the programs that it is grown on once. Both rates include
+reading features. Bytes are those of the saved file, parameters the floating-point numbers in it.
+
+The noise floor of a device is the error that a perfect predictor would have there against single
+measurements (`tvm_cdmpp.data.noise`), in percent, with its basis; None where that is unknown.
 """
 
 import argparse
@@ -23,18 +29,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.provenance import RESULTS, provenance, write_json
-from tvm_cdmpp.data import RecordStore, official_split
+from benchmarks.stored import StoredPrograms, StoreModel
+from tvm_cdmpp.data import Noise, RecordStore, noise_by, official_split, read_measurements
 from tvm_cdmpp.models import (
     CostPredictor,
+    Ints,
     Predictor,
     PredictorConfig,
-    TrainingRows,
     load_weights,
     read_checkpoint,
 )
@@ -48,6 +56,7 @@ from tvm_cdmpp.train import (
 )
 
 OUT = RESULTS / "accuracy"
+ANSOR_FEATURES = Path(tempfile.gettempdir()) / "ansor-features"
 SPLITS = ("networks", "devices", "paper")
 SEEDS = 3
 
@@ -56,10 +65,14 @@ SEEDS = 3
 class Model:
     """A model of the comparison."""
 
-    make: Callable[[int], CostPredictor]
-    """Makes it anew from a seed."""
+    make: Callable[[int], Any]
+    """Makes it anew from a seed: a `CostPredictor`, or a `StoreModel`."""
+    reads_store: bool = False
+    """Whether it is a `StoreModel`."""
     is_fitted: bool = True
     """Whether it is fitted here; one that is not has one seed."""
+    is_usual: bool = True
+    """Whether it is compared without being named."""
     splits: tuple[str, ...] = SPLITS
 
 
@@ -78,8 +91,14 @@ class Settings:
     seed: int
 
 
-def known_models() -> dict[str, Model]:
-    """Return the models by name, those of this package first."""
+def known_models(ansor_features: Path = ANSOR_FEATURES) -> dict[str, Model]:
+    """Return the models by name, those of this package first.
+
+    Parameters
+    ----------
+    ansor_features
+        Folder of the features of `benchmarks.ansor_features`.
+    """
     models = {
         "cdmpp": Model(lambda _: load_weights("evaluation"), is_fitted=False, splits=("networks",)),
         "cdmpp-untrained": Model(lambda seed: Predictor.untrained(PredictorConfig(), seed)),
@@ -88,11 +107,27 @@ def known_models() -> dict[str, Model]:
         baselines = importlib.import_module("tvm_cdmpp.models.baselines").BASELINES
     except ModuleNotFoundError:
         baselines = {}
-    return models | {name: Model(baseline.make) for name, baseline in baselines.items()}
+    models |= {name: Model(baseline.make) for name, baseline in baselines.items()}
+    for name, setting, by_device in (
+        ("tlp", "tuned", False),
+        ("tlp-paper", "paper", False),
+        ("mtl-tlp", "tuned", True),
+        ("mtl-tlp-paper", "paper", True),
+    ):
+        make = partial(_make_tlp, setting, by_device)
+        models[name] = Model(make, reads_store=True)
+    for name, label in (("xgboost-ansor", "throughput"), ("xgboost-ansor-log", "log")):
+        make = partial(_make_ansor_trees, label, ansor_features)
+        models[name] = Model(make, reads_store=True, is_usual=False)
+    return models
 
 
 def make_part(
-    settings: Settings, model: Model, train: TrainingRows, test: TrainingRows, devices: list[str]
+    settings: Settings,
+    model: Model,
+    train: StoredPrograms,
+    test: StoredPrograms,
+    noise: dict[str, Noise],
 ) -> dict[str, Any]:
     """Fit a model and score it.
 
@@ -101,29 +136,35 @@ def make_part(
     settings, model
         What is made.
     train, test
-        Rows of the two parts.
-    devices
-        Names of the devices of the store's tasks.
+        Programs of the two parts.
+    noise
+        Noise of the store's measurements, by device.
     """
-    predictor = model.make(settings.seed)
+    predictor, rows = model.make(settings.seed), test.rows
     training: dict[str, Any] | None = None
     if model.is_fitted:
         begin = time.perf_counter()
-        predictor.fit(train, seed=settings.seed)
-        training = _rate(len(train), time.perf_counter() - begin)
+        predictor.fit(train if model.reads_store else train.rows, seed=settings.seed)
+        seconds = time.perf_counter() - begin
+        seen = programs_seen(predictor, len(train.rows))
+        training = {"rows": len(train.rows), **_rate(seen, seconds, "programs_seen")}
     begin = time.perf_counter()
-    found = evaluate(predictor, test)
-    inference = _rate(len(test), time.perf_counter() - begin)
-    names = np.array(devices)[test.tasks]
-    everything = np.ones(len(test), bool)
+    found = predictor.predict(test) if model.reads_store else evaluate(predictor, rows)
+    inference = _rate(len(rows), time.perf_counter() - begin, "rows")
+    devices = test.store.tasks["device"].to_pylist()
+    names = np.array(devices)[rows.tasks]
+    everything = np.ones(len(rows), bool)
     groups = {name: names == name for name in np.unique(names).tolist()} | {"all": everything}
     scores = {}
     for name, some in groups.items():
-        if np.isfinite(test.latencies_s[some]).any():
-            compared = (test.latencies_s[some], found.latency_s[some], test.groups[some])
+        if np.isfinite(rows.latencies_s[some]).any():
+            compared = (rows.latencies_s[some], found.latency_s[some], rows.groups[some])
             spread = None if found.spread is None else found.spread[some]
             figures = score(*compared, spread=spread).to_json()
             scores[name] = figures | {"intervals": bootstrap(*compared, spread=spread)}
+    for name, floor in noise.items():
+        if name in scores:
+            scores[name]["noise_floor"] = _floor(floor)
     return {
         **provenance("numpy", "torch", "scipy"),
         "settings": asdict(settings),
@@ -133,6 +174,13 @@ def make_part(
         "all": scores.pop("all"),
         "devices": scores,
     }
+
+
+def programs_seen(model: CostPredictor | StoreModel, num_rows: int) -> int:
+    """Return how many programs the optimiser saw in the last fit, each as often as it did."""
+    if isinstance(model, Predictor):
+        return model.fit_config.steps * min(model.fit_config.batch_size, num_rows)
+    return int(getattr(model, "programs_seen", num_rows))
 
 
 def parts(
@@ -151,10 +199,15 @@ def run(args: argparse.Namespace) -> None:
     """Make the parts that are missing."""
     store = RecordStore.open(args.store)
     features = load_features(store)
-    devices = store.tasks["device"].to_pylist()
-    known = known_models()
+    known = known_models(args.ansor_features)
+    noise: dict[str, Noise] | None = None
     args.out.mkdir(parents=True, exist_ok=True)
-    rows: dict[str, tuple[TrainingRows, TrainingRows]] = {}
+    programs: dict[str, tuple[StoredPrograms, StoredPrograms]] = {}
+
+    def read(rows: Ints) -> StoredPrograms:
+        found, used = rows_of_store(store, features, rows)
+        return StoredPrograms(store, used, found)
+
     for split, name, seed in parts(args.models, args.splits, args.seeds):
         path = args.out / f"{split}-{name}-{seed}.json"
         settings = Settings(
@@ -169,16 +222,16 @@ def run(args: argparse.Namespace) -> None:
             if json.loads(path.read_text(encoding="utf-8"))["settings"] != asdict(settings):
                 raise SystemExit(f"{path} is of other settings; remove it, or use another --out")
             continue
-        if split not in rows:
+        if split not in programs:
             chosen = official_split(store, split)
             train, test = sample_tasks(store, chosen.train, args.per_task), chosen.test
             if args.test_per_task is not None:
                 test = sample_tasks(store, test, args.test_per_task)
-            rows[split] = (
-                rows_of_store(store, features, train)[0],
-                rows_of_store(store, features, test)[0],
-            )
-        part = make_part(settings, known[name], *rows[split], devices)
+            programs[split] = (read(train), read(test))
+        if noise is None:
+            found = noise_by(store, read_measurements(store), "device")
+            noise = {device: floor for (device,), floor in found.items()}
+        part = make_part(settings, known[name], *programs[split], noise)
         write_json(path, part)
         figures = part["all"]
         print(f"{path.stem}: MAPE {figures['mape']:.1f} %, tau {figures['tau']:.3f}", flush=True)
@@ -188,20 +241,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("store", type=Path, help="folder of the record store")
-    parser.add_argument("--models", nargs="+", choices=known_models(), default=[*known_models()])
+    known = known_models()
+    usual = [name for name, model in known.items() if model.is_usual]
+    parser.add_argument("--models", nargs="+", choices=known, default=usual)
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=SPLITS)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--per-task", type=int, default=200, help="training programs of a task")
     parser.add_argument("--test-per-task", type=int, help="test programs of a task (default: all)")
+    parser.add_argument(
+        "--ansor-features",
+        type=Path,
+        default=ANSOR_FEATURES,
+        help="folder where Ansor's features are kept",
+    )
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the result files")
     run(parser.parse_args(arguments))
 
 
-def _rate(rows: int, seconds: float) -> dict[str, float]:
-    return {"rows": rows, "seconds": seconds, "rows_per_s": rows / seconds}
+def _make_tlp(setting: str, by_device: bool, _: int) -> StoreModel:
+    from benchmarks.tlp import TLP
+
+    return TLP.untrained(setting, by_device=by_device)
 
 
-def _size(predictor: CostPredictor) -> dict[str, int]:
+def _make_ansor_trees(label: Any, folder: Path, _: int) -> StoreModel:
+    # Imported here because it needs XGBoost, and TVM.
+    from benchmarks.ansor_trees import AnsorTrees
+
+    return AnsorTrees(label, folder)
+
+
+def _rate(rows: int, seconds: float, of: str) -> dict[str, float]:
+    return {of: rows, "seconds": seconds, "rows_per_s": rows / seconds}
+
+
+def _floor(noise: Noise) -> dict[str, Any]:
+    figures = {"mape": noise.floor_mape, "median_ape": noise.floor_median_ape}
+    percent = {name: None if it is None else 100.0 * it for name, it in figures.items()}
+    return {**percent, "basis": noise.basis}
+
+
+def _size(predictor: CostPredictor | StoreModel) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
         predictor.save(path)

@@ -13,15 +13,21 @@ _FIGURES = {
     "by task": ("mape_by_task", "%"),
     "median APE": ("median_ape", "%"),
     "level known": ("within_task", "%"),
+    "within 10 %": ("within_10_percent", ""),
     "top-1": ("top1", ""),
     "top-5": ("top5", ""),
+    "top-1 by time": ("top1_weighted", ""),
+    "top-5 by time": ("top5_weighted", ""),
+    "pairs": ("pairwise_accuracy", ""),
     "Kendall's tau": ("tau", ""),
     "covered": ("coverage90", ""),
 }
 _LEGEND = (
     "MAPE: over programs, with its 90 % interval over tasks; then the mean over "
-    "tasks, the median, and the mean if the level of each task were known. Covered: measured "
-    "latencies within the model's 90 % interval."
+    "tasks, the median, the mean if the level of each task were known, and the share of programs "
+    "with at most 10 %. Top-k: mean over tasks, then the ratio of sums of latencies, in which long "
+    "tasks count more. Pairs: share in the right order, ties half. Covered: measured latencies "
+    "within the model's 90 % interval."
 )
 
 
@@ -53,13 +59,17 @@ def _split(split: str, models: dict[str, list[dict[str, Any]]]) -> Iterator[str]
     for name, runs in models.items():
         yield table_row(name, *_cells([run["all"] for run in runs]))
     yield ""
-    yield "MAPE by device:"
+    yield (
+        "MAPE by device. The noise floor is the error of a perfect predictor against single "
+        "measurements; a lower bound unless it is from measurements in several logs:"
+    )
     yield ""
-    yield from table_head("device", "programs", *models)
+    yield from table_head("device", "programs", "noise floor", *models)
     for device in first["devices"]:
         found = {name: [run["devices"][device] for run in runs] for name, runs in models.items()}
         cells = (_mean(runs, "mape", "%") for runs in found.values())
-        yield table_row(device, f"{first['devices'][device]['programs']:,}", *cells)
+        figures = first["devices"][device]
+        yield table_row(device, f"{figures['programs']:,}", _floor(figures), *cells)
     yield ""
     yield "Speed and size:"
     yield ""
@@ -95,6 +105,11 @@ def _mean(runs: list[dict[str, Any]], figure: str, unit: str) -> str:
         return "-"
     mean = statistics.fmean(values)
     return f"{mean:.1f} %" if unit else f"{mean:.3f}"
+
+
+def _floor(figures: dict[str, Any]) -> str:
+    floor = figures.get("noise_floor", {"mape": None})
+    return "-" if floor["mape"] is None else f"{floor['mape']:.1f} % ({floor['basis']})"
 
 
 def _rate(runs: list[dict[str, Any]], what: str) -> str:

@@ -1,16 +1,26 @@
 """The comparison of models on the official splits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import accuracy
 from benchmarks.accuracy_tables import accuracy_sections
+from benchmarks.tlp import TLP
 from tests.data.logs import book, import_all, log_file, records, write_log
-from tests.models.contract import MeanOfLeafCount
+from tests.models.baselines.examples import small
+from tests.models.contract import CPU, MeanOfLeafCount
+from tests.models.programs import random_batch
+from tvm_cdmpp.models.baselines.mlp import MLPPredictor
+from tvm_cdmpp.models.baselines.roofline import RooflinePredictor
+from tvm_cdmpp.models.baselines.trees import TreeOptions, TreePredictor
+from tvm_cdmpp.models.fitting import FitConfig
 from tvm_cdmpp.models.network import PredictorConfig
 from tvm_cdmpp.models.predictor import Predictor
+from tvm_cdmpp.models.rows import TrainingRows
 
 
 @pytest.fixture
@@ -31,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ),
         "simple": accuracy.Model(lambda _: MeanOfLeafCount()),
     }
-    monkeypatch.setattr(accuracy, "known_models", lambda: models)
+    monkeypatch.setattr(accuracy, "known_models", lambda *_: models)
     return tmp_path
 
 
@@ -55,7 +65,8 @@ def test_every_part_is_made_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         assert part["all"]["intervals"]["mape"]
     (section,) = accuracy_sections(folder / "out")
     assert f"| ready | {made['networks-ready-0']['all']['mape']:.1f} % (" in section
-    assert "| xeon-silver-4210 | 7 | " in section
+    floor = made["networks-simple-0"]["devices"]["xeon-silver-4210"]["noise_floor"]
+    assert f"| xeon-silver-4210 | 7 | {floor['mape']:.1f} % ({floor['basis']}) | " in section
     assert "| simple | " in section
 
     monkeypatch.setattr(accuracy, "make_part", None)
@@ -67,3 +78,40 @@ def test_every_part_is_made_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_known_models_can_be_made() -> None:
     model = accuracy.known_models()["cdmpp-untrained"].make(3)
     assert isinstance(model, Predictor)
+
+
+@pytest.mark.parametrize("name", ["tlp", "mtl-tlp-paper"])
+def test_models_that_read_the_store(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = accuracy.Model(lambda _: brief(name), reads_store=True)
+    monkeypatch.setattr(accuracy, "known_models", lambda *_: {name: model})
+    run(folder)
+    part = json.loads((folder / "out" / f"networks-{name}-0.json").read_text())
+    # Five programs of the training part, in each of three minibatches.
+    assert part["training"]["programs_seen"] == 15
+    assert part["training"]["rows_per_s"] == pytest.approx(15 / part["training"]["seconds"])
+    assert part["all"]["programs"] == 7
+    assert np.isfinite(part["all"]["mape"])
+
+
+def brief(name: str) -> TLP:
+    model = TLP.untrained("paper" if "paper" in name else "tuned", by_device="mtl" in name)
+    return replace(
+        model,
+        config=replace(model.config, width=16, attention_heads=2),
+        training=replace(model.training, steps=3),
+    )
+
+
+def test_every_model_counts_what_it_saw() -> None:
+    rows = TrainingRows.on(CPU, random_batch(20), np.full(20, 1e-4), np.zeros(20, np.int64))
+    roofline, trees = RooflinePredictor(), TreePredictor(TreeOptions(rounds=3, row_share=1.0))
+    network = small(MLPPredictor, steps=4)
+    predictor = Predictor.untrained(PredictorConfig(), 0)
+    predictor.fit_config = FitConfig(steps=2)
+    network.fit(rows, seed=0)
+    for model, expected in ((roofline, 20), (trees, 60), (predictor, 40)):
+        model.fit(rows, seed=0)
+        assert accuracy.programs_seen(model, 20) == expected
+    assert accuracy.programs_seen(network, 20) == 80

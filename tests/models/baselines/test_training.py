@@ -181,6 +181,22 @@ def test_ranking_compares_within_groups_only() -> None:
     assert float(both) == pytest.approx(float(wrong) / 2, rel=1e-3)
 
 
+def test_programs_of_other_tasks_may_be_ranked_too() -> None:
+    """In minibatches with one program of a task each, there is nobody else to compare with."""
+    rows = rows_by_tile(60)
+    pairs = replace(rows, tasks=np.arange(60) // 2)
+    for ranked, learns in (("task", False), ("machine", True)):
+        model = small(MLPPredictor, "paper", steps=1, ranked=ranked, batch_size=2, group_size=1)
+        model.fit(pairs, seed=0)
+        assert bool(model.content().arrays["score.weight"].any()) == learns
+
+
+def test_what_the_optimiser_saw_is_counted() -> None:
+    model = small(MLPPredictor, steps=3, batch_size=16)
+    model.fit(rows_by_tile(40), seed=0)
+    assert model.programs_seen == 16 + 16 + 8
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

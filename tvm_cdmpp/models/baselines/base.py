@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -13,7 +14,7 @@ import torch
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError, ConfigError
-from tvm_cdmpp.models.baselines.inputs import make_inputs
+from tvm_cdmpp.models.baselines.inputs import inputs_of_rows, make_inputs
 from tvm_cdmpp.models.baselines.saved import ModelSize, read_kind
 from tvm_cdmpp.models.baselines.training import LatencyScale, LeafNetwork, Training, train
 from tvm_cdmpp.models.checkpoint import Content, write_checkpoint
@@ -53,6 +54,8 @@ class NetworkPredictor:
         The network.
     scale
         What its output means; None before the first fit.
+    programs_seen
+        Programs that the optimiser saw in the last fit, each as often as it did; 0 after loading.
     """
 
     kind: ClassVar[str]
@@ -65,6 +68,7 @@ class NetworkPredictor:
     training: Training
     network: LeafNetwork
     scale: LatencyScale | None = None
+    programs_seen: int = 0
 
     @classmethod
     def untrained(cls: type[P], setting: str = "tuned", *, seed: int) -> P:
@@ -102,9 +106,18 @@ class NetworkPredictor:
                 log_s[programs] = scale.origin(inputs) + scale.mean + scale.std * scores
         return Prediction(np.exp(np.clip(log_s, -80.0, 80.0)), np.ones(len(batch)))
 
-    def fit(self, rows: TrainingRows, *, seed: int, training: Training | None = None) -> None:
-        """Train onwards from what is known; see `CostPredictor` and `training`."""
-        self.scale = train(self.network, rows, training or self.training, self.scale, seed)
+    def fit(
+        self,
+        rows: TrainingRows,
+        *,
+        seed: int,
+        training: Training | None = None,
+        torch_device: str = "cpu",
+    ) -> None:
+        """Train onwards from what is known; see `CostPredictor`, `training` and `train`."""
+        read, how = partial(inputs_of_rows, rows), training or self.training
+        trained = train(self.network, rows, read, how, self.scale, seed, torch_device)
+        self.scale, self.programs_seen = trained.scale, trained.programs_seen
 
     def save(self, path: Path) -> None:
         """Write the model; see `CostPredictor`."""

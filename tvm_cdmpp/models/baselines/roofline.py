@@ -28,9 +28,12 @@ class RooflinePredictor:
     levels
         Natural logarithm of the factor, by name of the device. A device that is not among them gets
         the median of those that are.
+    programs_seen
+        Programs that the last fit looked at, once each; 0 after loading.
     """
 
     levels: dict[str, float] = field(default_factory=dict)
+    programs_seen: int = 0
 
     def predict(
         self, batch: CompactASTBatch, device: DeviceSpec, *, num_threads: int = 1
@@ -46,6 +49,7 @@ class RooflinePredictor:
         Failed programs are left out, and nothing is random. Other devices keep their levels.
         """
         runs = np.flatnonzero(np.isfinite(rows.latencies_s))
+        self.programs_seen = len(runs)
         logs = np.log(rows.latencies_s)
         for part, inputs in windows(rows, runs):
             logs[part] -= inputs.log_analytic_s

@@ -1,7 +1,8 @@
 """All baselines by name.
 
-TLP (Zhai et al., ASPLOS 2023) is not among them: it reads the primitives of a schedule, and what
-models are given here, compact ASTs, no longer holds these.
+TLP (Zhai et al., ASPLOS 2023) and XGBoost on Ansor's features are not among them: the one reads the
+primitives of a schedule, the other the lowered program, and what models are given here, compact
+ASTs, no longer holds these. `benchmarks.tlp` and `benchmarks.ansor_trees` read them from a store.
 """
 
 from __future__ import annotations

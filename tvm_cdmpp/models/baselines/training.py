@@ -10,9 +10,11 @@ logarithm of the latency and averaged over programs:
 - `none`: no level is learned. What ranking leaves open is then settled by a least-squares line from
   z to log latencies of the first window, so that z orders programs and the line gives seconds.
 
-A ranking term may be added: LambdaRank (Burges, 2010) among the programs of one task and machine.
-Of two, the truly slower one shall be predicted slower; a pair weighs what exchanging its predicted
-places would change in the discounted gain, where the gain of a program is 2^(best / latency).
+A ranking term may be added: LambdaRank (Burges, 2010) among the programs of one task and machine,
+or among all of one machine in a minibatch, as TenSet and TLP have it. Of two, the truly slower one
+(relative to the best of its task) shall be predicted slower; a pair weighs what exchanging its
+predicted places would change in the discounted gain, where the gain of a program is
+2^(best / latency).
 
 Minibatches hold runs of programs of one group, so that there are pairs to rank. Rows are prepared a
 window at a time, so that they need not fit into memory.
@@ -21,10 +23,10 @@ window at a time, so that they need not fit into memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.models.baselines.inputs import (
-    NUM_INPUTS,
-    WINDOW,
-    ProgramInputs,
-    inputs_of_rows,
-)
+from tvm_cdmpp.models.baselines.inputs import NUM_INPUTS, WINDOW, ProgramInputs
 from tvm_cdmpp.models.network import torch_threads
 from tvm_cdmpp.models.rows import Ints, TrainingRows
 
@@ -62,6 +59,8 @@ class Training:
     """Of the latency; see the module."""
     ranking_weight: float = 1.0
     """Weight of the ranking term next to it."""
+    ranked: Literal["task", "machine"] = "task"
+    """What programs are ranked among: those of their task and machine, or all of their machine."""
     over_estimate: bool = True
     """Learn the ratio to the analytic latency, not the latency itself."""
     steps: int = 2000
@@ -86,6 +85,18 @@ class Training:
             raise ConfigError("a network without a loss of the latency needs a ranking_weight.")
 
 
+class Estimated(Protocol):
+    """Inputs of B programs, whatever they are."""
+
+    @property
+    def log_analytic_s(self) -> Floats:
+        """Natural logarithms of their analytic latencies in seconds; (B,)."""
+
+
+InputsT_contra = TypeVar("InputsT_contra", bound=Estimated, contravariant=True)
+InputsT = TypeVar("InputsT", bound=Estimated)
+
+
 @dataclass(frozen=True)
 class LatencyScale:
     """From what a network says to log latencies; at first, its 0 is the analytic latency."""
@@ -94,12 +105,34 @@ class LatencyScale:
     std: float = 1.0
     over_estimate: bool = True
 
-    def origin(self, inputs: ProgramInputs) -> Floats:
+    def origin(self, inputs: Estimated) -> Floats:
         """Natural logarithms of the seconds that `mean` counts from; (B,)."""
         return inputs.log_analytic_s * self.over_estimate
 
 
-class LeafNetwork(nn.Module):
+@dataclass(frozen=True)
+class Trained:
+    """What training found out."""
+
+    scale: LatencyScale | None
+    """What the network's output means; None if no program ever ran."""
+    programs_seen: int
+    """Programs that the optimiser saw, each as often as it did."""
+
+
+class ProgramNetwork(nn.Module, Generic[InputsT_contra]):
+    """A network that gives programs a number; see the module."""
+
+    def fit_scale(self, inputs: InputsT_contra) -> None:
+        """Normalise inputs from now on as suits these."""
+        raise NotImplementedError
+
+    def scores(self, inputs: InputsT_contra, programs: Ints) -> Tensor:
+        """Return z of some of the programs, 0 before training; (len(programs),)."""
+        raise NotImplementedError
+
+
+class LeafNetwork(ProgramNetwork[ProgramInputs]):
     """A network over leaves of programs that have as many; normalisation of inputs is part of it.
 
     Its `forward` takes inputs that are not scaled, (B, L, NUM_INPUTS), and returns z, (B,), which
@@ -119,8 +152,9 @@ class LeafNetwork(nn.Module):
         scaled: Tensor = (leaves - self.input_mean) * self.input_scale
         return scaled.clamp_(-_LARGEST_INPUT, _LARGEST_INPUT)
 
-    def fit_scale(self, leaves: Tensor) -> None:
+    def fit_scale(self, inputs: ProgramInputs) -> None:
         """Centre inputs and scale them to unit variance; those that hardly vary are left small."""
+        leaves = torch.from_numpy(inputs.leaves)
         self.input_mean.copy_(leaves.mean(dim=0))
         self.input_scale.copy_(1.0 / leaves.std(dim=0, correction=0).clamp(min=0.25))
 
@@ -129,9 +163,9 @@ class LeafNetwork(nn.Module):
         places, parts = [], []
         for chosen, leaves in inputs.by_leaf_count(programs):
             places.append(chosen)
-            parts.append(self(torch.from_numpy(leaves)))
+            parts.append(self(torch.from_numpy(leaves).to(self.input_mean.device)))
         back = np.argsort(np.concatenate(places))
-        return torch.cat(parts)[torch.from_numpy(back)]
+        return torch.cat(parts)[torch.from_numpy(back).to(self.input_mean.device)]
 
 
 def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU, dropout: float = 0.0) -> nn.Sequential:
@@ -153,12 +187,14 @@ def score_layer(width: int) -> nn.Linear:
 
 
 def train(
-    network: LeafNetwork,
+    network: ProgramNetwork[InputsT],
     rows: TrainingRows,
+    read: Callable[[Ints], InputsT],
     training: Training,
     scale: LatencyScale | None,
     seed: int,
-) -> LatencyScale | None:
+    torch_device: str = "cpu",
+) -> Trained:
     """Train a network in place, on one thread.
 
     Parameters
@@ -167,70 +203,82 @@ def train(
         What it knows is where it starts.
     rows
         Failed programs are left out.
+    read
+        Returns the inputs of some rows.
     training, seed
         How; one seed gives one result.
     scale
         Of an earlier training; None lets the first window of rows say it, and the network's scale
         of inputs.
+    torch_device
+        Where PyTorch computes; afterwards the network is on the CPU.
 
     Returns
     -------
-    scale
-        What the network's output means now; as given if no program ran.
+    trained
+        With the scale as given if no program ran.
     """
     runs = np.flatnonzero(np.isfinite(rows.latencies_s))
     if not runs.size:
-        return scale
-    groups = rows.groups
-    gains = _gains(rows.latencies_s, groups)
-    minibatches = _minibatches(rows, runs, training, np.random.default_rng(seed))
+        return Trained(scale, 0)
+    gains = _gains(rows.latencies_s, rows.groups)
+    ranked = rows.groups if training.ranked == "task" else rows.machine_of
+    minibatches = _minibatches(rows, read, runs, training, np.random.default_rng(seed))
     window, chosen = next(minibatches)
     first_window = window  # no other is sure to be as large
     if scale is None:
         scale = _first_scale(window, training)
-        network.fit_scale(torch.from_numpy(window.inputs.leaves))
+        network.fit_scale(window.inputs)
+    device, seen = torch.device(torch_device), 0
+    network.to(device).train()
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, training.learning_rate, total_steps=max(training.steps, 1), pct_start=_WARM_UP
     )
-    network.train()
-    with torch_threads(1), torch.random.fork_rng(devices=[]):
+    with torch_threads(1), torch.random.fork_rng(devices=[device] if device.type != "cpu" else []):
         torch.manual_seed(seed)  # dropout
         for _ in range(training.steps):
-            origin = scale.origin(window.inputs)[chosen] + scale.mean
-            predicted = torch.from_numpy(origin) + scale.std * network.scores(window.inputs, chosen)
-            measured = torch.from_numpy(window.log_s[chosen])
+            origin = torch.from_numpy(scale.origin(window.inputs)[chosen] + scale.mean).to(device)
+            predicted = origin + scale.std * network.scores(window.inputs, chosen)
+            measured = torch.from_numpy(window.log_s[chosen]).to(device)
             loss = latency_loss(predicted, measured, training.loss)
             if training.ranking_weight:
                 at = window.rows[chosen]
-                ranking = ranking_loss(predicted, gains[at], groups[at])
+                ranking = ranking_loss(predicted, gains[at], ranked[at])
                 loss = loss + training.ranking_weight * ranking
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), training.gradient_clip)
             optimizer.step()
             schedule.step()
+            seen += len(chosen)
             window, chosen = next(minibatches)
-    network.eval()
-    return _calibrated(network, first_window, scale) if training.loss == "none" else scale
+    network.cpu().eval()
+    if training.loss == "none":
+        scale = _calibrated(network, first_window, scale)
+    return Trained(scale, seen)
 
 
 @dataclass(frozen=True)
-class _Window:
+class _Window(Generic[InputsT]):
     """Some rows, prepared: their places, inputs and log latencies."""
 
     rows: Ints
-    inputs: ProgramInputs
+    inputs: InputsT
     log_s: Floats
 
 
 def _minibatches(
-    rows: TrainingRows, runs: Ints, training: Training, generator: np.random.Generator
-) -> Iterator[tuple[_Window, Ints]]:
+    rows: TrainingRows,
+    read: Callable[[Ints], InputsT],
+    runs: Ints,
+    training: Training,
+    generator: np.random.Generator,
+) -> Iterator[tuple[_Window[InputsT], Ints]]:
     """Yield places of minibatches in windows of rows, pass after pass over all of them."""
-    window = None
+    window: _Window[InputsT] | None = None
     while True:
         order = runs[draw_order(rows.groups[runs], training.group_size, generator)]
         for first in range(0, len(order), training.window):
@@ -238,7 +286,7 @@ def _minibatches(
             if window is None or len(order) > training.window:
                 ascending = np.sort(drawn)  # as files are read
                 log_s = np.log(rows.latencies_s[ascending])
-                window = _Window(ascending, inputs_of_rows(rows, ascending), log_s)
+                window = _Window(ascending, read(ascending), log_s)
             places = np.searchsorted(window.rows, drawn)
             for begin in range(0, len(places), training.batch_size):
                 yield window, places[begin : begin + training.batch_size]
@@ -296,7 +344,7 @@ def ranking_loss(predicted: Tensor, gains: Floats, groups: Ints) -> Tensor:
     groups
         Programs of one number are compared; (B,).
     """
-    order = np.lexsort((predicted.detach().numpy(), groups))
+    order = np.lexsort((predicted.detach().cpu().numpy(), groups))
     _, first, sizes = np.unique(groups[order], return_index=True, return_counts=True)
     place = np.empty(len(order))
     place[order] = np.arange(len(order)) - np.repeat(first, sizes)
@@ -305,8 +353,10 @@ def ranking_loss(predicted: Tensor, gains: Floats, groups: Ints) -> Tensor:
         return 0.0 * predicted.sum()
     gain, discount = np.exp2(gains), 1.0 / np.log2(2.0 + place)
     weights = (gain[better] - gain[worse]) * np.abs(discount[better] - discount[worse])
-    gap = (predicted[torch.from_numpy(better)] - predicted[torch.from_numpy(worse)]) / _RANKING_NATS
-    losses = torch.from_numpy(weights / weights.sum()) * nn.functional.softplus(gap)
+    device = predicted.device
+    slower, faster = (torch.from_numpy(places).to(device) for places in (worse, better))
+    gap = (predicted[faster] - predicted[slower]) / _RANKING_NATS
+    losses = torch.from_numpy(weights / weights.sum()).to(device) * nn.functional.softplus(gap)
     return losses.sum() * _RANKING_NATS
 
 
@@ -320,13 +370,15 @@ def _gains(latencies_s: Floats, groups: Ints) -> Floats:
     return gains
 
 
-def _first_scale(window: _Window, training: Training) -> LatencyScale:
+def _first_scale(window: _Window[InputsT], training: Training) -> LatencyScale:
     scale = LatencyScale(over_estimate=training.over_estimate)
     logs = window.log_s - scale.origin(window.inputs)
     return LatencyScale(float(logs.mean()), max(float(logs.std()), 0.1), training.over_estimate)
 
 
-def _calibrated(network: LeafNetwork, window: _Window, scale: LatencyScale) -> LatencyScale:
+def _calibrated(
+    network: ProgramNetwork[InputsT], window: _Window[InputsT], scale: LatencyScale
+) -> LatencyScale:
     """Fit a rising line from z to the log latencies of a window."""
     with torch_threads(1), torch.inference_mode():
         z = network.scores(window.inputs, np.arange(len(window.rows))).numpy().astype(np.float64)

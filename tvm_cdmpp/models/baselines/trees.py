@@ -33,7 +33,7 @@ class TreeOptions:
     """Trees of each fit."""
     depth: int = 10
     learning_rate: float = 0.06
-    max_bins: int = 256
+    max_bins: int = 64
     """Values of a feature that are told apart."""
     row_share: float = 1.0
     """Share of the rows that each tree sees."""
@@ -78,10 +78,13 @@ class TreePredictor:
         How `fit` grows trees.
     booster
         XGBoost's model; None before the first fit.
+    programs_seen
+        Programs that trees of the last fit were grown on, each as often as it was; 0 after loading.
     """
 
     options: TreeOptions = field(default_factory=TreeOptions)
     booster: Any = None
+    programs_seen: int = 0
 
     def predict(
         self, batch: CompactASTBatch, device: DeviceSpec, *, num_threads: int = 1
@@ -115,6 +118,7 @@ class TreePredictor:
             options.rounds,
             xgb_model=self.booster,
         )
+        self.programs_seen = int(options.rounds * options.row_share * runs.size)
 
     def save(self, path: Path) -> None:
         """Write the model; see `CostPredictor`. The trees are in XGBoost's UBJSON."""
