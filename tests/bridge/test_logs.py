@@ -209,3 +209,14 @@ def test_records_that_do_not_fit_leave_the_log_as_it_was(log: Path) -> None:
 def test_full_disk_is_an_error() -> None:
     with pytest.raises(RecordError, match="No space left"):
         append_records(Path("/dev/full"), *invent(matmul(16, 16, 16), [1e-3]))
+
+
+def test_blank_lines_are_nothing(tmp_path: Path) -> None:
+    task, log = matmul(16, 16, 16), tmp_path / "log.json"
+    append_records(log, *invent(task, [1e-3, 2e-3]))
+    whole = log.read_bytes()
+    log.write_bytes(b"\n" + whole.replace(b"\n", b"\n\n\r\n"))
+    report = prepare_log(log, [task], task.target)
+    assert (report.num_valid, report.corrupt) == (2, ())
+    assert log.read_bytes() == whole
+    assert not log.with_name("log.json.bad").exists()

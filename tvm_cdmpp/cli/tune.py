@@ -301,7 +301,11 @@ def _describe_gain(gain: "Gain", sum_of_tasks_s: float | None) -> list[str]:
     """Say how far the figures can be trusted, and what they do not say."""
     lines = []
     if gain.verdict == "no significant difference":
-        lines.append("no significant difference: the ranges overlap")
+        overlap = (
+            gain.tuned.high_s >= gain.untuned.low_s and gain.untuned.high_s >= gain.tuned.low_s
+        )
+        why = "the ranges overlap" if overlap else "too few rounds were quiet to tell"
+        lines.append(f"no significant difference: {why}")
     elif gain.verdict == "slower":
         lines.append("warning: the tuned network is slower than the untuned one; give more trials")
     if not gain.quiet:
