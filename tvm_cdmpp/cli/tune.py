@@ -17,6 +17,7 @@ from tvm_cdmpp.cli.inputs import (
     add_inputs,
     add_target,
     add_timeouts,
+    check_gpu_is_here,
     input_options,
     measure_options,
 )
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     """Tune, evaluate, report."""
     # TVM takes seconds to load; a wrong command line must not.
     inputs = input_options(args)
+    check_gpu_is_here(args.target)
     from tvm_cdmpp.measure import MeasureSession
     from tvm_cdmpp.networks import check_export_path, deploy, extract_tasks, load_network
     from tvm_cdmpp.search import NetworkTuner, TuneSettings, check_cost_model
