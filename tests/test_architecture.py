@@ -15,6 +15,7 @@ PACKAGE = Path(tvm_cdmpp.__file__).parent
 # A room may import itself and the rooms of lower rank; rooms of one rank do not know each other.
 RANKS = {
     "errors": 0,
+    "arguments": 1,
     "files": 1,
     "offers": 0,
     "ast": 1,

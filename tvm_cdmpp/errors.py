@@ -43,3 +43,8 @@ class UnknownDeviceError(CDMPPError, LookupError):
 
 class MissingDependencyError(CDMPPError, ImportError):
     """TVM, a compiler or an optional package is missing or unfit."""
+
+
+def install_command(extra: str) -> str:
+    """Return what installs an optional part of this package, as a message writes it."""
+    return f'`pip install -e ".[{extra}]"` in the checkout of tvm-cdmpp'

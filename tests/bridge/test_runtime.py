@@ -124,14 +124,14 @@ def test_too_new_tvm_is_named(tmp_path: Path) -> None:
     own = make_tvm(tmp_path, "0.20.0", auto_scheduler=False)
     message = error_of(environ(tmp_path, str(own)), "-S")
     assert f"found TVM 0.20.0 in {own / 'tvm'}" in message
-    assert 'pip install "tvm-cdmpp[tvm]"' in message
+    assert 'pip install -e ".[tvm]"' in message
 
 
 def test_no_tvm_at_all(tmp_path: Path) -> None:
     (tmp_path / "here" / "tvm" / "src").mkdir(parents=True)  # a clone's folder is not a package
     message = error_of(environ(tmp_path, str(tmp_path / "here")), "-S")
     assert "found no TVM at all" in message
-    assert 'pip install "tvm-cdmpp[tvm]"' in message
+    assert 'pip install -e ".[tvm]"' in message
 
 
 def test_bundling_wheel_without_tvm_is_named(tmp_path: Path) -> None:

@@ -152,3 +152,10 @@ def test_wrong_command_lines(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         main(["device", *arguments])
     assert exit_info.value.code == 2
+
+
+def test_add_says_what_it_cannot_add(home: Path, capsys: Capture) -> None:
+    assert main(["device", "add", write(home, {"format": 1, "devices": []})]) == 2
+    assert "holds no device" in capsys.readouterr().err
+    assert main(["device", "add", str(home / "none.json")]) == 2
+    assert "none.json cannot be read: No such file" in capsys.readouterr().err

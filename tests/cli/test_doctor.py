@@ -43,7 +43,7 @@ def test_machine_with_nothing_says_what_to_install(tmp_path: Path) -> None:
     assert report["works"] is False
     failed = {check["name"]: check for check in report["checks"] if check["status"] == "fail"}
     assert set(failed) == {"TVM", "C++ compiler", "torch", "self-test"}
-    assert 'pip install "tvm-cdmpp[tvm]"' in failed["TVM"]["advice"]
+    assert 'pip install -e ".[tvm]"' in failed["TVM"]["advice"]
     assert "apt install g++" in failed["C++ compiler"]["advice"]
     assert failed["torch"]["advice"] == "`pip install torch`"
     assert failed["self-test"]["found"] == "not run"

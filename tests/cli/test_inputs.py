@@ -6,6 +6,7 @@ import pytest
 
 from tvm_cdmpp.cli.inputs import (
     add_inputs,
+    check_gpu_is_here,
     input_options,
     inputs_of,
     parse_input_dtypes,
@@ -75,3 +76,10 @@ def test_options_are_for_the_files_among_networks() -> None:
     assert inputs_of(parse(""), ["mlp"])("mlp") == {}
     with pytest.raises(ConfigError, match="are for model files"):
         inputs_of(parse("--batch 2"), ["mlp", "resnet-18"])
+
+
+def test_a_gpu_is_looked_for_before_tvm_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tvm_cdmpp.devices.read_cuda_gpus", tuple)
+    check_gpu_is_here("llvm")
+    with pytest.raises(ConfigError, match="cuda -arch=sm_70 cannot run on this machine"):
+        check_gpu_is_here("cuda -arch=sm_70")

@@ -102,7 +102,7 @@ def test_wrong_types_are_named(change: Callable[[Any], None], reason: str) -> No
 
 @pytest.mark.parametrize(
     ("line", "bin_"),
-    [(b"", UNREADABLE), (b"# note", COMMENT), (b"[]", UNREADABLE), (b"\xff\xfe", UNREADABLE)],
+    [(b"", COMMENT), (b"# note", COMMENT), (b"[]", UNREADABLE), (b"\xff\xfe", UNREADABLE)],
 )
 def test_lines_that_are_no_records(line: bytes, bin_: str) -> None:
     with pytest.raises(LineError) as info:

@@ -409,6 +409,8 @@ def test_scripted_modules_are_named_as_such(tmp_path: Path) -> None:
         torch.jit.script(Chooses()).save(tmp_path / "script.pt")  # type: ignore[no-untyped-call]
     with pytest.raises(NetworkError, match=r"made by torch\.jit\.script; save a trace of it"):
         load_network(str(tmp_path / "script.pt"), input_shapes={"x": (3, 3)})
+    with pytest.raises(NetworkError, match=r"x is of unknown shape.*made by torch\.jit\.script"):
+        load_network(str(tmp_path / "script.pt"))
 
 
 def test_scripted_modules_may_be_written_as_they_are_traced(tmp_path: Path) -> None:

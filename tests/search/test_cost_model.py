@@ -6,7 +6,7 @@ import gzip
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -795,7 +795,7 @@ def test_load_then_a_log_of_unknown_workloads(
     [
         (None, "cannot be read: No such file"),
         (b"", "holds no measure record"),
-        (b"\n\n", "line 1: empty line"),
+        (b"\n\n", "holds no measure record"),
         (b"# a comment\n", "holds no measure record"),
         (b"half a li", "line 1: not JSON"),
         (b"\xff\xfe{\x00", "line 1: not JSON"),
@@ -953,13 +953,19 @@ def test_a_batch_of_which_nothing_could_be_made_is_explained_once(
     matmul: Sample, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = new_model()
-    reason = "Traceback:\nTVMError: Check failed: args.size() == 3"
+    reason = "Traceback:\nTVMError: Check failed: argument names: args.size() == 3"
     failure = auto_scheduler.MeasureResult([1e10], 1, reason, 0.1, 1.0)
     for first in (0, 4):
         model.update(matmul.part(first, first + 4).inputs, [failure] * 4)
+    other = auto_scheduler.MeasureResult([1e10], 1, "TVMError: too large", 0.1, 1.0)
+    caplog_before = len(caplog.records)
+    new_model().update(matmul.part(0, 4).inputs, [other] * 4)
+    assert "TVMError: too large." in caplog.records[caplog_before].message
     told = [r.message for r in caplog.records if "to_search_form" in r.message]
     assert len(told) == 1
-    assert "any of 4 schedules: TVMError: Check failed: args.size() == 3." in told[0]
+    assert (
+        "any of 4 schedules: TVMError: Check failed: argument names: args.size() == 3." in told[0]
+    )
 
 
 def test_a_run_that_takes_too_long_is_no_program_that_cannot_run(matmul: Sample) -> None:
@@ -1065,3 +1071,28 @@ def test_measurements_of_no_use_change_nothing(
         fresh.update_from_file(str(tmp_path / "log.json"))
     monkeypatch.undo()
     np.testing.assert_array_equal(scores_of(fresh, matmul), before)
+
+
+@pytest.mark.parametrize("seed", ["x", 2**70, -1, 1.5])
+def test_what_is_no_seed_is_refused(seed: Any) -> None:
+    with pytest.raises(ConfigError, match="seed must be a whole number"):
+        CDMPPModel(seed)
+
+
+def test_what_is_no_task_state_or_measurement_is_refused(matmul: Sample, conv: Sample) -> None:
+    model, states = new_model(), [item.state for item in matmul.part(0, 2).inputs]
+    task = matmul.inputs[0].task
+    wrong: list[tuple[Callable[[], object], str]] = [
+        (lambda: model.update(matmul.part(0, 2).inputs, [None, None]), "Expected MeasureResult"),
+        (lambda: model.update([None], matmul.part(0, 1).results), "Expected MeasureInput"),
+        (lambda: model.predict(task, [1, 2]), "got int"),
+        (lambda: model.predict(None, states), "Expected a SearchTask; got NoneType"),
+        (lambda: model.predict(conv.inputs[0].task, states), "got some of another"),
+        (lambda: model.update_from_file("a\0b"), "without NUL"),
+        (lambda: model.save("a\0b"), "without NUL"),
+        (lambda: model.update_from_file("log", n_lines=1e3), "n_lines must be"),  # type: ignore[arg-type]
+    ]
+    for call, message in wrong:
+        with pytest.raises(ConfigError, match=message):
+            call()
+    assert model.num_unscored == 0

@@ -59,7 +59,8 @@ class LogReport:
     """Records of tasks that are not this network's, by workload key."""
     other_targets: dict[str, int]
     """Records for other targets, by target."""
-    ends_in_newline: bool
+    is_tidy: bool
+    """Whether the last line ends, and none is blank, at which TVM stops to read."""
 
 
 def check_log(path: Path, tasks: Sequence[Any], target: Any) -> LogReport:
@@ -85,10 +86,12 @@ def check_log(path: Path, tasks: Sequence[Any], target: Any) -> LogReport:
     workloads: Counter[str] = Counter()
     targets: Counter[str] = Counter()
     num_valid = num_failed = 0
+    is_tidy = _ends_in_newline(path)
     for number, (line, defect) in enumerate(_lines_of(path), start=1):
         try:
             record, found = reader.read(line, defect)
         except LineError as error:
+            is_tidy = is_tidy and bool(line.strip())
             if error.bin != COMMENT:
                 corrupt.append(CorruptLine(number=number, reason=str(error)))
             continue
@@ -106,7 +109,7 @@ def check_log(path: Path, tasks: Sequence[Any], target: Any) -> LogReport:
         corrupt=tuple(corrupt),
         other_workloads=dict(workloads),
         other_targets=dict(targets),
-        ends_in_newline=_ends_in_newline(path),
+        is_tidy=is_tidy,
     )
 
 
@@ -127,7 +130,7 @@ def prepare_log(path: Path, tasks: Sequence[Any], target: Any) -> LogReport:
     report = check_log(path, tasks, target)
     _refuse_foreign(report, target)
     _check_writable(path)
-    if report.corrupt or not report.ends_in_newline:
+    if report.corrupt or not report.is_tidy:
         _repair(report)
     return report
 
@@ -249,7 +252,7 @@ def _check_writable(path: Path) -> None:
 
 
 def _repair(report: LogReport) -> None:
-    """Move corrupt lines to `<log>.bad` and end the last line, each step leaving whole files."""
+    """Move corrupt lines to `<log>.bad`, drop blank ones, end the last; leave whole files only."""
     bad = {line.number for line in report.corrupt}
     path, aside = report.path, report.path.with_name(report.path.name + ".bad")
     moved = []
@@ -259,7 +262,7 @@ def _repair(report: LogReport) -> None:
                 for number, line in enumerate(log, start=1):
                     if number in bad:
                         moved.append(_end_line(line))
-                    else:
+                    elif line.strip():
                         kept.write(_end_line(line))
             if moved:  # first: a crash in between leaves a line twice rather than never
                 with aside.open("ab", buffering=0) as file:

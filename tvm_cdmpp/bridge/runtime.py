@@ -28,7 +28,7 @@ from typing import Literal
 
 from tvm_cdmpp.bridge.children import Children, memoize_in_memory
 from tvm_cdmpp.bridge.libcuda_stub import DRIVER, ensure_stub
-from tvm_cdmpp.errors import ConfigError, MissingDependencyError
+from tvm_cdmpp.errors import ConfigError, MissingDependencyError, install_command
 from tvm_cdmpp.files import cache_folder
 
 _logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ _BUNDLE_FOLDER = Path("3rdparty", "tvm", "python")
 
 _FIRST_SUPPORTED = (0, 12)
 _HINT = (
-    'Install the bundled TVM with `pip install "tvm-cdmpp[tvm]"` (Linux x86-64, Python 3.10 to '
+    f"Install the bundled TVM with {install_command('tvm')} (Linux x86-64, Python 3.10 to "
     "3.12), or make your own build of TVM 0.12 to 0.19 importable."
 )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.inputs import add_inputs, add_target, input_options
+from tvm_cdmpp.cli.inputs import add_inputs, add_target, check_gpu_is_here, input_options
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages
 from tvm_cdmpp.errors import CDMPPError, ConfigError
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare, report, plot."""
     # TVM takes seconds to load; a wrong command line must not.
     inputs = input_options(args)
+    check_gpu_is_here(args.target)
     from tvm_cdmpp.bridge import check_target_runs_here, parse_target, task_name
     from tvm_cdmpp.measure import MeasureSession
     from tvm_cdmpp.networks import check_compiles, extract_tasks, load_network

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvm_cdmpp.errors import CDMPPError
+from tvm_cdmpp.errors import CDMPPError, ConfigError
 
 if TYPE_CHECKING:
     from tvm_cdmpp.devices import DeviceSpec
@@ -103,6 +103,8 @@ def run_add(args: argparse.Namespace) -> int:
     from tvm_cdmpp.devices import add_devices, read_device_file, user_device_file
 
     devices, user_file = read_device_file(args.file), user_device_file()
+    if not devices:
+        raise ConfigError(f"{args.file} holds no device; `device detect --json` shows the form.")
     replaced = add_devices(devices, user_file)
     for device in devices:
         print(f"{'replaced' if device.name in replaced else 'added'} {device.name}")

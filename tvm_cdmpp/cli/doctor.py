@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tvm_cdmpp.errors import CDMPPError, MissingDependencyError
+from tvm_cdmpp.errors import CDMPPError, MissingDependencyError, install_command
 
 Status = Literal["ok", "note", "fail"]
 
@@ -143,7 +143,7 @@ def _check_cpu() -> list[Check]:
 
 def _check_packages() -> list[Check]:
     xgboost_advice = (
-        '`pip install "tvm-cdmpp[xgboost]"`; only the baselines need it (the models xgb, xgb-warm '
+        f"{install_command('xgboost')}; only the baselines need it (the models xgb, xgb-warm "
         "and xgb-adaptive)."
     )
     return [

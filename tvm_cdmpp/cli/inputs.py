@@ -21,6 +21,25 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_gpu_is_here(target: str) -> None:
+    """Refuse a CUDA target where there is no GPU, without the seconds that TVM takes to load.
+
+    Raises
+    ------
+    ConfigError
+        There is none.
+    UnknownDeviceError
+        There is a driver, but it fails.
+    """
+    from tvm_cdmpp.devices import read_cuda_gpus
+
+    if target.split()[:1] == ["cuda"] and not read_cuda_gpus():
+        raise ConfigError(
+            f"Programs for the target {target} cannot run on this machine: there is no "
+            "CUDA GPU. Choose another target (`native` is this machine's CPU)."
+        )
+
+
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add what a model file may leave open; `input_options` reads it."""
     parser.add_argument(

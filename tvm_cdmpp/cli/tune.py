@@ -17,6 +17,7 @@ from tvm_cdmpp.cli.inputs import (
     add_inputs,
     add_target,
     add_timeouts,
+    check_gpu_is_here,
     input_options,
     measure_options,
 )
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     """Tune, evaluate, report."""
     # TVM takes seconds to load; a wrong command line must not.
     inputs = input_options(args)
+    check_gpu_is_here(args.target)
     from tvm_cdmpp.measure import MeasureSession
     from tvm_cdmpp.networks import check_export_path, deploy, extract_tasks, load_network
     from tvm_cdmpp.search import NetworkTuner, TuneSettings, check_cost_model
@@ -301,7 +303,11 @@ def _describe_gain(gain: "Gain", sum_of_tasks_s: float | None) -> list[str]:
     """Say how far the figures can be trusted, and what they do not say."""
     lines = []
     if gain.verdict == "no significant difference":
-        lines.append("no significant difference: the ranges overlap")
+        overlap = (
+            gain.tuned.high_s >= gain.untuned.low_s and gain.untuned.high_s >= gain.tuned.low_s
+        )
+        why = "the ranges overlap" if overlap else "too few rounds were quiet to tell"
+        lines.append(f"no significant difference: {why}")
     elif gain.verdict == "slower":
         lines.append("warning: the tuned network is slower than the untuned one; give more trials")
     if not gain.quiet:

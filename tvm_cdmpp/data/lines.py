@@ -193,12 +193,12 @@ def parse_line(line: bytes) -> LogRecord:
     LineError
         The line is no such record, or its costs are impossible.
     """
-    if line.startswith((b"#", b" ")):
-        raise LineError(COMMENT, "TVM skips lines that begin like this")
+    if line.startswith((b"#", b" ")) or not line.strip():
+        raise LineError(COMMENT, "a comment or a blank line")
     try:
         record = orjson.loads(line)
     except ValueError as error:
-        raise LineError(UNREADABLE, f"not JSON: {error}" if line else "empty line") from None
+        raise LineError(UNREADABLE, f"not JSON: {error}") from None
     try:
         (task, (stages, steps)), result, version = record["i"], record["r"], record["v"]
         key, target, *described = task

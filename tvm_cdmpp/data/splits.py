@@ -215,8 +215,8 @@ def check_split(split: Split, workloads: Rows, *, workloads_may_be_shared: bool 
     for part, rows in parts.items():
         if not len(rows):
             raise SplitError(
-                f"the {part} part of split '{split.name}' is empty ({split.sizes()}); import logs "
-                "that have records for it, or use another split"
+                f"the {part} part of split '{split.name}' of this store is empty; import logs that "
+                "have records for it, or use another split"
             )
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
         _must_differ(split.name, first, second, "rows", parts[first], parts[second])

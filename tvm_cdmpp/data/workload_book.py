@@ -231,6 +231,8 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
         try:
             if defect:
                 raise ValueError(defect)
+            if not line.strip():
+                continue
             entry = orjson.loads(line)
             if not isinstance(entry, dict):
                 raise TypeError("not an object")

@@ -130,12 +130,14 @@ def read_device_file(file: Path) -> tuple[DeviceSpec, ...]:
 
     Raises
     ------
-    OSError
-        The file cannot be read.
     ConfigError
-        It does not have the form of `jsonform`.
+        The file cannot be read, or does not have the form of `jsonform`.
     """
-    return parse_devices(file.read_bytes(), str(file))
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"The device file {file} cannot be read: {error.strerror}.") from error
+    return parse_devices(content, str(file))
 
 
 def read_user_devices(file: Path) -> tuple[DeviceSpec, ...]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tvm_cdmpp.arguments import check_seed
 from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, task_names
 from tvm_cdmpp.errors import ConfigError, MeasureError
 from tvm_cdmpp.measure.calibration import Calibration, CalibrationConfig, matmul_timer
@@ -54,8 +55,7 @@ class CollectConfig:
         for name in ("programs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ConfigError(f"seed must not be negative, got {self.seed}")
+        check_seed(self.seed)
 
 
 @dataclass(kw_only=True, slots=True)

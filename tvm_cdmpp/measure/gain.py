@@ -26,6 +26,7 @@ from tvm_cdmpp.networks import Deployed, NetworkProcess, check_outputs, random_i
 
 _LEAST_ROUNDS = 3  # with fewer, there is no range
 _CONFIDENCE = 0.95
+_ROUNDS_TO_TELL = 6  # with fewer, no range holds the median with that confidence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +68,8 @@ class Gain:
     speedup: float
     """Untuned over tuned latency."""
     verdict: str
-    """"faster", "slower", or "no significant difference" where the two ranges overlap."""
+    """"faster", "slower", or "no significant difference" where the two ranges overlap, or where
+    there are too few quiet rounds to tell."""
     rounds: int
     """Rounds that count; each timed both."""
     noisy_rounds: int
@@ -133,13 +135,14 @@ def measure_gain(
             )
             rounds, noisy = _time_in_turns(process, calibrate, config)
     quiet = [pair for pair, bad in zip(rounds, noisy, strict=True) if not bad]
-    counted = quiet if len(quiet) >= _LEAST_ROUNDS else rounds
+    counted = quiet if len(quiet) >= min(_ROUNDS_TO_TELL, len(rounds)) else rounds
+    can_tell = len(quiet) >= _ROUNDS_TO_TELL
     before, after = (_timing(column) for column in zip(*counted, strict=True))
     return Gain(
         untuned=before,
         tuned=after,
         speedup=before.latency_s / after.latency_s,
-        verdict=_verdict(before, after),
+        verdict=_verdict(before, after) if can_tell else "no significant difference",
         rounds=len(counted),
         noisy_rounds=sum(noisy),
         quiet=counted is quiet,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tvm_cdmpp.bridge import load_tvm
-from tvm_cdmpp.errors import MeasureError, MissingDependencyError, NetworkError
+from tvm_cdmpp.errors import MeasureError, MissingDependencyError, NetworkError, install_command
 from tvm_cdmpp.networks.imported import IMPORT_FAILURES, Array, Imported, Reference, refusal
 from tvm_cdmpp.networks.inputs import InputSpecs, InputWishes, OpenShape, complete_shapes
 
@@ -66,7 +66,7 @@ def _import_onnx(path: Path) -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             f"Reading {path} needs the onnx package, which is not installed. Install it with "
-            '`pip install "tvm-cdmpp[onnx]"`.'
+            f"{install_command('onnx')}."
         ) from error
     return onnx
 

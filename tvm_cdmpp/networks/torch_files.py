@@ -24,6 +24,11 @@ NDArray: TypeAlias = Any
 _jit: Any = torch.jit  # its functions carry no types
 # What a trace has not: what is decided, or chosen among operators, when the network runs.
 _SCRIPTED = ("prim::If", "prim::Loop", "aten::conv2d")
+_SCRIPTED_HINT = (
+    " It was made by torch.jit.script; save a trace of it, "
+    "torch.jit.trace(module, inputs).save(path), or "
+    "torch.export.save(torch.export.export(module, inputs), path), which holds its shapes."
+)
 
 
 def trace_module(
@@ -121,7 +126,11 @@ def from_torchscript(path: Path, wishes: InputWishes) -> Imported:
         except IMPORT_FAILURES as error:
             raise NetworkError(f"Cannot load {path} with torch.jit.load: {error}.") from error
         names = [argument.name for argument in script.forward.schema.arguments[1:]]
-        complete = complete_shapes(path, dict.fromkeys(names), wishes)
+        hint = _SCRIPTED_HINT if _is_scripted(script) else ""
+        try:
+            complete = complete_shapes(path, dict.fromkeys(names), wishes)
+        except NetworkError as error:
+            raise NetworkError(f"{error}{hint}") from None
         inputs = {name: (complete[name], _dtype(script, name, names, wishes)) for name in names}
         reference = torch_reference(script, inputs)
         failures: list[Exception] = []
@@ -132,14 +141,11 @@ def from_torchscript(path: Path, wishes: InputWishes) -> Imported:
                 return Imported(*_import_trace(trace, inputs), inputs, reference)
             except IMPORT_FAILURES as error:
                 failures.append(error)
-    hint = ""
-    if any(list(script.inlined_graph.findAllNodes(kind, True)) for kind in _SCRIPTED):
-        hint = (
-            " It was made by torch.jit.script; save a trace of it, "
-            "torch.jit.trace(module, inputs).save(path), or "
-            "torch.export.save(torch.export.export(module, inputs), path)."
-        )
     raise refusal(path, inputs, failures[0], hint) from failures[0]
+
+
+def _is_scripted(script: Any) -> bool:
+    return any(list(script.inlined_graph.findAllNodes(kind, True)) for kind in _SCRIPTED)
 
 
 def _dtype(script: Any, name: str, names: list[str], wishes: InputWishes) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tvm_cdmpp.arguments import as_path, check_seed
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import DeviceSpec, find_device
 from tvm_cdmpp.errors import ConfigError
@@ -52,6 +53,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         num_threads: int = 1,
     ) -> None:
         super().__init__()
+        check_seed(seed)
         if isinstance(device, str):
             device = find_device(device)
         if device is not None and not isinstance(device, DeviceSpec):
@@ -89,6 +91,11 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
 
         It is `-inf` for a program that was seen to be unable to build or run, or that is beyond the
         limits of the task's GPU, unless all of these are.
+
+        Raises
+        ------
+        ConfigError
+            These are not a task and its states; that they are of this task is seen by the first.
         """
         with self._lock:
             return self._online.score(task, states) if states else []
@@ -102,7 +109,8 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         Raises
         ------
         ConfigError
-            There are not as many results as inputs; nothing is learned then.
+            There are not as many results as inputs, or one is something else; nothing is learned
+            then.
         """
         with self._lock:
             self._online.learn(inputs, results)
@@ -110,23 +118,27 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
     def update_from_file(self, file_name: str, n_lines: int | None = None) -> None:
         """Learn from the records of an Ansor log, plain or packed, or of its first lines.
 
-        All lines are read where `n_lines` is not above 0, as TVM does.
+        All lines are read where `n_lines` is None or not above 0, as TVM does.
 
         The workloads of its records must be registered, as extracting the tasks of their network
         does. Lines that cannot be used are counted in `num_unscored` and logged.
 
         Raises
         ------
+        ConfigError
+            `n_lines` is no whole number, or `file_name` no name of a file.
         RecordError
             The file cannot be read, or no record in it can be used.
         """
+        if not isinstance(n_lines, int | None):
+            raise ConfigError(f"n_lines must be a whole number or None; got {n_lines!r}.")
         with self._lock:
-            self._online.learn_from_log(Path(file_name), n_lines)
+            self._online.learn_from_log(as_path(file_name), n_lines)
 
     def save(self, file_name: str) -> None:
         """Write the predictor and all it was trained on to one file, atomically."""
         with self._lock:
-            self._online.save(Path(file_name))
+            self._online.save(as_path(file_name))
 
     def load(self, file_name: str) -> None:
         """Continue from a saved model; the next update keeps what it had learned, and where.
@@ -140,4 +152,4 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             changed then.
         """
         with self._lock:
-            self._online.load(Path(file_name))
+            self._online.load(as_path(file_name))

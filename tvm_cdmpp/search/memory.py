@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,12 @@ import numpy.typing as npt
 
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.bridge import (
+    check_measurements,
     device_of,
     does_not_apply,
     failed,
     latency_s,
+    shapes_of,
     task_key,
     timed_out,
     with_dag,
@@ -42,6 +44,11 @@ _KEPT_SHARE = 0.75
 """Of that room, when there are too many: so that not every update has to choose."""
 _MAX_FAILURES = 1 << 16
 """Programs to remember that cannot run."""
+_DENSE_ERROR = "argument names"
+_DENSE_HINT = (
+    " TVM cannot rewrite the layout of a dense layer's weight; "
+    "tvm_cdmpp.networks.to_search_form gives the network a form that avoids it."
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,8 @@ class KnownTask:
     number: int
     machine: Machine
     extractor: StepExtractor
+    shapes: tuple[str, ...]
+    """Of its tensors, to tell its states from those of other tasks."""
     scores: dict[int, float] = field(default_factory=dict)
     """Scores since the last update, by the hash of the record, whose result is always the same
     placeholder; a search asks for the same programs many times."""
@@ -127,7 +136,8 @@ class SearchMemory:
         if key not in self._task_keys:
             self._task_keys.append(key)
         extractor = StepExtractor(graph, hardware, layout)
-        return KnownTask(self._task_keys.index(key), Machine(device, hardware), extractor)
+        shapes = shapes_of(task.compute_dag.init_state)
+        return KnownTask(self._task_keys.index(key), Machine(device, hardware), extractor, shapes)
 
     def _check_kind(self, device: DeviceSpec, target: Any) -> None:
         expected = "cpu" if target.kind.name in ("llvm", "c") else "gpu"
@@ -149,13 +159,9 @@ class SearchMemory:
         Raises
         ------
         ConfigError
-            There are not as many results as inputs.
+            There are not as many results as inputs, or one is something else.
         """
-        if len(inputs) != len(results):
-            raise ConfigError(
-                "update needs one result per input; got "
-                f"{len(inputs)} inputs and {len(results)} results."
-            )
+        check_measurements(inputs, results)
         parts, problems = [self.rows], dict[int, CDMPPError]()
         for members in _by_task(inputs):
             try:
@@ -215,11 +221,10 @@ class SearchMemory:
             return
         self._said_why = True
         _logger.warning(
-            "TVM could not make a program of any of %d schedules: %s. Where this is about argument "
-            "names, TVM rewrites the layout of a dense layer's weight; "
-            "tvm_cdmpp.networks.to_search_form gives the network a form that avoids it.",
+            "TVM could not make a program of any of %d schedules: %s.%s",
             len(results),
             message[-1].strip(),
+            _DENSE_HINT if any(_DENSE_ERROR in line for line in message) else "",
         )
 
     def count_problems(self, problems: Mapping[int, CDMPPError]) -> None:
@@ -319,7 +324,7 @@ class SearchMemory:
         self.num_failed, self._num_seen, self._seed = counters
         self.rows, self._task_keys, self._cannot_run = rows, keys, cannot_run
         self._tasks = {
-            key: KnownTask(keys.index(key), known.machine, known.extractor)
+            key: replace(known, number=keys.index(key), scores={}, beyond_limits=set())
             for key, known in self._tasks.items()
             if key in keys
         }

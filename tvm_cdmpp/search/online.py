@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.bridge import read_records
+from tvm_cdmpp.bridge import check_states, check_task, read_records
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import CDMPPError, CheckpointError, ConfigError, RecordError
 from tvm_cdmpp.extract import dump_records
@@ -58,8 +58,8 @@ class OnlinePredictor:
         fit_config: FitConfig,
         num_threads: int,
     ) -> None:
-        if num_threads < 1:
-            raise ConfigError(f"num_threads must be at least 1; got {num_threads}.")
+        if not isinstance(num_threads, int) or num_threads < 1:
+            raise ConfigError(f"num_threads must be a whole number from 1; got {num_threads!r}.")
         self.seed = seed
         self.memory = SearchMemory(device, seed)
         self._fit_config = fit_config
@@ -74,7 +74,9 @@ class OnlinePredictor:
 
     def score(self, task: Any, states: Sequence[Any]) -> list[float]:
         """Return one score per state, positive; `-inf` rules a state out, but never all of them."""
+        check_task(task)
         known = self.memory.task(task)
+        check_states(states, known.shapes)
         self.memory.make_room()
         lines = dump_records(task, states).splitlines()
         programs = list(map(hash, lines))

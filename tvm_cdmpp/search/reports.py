@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from tvm_cdmpp.arguments import check_seed
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.measure import MeasureOptions
 
@@ -21,8 +22,7 @@ class TuneSettings:
         for name in ("trials", "round_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ConfigError(f"seed must not be negative, got {self.seed}")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
