@@ -59,7 +59,7 @@ class OnlinePredictor:
         num_threads: int,
     ) -> None:
         if not isinstance(num_threads, int) or num_threads < 1:
-            raise ConfigError(f"num_threads must be a whole number from 1; got {num_threads!r}.")
+            raise ConfigError(f"num_threads must be at least 1; got {num_threads!r}.")
         self.seed = seed
         self.memory = SearchMemory(device, seed)
         self._fit_config = fit_config
