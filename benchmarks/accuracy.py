@@ -5,8 +5,11 @@ part, and scores it on the test part, by device. A part of the result, a model o
 seed, is a file `results/accuracy/<split>-<model>-<seed>.json`; parts that are there are not made
 again, so a stopped run goes on where it was.
 
-- `cdmpp` is the predictor with the weights `evaluation`, as they are: trained on the training part
-  of `networks`, up to 1,000 programs of a task, so they have nothing to say on other splits.
+- `cdmpp` is the predictor, trained ahead as `tvm-cdmpp train` does it, on the programs that the
+  other models get; some of them it uses to validate with (`benchmarks.pretrained`).
+- `cdmpp-evaluation` are the weights `evaluation` of the package, as they are: trained on the
+  training part of `networks`, up to 1,000 programs of a task, so they have nothing to say on other
+  splits.
 - `cdmpp-untrained` is the small network that a search without weights starts with, fitted on the
   programs that the other models get.
 - `tlp` and `mtl-tlp` read the primitives of schedules (`benchmarks.tlp`), `xgboost-ansor` and
@@ -35,6 +38,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.pretrained import Pretrained
 from benchmarks.provenance import RESULTS, provenance, write_json
 from benchmarks.stored import StoredPrograms, StoreModel
 from tvm_cdmpp.data import Noise, RecordStore, noise_by, official_split, read_measurements
@@ -100,7 +104,10 @@ def known_models(ansor_features: Path = ANSOR_FEATURES) -> dict[str, Model]:
         Folder of the features of `benchmarks.ansor_features`.
     """
     models = {
-        "cdmpp": Model(lambda _: load_weights("evaluation"), is_fitted=False, splits=("networks",)),
+        "cdmpp": Model(lambda _: Pretrained(), reads_store=True),
+        "cdmpp-evaluation": Model(
+            lambda _: load_weights("evaluation"), is_fitted=False, splits=("networks",)
+        ),
         "cdmpp-untrained": Model(lambda seed: Predictor.untrained(PredictorConfig(), seed)),
     }
     try:

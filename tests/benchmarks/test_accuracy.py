@@ -9,11 +9,14 @@ import pytest
 
 from benchmarks import accuracy
 from benchmarks.accuracy_tables import accuracy_sections
+from benchmarks.pretrained import Pretrained
+from benchmarks.stored import StoredPrograms
 from benchmarks.tlp import TLP
 from tests.data.logs import book, import_all, log_file, records, write_log
 from tests.models.baselines.examples import small
 from tests.models.contract import CPU, MeanOfLeafCount
 from tests.models.programs import random_batch
+from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.models.baselines.mlp import MLPPredictor
 from tvm_cdmpp.models.baselines.roofline import RooflinePredictor
 from tvm_cdmpp.models.baselines.trees import TreeOptions, TreePredictor
@@ -21,6 +24,10 @@ from tvm_cdmpp.models.fitting import FitConfig
 from tvm_cdmpp.models.network import PredictorConfig
 from tvm_cdmpp.models.predictor import Predictor
 from tvm_cdmpp.models.rows import TrainingRows
+from tvm_cdmpp.train.config import TrainConfig
+from tvm_cdmpp.train.features import load_features
+from tvm_cdmpp.train.pretraining import PretrainSettings
+from tvm_cdmpp.train.rows import rows_of_store
 
 
 @pytest.fixture
@@ -115,3 +122,19 @@ def test_every_model_counts_what_it_saw() -> None:
         model.fit(rows, seed=0)
         assert accuracy.programs_seen(model, 20) == expected
     assert accuracy.programs_seen(network, 20) == 80
+
+
+def test_the_predictor_is_trained_on_the_rows_of_the_others(folder: Path) -> None:
+    store = RecordStore.open(folder / "store")
+    rows, used = rows_of_store(store, load_features(store), np.arange(len(store)))
+    config = TrainConfig(
+        steps=60, groups_per_batch=2, programs_per_group=4, window_batches=20, warm_up=0.3
+    )
+    model = Pretrained(PretrainSettings(config=config))
+    programs = StoredPrograms(store, used, rows)
+    before = model.predict(programs).latency_s
+    model.fit(programs, seed=0)
+    assert model.programs_seen == 60 * 2 * 4
+    after = model.predict(programs).latency_s
+    errors = [np.abs(np.log(found / rows.latencies_s)).mean() for found in (before, after)]
+    assert errors[1] < 0.8 * errors[0]

@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from tvm_cdmpp.train.operators import operator_of_tasks
     from tvm_cdmpp.train.pretraining import (
         KINDS,
+        Parts,
         PretrainSettings,
         Progress,
         describe_training,
         join_experts,
         pretrain,
+        pretrain_on,
     )
     from tvm_cdmpp.train.rows import rows_of_store, sample_tasks
     from tvm_cdmpp.train.scores import Scores, bootstrap, score

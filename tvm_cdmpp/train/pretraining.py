@@ -178,15 +178,40 @@ def pretrain(
     """
     if kind not in KINDS:
         raise ConfigError(f"kind must be one of {', '.join(KINDS)}; got '{kind}'.")
-    workers = workers or Workers()
     parts = read_parts(store, load_features(store), kind, settings)
+    return pretrain_on(
+        parts, folder, settings, kind=kind, data_hash=store.content_hash, workers=workers,
+        on_progress=on_progress,
+    )  # fmt: skip
+
+
+def pretrain_on(
+    parts: Parts,
+    folder: Path,
+    settings: PretrainSettings,
+    *,
+    kind: str,
+    data_hash: str,
+    workers: Workers | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Expert:
+    """Train an expert on chosen rows; as `pretrain` otherwise.
+
+    Parameters
+    ----------
+    parts
+        What to train on, and to validate with.
+    data_hash
+        Names the rows: a run on others is not gone on with.
+    """
+    workers = workers or Workers()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = AdditiveNetwork(settings.network)
     windows = Windows(parts.train, parts.operators, settings.config, settings.seed)
     fit_input_scale(network, windows.draw(0).all()[0])
     trainer = Trainer(network, windows, settings.config, workers)
-    run = _Run(folder / f"{kind}.safetensors", trainer, settings, store.content_hash, workers)
+    run = _Run(folder / f"{kind}.safetensors", trainer, settings, data_hash, workers)
     for progress in run.go(parts.validation, kind):
         on_progress(progress)
     round_weights(run.best)
