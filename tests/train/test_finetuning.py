@@ -80,7 +80,7 @@ def test_a_few_programs_tell_the_level(expert: Expert) -> None:
     target, sources = target_rows(200), some_rows(60)
     few, rest = target.take(np.arange(6)), target.take(np.arange(6, 200))
     found = finetune(expert, few, sources, config=CONFIG)
-    assert error(found, rest) < 0.7 * error(expert, rest)
+    assert error(found, rest) < 0.8 * error(expert, rest)
     # A device that the sources know has no level of its own: these few are outnumbered.
     known = TrainingRows.on(sources.machines[0], few.asts, few.latencies_s, few.tasks)
     before, after = error(expert, known), error(finetune(expert, known, sources), known)

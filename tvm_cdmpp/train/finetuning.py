@@ -47,10 +47,12 @@ FINETUNE_CONFIG = TrainConfig(
     ranking_weight=0.1,
     average=0.98,
 )
-_LARGEST_SHARE = 0.6
+_LARGEST_SHARE = 0.8
 """Of the groups that are drawn from measured programs of the target, where these are many."""
 _HALF_SHARE_PROGRAMS = 100
 """Measured programs with which it is half of that: of fewer, each would be seen too often."""
+_EXPECTED_EVERY = 3
+"""Of how many source tasks one is also trained on as it should run on a new device."""
 
 
 def finetune(
@@ -122,16 +124,18 @@ def _as_on_new_devices(
     network: AdditiveNetwork, target: TrainingRows, sources: TrainingRows
 ) -> list[TrainingRows]:
     """Return the sources' programs with what they should take on devices that are new to them."""
+    groups = np.unique(sources.groups, return_inverse=True)[1]
+    some = sources.take(np.flatnonzero(groups % _EXPECTED_EVERY == 0))
     known = {sources.machines[place].device for place in np.unique(sources.machine_of).tolist()}
     residuals = np.log(target.latencies_s) - (predict(network, target)[0] if len(target) else 0.0)
     made = []
     for place in np.unique(target.machine_of).tolist():
         machine = target.machines[place]
         here = np.flatnonzero((target.machine_of == place) & np.isfinite(residuals))
-        if machine.device in known or not len(here) or not len(sources):
+        if machine.device in known or not len(here) or not len(some):
             continue
         levels = LevelCorrection.fit(residuals[here], np.zeros(len(here)), target.tasks[here])
-        moved = TrainingRows.on(machine, sources.asts, np.ones(len(sources)), sources.tasks)
+        moved = TrainingRows.on(machine, some.asts, np.ones(len(some)), some.tasks)
         expected_s = np.exp(predict(network, moved)[0] + levels.device)
         made.append(replace(moved, latencies_s=expected_s))
     return made
