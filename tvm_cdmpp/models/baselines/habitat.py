@@ -109,8 +109,7 @@ class HabitatPredictor(NetworkPredictor):
     """Habitat's MLP for each class of operator.
 
     `paper` is as large as the original and minimises the percentage error. `tuned` is a fifteenth
-    of the size, and learns the logarithm of the latency and the order of programs, from where the
-    analytic estimate is.
+    of the size, and learns the logarithm of the latency and the order of programs.
     """
 
     kind = "habitat"
@@ -118,7 +117,7 @@ class HabitatPredictor(NetworkPredictor):
     settings: ClassVar[Mapping[str, tuple[HabitatConfig, Training]]] = {
         "paper": (
             HabitatConfig(),
-            Training(loss="mape", ranking_weight=0.0, over_estimate=False, learning_rate=5e-4),
+            Training(loss="mape", ranking_weight=0.0, learning_rate=5e-4),
         ),
         "tuned": (HabitatConfig(width=256, layers=3), Training()),
     }

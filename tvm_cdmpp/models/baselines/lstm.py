@@ -69,7 +69,7 @@ class RecursiveLSTMPredictor(NetworkPredictor):
     """Tiramisu's recursive LSTM, over the leaves in pre-order: the tree of loops is not known.
 
     `paper` minimises the percentage error, as the original. `tuned` learns the logarithm of the
-    latency and the order of programs, from where the analytic estimate is, without dropout.
+    latency and the order of programs, without dropout.
     """
 
     kind = "tiramisu-lstm"
@@ -77,7 +77,7 @@ class RecursiveLSTMPredictor(NetworkPredictor):
     settings: ClassVar[Mapping[str, tuple[LSTMConfig, Training]]] = {
         "paper": (
             LSTMConfig(),
-            Training(loss="mape", ranking_weight=0.0, over_estimate=False, weight_decay=3.75e-3),
+            Training(loss="mape", ranking_weight=0.0, weight_decay=3.75e-3),
         ),
         "tuned": (LSTMConfig(dropout=0.0), Training()),
     }

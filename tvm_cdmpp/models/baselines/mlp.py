@@ -56,7 +56,7 @@ class MLPPredictor(NetworkPredictor):
 
     `paper` only ranks programs, as the original; seconds come from a line through the scores of
     training rows, so only the order of the programs of a task says anything about the method.
-    `tuned` learns the logarithm of the latency as well, from where the analytic estimate is.
+    `tuned` learns the logarithm of the latency as well.
     """
 
     kind = "tenset-mlp"
@@ -66,7 +66,6 @@ class MLPPredictor(NetworkPredictor):
             MLPConfig(),
             Training(
                 loss="none",
-                over_estimate=False,
                 learning_rate=7e-4,
                 weight_decay=1e-6,
                 gradient_clip=0.5,
