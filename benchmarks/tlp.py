@@ -47,7 +47,7 @@ from tvm_cdmpp.models.baselines import (
     ProgramNetwork,
     Training,
     inputs_of_rows,
-    mlp,
+    layers_of,
     score_layer,
     train,
 )
@@ -111,9 +111,11 @@ class _Trunk(nn.Module):
         self.config = config
         width = config.width
         numbers = len(KINDS) + _SIZES[kind][1]
-        self.encoder = mlp(numbers, width // 4, width // 2, width, width)
+        self.encoder = layers_of(numbers, width // 4, width // 2, width, width)
         self.attention = nn.MultiheadAttention(width, config.attention_heads, batch_first=True)
-        self.residual = nn.ModuleList(mlp(width, width) for _ in range(config.residual_layers))
+        self.residual = nn.ModuleList(
+            layers_of(width, width) for _ in range(config.residual_layers)
+        )
 
     def forward(self, steps: Tensor, padding: Tensor | None) -> Tensor:
         if self.config.logarithms:
@@ -144,7 +146,7 @@ class TLPNetwork(ProgramNetwork[StepInputs]):
             {kind: _Trunk(config, kind) for kind in dict.fromkeys(self.kind_of.values())}
         )
         self.heads = nn.ModuleList(  # names of devices may hold dots
-            nn.Sequential(mlp(width, width, width // 2, width // 4), score_layer(width // 4))
+            nn.Sequential(layers_of(width, width, width // 2, width // 4), score_layer(width // 4))
             for _ in self.kind_of
         )
 

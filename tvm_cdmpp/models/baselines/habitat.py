@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from tvm_cdmpp.ast import COLUMN
 from tvm_cdmpp.models.baselines.base import NetworkPredictor
 from tvm_cdmpp.models.baselines.inputs import NUM_INPUTS, TIME_INPUT
-from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, mlp, score_layer
+from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, layers_of, score_layer
 
 CLASSES = ("contraction", "short_contraction", "transcendental", "reduction", "elementwise")
 _SHORT = 64
@@ -57,7 +57,7 @@ class HabitatNetwork(LeafNetwork):
         super().__init__()
         widths = (3 * NUM_INPUTS, *[config.width] * config.layers)
         self.of_class = nn.ModuleList(
-            nn.Sequential(mlp(*widths), score_layer(config.width)) for _ in CLASSES
+            nn.Sequential(layers_of(*widths), score_layer(config.width)) for _ in CLASSES
         )
 
     def forward(self, leaves: Tensor) -> Tensor:

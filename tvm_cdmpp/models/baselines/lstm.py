@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tvm_cdmpp.models.baselines.base import NetworkPredictor
 from tvm_cdmpp.models.baselines.inputs import NUM_INPUTS
-from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, mlp, score_layer
+from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, layers_of, score_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +48,12 @@ class LSTMNetwork(LeafNetwork):
 
     def __init__(self, config: LSTMConfig) -> None:
         super().__init__()
-        self.embed = mlp(
+        self.embed = layers_of(
             NUM_INPUTS, config.first, config.second, config.third, config.width,
             activation=nn.ELU, dropout=config.dropout,
         )  # fmt: skip
         self.lstm = nn.LSTM(config.width, config.width, batch_first=True)
-        self.hidden = mlp(
+        self.hidden = layers_of(
             config.width, config.third, config.width, activation=nn.ELU, dropout=config.dropout
         )
         self.score = score_layer(config.width)

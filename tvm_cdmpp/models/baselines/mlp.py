@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tvm_cdmpp.models.baselines.base import NetworkPredictor
 from tvm_cdmpp.models.baselines.inputs import NUM_INPUTS
-from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, mlp, score_layer
+from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, layers_of, score_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class MLPNetwork(LeafNetwork):
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()
         width = config.width
-        self.leaf = mlp(NUM_INPUTS, width, width)
-        self.hidden = torch.nn.ModuleList(mlp(width, width) for _ in range(2))
+        self.leaf = layers_of(NUM_INPUTS, width, width)
+        self.hidden = torch.nn.ModuleList(layers_of(width, width) for _ in range(2))
         self.score = score_layer(width)
 
     def forward(self, leaves: Tensor) -> Tensor:

@@ -169,7 +169,9 @@ class LeafNetwork(ProgramNetwork[ProgramInputs]):
         return torch.cat(parts)[torch.from_numpy(back).to(self.input_mean.device)]
 
 
-def mlp(*widths: int, activation: type[nn.Module] = nn.ReLU, dropout: float = 0.0) -> nn.Sequential:
+def layers_of(
+    *widths: int, activation: type[nn.Module] = nn.ReLU, dropout: float = 0.0
+) -> nn.Sequential:
     """Return linear layers of these widths, each followed by the activation and dropout."""
     layers: list[nn.Module] = []
     for width, following in pairwise(widths):
