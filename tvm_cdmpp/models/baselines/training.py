@@ -63,7 +63,7 @@ class Training:
     """What programs are ranked among: those of their task and machine, or all of their machine."""
     over_estimate: bool = False
     """Learn the ratio to the analytic latency, not the latency itself. On unseen workloads of the
-    networks that were trained on, it makes the error of the MLPs and the graph network larger."""
+    networks that were trained on, it makes the error of every network here larger."""
     steps: int = 2000
     batch_size: int = 512
     group_size: int = 32
