@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         LatencyScale,
         ProgramNetwork,
         Training,
-        mlp,
+        layers_of,
         score_layer,
         train,
     )

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tvm_cdmpp.models.baselines.base import NetworkPredictor
 from tvm_cdmpp.models.baselines.inputs import NUM_INPUTS
-from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, mlp, score_layer
+from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, layers_of, score_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +40,11 @@ class GraphNetwork(LeafNetwork):
     def __init__(self, config: GraphConfig) -> None:
         super().__init__()
         self.skip = config.skip
-        self.embed = mlp(NUM_INPUTS, config.width)
+        self.embed = layers_of(NUM_INPUTS, config.width)
         self.layers = nn.ModuleList(
             nn.Linear(2 * config.width, config.width) for _ in range(config.layers)
         )
-        self.hidden = mlp(2 * config.width, config.width)
+        self.hidden = layers_of(2 * config.width, config.width)
         self.score = score_layer(config.width)
 
     def forward(self, leaves: Tensor) -> Tensor:

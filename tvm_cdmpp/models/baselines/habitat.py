@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from tvm_cdmpp.ast import COLUMN
 from tvm_cdmpp.models.baselines.base import NetworkPredictor
 from tvm_cdmpp.models.baselines.inputs import NUM_INPUTS, TIME_INPUT
-from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, mlp, score_layer
+from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, layers_of, score_layer
 
 CLASSES = ("contraction", "short_contraction", "transcendental", "reduction", "elementwise")
 _SHORT = 64
@@ -57,7 +57,7 @@ class HabitatNetwork(LeafNetwork):
         super().__init__()
         widths = (3 * NUM_INPUTS, *[config.width] * config.layers)
         self.of_class = nn.ModuleList(
-            nn.Sequential(mlp(*widths), score_layer(config.width)) for _ in CLASSES
+            nn.Sequential(layers_of(*widths), score_layer(config.width)) for _ in CLASSES
         )
 
     def forward(self, leaves: Tensor) -> Tensor:
@@ -109,8 +109,7 @@ class HabitatPredictor(NetworkPredictor):
     """Habitat's MLP for each class of operator.
 
     `paper` is as large as the original and minimises the percentage error. `tuned` is a fifteenth
-    of the size, and learns the logarithm of the latency and the order of programs, from where the
-    analytic estimate is.
+    of the size, and learns the logarithm of the latency and the order of programs.
     """
 
     kind = "habitat"
@@ -118,7 +117,7 @@ class HabitatPredictor(NetworkPredictor):
     settings: ClassVar[Mapping[str, tuple[HabitatConfig, Training]]] = {
         "paper": (
             HabitatConfig(),
-            Training(loss="mape", ranking_weight=0.0, over_estimate=False, learning_rate=5e-4),
+            Training(loss="mape", ranking_weight=0.0, learning_rate=5e-4),
         ),
         "tuned": (HabitatConfig(width=256, layers=3), Training()),
     }

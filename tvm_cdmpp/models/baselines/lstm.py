@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from tvm_cdmpp.models.baselines.base import NetworkPredictor
 from tvm_cdmpp.models.baselines.inputs import NUM_INPUTS
-from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, mlp, score_layer
+from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, layers_of, score_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +48,12 @@ class LSTMNetwork(LeafNetwork):
 
     def __init__(self, config: LSTMConfig) -> None:
         super().__init__()
-        self.embed = mlp(
+        self.embed = layers_of(
             NUM_INPUTS, config.first, config.second, config.third, config.width,
             activation=nn.ELU, dropout=config.dropout,
         )  # fmt: skip
         self.lstm = nn.LSTM(config.width, config.width, batch_first=True)
-        self.hidden = mlp(
+        self.hidden = layers_of(
             config.width, config.third, config.width, activation=nn.ELU, dropout=config.dropout
         )
         self.score = score_layer(config.width)
@@ -69,7 +69,7 @@ class RecursiveLSTMPredictor(NetworkPredictor):
     """Tiramisu's recursive LSTM, over the leaves in pre-order: the tree of loops is not known.
 
     `paper` minimises the percentage error, as the original. `tuned` learns the logarithm of the
-    latency and the order of programs, from where the analytic estimate is, without dropout.
+    latency and the order of programs, without dropout.
     """
 
     kind = "tiramisu-lstm"
@@ -77,7 +77,7 @@ class RecursiveLSTMPredictor(NetworkPredictor):
     settings: ClassVar[Mapping[str, tuple[LSTMConfig, Training]]] = {
         "paper": (
             LSTMConfig(),
-            Training(loss="mape", ranking_weight=0.0, over_estimate=False, weight_decay=3.75e-3),
+            Training(loss="mape", ranking_weight=0.0, weight_decay=3.75e-3),
         ),
         "tuned": (LSTMConfig(dropout=0.0), Training()),
     }

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tvm_cdmpp.models.baselines.base import NetworkPredictor
 from tvm_cdmpp.models.baselines.inputs import NUM_INPUTS
-from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, mlp, score_layer
+from tvm_cdmpp.models.baselines.training import LeafNetwork, Training, layers_of, score_layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ class MLPNetwork(LeafNetwork):
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()
         width = config.width
-        self.leaf = mlp(NUM_INPUTS, width, width)
-        self.hidden = torch.nn.ModuleList(mlp(width, width) for _ in range(2))
+        self.leaf = layers_of(NUM_INPUTS, width, width)
+        self.hidden = torch.nn.ModuleList(layers_of(width, width) for _ in range(2))
         self.score = score_layer(width)
 
     def forward(self, leaves: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class MLPPredictor(NetworkPredictor):
 
     `paper` only ranks programs, as the original; seconds come from a line through the scores of
     training rows, so only the order of the programs of a task says anything about the method.
-    `tuned` learns the logarithm of the latency as well, from where the analytic estimate is.
+    `tuned` learns the logarithm of the latency as well.
     """
 
     kind = "tenset-mlp"
@@ -66,7 +66,6 @@ class MLPPredictor(NetworkPredictor):
             MLPConfig(),
             Training(
                 loss="none",
-                over_estimate=False,
                 learning_rate=7e-4,
                 weight_decay=1e-6,
                 gradient_clip=0.5,
