@@ -29,6 +29,8 @@ OPTIONS: dict[str, set[str]] = {
     "train": {
         "--out", "--split", "--kinds", "--steps", "--seed", "--per-task", "--width", "--layers"
     },
+    "predict": {"--device", "--log", "--trials", "--batch", "--trace", "--plot", "--json",
+                "--input-shape", "--input-dtype"},
     "eval": {"--split", "--part", "--weights", "--per-task", "--json"},
 }  # fmt: skip
 COMMON = {"--help", "--verbose"}

@@ -219,6 +219,7 @@ class CountingBest(_ApplyHistoryBest):
     def query(
         self, target: Target, workload_key: str, has_complex_op: bool, dag: Any, func_name: str
     ) -> Any:
+        """Return the best state of a task, if any, and note where there is none."""
         state = super().query(target, workload_key, has_complex_op, dag, func_name)
         if state is None and has_complex_op:
             self.missing.add(str(workload_key))

@@ -1,4 +1,4 @@
-"""A network as its executor runs it: operators in order, what each waits for, what memory they take.
+"""A network as its executor runs it: operators in order, what each waits for, their memory.
 
 Read from the JSON of TVM's graph executor. Choices:
 

@@ -8,8 +8,8 @@ wrong about the level of a device is wrong for all of them. They are taken to be
 from __future__ import annotations
 
 import math
-from collections import Counter
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class FunctionPrediction:
     """All calls of one function of a network."""
 
     name: str
+    function: str
+    """What TVM calls it."""
     operator_class: str
     count: int
     latency_s: float
@@ -64,6 +66,8 @@ class NetworkPrediction:
 
     network: str
     device: str
+    batch: int
+    """First size of the first input."""
     schedules: str
     """Which schedules its tasks have, in words."""
     latency_s: float
@@ -82,10 +86,24 @@ class NetworkPrediction:
     @property
     def shares(self) -> dict[str, float]:
         """Share of the operators' time by class of operator, the largest first."""
-        sums = Counter[str]()
+        sums = defaultdict[str, float](float)
         for task in self.tasks:
-            sums[task.operator_class] += task.share  # type: ignore[assignment]
-        return dict(sums.most_common())
+            sums[task.operator_class] += task.share
+        return dict(sorted(sums.items(), key=lambda pair: -pair[1]))
+
+    @property
+    def bound(self) -> str:
+        """What holds most of the time down."""
+        sums = defaultdict[str, float](float)
+        for task in self.tasks:
+            sums[task.bound] += task.share
+        return max(sums, key=sums.__getitem__)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the timeline, as JSON values."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "timeline"}
+        tasks = [asdict(task) for task in self.tasks]
+        return {**values, "tasks": tasks, "shares": self.shares, "bound": self.bound}
 
 
 class NetworkForecast:
@@ -211,6 +229,7 @@ class NetworkForecast:
         tasks = tuple(
             FunctionPrediction(
                 name=readable(name),
+                function=name,
                 operator_class=class_of(name),
                 count=counts[name],
                 latency_s=prices[name].latency_s,
@@ -225,6 +244,7 @@ class NetworkForecast:
         return NetworkPrediction(
             network=self._network.name,
             device=device.name,
+            batch=_batch_of(self._network),
             schedules=self._describe_schedules(),
             latency_s=timeline.latency_s,
             interval_s=interval(timeline.latency_s, spread),
@@ -286,6 +306,11 @@ def joint_spread(parts: list[tuple[float, float]], correlation: float = CORRELAT
     deviations = [seconds * spread / total_s for seconds, spread in parts]
     own = sum(deviation**2 for deviation in deviations)
     return math.sqrt(correlation * sum(deviations) ** 2 + (1 - correlation) * own)
+
+
+def _batch_of(network: Network) -> int:
+    shape, _ = next(iter(network.inputs.values()), ((1,), ""))
+    return int(shape[0]) if shape else 1
 
 
 def _targets_of(log: Path) -> list[Any]:

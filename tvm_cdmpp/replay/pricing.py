@@ -61,6 +61,9 @@ _CLASSES = (
 )
 
 
+_REDUCING = frozenset(name for _, name in _CLASSES[:10])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Price:
     """One run of a function."""
@@ -112,7 +115,7 @@ def price_functions(
     batch = _batch([leaves[name] for name in named], hardware)
     estimated_s = estimate_latency_s(batch, device)
     terms_s = leaf_terms_s(batch, device)
-    tuned = np.flatnonzero([_has_reduction(leaves[name]) for name in named])
+    tuned = np.flatnonzero([_is_task(name, leaves[name]) for name in named])
     prediction = predictor.predict(batch.take(tuned), device) if tuned.size else None
     places = {int(program): place for place, program in enumerate(tuned)}
     for program, name in enumerate(named):
@@ -163,8 +166,13 @@ def _batch(programs: Sequence[Sequence[Leaf]], hardware: Hardware) -> CompactAST
     )
 
 
-def _has_reduction(leaves: Sequence[Leaf]) -> bool:
-    return any(loop.is_reduce for leaf in leaves for loop in leaf.loops)
+def _is_task(name: str, leaves: Sequence[Leaf]) -> bool:
+    """Tell whether Ansor tunes a function: whether it reduces.
+
+    Reductions across GPU threads are intrinsics, not loops; these operators are told by their name.
+    """
+    loops = (loop for leaf in leaves for loop in leaf.loops)
+    return any(loop.is_reduce for loop in loops) or class_of(name) in _REDUCING
 
 
 def _flops(leaf: Leaf) -> float:
