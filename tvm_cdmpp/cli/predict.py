@@ -1,4 +1,4 @@
-"""`tvm-cdmpp predict`: a network's latency on devices that need not be here; nothing is measured."""
+"""`tvm-cdmpp predict`: how long a network takes on devices that need not be here."""
 
 import argparse
 import json

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
         joint_spread,
         predict,
     )
-    from tvm_cdmpp.replay.pricing import BOUNDS
     from tvm_cdmpp.replay.timeline import Event, QueueConfig, Timeline, replay
 
 __getattr__, __dir__ = offer(__name__)

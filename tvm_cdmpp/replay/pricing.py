@@ -20,19 +20,9 @@ from tvm_cdmpp.ast import CompactASTBatch, Leaf
 from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import LoweringError
 from tvm_cdmpp.extract import describe, leaves_of
-from tvm_cdmpp.models import TERMS, CostPredictor, estimate_latency_s, leaf_terms_s
+from tvm_cdmpp.models import CostPredictor, bound_shares, estimate_latency_s
 
 Basis: TypeAlias = Literal["predicted", "analytic estimate", "moved bytes"]
-
-BOUNDS = {
-    "arithmetic": "compute",
-    "load_store": "loads and stores",
-    "into_l1": "L2 cache",
-    "into_l2": "L3 cache",
-    "into_l3": "memory",
-    "start": "start-up",
-}
-"""What a bound of `models.TERMS` is called."""
 
 ANALYTIC_SPREAD = 0.9
 """Standard deviation of ln(measured / analytic estimate): half of the programs of networks that
@@ -73,7 +63,7 @@ class Price:
     """Standard deviation of the natural logarithm of the latency."""
     basis: Basis
     bounds: Mapping[str, float]
-    """Share of the analytic estimate by what bounds it, named as in `BOUNDS`."""
+    """Share of the analytic estimate by what bounds it, named as by `models.bound_names`."""
     flops: float
     """Floating point operations of its programs, recomputation included."""
 
@@ -114,12 +104,10 @@ def price_functions(
         return prices
     batch = _batch([leaves[name] for name in named], hardware)
     estimated_s = estimate_latency_s(batch, device)
-    terms_s = leaf_terms_s(batch, device)
     tuned = np.flatnonzero([_is_task(name, leaves[name]) for name in named])
     prediction = predictor.predict(batch.take(tuned), device) if tuned.size else None
     places = {int(program): place for place, program in enumerate(tuned)}
     for program, name in enumerate(named):
-        of_program = terms_s[:, batch.offsets[program] : batch.offsets[program + 1]].sum(axis=1)
         latency_s, spread = float(estimated_s[program]), ANALYTIC_SPREAD
         place = places.get(program)
         if prediction is not None and place is not None:
@@ -130,7 +118,7 @@ def price_functions(
             latency_s=latency_s,
             spread=spread,
             basis="analytic estimate" if place is None else "predicted",
-            bounds=_shares(of_program),
+            bounds=bound_shares(batch.take([program]), device),
             flops=sum(map(_flops, leaves[name])),
         )
     return prices
@@ -180,16 +168,11 @@ def _flops(leaf: Leaf) -> float:
     return float(sum(is_float)) * math.prod(loop.extent for loop in leaf.loops)
 
 
-def _shares(terms_s: Any) -> dict[str, float]:
-    total_s = float(terms_s.sum()) or 1.0
-    return {BOUNDS[term]: float(terms_s[row]) / total_s for row, term in enumerate(TERMS)}
-
-
 def _by_bytes(moved_bytes: float, device: DeviceSpec) -> Price:
     return Price(
         latency_s=moved_bytes / device.bandwidth_bytes_per_s,
         spread=ANALYTIC_SPREAD,
         basis="moved bytes",
-        bounds={name: float(name == "memory") for name in BOUNDS.values()},
+        bounds={"memory": 1.0},
         flops=0.0,
     )
