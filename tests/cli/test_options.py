@@ -32,6 +32,7 @@ OPTIONS: dict[str, set[str]] = {
     "predict": {"--device", "--log", "--trials", "--batch", "--trace", "--plot", "--json",
                 "--input-shape", "--input-dtype"},
     "explain": {"--task", "--against", "--device", "--weights", "--json"},
+    "report": {"--out", "--device", "--weights"},
     "eval": {"--split", "--part", "--weights", "--per-task", "--json"},
 }  # fmt: skip
 COMMON = {"--help", "--verbose"}

@@ -169,7 +169,7 @@ def _print(
     ]
     show.print_table(console, "stores", ("buffer", "latency", "share", "held down by"), rows)
     say("\n" + explanation.loops)
-    title = "what moved the prediction from that of average leaves"
+    title = "against average leaves"
     _print_attribution(console, title, explanation.attribution)
     if other is not None:
         _print_other(console, task, explanation, other)
@@ -195,7 +195,7 @@ def _print_other(
         markup=False,
     )
     if explanation.against is not None:
-        title = f"what makes the difference to line {line}"
+        title = f"against line {line}"
         _print_attribution(console, title, explanation.against)
     else:
         console.print("they have other stores, so their inputs cannot be compared one by one")

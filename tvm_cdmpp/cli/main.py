@@ -16,7 +16,7 @@ from typing import Any
 
 from tvm_cdmpp import __version__
 from tvm_cdmpp.bridge import use_physical_cores
-from tvm_cdmpp.cli import compare, data, device, doctor, explain, predict, rpc, train, tune
+from tvm_cdmpp.cli import compare, data, device, doctor, explain, predict, report, rpc, train, tune
 from tvm_cdmpp.cli import eval as evaluate
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED
 from tvm_cdmpp.cli.messages import ensure_streams
@@ -24,7 +24,7 @@ from tvm_cdmpp.errors import CDMPPError
 
 _logger = logging.getLogger(__name__)
 
-_COMMANDS = (tune, compare, predict, explain, data, train, evaluate, device, rpc, doctor)
+_COMMANDS = (tune, compare, predict, explain, report, data, train, evaluate, device, rpc, doctor)
 _EXIT_ERROR = 2
 _EXIT_UNREAD = 1  # as rich has it
 

@@ -42,7 +42,6 @@ _CLASSES = (
     ("layout_transform", "layout"),
     ("transpose", "layout"),
     ("concatenate", "layout"),
-    ("reshape", "layout"),
     ("copy", "communication"),
     ("mean", "reduction"),
     ("sum", "reduction"),

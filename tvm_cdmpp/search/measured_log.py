@@ -57,6 +57,8 @@ class MeasuredTask:
         Their states, as the log has them: steps only.
     latencies_s
         Mean measured seconds, infinite where a program failed; (n,).
+    spent_s
+        Seconds that building and running each of them took; (n,).
     failures
         Failed programs by what went wrong.
     asts
@@ -70,6 +72,7 @@ class MeasuredTask:
     lines: npt.NDArray[np.int64]
     states: Sequence[Any]
     latencies_s: npt.NDArray[np.float64]
+    spent_s: npt.NDArray[np.float64]
     failures: Counter[str]
     asts: CompactASTBatch
 
@@ -196,7 +199,8 @@ def _measured_task(
     extractor = StepExtractor(analyse(task.compute_dag), hardware, layout)
     states = [measured.state for measured, _ in records.values()]
     asts, errors = extractor.extract(dump_records(task, states))
-    kept, latencies_s, failures = list[int](), list[float](), Counter[str]()
+    kept, latencies_s, spent_s = list[int](), list[float](), list[float]()
+    failures = Counter[str]()
     for place, (line, (_, result)) in enumerate(records.items()):
         try:
             if place in errors:
@@ -206,6 +210,7 @@ def _measured_task(
             problems[line] = str(error)
             continue
         kept.append(place)
+        spent_s.append(max(0.0, float(result.all_cost)))
         if int(result.error_no):
             failures[failure_name(int(result.error_no))] += 1
     return MeasuredTask(
@@ -216,6 +221,7 @@ def _measured_task(
         lines=np.array(list(records), np.int64)[kept],
         states=[states[place] for place in kept],
         latencies_s=np.array(latencies_s),
+        spent_s=np.array(spent_s),
         failures=failures,
         asts=asts.take(kept),
     )
