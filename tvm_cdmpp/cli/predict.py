@@ -58,7 +58,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Predict, print, draw."""
-    inputs = {
+    inputs: dict[str, Any] = {
         "input_shapes": parse_input_shapes(args.input_shape),
         "input_dtypes": parse_input_dtypes(args.input_dtype),
     }
@@ -136,7 +136,7 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
         console.print(f"by class: {shares}", soft_wrap=True, markup=False)
         for remark in p.remarks:
             console.print(f"note: {remark}", soft_wrap=True, markup=False)
-    header = ("device", "batch", "latency", "90 %", "memory", "mostly held down by")
+    columns = ("device", "batch", "latency", "90 %", "memory", "mostly held down by")
     rows = [
         [
             p.device,
@@ -148,7 +148,7 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
         ]
         for p in predictions
     ]
-    show.print_table(console, predictions[0].network, header, rows)
+    show.print_table(console, predictions[0].network, columns, rows)
 
 
 def _range(interval_s: tuple[float, float]) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         change_layout,
         extract_tasks,
         load_network,
+        network_of_relay,
         tasks_of,
         to_search_form,
     )

@@ -128,6 +128,37 @@ def load_network(
     )
 
 
+def network_of_relay(name: str, mod: IRModule, params: Mapping[str, NDArray]) -> Network:
+    """Make a network of a Relay module.
+
+    Parameters
+    ----------
+    name
+        What to call it.
+    mod
+        The module; all sizes must be known.
+    params
+        Its weights by parameter name; its other parameters are inputs.
+
+    Raises
+    ------
+    NetworkError
+        TVM's graph executor cannot run it: it branches, loops, or has a size that is known only
+        when it runs.
+    """
+    typed = relay.transform.InferType()(mod)
+    check_runs_as_graph(name, typed)
+    inputs = {
+        str(var.name_hint): (
+            tuple(int(size) for size in var.checked_type.shape),
+            str(var.checked_type.dtype),
+        )
+        for var in typed["main"].params
+        if var.name_hint not in params
+    }
+    return Network(name=name, mod=typed, params=dict(params), inputs=inputs)
+
+
 def extract_tasks(network: Network, target: Target) -> tuple[list[SearchTask], list[int]]:
     """Extract what Ansor can tune in a network.
 

@@ -142,8 +142,8 @@ def read_measured_log(log: Path, device: DeviceSpec | None = None) -> MeasuredLo
     problems = {line: str(error) for line, error in unreadable.items()}
     groups: dict[tuple[str, str], list[int]] = {}
     for line, (measured, _) in records.items():
-        key = str(measured.task.workload_key), str(measured.task.target)
-        groups.setdefault(key, []).append(line)
+        meant = str(measured.task.workload_key), str(measured.task.target)
+        groups.setdefault(meant, []).append(line)
     book, inspector = _book_of(log), TvmInspector()
     found: list[tuple[Any, list[int]]] = []
     for (key, target), lines in groups.items():
