@@ -3,7 +3,8 @@
 Integrated gradients (Sundararajan, Taly and Yan, ICML 2017): the gradient of ln latency, averaged
 on the straight line from a reference to the program and multiplied by the way; what the inputs get
 adds up to the difference of the two predictions. The reference is another program where both have
-as many leaves, else the average leaf of the training set in each place.
+as many leaves, else the average leaf of the training set in each place. The places of leaves in the
+tree are no numbers to go along a line with; what they make is told apart.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ INPUT_GROUPS: tuple[str, ...] = (
     "analytic estimate",
 )
 """Group of each input of a leaf."""
+PLACES = "places of leaves"
+"""Group of what no input of a leaf tells: where it stands in the tree."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,10 @@ def attribute(
     """
     expert = predictor.expert(device)
     leaves = make_leaves(program, device)
-    reference = expert.network.input_mean.expand_as(leaves.inputs)
+    reference, places = expert.network.input_mean.expand_as(leaves.inputs), leaves.positions
     if against is not None and len(against.vectors) == len(program.vectors):
-        reference = make_leaves(against, device).inputs
+        other = make_leaves(against, device)
+        reference, places = other.inputs, other.positions
     way = leaves.inputs - reference
     at = (torch.arange(steps, dtype=torch.float32) + 0.5) / steps
     with torch_threads(1):
@@ -87,17 +91,17 @@ def attribute(
         outputs = expert.network(_repeated(leaves, line)).log_latency
         gradient = torch.autograd.grad(outputs.sum(), line)[0].mean(dim=0)
         with torch.no_grad():
-            ends = _repeated(leaves, torch.stack([reference, leaves.inputs]))
-            log_s = expert.network(ends).log_latency + expert.level
+            ends = _repeated(leaves, torch.stack([reference, leaves.inputs, reference]))
+            ends.positions[: len(places)] = places
+            log_s = (expert.network(ends).log_latency + expert.level).tolist()
     of_input = (gradient * way).sum(dim=0).numpy().astype(np.float64)
     groups = {
         group: float(sum(of_input[n] for n, own in enumerate(INPUT_GROUPS) if own == group))
         for group in dict.fromkeys(INPUT_GROUPS)
     }
+    groups[PLACES] = log_s[2] - log_s[0]
     fields = {field.name: float(of_input[number]) for number, field in enumerate(FIELDS)}
-    return Attribution(
-        _by_size(groups), _by_size(fields), math.exp(float(log_s[0])), math.exp(float(log_s[1]))
-    )
+    return Attribution(_by_size(groups), _by_size(fields), math.exp(log_s[0]), math.exp(log_s[1]))
 
 
 def _repeated(leaves: Leaves, inputs: Tensor) -> Leaves:

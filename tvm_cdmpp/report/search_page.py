@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _MOST_POINTS = 300
 """Of each task in the scatter; the rest would only make the page larger."""
 _MOST_PROBLEMS = 10
+_LOG_FROM = 10.0
+"""Largest over smallest value from which a logarithmic axis has ticks enough."""
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1f24; --soft: #57606a; --page: #ffffff;
@@ -26,7 +28,7 @@ _STYLE = """
   --g4: #f0e442; --g5: #c8c8c8; } }
 @media print { :root { --text: #000; --soft: #333; --page: #fff; --grid: #ccc; --line: #0072b2;
   --g0: #0072b2; --g1: #d55e00; --g2: #009e73; --g3: #cc79a7; --g4: #b58900; --g5: #444; }
-  section { break-inside: avoid; } body { max-width: none; } }
+}
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
   max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
@@ -42,6 +44,8 @@ svg text { font-size: 11px; fill: var(--soft); } .left { text-anchor: end; }
 .diagonal { stroke: var(--soft); stroke-dasharray: 4 4; } .dots { fill-opacity: 0.6; }
 .g0 { fill: var(--g0); } .g1 { fill: var(--g1); } .g2 { fill: var(--g2); }
 .g3 { fill: var(--g3); } .g4 { fill: var(--g4); } .g5 { fill: var(--g5); }
+@media print { section { break-inside: avoid; } body { max-width: none; margin: 0; }
+  .scroll { overflow: visible; } th, td { white-space: normal; font-size: 0.75rem; } }
 """
 
 
@@ -92,7 +96,8 @@ def _progress(review: "SearchReview") -> str:
     points_ms = [(float(n), 1e3 * float(latency_s)) for n, latency_s in points]
     values = [value for _, value in points_ms]
     x = Axis("programs measured", 0.0, points_ms[-1][0])
-    y = Axis("sum of best latencies (ms)", 0.95 * min(values), 1.05 * max(values), log=True)
+    low, high = 0.95 * min(values), 1.05 * max(values)
+    y = Axis("sum of best latencies (ms)", low, high, log=high > _LOG_FROM * low)
     chart = line_chart("latency against trials", x, y, points_ms)
     return chart + _note(
         f"From the {points_ms[0][0]:.0f}th program on, every task that ever ran has a program."
@@ -101,7 +106,7 @@ def _progress(review: "SearchReview") -> str:
 
 def _tasks(tasks: "Sequence[TaskReview]") -> str:
     header = (
-        "task", "trials", "failed", "time", "best", "held down by", "roofline", "times roofline",
+        "task", "trials", "failed", "time", "best", "held down by", "roofline", "by", "times",
     )  # fmt: skip
     rows = [
         [
@@ -111,14 +116,16 @@ def _tasks(tasks: "Sequence[TaskReview]") -> str:
             f"{task.spent_s:.0f} s",
             _ms(task.best_s),
             task.bound,
-            f"{_ms(task.roofline_s)} ({task.roofline_bound})",
+            _ms(task.roofline_s),
+            task.roofline_bound,
             "-" if task.best_s is None else f"{task.best_s / task.roofline_s:.1f}",
         ]
         for task in sorted(tasks, key=lambda task: -(task.best_s or 0.0))
     ]
     note = (
         "Time is that of building and running. What holds a program down is the word of an "
-        "analytic estimate. The roofline is the least that the device could take."
+        "analytic estimate. The roofline is the least that the device could take, by compute or by "
+        "memory; the best program takes so many times as long."
     )
     return _table(header, rows) + _note(note)
 
