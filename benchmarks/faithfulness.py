@@ -50,7 +50,7 @@ def main() -> None:
     generator = np.random.default_rng(0)
     removals: list[tuple[float, float]] = []
     edits: dict[str, list[bool]] = defaultdict(list)
-    for batch, latencies_s, device in _samples(args.store, args.tasks, args.per_task, generator):
+    for batch, latencies_s, device in samples(args.store, args.tasks, args.per_task, generator):
         program = batch.take([int(generator.integers(len(batch)))])
         removals.append(_remove(predictor, program, device, generator))
         for kind, agrees in _edits(predictor, batch, latencies_s, device):
@@ -72,7 +72,7 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-def _samples(
+def samples(
     path: Path, tasks: int, per_task: int, generator: np.random.Generator
 ) -> Iterator[tuple[CompactASTBatch, Any, DeviceSpec]]:
     """Yield programs of a task that ran, on one device, with their measured latencies."""

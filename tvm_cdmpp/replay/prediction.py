@@ -1,8 +1,9 @@
 """The latency of a whole network on a device that need not be here: lower, price, replay.
 
-The spreads of operators are those of the predictor. Their errors are not independent: what is
-wrong about the level of a device is wrong for all of them. They are taken to be correlated by
-`CORRELATION`, so that the spread of a sum of many falls to its square root and no further.
+The spreads of operators are those of the predictor, widened (see `pricing`). Their errors are not
+independent: what is wrong about the level of a device is wrong for all of them. They are taken to
+be correlated by `CORRELATION`, so that the spread of a sum of many falls to its square root and no
+further.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from tvm_cdmpp.replay.schedules import best_predicted
 from tvm_cdmpp.replay.timeline import QueueConfig, Timeline, replay
 
 CORRELATION = 0.5
-"""Of the errors of ln latency of two functions of a network on one device, as assumed."""
+"""Of the errors of ln latency of two tasks on one device; 0.4 (mean over devices) to 0.6 (over all
+pairs) as measured, see `network_intervals` in benchmarks/results."""
 _SIGMAS_90 = 1.645
 _GPU_START_S = 2e-6
 """A launch on a stream that is busy."""
