@@ -58,6 +58,20 @@ def test_the_tree_has_loops_annotations_and_shares(log: MeasuredLog) -> None:
     assert max(len(line) - len(line.lstrip()) for line in stores) >= 4
 
 
+def test_each_store_gets_what_its_leaves_take() -> None:
+    """A stage and its cache are two stores, though of one name in the DAG."""
+    task = matmul(64, 64, 64, TARGET)
+    inputs, _ = invent(task, [1e-5] * 16)
+    model = CDMPPModel()
+    cached = next(i.state for i in inputs if "C.local" in str(i.state))
+    found = model.explain(task, cached)
+    assert {leaf.name for leaf in found.leaves} == {"C.local", "C"}
+    for name in ("C.local", "C"):
+        share = sum(leaf.share for leaf in found.leaves if leaf.name == name)
+        (line,) = (line for line in found.loops.splitlines() if f" {name} = ..." in line)
+        assert line.endswith(f"  {100 * share:.1f}%")
+
+
 def test_the_nearest_measured_program_is_itself(log: MeasuredLog) -> None:
     found = explain(log, 5)
     nearest = found.neighbours[0]

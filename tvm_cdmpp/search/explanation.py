@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.ast import CompactASTBatch, concatenate
+from tvm_cdmpp.ast import CompactASTBatch, Leaf, concatenate
 from tvm_cdmpp.bridge import load_tvm, task_name
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError, RecordError
@@ -152,7 +152,10 @@ def explain_program(
     found = predictor.predict(program if other is None else concatenate([program, other]), device)
     assert found.leaf_s is not None and found.spread is not None
     latency_s, spread = float(found.latency_s[0]), float(found.spread[0])
-    leaves = _leaf_shares(extractor, task, state, program, device, found.leaf_s, latency_s)
+    facts, lines = _leaf_facts(extractor, task, state), _draw(task, state)
+    stores = _stores_of(lines, facts)
+    names = {buffer: lines[line].split()[0] for buffer, line in stores.items()}
+    leaves = _leaf_shares(facts, names, program, device, found.leaf_s, latency_s)
     roofline_s, roofline_bound = task_roofline(task, device)
     alike = other is not None and len(other.vectors) == len(program.vectors)
     factor = math.exp(_SIGMAS_90 * spread)
@@ -163,7 +166,7 @@ def explain_program(
         interval_s=(latency_s / factor, latency_s * factor),
         runs_probability=float(found.runs_probability[0]),
         leaves=leaves,
-        loops=_loops(task, state, leaves),
+        loops=_with_shares(lines, stores, facts, leaves),
         roofline_s=roofline_s,
         roofline_bound=roofline_bound,
         attribution=attribute(predictor, program, device),
@@ -192,47 +195,69 @@ def _extract(extractor: StepExtractor, task: Any, state: Any) -> CompactASTBatch
     return batch
 
 
+def _leaf_facts(extractor: StepExtractor, task: Any, state: Any) -> list[Leaf]:
+    facts = extractor.leaves(dump_records(task, [state]))[0]
+    if isinstance(facts, RecordError):
+        raise facts
+    return facts
+
+
 def _leaf_shares(
-    extractor: StepExtractor,
-    task: Any,
-    state: Any,
+    facts: Sequence[Leaf],
+    names: Mapping[int, str],
     program: CompactASTBatch,
     device: DeviceSpec,
     leaf_s: npt.NDArray[np.floating[Any]],
     latency_s: float,
 ) -> tuple[LeafShare, ...]:
-    facts = extractor.leaves(dump_records(task, [state]))[0]
-    if isinstance(facts, RecordError):
-        raise facts
     slowest = leaf_terms_s(program, device).argmax(axis=0)
-    names = bound_names(device)
+    bounds = bound_names(device)
     return tuple(
         LeafShare(
-            name=fact.name,
+            name=names.get(fact.buffer, fact.name),
             is_init=fact.is_init,
             latency_s=float(leaf_s[number]),
             share=float(leaf_s[number]) / latency_s,
-            bound=names[TERMS[slowest[number]]],
+            bound=bounds[TERMS[slowest[number]]],
         )
         for number, fact in enumerate(facts)
     )
 
 
-def _loops(task: Any, state: Any, leaves: Sequence[LeafShare]) -> str:
-    """Return TVM's own drawing of the loops, with the share of each store at its line."""
+def _draw(task: Any, state: Any) -> list[str]:
+    """Return TVM's own drawing of the loops."""
     try:
         whole = task.compute_dag.infer_bound_from_state(state)
     except tvm.TVMError as error:
         raise RecordError("TVM cannot bound the loops of this state") from error
-    shares: dict[str, float] = {}
-    for leaf in leaves:
-        shares[leaf.name] = shares.get(leaf.name, 0.0) + leaf.share
-    lines = []
-    for line in str(whole).rstrip().splitlines():
-        store = _STORE.match(line)
-        share = shares.get(store[1]) if store else None
-        lines.append(line if share is None else f"{line}  {100 * share:.1f}%")
-    return "\n".join(lines)
+    return str(whole).rstrip().splitlines()
+
+
+def _stores_of(lines: Sequence[str], facts: Sequence[Leaf]) -> dict[int, int]:
+    """Return the line at which each buffer is stored; none where the drawing has others.
+
+    A stage has one line, where its last leaf is; the initial value of a reduction lies before it.
+    """
+    last = {fact.buffer: number for number, fact in enumerate(facts)}
+    buffers = sorted(last, key=lambda buffer: last[buffer])
+    stores = [number for number, line in enumerate(lines) if _STORE.match(line)]
+    return dict(zip(buffers, stores, strict=True)) if len(buffers) == len(stores) else {}
+
+
+def _with_shares(
+    lines: list[str],
+    stores: Mapping[int, int],
+    facts: Sequence[Leaf],
+    leaves: Sequence[LeafShare],
+) -> str:
+    """Return the drawing with the share of each store at its line."""
+    drawn = list(lines)
+    for buffer, line in stores.items():
+        of_buffer = (
+            s.share for s, fact in zip(leaves, facts, strict=True) if fact.buffer == buffer
+        )
+        drawn[line] += f"  {100 * sum(of_buffer):.1f}%"
+    return "\n".join(drawn)
 
 
 def _neighbours(

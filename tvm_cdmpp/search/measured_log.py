@@ -26,7 +26,7 @@ from tvm_cdmpp.bridge import (
     task_names,
     with_dag,
 )
-from tvm_cdmpp.data import WorkloadBook, failure_name
+from tvm_cdmpp.data import WorkloadBook, failure_name, is_hash, operator_class
 from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import CDMPPError, RecordError
 from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records, load_dag
@@ -182,6 +182,7 @@ def _with_dag(task: Any, book: WorkloadBook, log_name: str, inspector: TvmInspec
         target=task.target,
         hardware_params=parameters,
         layout_rewrite_option=task.layout_rewrite_option,
+        desc=operator_class(known[0].dag) if is_hash(key) else "",
     )
 
 
