@@ -28,11 +28,11 @@ RANKS = {
     "workloads": 7,
     "train": 8,
     "measure": 9,
-    "replay": 10,
     "search": 10,
-    "report": 11,
-    "cli": 12,
-    "__main__": 13,
+    "replay": 11,
+    "report": 12,
+    "cli": 13,
+    "__main__": 14,
 }
 TVM_PLACES = (
     "bridge",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.bridge import describe_tvm, load_tvm
     from tvm_cdmpp.data import RecordStore
     from tvm_cdmpp.devices import DeviceSpec, find_device
+    from tvm_cdmpp.replay import predict
     from tvm_cdmpp.search import CDMPPModel
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ __all__ = [
     "errors",
     "find_device",
     "load_tvm",
+    "predict",
 ]
 
 __getattr__, __dir__ = offer(__name__)

@@ -181,8 +181,12 @@ def test_unknown_names(name: str, message: str) -> None:
 
 
 def test_a_named_network_takes_no_shapes() -> None:
-    with pytest.raises(NetworkError, match="fixed inputs, with a batch of 1"):
+    with pytest.raises(NetworkError, match="fixed inputs, but for the batch"):
         load_network("mlp", input_shapes={"data": (2, 1, 28, 28)})
+
+
+def test_a_named_network_takes_a_batch() -> None:
+    assert load_network("mlp", batch=3).inputs["data"] == ((3, 1, 28, 28), "float32")
 
 
 # ---------------------------------------------------------------- PyTorch files

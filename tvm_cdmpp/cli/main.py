@@ -16,7 +16,20 @@ from typing import Any
 
 from tvm_cdmpp import __version__
 from tvm_cdmpp.bridge import use_physical_cores
-from tvm_cdmpp.cli import autotune, compare, data, device, doctor, finetune, rpc, train, tune
+from tvm_cdmpp.cli import (
+    autotune,
+    compare,
+    data,
+    device,
+    doctor,
+    explain,
+    finetune,
+    predict,
+    report,
+    rpc,
+    train,
+    tune,
+)
 from tvm_cdmpp.cli import eval as evaluate
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED
 from tvm_cdmpp.cli.messages import ensure_streams
@@ -24,7 +37,10 @@ from tvm_cdmpp.errors import CDMPPError
 
 _logger = logging.getLogger(__name__)
 
-_COMMANDS = (tune, compare, data, train, finetune, autotune, evaluate, device, rpc, doctor)
+_COMMANDS = (
+    tune, compare, predict, explain, report, data, train, finetune, autotune, evaluate, device, rpc,
+    doctor,
+)  # fmt: skip
 _EXIT_ERROR = 2
 _EXIT_UNREAD = 1  # as rich has it
 

@@ -1,5 +1,6 @@
 """How searches are shown: lines per round, units, tables."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -176,6 +177,11 @@ class _Rendered:
 def milliseconds(latency_s: float | None) -> str:
     """Write a latency; a dash for one that is not known."""
     return "-" if latency_s is None else f"{1e3 * latency_s:.4g} ms"
+
+
+def percent_of_log(change: float) -> str:
+    """Write what is added to a natural logarithm as a change of the quantity."""
+    return f"{100 * math.expm1(change):+.0f}%"
 
 
 def noise_floor(floors: Mapping[str, Any], bound: str) -> str:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         WorkloadBook,
         flat_key,
         is_hash,
+        operator_class,
         workload_id,
     )
 

@@ -11,6 +11,6 @@ if TYPE_CHECKING:
     from tvm_cdmpp.extract.handover import dump_records
     from tvm_cdmpp.extract.native import describe
     from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
-    from tvm_cdmpp.extract.tir import extract_exact
+    from tvm_cdmpp.extract.tir import extract_exact, leaves_of
 
 __getattr__, __dir__ = offer(__name__)

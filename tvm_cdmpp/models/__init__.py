@@ -15,6 +15,14 @@ if TYPE_CHECKING:
         make_leaves,
         stack_devices,
     )
+    from tvm_cdmpp.models.analytic import (
+        TERMS,
+        bound_names,
+        bound_shares,
+        estimate_latency_s,
+        leaf_terms_s,
+    )
+    from tvm_cdmpp.models.attribution import INPUT_GROUPS, Attribution, attribute
     from tvm_cdmpp.models.baselines import BASELINES, Baseline, ModelSize, make_baseline
     from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
     from tvm_cdmpp.models.contract import CostPredictor, Prediction

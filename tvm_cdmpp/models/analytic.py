@@ -70,6 +70,8 @@ _L3_BYTES_PER_CYCLE = 12.0
 TERMS = ("arithmetic", "load_store", "into_l1", "into_l2", "into_l3", "start")
 """What bounds a leaf; all but the start of threads overlap."""
 
+_BOUND_NAMES = ("compute", "loads and stores", "L2 cache", "L3 cache", "memory", "start-up")
+
 _ROW = {name: row for row, name in enumerate(COUNTED)}
 
 
@@ -89,6 +91,22 @@ def estimate_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray
         Seconds, of shape (n,), finite and positive.
     """
     return sum_leaves(batch, estimate_leaf_latency_s(batch, device))
+
+
+def bound_names(device: DeviceSpec) -> dict[str, str]:
+    """Return what the bounds of `TERMS` are called on a device, by where the bytes come from."""
+    names = dict(zip(TERMS, _BOUND_NAMES, strict=True))
+    return names if device.l3_bytes else {**names, "into_l2": "memory"}
+
+
+def bound_shares(program: CompactASTBatch, device: DeviceSpec) -> dict[str, float]:
+    """Return the share of a program's estimate by what bounds it, named as by `bound_names`."""
+    terms_s = leaf_terms_s(program, device).sum(axis=1)
+    names, total_s = bound_names(device), float(terms_s.sum()) or 1.0
+    shares = dict.fromkeys(names.values(), 0.0)
+    for term, seconds in zip(TERMS, terms_s, strict=True):
+        shares[names[term]] += float(seconds) / total_s
+    return shares
 
 
 def sum_leaves(batch: CompactASTBatch, leaf_s: FloatArray) -> FloatArray:

@@ -6,8 +6,15 @@ from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
     from tvm_cdmpp.networks.checks import check_compiles, check_libraries
-    from tvm_cdmpp.networks.deployment import Deployed, check_export_path, deploy
+    from tvm_cdmpp.networks.deployment import (
+        CountingBest,
+        Deployed,
+        check_export_path,
+        deploy,
+        load_best,
+    )
     from tvm_cdmpp.networks.isolated import NetworkProcess
+    from tvm_cdmpp.networks.lowering import LoweredNetwork, lower_network
     from tvm_cdmpp.networks.named import NETWORKS
     from tvm_cdmpp.networks.network import (
         CHANNELS_FIRST,
@@ -17,6 +24,7 @@ if TYPE_CHECKING:
         change_layout,
         extract_tasks,
         load_network,
+        network_of_relay,
         tasks_of,
         to_search_form,
     )

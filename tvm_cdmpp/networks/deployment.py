@@ -9,7 +9,8 @@ back to a TOPI schedule and are counted.
 import functools
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -159,18 +160,11 @@ def deploy(network: Network, target: Target, log: Path | None = None) -> Deploye
     NetworkError
         TVM cannot compile the network.
     """
-    best = None if log is None else _load_best(log, target)
+    best = None if log is None else load_best(log, target)
     try:
-        with quiet_tvm():
-            if best is not None:
-                mod = to_search_form(network.mod)
-                with best, _pass_context(use_auto_scheduler=True):
-                    factory = relay.build(mod, target=target, params=network.params)
-            else:
-                is_cpu = target.kind.name == "llvm"
-                mod = change_layout(network.mod, CHANNELS_FIRST) if is_cpu else network.mod
-                with _pass_context(use_auto_scheduler=False):
-                    factory = relay.build(mod, target=target, params=network.params)
+        with quiet_tvm(), compile_context(best):
+            mod = compiled_form(network, target, best)
+            factory = relay.build(mod, target=target, params=network.params)
     except tvm.TVMError as error:
         raise NetworkError(
             f"TVM cannot compile {network.name} for {target}: {reason_of(error)}."
@@ -209,23 +203,37 @@ def check_export_path(path: Path) -> None:
 # ---------------------------------------------------------------- details
 
 
-class _CountingBest(_ApplyHistoryBest):
-    """Stock `ApplyHistoryBest` that remembers the tasks it had no record of."""
+class CountingBest(_ApplyHistoryBest):
+    """Stock `ApplyHistoryBest` that remembers the tasks it had no record of.
 
-    def __init__(self, log: str) -> None:
-        super().__init__(log)
+    Parameters
+    ----------
+    records
+        A log, or pairs of `MeasureInput` and `MeasureResult`.
+    """
+
+    def __init__(self, records: Any) -> None:
+        super().__init__(records)
         self.missing: set[str] = set()
 
     def query(
         self, target: Target, workload_key: str, has_complex_op: bool, dag: Any, func_name: str
     ) -> Any:
+        """Return the best state of a task, if any, and note where there is none."""
         state = super().query(target, workload_key, has_complex_op, dag, func_name)
         if state is None and has_complex_op:
             self.missing.add(str(workload_key))
         return state
 
 
-def _load_best(log: Path, target: Target) -> _CountingBest:
+def load_best(log: Path, target: Target) -> CountingBest:
+    """Return the best records of a log.
+
+    Raises
+    ------
+    RecordError
+        The log does not exist or cannot be read.
+    """
     if not log.is_file():
         raise RecordError(f"There is no log {log} to take the schedules from.")
     corrupt = check_log(log, (), target).corrupt
@@ -235,7 +243,7 @@ def _load_best(log: Path, target: Target) -> _CountingBest:
             f"that line ({len(corrupt)} in all are like it), or tune once more with this log, "
             "which sets such lines aside."
         )
-    return _CountingBest(str(log))
+    return CountingBest(str(log))
 
 
 def _why_not_linked(error: Exception) -> str:
@@ -249,6 +257,17 @@ def _why_not_linked(error: Exception) -> str:
     return said[-1].rstrip(".") if said else "the C++ compiler failed without a message"
 
 
-def _pass_context(*, use_auto_scheduler: bool) -> Any:
-    config = {"relay.backend.use_auto_scheduler": use_auto_scheduler}
-    return tvm.transform.PassContext(opt_level=3, config=config)
+def compiled_form(network: Network, target: Target, best: CountingBest | None) -> Any:
+    """Return the module that is compiled: as it was searched, or as TVM's own schedules want it."""
+    if best is not None:
+        return to_search_form(network.mod)
+    is_cpu = target.kind.name == "llvm"
+    return change_layout(network.mod, CHANNELS_FIRST) if is_cpu else network.mod
+
+
+@contextmanager
+def compile_context(best: CountingBest | None, **config: Any) -> Iterator[None]:
+    """Compile with the best records, or without any; `config` is the pass context's."""
+    settings = {"relay.backend.use_auto_scheduler": best is not None, **config}
+    with best or nullcontext(), tvm.transform.PassContext(opt_level=3, config=settings):
+        yield

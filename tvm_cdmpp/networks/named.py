@@ -1,4 +1,4 @@
-"""Networks that have a name: with a batch of 1 and random weights.
+"""Networks that have a name: with random weights, and a batch of 1 unless another is asked for.
 
 Weights are scaled so that activations neither fade nor overflow: outputs of a wrongly compiled
 network must differ visibly.
@@ -65,15 +65,15 @@ NETWORKS: tuple[str, ...] = (*_STOCK, *ZOO)
 """Names that `load_network` knows."""
 
 
-def build_named(name: str) -> Imported:
-    """Build one of `NETWORKS`."""
+def build_named(name: str, batch: int = 1) -> Imported:
+    """Build one of `NETWORKS` for a size of the batch."""
     if name in ZOO:
         entry = ZOO[name]
-        inputs = {entry.input_name: (entry.shape, entry.dtype)}
+        inputs = {entry.input_name: ((batch, *entry.shape[1:]), entry.dtype)}
         module = build_module(name, seed=_SEED)
         return Imported(*trace_module(module, inputs), inputs, torch_reference(module, inputs))
     stock = _STOCK[name]
-    mod, params = _get_workload(stock)
+    mod, params = _get_workload(stock, batch)
     main = mod["main"]
     inputs = {
         str(var.name_hint): (
@@ -86,11 +86,11 @@ def build_named(name: str) -> Imported:
     return Imported(mod, _random_weights(main, params, stock.gain), inputs)
 
 
-def _get_workload(stock: _Stock) -> tuple[IRModule, dict[str, NDArray]]:
+def _get_workload(stock: _Stock, batch: int) -> tuple[IRModule, dict[str, NDArray]]:
     importlib.import_module("tvm.relay.testing")
     definition = importlib.import_module(f"tvm.relay.testing.{stock.module}")
     with _global_numpy_state():
-        mod, params = definition.get_workload(batch_size=1, **stock.options)
+        mod, params = definition.get_workload(batch_size=batch, **stock.options)
     return mod, dict(params)
 
 

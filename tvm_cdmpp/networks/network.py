@@ -1,6 +1,6 @@
 """Networks to tune: named ones and a user's own files, as Relay modules, and their tasks.
 
-Named networks have batch size 1 and random weights, scaled so that activations neither fade nor
+Named networks have random weights, scaled so that activations neither fade nor
 overflow: outputs of a wrongly compiled network must differ visibly. A network is kept as its author
 wrote it, and `to_search_form` makes of it what is searched and deployed with a log:
 
@@ -89,7 +89,7 @@ def load_network(
     input_shapes
         Shapes by input name, for files that do not hold them (TorchScript never does).
     batch
-        Size of the first axes that a file leaves open.
+        Size of the first axes: of a named network, 1 by default; of a file, where it is open.
     input_dtypes
         Element types by input name, for TorchScript, which does not hold them: by default int64
         for what looks up an embedding, and the type of the weights for all others.
@@ -105,12 +105,12 @@ def load_network(
         raise NetworkError(f"batch must be at least 1; got {batch}.")
     wishes = InputWishes(input_shapes or {}, batch, input_dtypes or {})
     if name_or_path in NETWORKS:
-        if wishes:
+        if wishes.shapes or wishes.dtypes:
             raise NetworkError(
-                f"{name_or_path} has fixed inputs, with a batch of 1; leave out shapes, batch and "
-                "element types, or save the network you mean to a file."
+                f"{name_or_path} has fixed inputs, but for the batch; leave out shapes and element "
+                "types, or save the network you mean to a file."
             )
-        name, imported = name_or_path, build_named(name_or_path)
+        name, imported = name_or_path, build_named(name_or_path, batch or 1)
     else:
         path = Path(name_or_path)
         if not path.is_file():
@@ -126,6 +126,37 @@ def load_network(
         inputs=imported.inputs,
         reference=imported.reference,
     )
+
+
+def network_of_relay(name: str, mod: IRModule, params: Mapping[str, NDArray]) -> Network:
+    """Make a network of a Relay module.
+
+    Parameters
+    ----------
+    name
+        What to call it.
+    mod
+        The module; all sizes must be known.
+    params
+        Its weights by parameter name; its other parameters are inputs.
+
+    Raises
+    ------
+    NetworkError
+        TVM's graph executor cannot run it: it branches, loops, or has a size that is known only
+        when it runs.
+    """
+    typed = relay.transform.InferType()(mod)
+    check_runs_as_graph(name, typed)
+    inputs = {
+        str(var.name_hint): (
+            tuple(int(size) for size in var.checked_type.shape),
+            str(var.checked_type.dtype),
+        )
+        for var in typed["main"].params
+        if var.name_hint not in params
+    }
+    return Network(name=name, mod=typed, params=dict(params), inputs=inputs)
 
 
 def extract_tasks(network: Network, target: Target) -> tuple[list[SearchTask], list[int]]:

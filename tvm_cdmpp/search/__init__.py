@@ -15,8 +15,16 @@ if TYPE_CHECKING:
     )
     from tvm_cdmpp.search.contest import run_contest
     from tvm_cdmpp.search.cost_model import CDMPPModel
+    from tvm_cdmpp.search.explanation import (
+        Explanation,
+        Measured,
+        explain_program,
+        task_roofline,
+    )
+    from tvm_cdmpp.search.measured_log import MeasuredLog, MeasuredTask, read_measured_log
     from tvm_cdmpp.search.provenance import describe_machine, find_commit
     from tvm_cdmpp.search.reports import RoundReport, TimeSplit, TuneSettings
+    from tvm_cdmpp.search.review import SearchReview, TaskReview, review_search
     from tvm_cdmpp.search.selftest import run_selftest
     from tvm_cdmpp.search.tuner import NetworkTuner, heaviest_tasks
 

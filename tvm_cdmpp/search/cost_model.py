@@ -12,6 +12,7 @@ from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import DeviceSpec, find_device
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models import FitConfig, Predictor, PredictorConfig, load_weights
+from tvm_cdmpp.search.explanation import Explanation
 from tvm_cdmpp.search.online import OnlinePredictor
 
 PythonBasedModel = load_tvm().auto_scheduler.cost_model.cost_model.PythonBasedModel
@@ -134,6 +135,34 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             raise ConfigError(f"n_lines must be a whole number or None; got {n_lines!r}.")
         with self._lock:
             self._online.learn_from_log(as_path(file_name), n_lines)
+
+    def explain(self, task: Any, state: Any, against: Any = None) -> Explanation:
+        """Tell why a program of a task is predicted to take as long as it does.
+
+        Parameters
+        ----------
+        task
+            The `SearchTask`.
+        state
+            One of its states.
+        against
+            Another state, to tell what makes the difference.
+
+        Returns
+        -------
+        explanation
+            Leaves, loops, bounds, what moved the prediction, and the nearest of the programs that
+            `update` was given.
+
+        Raises
+        ------
+        CheckpointError
+            The model was made with weights=None, which does not tell leaves apart.
+        RecordError
+            A state does not fit the task.
+        """
+        with self._lock:
+            return self._online.explain(task, state, against)
 
     def save(self, file_name: str) -> None:
         """Write the predictor and all it was trained on to one file, atomically."""

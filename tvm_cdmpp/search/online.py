@@ -26,6 +26,7 @@ from tvm_cdmpp.models import (
     read_checkpoint,
     write_checkpoint,
 )
+from tvm_cdmpp.search.explanation import Explanation, Measured, explain_program
 from tvm_cdmpp.search.memory import KnownTask, SearchMemory
 
 _UNKNOWN_SCORE = 1e-6
@@ -108,6 +109,22 @@ class OnlinePredictor:
         programs = list(new)
         known.scores.update(zip(programs, scores.tolist(), strict=True))
         known.beyond_limits.update(programs[place] for place in exceeded)
+
+    def explain(self, task: Any, state: Any, against: Any) -> Explanation:
+        """Explain a prediction; see `CDMPPModel.explain`."""
+        known = self.memory.task(task)
+        rows = self.memory.rows
+        own = rows.take(np.flatnonzero(rows.tasks == known.number))
+        measured = Measured(own.batch(), own.latencies_s)
+        return explain_program(
+            self._predictor,
+            known.machine,
+            known.extractor,
+            task,
+            state,
+            against=against,
+            measured=measured,
+        )
 
     def learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
         """Learn from measurements; those of no use are counted.

@@ -1,0 +1,151 @@
+"""Are explanations faithful? Attributions against the prediction, and against measurements.
+
+    python -m benchmarks.faithfulness STORE --out benchmarks/results/faithfulness.json
+
+On programs of the test part of the split `networks`, with the weights `evaluation`:
+
+- removal: the ten fields with the largest attributions, set to those of the average leaf, must
+  change the prediction more than ten others drawn at random;
+- edits: of two programs of a task with as many leaves, the most alike ones, one is an edit of the
+  other. What the explanation says of the edit, better or worse, against the measurements. Pairs
+  whose measured latencies are within 5 % of each other tell nothing and are left out.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.provenance import provenance, write_json
+from tvm_cdmpp.ast import COLUMN, FIELDS, CompactASTBatch
+from tvm_cdmpp.data import RecordStore, make_labels, official_split
+from tvm_cdmpp.devices import DeviceSpec, find_device
+from tvm_cdmpp.models import Leaves, TrainedPredictor, attribute, load_weights, make_leaves
+from tvm_cdmpp.train import find_features, program_features
+
+_REMOVED = 10
+_DRAWS = 10
+_LEAST_DIFFERENCE = 0.05
+_EDITED = {
+    "unrolling": {"unroll_limit", "unrolled_body", "unroll_extent"},
+    "any": {field.name for field in FIELDS},
+}
+
+
+def main() -> None:
+    """Measure, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--tasks", type=int, default=200)
+    parser.add_argument("--per-task", type=int, default=40)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    predictor = load_weights("evaluation")
+    assert isinstance(predictor, TrainedPredictor)
+    generator = np.random.default_rng(0)
+    removals: list[tuple[float, float]] = []
+    edits: dict[str, list[bool]] = defaultdict(list)
+    for batch, latencies_s, device in samples(args.store, args.tasks, args.per_task, generator):
+        program = batch.take([int(generator.integers(len(batch)))])
+        removals.append(_remove(predictor, program, device, generator))
+        for kind, agrees in _edits(predictor, batch, latencies_s, device):
+            edits[kind].append(agrees)
+    changes = np.array(removals)
+    result: dict[str, Any] = {
+        **provenance("numpy", "torch"),
+        "programs": len(removals),
+        "fields_removed": _REMOVED,
+        "change_of_ln_latency": float(np.median(changes[:, 0])),
+        "change_at_random": float(np.median(changes[:, 1])),
+        "share_changed_more_than_at_random": float((changes[:, 0] > changes[:, 1]).mean()),
+        "edits": {
+            kind: {"pairs": len(found), "share_as_measured": float(np.mean(found))}
+            for kind, found in edits.items()
+        },
+    }
+    write_json(args.out, result)
+    print(json.dumps(result, indent=1))
+
+
+def samples(
+    path: Path, tasks: int, per_task: int, generator: np.random.Generator
+) -> Iterator[tuple[CompactASTBatch, Any, DeviceSpec]]:
+    """Yield programs of a task that ran, on one device, with their measured latencies."""
+    store = RecordStore.open(path)
+    features = find_features(store)
+    if features is None:
+        raise SystemExit("the store has no features yet: train or evaluate on it first")
+    latency_s = make_labels(store).latency_s
+    is_test = np.zeros(len(latency_s), bool)
+    is_test[official_split(store, "networks").test] = True
+    found = list(store.iter_tasks())
+    yielded = 0
+    for place in generator.permutation(len(found)):
+        rows = np.arange(found[place]["rows"].start, found[place]["rows"].stop)
+        rows = rows[is_test[rows] & np.isfinite(latency_s[rows]) & (features.leaf_counts[rows] > 0)]
+        if len(rows) < _REMOVED:
+            continue
+        rows = np.sort(generator.choice(rows, min(per_task, len(rows)), replace=False))
+        yield features.take(rows), latency_s[rows], find_device(str(found[place]["device"]))
+        yielded += 1
+        if yielded == tasks:
+            return
+
+
+def _remove(
+    predictor: TrainedPredictor,
+    program: CompactASTBatch,
+    device: DeviceSpec,
+    generator: np.random.Generator,
+) -> tuple[float, float]:
+    """Return how ln latency changes without the fields that matter, and without others."""
+    found = attribute(predictor, program, device)
+    chosen = [COLUMN[name] for name in list(found.fields)[:_REMOVED]]
+    others = [
+        generator.choice([c for c in COLUMN.values() if c not in chosen], _REMOVED, replace=False)
+        for _ in range(_DRAWS)
+    ]
+    network, leaves = predictor.expert(device).network, make_leaves(program, device)
+
+    def without(columns: Any) -> float:
+        inputs = leaves.inputs.clone()
+        inputs[:, columns] = network.input_mean[columns]
+        changed = Leaves(inputs, leaves.positions, leaves.counts, leaves.device)
+        return float(network(changed).log_latency[0])
+
+    with torch.no_grad():
+        whole = float(network(leaves).log_latency[0])
+        at_random = float(np.mean([abs(without(columns) - whole) for columns in others]))
+        return abs(without(chosen) - whole), at_random
+
+
+def _edits(
+    predictor: TrainedPredictor, batch: CompactASTBatch, latencies_s: Any, device: DeviceSpec
+) -> Iterator[tuple[str, bool]]:
+    """Compare each of some programs with the one most like it."""
+    features = program_features(batch).astype(np.float64)
+    for first in range(0, len(batch), 8):
+        alike = np.flatnonzero(batch.leaf_counts == batch.leaf_counts[first])
+        alike = alike[alike != first]
+        if not alike.size:
+            continue
+        second = alike[np.argmin(((features[alike] - features[first]) ** 2).sum(axis=1))]
+        measured = float(np.log(latencies_s[first] / latencies_s[second]))
+        if abs(measured) < _LEAST_DIFFERENCE:
+            continue
+        differ = (batch.vectors_of(first) != batch.vectors_of(second)).any(axis=0)
+        names = {field.name for field, is_other in zip(FIELDS, differ, strict=True) if is_other}
+        found = attribute(predictor, batch.take([first]), device, batch.take([second]), steps=16)
+        said = sum(found.groups.values())
+        for kind, fields in _EDITED.items():
+            if names and names <= fields:
+                yield kind, (said < 0) == (measured < 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Predicted latencies of whole networks against measured ones, on this machine.
+
+    python -m benchmarks.network_latency --networks mlp,resnet-18,model.onnx --batches 1,4 \
+        --logs tuned --out benchmarks/results/network-latency.json
+
+Each network is compiled with TVM's own schedules and, where the folder of logs has a
+`NETWORK.bBATCH.json`, with that log; the two are timed in turns, and the median of the rounds is
+what counts. Next to each: every operator timed by itself, and
+
+- replayed: the replayer with the measured operators, which is the replayer's own error;
+- predicted: the whole, nothing measured;
+- rooflines: each operator at its peak or at the memory's bandwidth, whichever is slower;
+- FLOPs: all operations at the rate that one matrix product was measured at.
+
+What is in the result file is not measured again, so a run that was killed goes on; `--again` starts
+anew. Run it on a machine that does nothing else.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.provenance import provenance, write_json
+from tvm_cdmpp.bridge import default_target, device_of, load_tvm, quiet_tvm
+from tvm_cdmpp.networks import Deployed, Network, deploy, load_network, random_inputs
+from tvm_cdmpp.replay import NetworkForecast, QueueConfig, read_graph, replay
+
+tvm = load_tvm()
+
+_ROUNDS = 7
+_LEAST_MS = 300
+_MATRIX = 512
+ESTIMATES = ("replayed", "predicted", "rooflines", "flops")
+
+
+@dataclass
+class Timed:
+    """A compiled network, ready to be timed here."""
+
+    deployed: Deployed
+
+    def __post_init__(self) -> None:
+        """Load it and set its inputs."""
+        factory, self.device = self.deployed.factory, tvm.cpu(0)
+        self.inputs = random_inputs(self.deployed.network, seed=0)
+        module = tvm.contrib.graph_executor.GraphModule(factory["default"](self.device))
+        for name, array in self.inputs.items():
+            module.set_input(name, array)
+        self.module = module
+
+    def latency_s(self) -> float:
+        """Time the whole network once, over at least `_LEAST_MS`."""
+        found = self.module.benchmark(self.device, repeat=1, number=1, min_repeat_ms=_LEAST_MS)
+        return float(found.mean)
+
+    def operators_s(self) -> dict[str, float]:
+        """Time every operator by itself; the mean over the calls of each function."""
+        factory = self.deployed.factory
+        graph = json.loads(factory.get_graph_json())
+        debugger = tvm.contrib.debugger.debug_executor.create(
+            factory.get_graph_json(), factory.get_lib(), self.device
+        )
+        debugger.set_input(**factory.get_params())
+        debugger.set_input(**self.inputs)
+        rows = debugger.run_individual(number=10, repeat=3, min_repeat_ms=10)
+        samples: dict[str, list[float]] = {}
+        for node, times_s in zip(graph["nodes"], rows, strict=True):
+            if node["op"] != "null":
+                median_s = statistics.median(map(float, times_s))
+                samples.setdefault(node["attrs"]["func_name"], []).append(median_s)
+        return {name: statistics.fmean(found) for name, found in samples.items()}
+
+
+def main() -> None:
+    """Measure what is missing, write, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", required=True)
+    parser.add_argument("--batches", default="1")
+    parser.add_argument("--logs", type=Path, default=Path("tuned"))
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--again", action="store_true")
+    args = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    if args.out.exists() and not args.again:
+        rows = json.loads(args.out.read_bytes())["rows"]
+    known = {(row["network"], row["batch"]) for row in rows}
+    for name in args.networks.split(","):
+        for batch in map(int, args.batches.split(",")):
+            network = load_network(name, batch=batch)
+            if (network.name, batch) not in known:
+                log = args.logs / f"{network.name}.b{batch}.json"
+                rows += _measure(network, batch, log if log.exists() else None)
+                write_json(args.out, {**provenance("numpy", "torch"), "rows": rows})
+    print(summary(rows))
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> str:
+    """Return a line per network and the errors of each estimate, as Markdown."""
+    lines = [f"| network | batch | schedules | measured ms | {' | '.join(ESTIMATES)} |"]
+    lines.append("|---" * (4 + len(ESTIMATES)) + "|")
+    for row in rows:
+        errors = (f"{100 * (row[f'{e}_s'] / row['measured_s'] - 1):+.1f}%" for e in ESTIMATES)
+        lines.append(
+            f"| {row['network']} | {row['batch']} | {row['schedules']} | "
+            f"{1e3 * row['measured_s']:.4g} | {' | '.join(errors)} |"
+        )
+    for what, of in (("mean", np.mean), ("largest", np.max)):
+        found = (of([abs(r[f"{e}_s"] / r["measured_s"] - 1) for r in rows]) for e in ESTIMATES)
+        errors = (f"{100 * error:.1f}%" for error in found)
+        lines.append(f"| {what} error | | | | {' | '.join(errors)} |")
+    return "\n".join(lines)
+
+
+def _measure(network: Network, batch: int, log: Path | None) -> list[dict[str, Any]]:
+    """Time a network untuned and, where there is a log, tuned, in turns."""
+    target = default_target()
+    logs = [None] if log is None else [None, log]
+    with quiet_tvm():
+        timed = [Timed(deploy(network, target, own)) for own in logs]
+    rounds = [[network_.latency_s() for network_ in timed] for _ in range(_ROUNDS)]
+    rate = _matrix_flops_per_s()
+    rows = []
+    for place, (own, compiled) in enumerate(zip(logs, timed, strict=True)):
+        factory = compiled.deployed.factory
+        graph = read_graph(factory.get_graph_json(), list(factory.get_params()))
+        device = device_of(target)
+        found = NetworkForecast(network, log=own).on(device)
+        moved = {operator.function: operator.moved_bytes for operator in graph.operators}
+        operators_s = compiled.operators_s()
+        rows.append(
+            {
+                "network": network.name,
+                "batch": batch,
+                "schedules": "TVM's own" if own is None else "log",
+                "measured_s": statistics.median(row[place] for row in rounds),
+                "rounds_s": [row[place] for row in rounds],
+                "replayed_s": replay(graph, operators_s, QueueConfig()).latency_s,
+                "predicted_s": found.latency_s,
+                "interval_s": found.interval_s,
+                "rooflines_s": sum(
+                    task.count
+                    * max(
+                        task.flops / device.peak_flops,
+                        moved[task.function] / device.bandwidth_bytes_per_s,
+                    )
+                    for task in found.tasks
+                ),
+                "flops_s": sum(task.count * task.flops for task in found.tasks) / rate,
+                "operators": len(graph.operators),
+                "operators_s": operators_s,
+                "without_record": found.num_tasks_without_record,
+            }
+        )
+    return rows
+
+
+def _matrix_flops_per_s() -> float:
+    """Return the rate of one large matrix product in NumPy's library, with all its threads."""
+    import timeit
+
+    a = np.ones((_MATRIX, _MATRIX), np.float32)
+    best_s = min(timeit.repeat(lambda: a @ a, number=5, repeat=5)) / 5
+    return float(2 * _MATRIX**3 / best_s)
+
+
+if __name__ == "__main__":
+    main()

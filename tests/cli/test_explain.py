@@ -1,0 +1,64 @@
+"""`explain` and `report` over a log of tiny tasks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.search.logs import write_tiny_log
+from tvm_cdmpp.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_log(tmp_path_factory.mktemp("log") / "log.json")
+
+
+def test_a_line_is_explained_next_to_another(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", f"{log}:3", "--against", "4"]) == 0
+    out = capsys.readouterr().out
+    for text in (
+        "line 3 of",
+        "roofline",
+        "stores",
+        "for ",
+        "against",
+        "line 4",
+        "nearest measured",
+    ):
+        assert text in out
+
+
+def test_json_names_lines_and_measurements(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", str(log), "--task", "0", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["line"] == found["neighbours"][0]["line"] == 9  # the best of the task
+    assert found["measured_s"] == pytest.approx(1e-5)
+    assert found["latency_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{log}:99"], "no such record"),
+        (["{log}", "--task", "7"], "--task must be 0 to 1"),
+        (["{log}:3", "--task", "0"], "a line says which task"),
+        (["{log}:3", "--against", "12"], "a line of the same task"),
+        (["{log}.missing"], "cannot be read"),
+        (["{log}", "--device", "no-such-device"], "known device"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(
+    log: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["explain", *(text.format(log=log) for text in arguments)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_report_is_one_page(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.html"
+    assert main(["report", str(log), "--out", str(page)]) == 0
+    assert "2 tasks, 18 programs" in capsys.readouterr().out
+    assert page.read_text(encoding="utf-8").count("<svg") == 2

@@ -1,0 +1,54 @@
+"""`predict`: tables, JSON, traces and plots of a named network."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tvm_cdmpp.cli.main import main
+
+
+def test_devices_and_batches_side_by_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace, plot = tmp_path / "trace.json", tmp_path / "plot.png"
+    line = ["predict", "mlp", "--device", "epyc-7452,xeon-silver-4210", "--batch", "1,2"]
+    assert main([*line, "--trace", str(trace), "--plot", str(plot)]) == 0
+    out = capsys.readouterr().out
+    for text in ("mlp on epyc-7452, batch 2", "held down by", "by class:", "xeon-silver-4210"):
+        assert text in out
+    traces = sorted(tmp_path.glob("trace.*.json"))
+    assert [t.name for t in traces] == [
+        f"trace.{device}.{batch}.json"
+        for device in ("epyc-7452", "xeon-silver-4210")
+        for batch in (1, 2)
+    ]
+    assert json.loads(traces[0].read_bytes())["traceEvents"]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_json_is_by_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    timeline = tmp_path / "timeline.png"
+    assert main(["predict", "mlp", "--device", "t4", "--json", "--trace", str(timeline)]) == 0
+    found = json.loads(capsys.readouterr().out)["devices"]["t4"]
+    low, high = found["interval_s"]
+    assert low < found["latency_s"] < high
+    assert {"name", "count", "latency_s", "interval_s", "bound"} <= set(found["tasks"][0])
+    assert timeline.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "no-such"], "known device"),
+        (["--device", ","], "got none"),
+        (["--device", "t4", "--batch", "1,0"], "numbers above 0"),
+        (["--device", "t4", "--trials", "-1"], "must not be negative"),
+        (["--device", "t4", "--log", "missing.json"], "missing.json"),
+    ],
+)
+def test_a_wrong_command_line_is_told_at_once(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["predict", "mlp", *arguments]) == 2
+    assert message in capsys.readouterr().err

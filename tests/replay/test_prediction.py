@@ -1,0 +1,161 @@
+"""Whole networks, predicted with the real TVM and the weights that come with the package."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tvm_cdmpp import predict
+from tvm_cdmpp.bridge import append_records, load_tvm, target_for
+from tvm_cdmpp.devices import find_device
+from tvm_cdmpp.errors import ConfigError, NetworkError, RecordError, UnknownDeviceError
+from tvm_cdmpp.networks import Network, extract_tasks, network_of_relay
+from tvm_cdmpp.replay import NetworkForecast, QueueConfig, joint_spread
+
+tvm = load_tvm()
+relay = tvm.relay
+CPU, GPU = "epyc-7452", "t4"
+
+
+def chain(x: Any, size: int = 64) -> tuple[Any, dict[str, Any]]:
+    """Two equal dense layers, a softmax, and what Ansor does not tune: a transpose."""
+    generator = np.random.default_rng(0)
+    params = {}
+    for name in ("w0", "w1"):
+        params[name] = tvm.nd.array(generator.random((size, size), dtype=np.float32))
+        x = relay.nn.relu(relay.nn.dense(x, relay.var(name, shape=(size, size))))
+    return relay.nn.softmax(relay.transpose(x)), params
+
+
+def network(build: Callable[..., Any] = chain, shape: Any = (16, 64)) -> Network:
+    x = relay.var("x", shape=shape)
+    out, params = build(x)
+    mod = tvm.IRModule.from_expr(relay.Function(relay.analysis.free_vars(out), out))
+    return network_of_relay("chain", mod, params)
+
+
+@pytest.fixture(scope="module")
+def forecast() -> NetworkForecast:
+    return NetworkForecast(network())
+
+
+def test_equal_operators_are_counted_as_often_as_they_occur(forecast: NetworkForecast) -> None:
+    found = forecast.on(CPU)
+    (dense,) = [task for task in found.tasks if "dense" in task.name]
+    assert (dense.count, dense.operator_class, dense.basis) == (2, "matmul", "predicted")
+    assert dense.flops == pytest.approx(2 * 16 * 64 * 64, rel=0.1)
+    config = QueueConfig()
+    starts_s = config.network_start_s + len(found.timeline.events) * config.operator_start_s
+    work_s = sum(task.count * task.latency_s for task in found.tasks)
+    assert found.latency_s == pytest.approx(work_s + starts_s)
+    assert sum(task.share for task in found.tasks) == pytest.approx(1)
+    assert sum(found.shares.values()) == pytest.approx(1)
+    assert found.interval_s[0] < found.latency_s < found.interval_s[1]
+    assert found.peak_bytes > 2 * 4 * 64 * 64  # the weights
+
+
+def test_what_ansor_does_not_tune_is_priced_and_named(forecast: NetworkForecast) -> None:
+    found = forecast.on(CPU)
+    others = [task for task in found.tasks if task.basis != "predicted"]
+    assert [task.operator_class for task in others] == ["layout"]
+    assert others[0].latency_s > 0
+    assert any("analytic estimate" in remark for remark in found.remarks)
+
+
+def test_devices_differ_and_a_slower_memory_never_helps(forecast: NetworkForecast) -> None:
+    device = find_device(CPU)
+    slow = replace(device, name="slow", bandwidth_bytes_per_s=1e9)
+    copy, slow_copy = (
+        next(task for task in forecast.on(d).tasks if task.operator_class == "layout")
+        for d in (device, slow)
+    )
+    assert slow_copy.latency_s > copy.latency_s
+    on_gpu = forecast.on(GPU)
+    assert (on_gpu.device, on_gpu.batch) == (GPU, 16)
+    assert any(t.basis == "predicted" and t.operator_class == "matmul" for t in on_gpu.tasks)
+
+
+def test_an_accelerator_says_what_it_is_predicted_as(forecast: NetworkForecast) -> None:
+    assert any("as a GPU" in remark for remark in forecast.on("hl-100").remarks)
+
+
+def test_two_queues_run_branches_side_by_side() -> None:
+    def branches(x: Any) -> Any:
+        def branch(name: str) -> Any:
+            return relay.nn.softmax(relay.nn.dense(x, relay.var(name, shape=(48, 64))))
+
+        out = relay.Tuple([branch("a"), branch("b")])
+        params = {n: tvm.nd.array(np.ones((48, 64), np.float32)) for n in ("a", "b")}
+        return out, params
+
+    made = network(branches)
+    one = predict(made, CPU, queues=QueueConfig(queues=1))
+    two = predict(made, CPU, queues=QueueConfig(queues=2))
+    assert two.latency_s < one.latency_s
+
+
+def test_a_log_gives_the_schedules_and_missing_tasks_are_counted(tmp_path: Path) -> None:
+    made, target = network(), target_for(find_device(CPU))
+    tasks, _ = extract_tasks(made, target)
+    log = tmp_path / "log.json"
+    policy = tvm.auto_scheduler.SketchPolicy(
+        tasks[0], params={"sample_init_min_population": 4}, seed=1, verbose=0
+    )
+    states = list(policy.sample_initial_population())[:1]
+    inputs = [tvm.auto_scheduler.MeasureInput(tasks[0], state) for state in states]
+    result = tvm.auto_scheduler.MeasureResult([1e-3], 0, "", 1.0, 1.0)
+    append_records(log, inputs, [result])
+    found = NetworkForecast(made, log=log).on(CPU)
+    assert found.num_tasks_without_record == len(tasks) - 1
+    assert any("no record" in remark for remark in found.remarks)
+    with pytest.raises(RecordError, match="no record for a gpu"):
+        NetworkForecast(made, log=log).on(GPU)
+    with pytest.raises(ConfigError, match="a log or trials"):
+        NetworkForecast(made, log=log, trials=4)
+
+
+def test_the_best_predicted_schedules_are_better_than_tvms_own(forecast: NetworkForecast) -> None:
+    def matmul_s(found: Any) -> float:
+        return float(
+            sum(t.count * t.latency_s for t in found.tasks if t.operator_class == "matmul")
+        )
+
+    best = NetworkForecast(network(), trials=4).on(CPU)
+    assert "best predicted" in best.schedules
+    assert matmul_s(best) < matmul_s(forecast.on(CPU))
+
+
+def test_a_library_call_is_priced_by_what_it_moves() -> None:
+    def custom(x: Any) -> Any:
+        return relay.sort(x), {}
+
+    found = predict(network(custom), CPU)
+    assert [task.basis for task in found.tasks] == ["moved bytes"]
+    device = find_device(CPU)
+    assert found.tasks[0].latency_s == 2 * 16 * 64 * 4 / device.bandwidth_bytes_per_s
+    assert any("bytes they move" in remark for remark in found.remarks)
+
+
+def test_what_cannot_be_predicted_is_refused() -> None:
+    with pytest.raises(UnknownDeviceError, match="no-such-device"):
+        predict("mlp", "no-such-device")
+    with pytest.raises(ConfigError, match="must not be negative"):
+        NetworkForecast(network(), trials=-1)
+    with pytest.raises(NetworkError, match="a size known only when it runs"):
+        network(shape=(relay.Any(), 64))
+    with pytest.raises(NetworkError, match="no operator"):
+        predict(network(lambda x: (x, {})), CPU)
+    with pytest.raises(RecordError, match=r"missing\.json"):
+        predict(network(), CPU, log=Path("missing.json"))
+
+
+def test_the_spread_of_a_sum_lies_between_independent_and_equal_errors() -> None:
+    parts = [(1.0, 0.2)] * 4
+    assert joint_spread(parts, 0.0) == pytest.approx(0.1)
+    assert joint_spread(parts, 1.0) == pytest.approx(0.2)
+    assert joint_spread(parts, 0.5) == pytest.approx(math.sqrt(0.5 * 0.04 + 0.5 * 0.01))
+    assert joint_spread([(1.0, 0.3)]) == pytest.approx(0.3)

@@ -1,0 +1,96 @@
+"""The page of a search: whole, well-formed, and dependent on nothing outside."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tvm_cdmpp.report import search_page
+from tvm_cdmpp.report.svg import Axis
+from tvm_cdmpp.search.review import SearchReview, TaskReview
+
+_VOID = {"meta", "!doctype"}
+
+
+class Checker(HTMLParser):
+    """Every tag that opens closes, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.seen.append(tag)
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def review(**changes: Any) -> SearchReview:
+    task = TaskReview(
+        name="conv2d <1x7>",
+        trials=5,
+        failed=1,
+        spent_s=120.0,
+        best_s=2e-3,
+        bound="memory",
+        roofline_s=1e-3,
+        roofline_bound="compute",
+        late_gain_s=1e-3,
+        measured_s=np.array([4e-3, 3e-3, 2e-3, 2.5e-3]),
+        predicted_s=np.array([5e-3, 2e-3, 2e-3, 3e-3]),
+        concordance=0.8,
+    )
+    values: dict[str, Any] = {
+        "log": Path("a & b.json"), "device": "t4", "weights": "shipped", "tasks": (task,),
+        "progress": np.array([[1, 4e-3], [2, 3e-3], [3, 2e-3]]),
+        "failures": {"build timeout": 1}, "problems": {7: "half <a> line"},
+    }  # fmt: skip
+    return SearchReview(**values | changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"progress": np.zeros((0, 2)), "tasks": (), "failures": {}, "problems": {}},
+        {"progress": np.array([[3.0, 2e-3]])},
+    ],
+)
+def test_the_page_is_whole_and_needs_nothing_else(changes: Any) -> None:
+    page = search_page(review(**changes))
+    checker = Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert "script" not in checker.seen
+    assert not re.search(r"(src|href)=|url\(|https?:|nan|inf[^o]", page)
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+
+
+def test_the_page_tells_what_was_found() -> None:
+    page = search_page(review())
+    for text in (
+        "a &amp; b.json", "conv2d &lt;1x7&gt;", "build timeout", "half &lt;a&gt; line", "80%",
+        "2 ms", "still falling",
+    ):  # fmt: skip
+        assert text in page
+    assert page.count("<circle") == 4
+
+
+def test_axes_label_round_values_within_their_range() -> None:
+    for axis in (Axis("x", 0.0, 48.0), Axis("x", 0.21, 0.34), Axis("x", 3e-5, 2.0, log=True)):
+        ticks = axis.ticks()
+        assert 2 <= len(ticks) <= 12
+        assert all(axis.low <= tick <= axis.high for tick in ticks)
+        assert all(0 <= axis.place(tick) <= 1 for tick in ticks)
+    assert Axis("x", 1.0, 1.0).place(1.0) == 0.5

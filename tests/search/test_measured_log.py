@@ -1,0 +1,48 @@
+"""Logs as a reader sees them: DAGs from beside the log, nothing left out in silence."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.search.logs import write_tiny_log
+from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.search import read_measured_log
+
+
+def test_programs_keep_their_lines_and_failures_are_counted(tmp_path: Path) -> None:
+    log = read_measured_log(write_tiny_log(tmp_path / "log.json"))
+    assert [list(task.lines) for task in log.tasks] == [list(range(1, 10)), list(range(10, 19))]
+    assert log.num_records == 18
+    assert not log.problems
+    for task in log.tasks:
+        assert task.failures == {"build failed": 1}
+        assert np.isinf(task.latencies_s).tolist() == [False, True] + [False] * 7
+        assert task.best == 8
+        assert (task.asts.leaf_counts > 0).all()
+        assert task.machine.device.name == "epyc-7452"
+        assert (task.spent_s > 0).all()
+    assert log.of_line(12) == (log.tasks[1], 2)
+
+
+def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
+    path = write_tiny_log(tmp_path / "log.json")
+    lines = path.read_bytes().splitlines()
+    unknown = lines[4].replace(b"tiny_matmul", b"no_such_function")
+    foreign = lines[5].replace(b'["SP", 2', b'["SP", 77', 1)
+    path.write_bytes(b"\n".join([*lines[:4], unknown, foreign, b"{", *lines[7:]]) + b"\n")
+    log = read_measured_log(path)
+    assert set(log.problems) == {5, 6, 7}
+    assert "no_such_function" in log.problems[5]
+    assert log.num_records == 15
+    with pytest.raises(RecordError, match=r"Line 7 of .*log\.json cannot be used"):
+        log.of_line(7)
+    with pytest.raises(RecordError, match="no such record"):
+        log.of_line(99)
+
+
+def test_a_log_of_which_nothing_can_be_used_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "log.json"
+    path.write_text("{\n")
+    with pytest.raises(RecordError, match="No record of the log"):
+        read_measured_log(path)

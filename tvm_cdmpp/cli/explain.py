@@ -1,0 +1,213 @@
+"""`tvm-cdmpp explain`: why a measured program is predicted to take as long as it does."""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvm_cdmpp.cli import show
+from tvm_cdmpp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tvm_cdmpp.search import Explanation, MeasuredLog, MeasuredTask
+
+_MOST_FIELDS = 6
+_LEAST_SHOWN = 0.01
+"""Of ln latency: what moves a prediction by less than 1 % is not shown."""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "explain",
+        help="explain why a program of a log is predicted to take as long as it does",
+        description="Take the prediction for a program of a log apart: by store statement, by what "
+        "bounds it, by what the predictor looked at; and compare it with another one.",
+    )
+    parser.add_argument(
+        "record",
+        metavar="LOG[:LINE]",
+        help="an Ansor log; its line, from 1, or else the best program of a task",
+    )
+    parser.add_argument(
+        "--task", type=int, metavar="N", help="task of the log, from 0 (default: the slowest)"
+    )
+    parser.add_argument(
+        "--against", type=int, metavar="K", help="line of another program of the same task"
+    )
+    parser.add_argument(
+        "--device", metavar="D", help="where it was measured (default: what its target names)"
+    )
+    parser.add_argument(
+        "--weights", default="shipped", metavar="W", help="shipped, evaluation or a file"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the log, choose a program, explain it."""
+    path, line = _parse_record(args.record)
+    if line is not None and args.task is not None:
+        raise ConfigError("Give a line or --task: a line says which task it is of.")
+    from tvm_cdmpp.devices import find_device
+    from tvm_cdmpp.models import load_weights
+    from tvm_cdmpp.search import Measured, explain_program, read_measured_log
+
+    device = None if args.device is None else find_device(args.device)
+    log = read_measured_log(path, device)
+    task, place = _choose(log, args.task) if line is None else log.of_line(line)
+    other = None if args.against is None else _other(log, task, args.against)
+    explanation = explain_program(
+        load_weights(args.weights),
+        task.machine,
+        task.extractor,
+        task.task,
+        task.states[place],
+        against=None if other is None else task.states[other],
+        measured=Measured(task.asts, task.latencies_s),
+    )
+    if args.json:
+        values = asdict(explanation) | {
+            "line": int(task.lines[place]),
+            "measured_s": _finite(task.latencies_s[place]),
+            "other_measured_s": None if other is None else _finite(task.latencies_s[other]),
+            "unusable_lines": len(log.problems),
+        }
+        for neighbour in values["neighbours"]:
+            neighbour["line"] = int(task.lines[neighbour.pop("row")])
+            neighbour["latency_s"] = _finite(neighbour["latency_s"])
+        json.dump(values, sys.stdout, indent=1)
+        print()
+    else:
+        _print(show.stdout_console(), log, task, place, explanation, other)
+    return 0
+
+
+def _parse_record(text: str) -> tuple[Path, int | None]:
+    match = re.fullmatch(r"(.+):(\d+)", text)
+    if match and not Path(text).exists():
+        return Path(match[1]), int(match[2])
+    return Path(text), None
+
+
+def _choose(log: "MeasuredLog", number: int | None) -> tuple["MeasuredTask", int]:
+    """Return a task and its best program; by default of the task whose best is the slowest."""
+    if number is not None and not 0 <= number < len(log.tasks):
+        raise ConfigError(
+            f"--task must be 0 to {len(log.tasks) - 1}, the tasks of {log.path} in the order in "
+            f"which they occur; got {number}"
+        )
+    ran = [task for task in log.tasks if task.best is not None]
+    if number is None and ran:
+        task = max(ran, key=lambda t: float(t.latencies_s[t.best]))
+    else:
+        task = log.tasks[number or 0]
+    # Without any program that ran, the first one that failed.
+    return task, 0 if task.best is None else task.best
+
+
+def _other(log: "MeasuredLog", task: "MeasuredTask", line: int) -> int:
+    found, place = log.of_line(line)
+    if found is not task:
+        raise ConfigError(
+            f"--against must be a line of the same task, {task.name}; line {line} is of "
+            f"{found.name}. Its lines are {_some(task)}."
+        )
+    return place
+
+
+def _some(task: "MeasuredTask") -> str:
+    lines = [str(line) for line in task.lines[:8]]
+    return ", ".join(lines) + (", ..." if len(task.lines) > len(lines) else "")
+
+
+def _finite(latency_s: float) -> float | None:
+    return float(latency_s) if latency_s < float("inf") else None
+
+
+def _print(
+    console: "Console",
+    log: "MeasuredLog",
+    task: "MeasuredTask",
+    place: int,
+    explanation: "Explanation",
+    other: int | None,
+) -> None:
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False)
+
+    measured = show.milliseconds(_finite(task.latencies_s[place]))
+    say(f"{task.name} on {explanation.device}, line {task.lines[place]} of {log.path}")
+    if log.problems:
+        first = min(log.problems)
+        say(f"{len(log.problems)} lines cannot be used; line {first}: {log.problems[first]}")
+    low, high = explanation.interval_s or (explanation.latency_s, explanation.latency_s)
+    say(
+        f"predicted {show.milliseconds(explanation.latency_s)} (90 %: {1e3 * low:.3g} to "
+        f"{1e3 * high:.3g} ms), measured {measured}; runs with a probability of "
+        f"{explanation.runs_probability:.2f}"
+    )
+    say(
+        f"roofline {show.milliseconds(explanation.roofline_s)} by {explanation.roofline_bound}: "
+        f"{explanation.latency_s / explanation.roofline_s:.3g} times faster at most"
+    )
+    rows = [
+        [
+            f"{leaf.name} (initial value)" if leaf.is_init else leaf.name,
+            show.milliseconds(leaf.latency_s),
+            f"{100 * leaf.share:.1f}%",
+            leaf.bound,
+        ]
+        for leaf in explanation.leaves
+    ]
+    show.print_table(console, "stores", ("buffer", "latency", "share", "held down by"), rows)
+    say("\n" + explanation.loops)
+    title = "against average leaves"
+    _print_attribution(console, title, explanation.attribution)
+    if other is not None:
+        _print_other(console, task, explanation, other)
+    rows = [
+        [
+            f"line {task.lines[neighbour.row]}",
+            show.milliseconds(_finite(neighbour.latency_s)),
+            f"{neighbour.distance:.3g}",
+        ]
+        for neighbour in explanation.neighbours
+    ]
+    show.print_table(console, "nearest measured", ("program", "measured", "distance"), rows)
+
+
+def _print_other(
+    console: "Console", task: "MeasuredTask", explanation: "Explanation", other: int
+) -> None:
+    measured = show.milliseconds(_finite(task.latencies_s[other]))
+    line = task.lines[other]
+    console.print(
+        f"\nline {line}: predicted {show.milliseconds(explanation.other_s)}, measured {measured}",
+        soft_wrap=True,
+        markup=False,
+    )
+    if explanation.against is not None:
+        title = f"against line {line}"
+        _print_attribution(console, title, explanation.against)
+    else:
+        console.print("they have other stores, so their inputs cannot be compared one by one")
+
+
+def _print_attribution(console: "Console", title: str, found: Any) -> None:
+    rows = [[name, show.percent_of_log(value)] for name, value in _largest(found.groups).items()]
+    show.print_table(console, title, ("group", "latency"), rows)
+    rows = [[name, show.percent_of_log(value)] for name, value in _largest(found.fields).items()]
+    show.print_table(console, "of that, fields", ("field", "latency"), rows)
+
+
+def _largest(values: Mapping[str, float]) -> dict[str, float]:
+    shown = [(name, value) for name, value in values.items() if abs(value) >= _LEAST_SHOWN]
+    return dict(shown[:_MOST_FIELDS])

@@ -1,0 +1,169 @@
+"""`tvm-cdmpp predict`: how long a network takes on devices that need not be here."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvm_cdmpp.cli import show
+from tvm_cdmpp.cli.inputs import parse_input_dtypes, parse_input_shapes
+from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.files import write_atomically
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.replay import NetworkPrediction
+
+
+def add_parser(subparsers: Any) -> None:
+    """Register the command."""
+    parser = subparsers.add_parser(
+        "predict",
+        help="predict a network's latency on devices that need not be here",
+        description="Predict how long a network takes, by operator and in all, with 90 % "
+        "intervals. No device is needed and nothing is measured.",
+    )
+    parser.add_argument("network", metavar="NETWORK", help="a name (resnet-18, ...) or a file")
+    parser.add_argument(
+        "--device", required=True, metavar="D[,D2]", help="known devices, such as t4,a100-40gb"
+    )
+    parser.add_argument(
+        "--log", type=Path, metavar="L", help="Ansor log whose best records are the schedules"
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=0,
+        metavar="N",
+        help="programs per task and generation that the predictor looks through for the best "
+        "schedule; 0: TVM's own schedules (default: 0)",
+    )
+    parser.add_argument(
+        "--batch", default="", metavar="N[,N2]", help="sizes of the batch (default: the file's)"
+    )
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="write the timeline: a PNG where the name ends so, else a Chrome trace; one file per "
+        "device and batch where there are several",
+    )
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw all side by side")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--input-shape", action="append", default=[], metavar="NAME:1x3x224x224")
+    parser.add_argument("--input-dtype", action="append", default=[], metavar="NAME:float16")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Predict, print, draw."""
+    inputs: dict[str, Any] = {
+        "input_shapes": parse_input_shapes(args.input_shape),
+        "input_dtypes": parse_input_dtypes(args.input_dtype),
+    }
+    batches = _parse_batches(args.batch)
+    # TVM takes seconds to load; a wrong command line must not.
+    from tvm_cdmpp.devices import find_device
+
+    names = list(filter(None, (name.strip() for name in args.device.split(","))))
+    if not names:
+        raise ConfigError("--device takes names of devices, as in t4,a100-40gb; got none")
+    devices = [find_device(name) for name in names]
+    from tvm_cdmpp.replay import NetworkForecast
+
+    predictions = []
+    for batch in batches:
+        forecast = NetworkForecast(
+            args.network, log=args.log, trials=args.trials, batch=batch, **inputs
+        )
+        predictions += [forecast.on(device) for device in devices]
+    if args.json:
+        json.dump(_as_json(predictions), sys.stdout, indent=1)
+        print()
+    else:
+        _print(predictions)
+    if args.trace is not None:
+        _write_traces(predictions, args.trace)
+    if args.plot is not None:
+        from tvm_cdmpp.report import plot_devices
+
+        plot_devices(predictions, args.plot)
+    return 0
+
+
+def _parse_batches(text: str) -> list[int | None]:
+    if not text:
+        return [None]
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) for part in parts):
+        raise ConfigError(f"--batch takes numbers above 0, as in 1,4; got {text!r}")
+    return [int(part) for part in parts]
+
+
+def _as_json(predictions: "Sequence[NetworkPrediction]") -> dict[str, Any]:
+    """Return `devices: {NAME: {...}}`; a device that comes with several batches names them."""
+    several = len({p.batch for p in predictions}) > 1
+    return {
+        "network": predictions[0].network,
+        "schedules": predictions[0].schedules,
+        "devices": {
+            f"{p.device} batch {p.batch}" if several else p.device: p.as_json() for p in predictions
+        },
+    }
+
+
+def _print(predictions: "Sequence[NetworkPrediction]") -> None:
+    console = show.stdout_console()
+    for p in predictions:
+        title = f"{p.network} on {p.device}, batch {p.batch}, schedules: {p.schedules}"
+        header = ("operator", "times", "each", "90 %", "share", "GFLOP/s", "held down by", "basis")
+        rows = [
+            [
+                show.shorten(task.name),
+                str(task.count),
+                show.milliseconds(task.latency_s),
+                _range(task.interval_s),
+                f"{100 * task.share:.1f}%",
+                f"{task.flops / task.latency_s / 1e9:.3g}" if task.flops else "-",
+                task.bound,
+                task.basis,
+            ]
+            for task in sorted(p.tasks, key=lambda task: -task.share)
+        ]
+        show.print_table(console, title, header, rows)
+        shares = ", ".join(f"{name} {100 * share:.0f}%" for name, share in p.shares.items())
+        console.print(f"by class: {shares}", soft_wrap=True, markup=False)
+        for remark in p.remarks:
+            console.print(f"note: {remark}", soft_wrap=True, markup=False)
+    columns = ("device", "batch", "latency", "90 %", "memory", "mostly held down by")
+    rows = [
+        [
+            p.device,
+            str(p.batch),
+            show.milliseconds(p.latency_s),
+            _range(p.interval_s),
+            f"{p.peak_bytes / 1e6:.1f} MB",
+            p.bound,
+        ]
+        for p in predictions
+    ]
+    show.print_table(console, predictions[0].network, columns, rows)
+
+
+def _range(interval_s: tuple[float, float]) -> str:
+    low, high = interval_s
+    return f"{1e3 * low:.3g} to {1e3 * high:.3g} ms"
+
+
+def _write_traces(predictions: "Sequence[NetworkPrediction]", path: Path) -> None:
+    from tvm_cdmpp.report import plot_timeline
+
+    for p in predictions:
+        own = path
+        if len(predictions) > 1:
+            own = path.with_name(f"{path.stem}.{p.device}.{p.batch}{path.suffix}")
+        if path.suffix == ".png":
+            plot_timeline(p, own)
+        else:
+            write_atomically(own, json.dumps(p.timeline.chrome_trace()).encode())

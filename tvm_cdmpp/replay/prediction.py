@@ -1,0 +1,343 @@
+"""The latency of a whole network on a device that need not be here: lower, price, replay.
+
+The spreads of operators are those of the predictor, widened (see `pricing`). Their errors are not
+independent: what is wrong about the level of a device is wrong for all of them. They are taken to
+be correlated by `CORRELATION`, so that the spread of a sum of many falls to its square root and no
+further.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tvm_cdmpp.bridge import hardware_params, read_records, target_for
+from tvm_cdmpp.devices import DeviceSpec, Hardware, find_device
+from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.models import load_weights
+from tvm_cdmpp.networks import (
+    CountingBest,
+    LoweredNetwork,
+    Network,
+    extract_tasks,
+    load_best,
+    load_network,
+    lower_network,
+)
+from tvm_cdmpp.replay.graph import OperatorGraph, read_graph
+from tvm_cdmpp.replay.pricing import Basis, Price, class_of, price_functions, readable
+from tvm_cdmpp.replay.schedules import best_predicted
+from tvm_cdmpp.replay.timeline import QueueConfig, Timeline, replay
+
+CORRELATION = 0.5
+"""Of the errors of ln latency of two tasks on one device; 0.4 (mean over devices) to 0.6 (over all
+pairs) as measured, see `network_intervals` in benchmarks/results."""
+_SIGMAS_90 = 1.645
+_GPU_START_S = 2e-6
+"""A launch on a stream that is busy."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FunctionPrediction:
+    """All calls of one function of a network."""
+
+    name: str
+    function: str
+    """What TVM calls it."""
+    operator_class: str
+    count: int
+    latency_s: float
+    """Of one call."""
+    interval_s: tuple[float, float]
+    """Holds it in 90 % of cases."""
+    share: float
+    """Of all calls, in the sum over all functions."""
+    bound: str
+    """What holds it down most by the analytic estimate: compute, a cache, memory, start-up, ..."""
+    basis: Basis
+    """Where the latency comes from."""
+    flops: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkPrediction:
+    """How long a network takes on a device."""
+
+    network: str
+    device: str
+    batch: int
+    """First size of the first input."""
+    schedules: str
+    """Which schedules its tasks have, in words."""
+    latency_s: float
+    interval_s: tuple[float, float]
+    """Holds it in 90 % of cases."""
+    tasks: tuple[FunctionPrediction, ...]
+    """Functions that TVM compiles, those that Ansor does not tune among them."""
+    peak_bytes: float
+    """Memory of inputs, weights and results."""
+    num_tasks_without_record: int
+    """Tasks that have TVM's own schedule because none was given for them."""
+    remarks: tuple[str, ...]
+    """What a user may not expect of the figures."""
+    timeline: Timeline = field(repr=False)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of the operators' time by class of operator, the largest first."""
+        sums = defaultdict[str, float](float)
+        for task in self.tasks:
+            sums[task.operator_class] += task.share
+        return dict(sorted(sums.items(), key=lambda pair: -pair[1]))
+
+    @property
+    def bound(self) -> str:
+        """What holds most of the time down."""
+        sums = defaultdict[str, float](float)
+        for task in self.tasks:
+            sums[task.bound] += task.share
+        return max(sums, key=sums.__getitem__)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the timeline, as JSON values."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "timeline"}
+        tasks = [asdict(task) for task in self.tasks]
+        return {**values, "tasks": tasks, "shares": self.shares, "bound": self.bound}
+
+
+class NetworkForecast:
+    """One network, predicted for any number of devices; what they share is compiled once.
+
+    Parameters
+    ----------
+    network
+        A name, a file, or what `load_network` gave.
+    log
+        Ansor log whose best records are the schedules.
+    trials
+        Without a log: 0 for TVM's own schedules, else how many programs per task and generation
+        the predictor looks through for the best; nothing is measured.
+    weights
+        Of the predictor, as `CDMPPModel` takes them.
+    load_options
+        As of `load_network`, for names and files.
+
+    Raises
+    ------
+    ConfigError
+        `trials` is negative, or given beside a log.
+    NetworkError
+        As from `load_network`.
+    """
+
+    def __init__(
+        self,
+        network: str | Path | Network,
+        *,
+        log: Path | None = None,
+        trials: int = 0,
+        weights: str = "shipped",
+        **load_options: Any,
+    ) -> None:
+        if trials < 0:
+            raise ConfigError(f"trials must not be negative; got {trials}.")
+        if log is not None and trials:
+            raise ConfigError("Give a log or trials: a log has the schedules already.")
+        self._log_targets = None if log is None else _targets_of(log)
+        self._predictor = load_weights(weights)
+        if not isinstance(network, Network):
+            network = load_network(str(network), **load_options)
+        self._network, self._log, self._trials, self._weights = network, log, trials, weights
+        self._lowered: dict[str, tuple[LoweredNetwork, OperatorGraph]] = {}
+
+    def on(self, device: DeviceSpec | str, queues: QueueConfig | None = None) -> NetworkPrediction:
+        """Predict the network on a device.
+
+        Parameters
+        ----------
+        device
+            A known device or its name.
+        queues
+            How it runs operators; by default one after the other, with a start-up by its kind.
+
+        Raises
+        ------
+        UnknownDeviceError
+            The device is not known.
+        NetworkError
+            TVM cannot compile the network for it, or it has no operator.
+        RecordError
+            The log has no record for this kind of device.
+        """
+        if isinstance(device, str):
+            device = find_device(device)
+        if queues is None:
+            queues = (
+                QueueConfig()
+                if device.kind == "cpu"
+                else QueueConfig(operator_start_s=_GPU_START_S, network_start_s=10e-6)
+            )
+        target = self._target(device)
+        lowered, graph = self._lower(target, device)
+        moved = {operator.function: operator.moved_bytes for operator in graph.operators}
+        parameters = hardware_params(target)
+        hardware = Hardware() if parameters is None else Hardware.of(parameters)
+        prices = price_functions(lowered.programs, moved, device, hardware, self._predictor)
+        timeline = replay(graph, {name: p.latency_s for name, p in prices.items()}, queues)
+        return self._summary(device, lowered, timeline, prices)
+
+    def _target(self, device: DeviceSpec) -> Any:
+        if self._log_targets is None:
+            return target_for(device)
+        is_cpu = device.kind == "cpu"
+        fitting = [t for t in self._log_targets if (str(t.kind.name) == "llvm") == is_cpu]
+        if not fitting:
+            raise RecordError(
+                f"The log {self._log} has no record for a {device.kind}, which {device.name} is; "
+                f"its targets: {'; '.join(map(str, self._log_targets)) or 'none'}."
+            )
+        return fitting[0]
+
+    def _lower(self, target: Any, device: DeviceSpec) -> tuple[LoweredNetwork, OperatorGraph]:
+        key = f"{target} {device.name if self._trials else ''}"
+        if key not in self._lowered:
+            lowered = lower_network(self._network, target, self._schedules(target, device))
+            self._lowered[key] = lowered, read_graph(lowered.graph_json, lowered.parameters)
+        return self._lowered[key]
+
+    def _schedules(self, target: Any, device: DeviceSpec) -> CountingBest | None:
+        if self._log is not None:
+            return load_best(self._log, target)
+        if not self._trials:
+            return None
+        tasks, _ = extract_tasks(self._network, target)
+        return best_predicted(tasks, device, self._weights, self._trials)
+
+    def _summary(
+        self,
+        device: DeviceSpec,
+        lowered: LoweredNetwork,
+        timeline: Timeline,
+        prices: dict[str, Price],
+    ) -> NetworkPrediction:
+        counts = timeline.graph.counts
+        work_s = sum(counts[name] * price.latency_s for name, price in prices.items())
+        spread = joint_spread(
+            [(counts[name] * price.latency_s, price.spread) for name, price in prices.items()]
+        )
+        tasks = tuple(
+            FunctionPrediction(
+                name=readable(name),
+                function=name,
+                operator_class=class_of(name),
+                count=counts[name],
+                latency_s=prices[name].latency_s,
+                interval_s=interval(prices[name].latency_s, prices[name].spread),
+                share=counts[name] * prices[name].latency_s / work_s,
+                bound=prices[name].bound,
+                basis=prices[name].basis,
+                flops=prices[name].flops,
+            )
+            for name in counts
+        )
+        return NetworkPrediction(
+            network=self._network.name,
+            device=device.name,
+            batch=_batch_of(self._network),
+            schedules=self._describe_schedules(),
+            latency_s=timeline.latency_s,
+            interval_s=interval(timeline.latency_s, spread),
+            tasks=tasks,
+            peak_bytes=timeline.graph.peak_bytes,
+            num_tasks_without_record=lowered.num_tasks_without_record,
+            remarks=tuple(_remarks(prices, counts, lowered.num_tasks_without_record, device)),
+            timeline=timeline,
+        )
+
+    def _describe_schedules(self) -> str:
+        if self._log is not None:
+            return f"the best of {self._log}"
+        if self._trials:
+            return f"the best predicted, {self._trials} programs per generation"
+        return "TVM's own"
+
+
+def predict(
+    network: str | Path | Network, device: DeviceSpec | str, **options: Any
+) -> NetworkPrediction:
+    """Predict how long a network takes on a device; nothing is measured, no device needed.
+
+    Parameters
+    ----------
+    network, device, options
+        As of `NetworkForecast` and its method `on`, which compiles once for many devices.
+
+    Raises
+    ------
+    CDMPPError
+        As from there.
+    """
+    if isinstance(device, str):
+        device = find_device(device)  # a wrong name is told before TVM compiles
+    queues = options.pop("queues", None)
+    return NetworkForecast(network, **options).on(device, queues)
+
+
+def interval(latency_s: float, spread: float) -> tuple[float, float]:
+    """Return what holds a latency in 90 % of cases, if its logarithm is normally distributed."""
+    factor = math.exp(_SIGMAS_90 * spread)
+    return latency_s / factor, latency_s * factor
+
+
+def joint_spread(parts: list[tuple[float, float]], correlation: float = CORRELATION) -> float:
+    """Return the spread of ln(sum) of latencies, to first order.
+
+    Parameters
+    ----------
+    parts
+        Seconds, and the standard deviation of their natural logarithm.
+    correlation
+        Of the errors of any two.
+    """
+    total_s = sum(seconds for seconds, _ in parts)
+    if not total_s:
+        return 0.0
+    deviations = [seconds * spread / total_s for seconds, spread in parts]
+    own = sum(deviation**2 for deviation in deviations)
+    return math.sqrt(correlation * sum(deviations) ** 2 + (1 - correlation) * own)
+
+
+def _batch_of(network: Network) -> int:
+    shape, _ = next(iter(network.inputs.values()), ((1,), ""))
+    return int(shape[0]) if shape else 1
+
+
+def _targets_of(log: Path) -> list[Any]:
+    """Return the targets of a log's records, the most frequent first."""
+    records, problems = read_records(log)
+    if not records:
+        raise RecordError(f"The log {log} holds no measure record; {len(problems)} other lines.")
+    counts = Counter(str(measured.task.target) for measured, _ in records.values())
+    by_text = {str(measured.task.target): measured.task.target for measured, _ in records.values()}
+    return [by_text[text] for text, _ in counts.most_common()]
+
+
+def _remarks(
+    prices: dict[str, Price], counts: Counter[str], num_without: int, device: DeviceSpec
+) -> list[str]:
+    remarks = []
+    for basis, what in (
+        ("analytic estimate", "are no task of Ansor's and have the analytic estimate"),
+        ("moved bytes", "have no readable program and are priced by the bytes they move"),
+    ):
+        number = sum(counts[name] for name, price in prices.items() if price.basis == basis)
+        if number:
+            remarks.append(f"{number} of {sum(counts.values())} operators {what}")
+    if num_without:
+        remarks.append(f"{num_without} tasks have no record and run TVM's own schedule")
+    if device.kind == "accelerator":
+        remarks.append(f"{device.name} is predicted for as a GPU: no accelerator was trained on")
+    return remarks

@@ -1,0 +1,129 @@
+"""Plots of predicted networks: the timeline of one, and several devices side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tvm_cdmpp.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from tvm_cdmpp.replay import NetworkPrediction
+
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+_COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000",
+)  # fmt: skip
+_REST = "#999999"
+_LABELLED_SHARE = 0.04
+
+
+def plot_timeline(prediction: "NetworkPrediction", path: Path) -> None:
+    """Write a PNG: a row per queue, a bar per operator, coloured by class.
+
+    Parameters
+    ----------
+    prediction
+        What to draw.
+    path
+        The file; replaced in one step if it exists.
+    """
+    _write(draw_timeline(prediction), path)
+
+
+def plot_devices(predictions: Sequence["NetworkPrediction"], path: Path) -> None:
+    """Write a PNG: a bar per prediction, divided by class of operator, with its 90 % interval.
+
+    Parameters
+    ----------
+    predictions
+        Of one network, on several devices or with several batches.
+    path
+        The file; replaced in one step if it exists.
+    """
+    _write(draw_devices(predictions), path)
+
+
+def draw_timeline(prediction: "NetworkPrediction") -> "Figure":
+    """Return the figure that `plot_timeline` writes."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    timeline = prediction.timeline
+    queues = list(dict.fromkeys(event.queue for event in timeline.events))
+    classes = dict(zip((task.function for task in prediction.tasks), prediction.tasks, strict=True))
+    colours = _colours(prediction.shares)
+    figure = Figure(figsize=(12, 1.6 + 0.7 * len(queues)), layout="constrained")
+    axes = figure.subplots()
+    for event in timeline.events:
+        task = classes[timeline.graph.operators[event.operator].function]
+        begin, width = 1e3 * event.start_s, 1e3 * (event.end_s - event.start_s)
+        row = queues.index(event.queue)
+        colour = colours.get(task.operator_class, _REST)
+        axes.barh(row, width, left=begin, height=0.8, color=colour, edgecolor="white", lw=0.4)
+        if width > _LABELLED_SHARE * 1e3 * timeline.latency_s:
+            axes.text(
+                begin + width / 2, row, task.name, ha="center", va="center", fontsize=6,
+                rotation=90 if width < 0.15e3 * timeline.latency_s else 0, clip_on=True,
+            )  # fmt: skip
+    axes.set_yticks(range(len(queues)), queues)
+    axes.set(xlabel="ms", xlim=(0, 1e3 * timeline.latency_s))
+    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.suptitle(_title(prediction), fontsize=10)
+    return figure
+
+
+def draw_devices(predictions: Sequence["NetworkPrediction"]) -> "Figure":
+    """Return the figure that `plot_devices` writes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 1.4 + 0.5 * len(predictions)), layout="constrained")
+    axes = figure.subplots()
+    shares = {name: share for p in predictions for name, share in p.shares.items()}
+    for p in predictions:
+        for name, share in p.shares.items():
+            shares[name] = max(share, shares[name])
+    colours = _colours(dict(sorted(shares.items(), key=lambda pair: -pair[1])))
+    for row, prediction in enumerate(predictions):
+        left = 0.0
+        for name, share in prediction.shares.items():
+            width = 1e3 * share * prediction.latency_s
+            axes.barh(row, width, left=left, height=0.6, color=colours.get(name, _REST))
+            left += width
+        low, high = (1e3 * bound for bound in prediction.interval_s)
+        axes.plot([low, high], [row, row], color="black", lw=1, marker="|")
+    axes.set_yticks(range(len(predictions)), [_label(p) for p in predictions])
+    axes.invert_yaxis()
+    axes.set(xlabel="predicted latency (ms), with 90 % interval", xlim=(0, None))
+    axes.grid(visible=True, axis="x", alpha=0.25)
+    for name, colour in colours.items():
+        axes.barh(0, 0, color=colour, label=name)
+    figure.legend(loc="outside lower center", ncols=max(1, len(colours)), frameon=False)
+    figure.suptitle(f"{predictions[0].network}, schedules: {predictions[0].schedules}", fontsize=10)
+    return figure
+
+
+def _colours(shares: dict[str, float]) -> dict[str, str]:
+    return dict(zip(shares, _COLOURS, strict=False))
+
+
+def _label(prediction: "NetworkPrediction") -> str:
+    return f"{prediction.device}, batch {prediction.batch}"
+
+
+def _title(prediction: "NetworkPrediction") -> str:
+    return (
+        f"{prediction.network} on {_label(prediction)}: "
+        f"{1e3 * prediction.latency_s:.4g} ms predicted, schedules: {prediction.schedules}"
+    )
+
+
+def _write(figure: "Figure", path: Path) -> None:
+    # No pyplot: it would choose a display and keep figures alive.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(figure)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=130)

@@ -1,0 +1,200 @@
+"""A search as one HTML page that needs nothing else: no network, no script, no other file."""
+
+import html
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tvm_cdmpp.files import write_atomically
+from tvm_cdmpp.report.svg import Axis, line_chart, scatter_chart
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.search import SearchReview, TaskReview
+
+_MOST_POINTS = 300
+"""Of each task in the scatter; the rest would only make the page larger."""
+_MOST_PROBLEMS = 10
+_LOG_FROM = 10.0
+"""Largest over smallest value from which a logarithmic axis has ticks enough."""
+
+_STYLE = """
+:root { color-scheme: light dark; --text: #1b1f24; --soft: #57606a; --page: #ffffff;
+  --grid: #d8dee4; --line: #0072b2; --g0: #0072b2; --g1: #d55e00; --g2: #009e73; --g3: #cc79a7;
+  --g4: #b58900; --g5: #444444; }
+@media (prefers-color-scheme: dark) { :root { --text: #e6edf3; --soft: #9aa4af; --page: #0f1419;
+  --grid: #30363d; --line: #56b4e9; --g0: #56b4e9; --g1: #ff9d5c; --g2: #3fd0a4; --g3: #e5a8cc;
+  --g4: #f0e442; --g5: #c8c8c8; } }
+@media print { :root { --text: #000; --soft: #333; --page: #fff; --grid: #ccc; --line: #0072b2;
+  --g0: #0072b2; --g1: #d55e00; --g2: #009e73; --g3: #cc79a7; --g4: #b58900; --g5: #444; }
+}
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
+  max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+p.soft, caption { color: var(--soft); } .scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.85rem; }
+th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid var(--grid);
+  white-space: nowrap; }
+th:first-child, td:first-child, td.words, th.words { text-align: left; }
+svg { width: 100%; max-width: 44rem; height: auto; display: block; }
+svg text { font-size: 11px; fill: var(--soft); } .left { text-anchor: end; }
+.below { text-anchor: middle; } .grid { stroke: var(--grid); }
+.line { fill: none; stroke: var(--line); stroke-width: 2; }
+.diagonal { stroke: var(--soft); stroke-dasharray: 4 4; } .dots { fill-opacity: 0.6; }
+.g0 { fill: var(--g0); } .g1 { fill: var(--g1); } .g2 { fill: var(--g2); }
+.g3 { fill: var(--g3); } .g4 { fill: var(--g4); } .g5 { fill: var(--g5); }
+@media print { section { break-inside: avoid; } body { max-width: none; margin: 0; }
+  .scroll { overflow: visible; } th, td { white-space: normal; font-size: 0.75rem; } }
+"""
+
+
+def write_search_page(review: "SearchReview", path: Path) -> None:
+    """Write the page of a search.
+
+    Parameters
+    ----------
+    review
+        What to show.
+    path
+        The file; replaced in one step if it exists.
+    """
+    write_atomically(path, search_page(review).encode())
+
+
+def search_page(review: "SearchReview") -> str:
+    """Return the page that `write_search_page` writes."""
+    title = f"Search in {review.log.name}"
+    trials = sum(task.trials for task in review.tasks)
+    failed = sum(review.failures.values())
+    spent_s = sum(task.spent_s for task in review.tasks)
+    lead = (
+        f"{len(review.tasks)} tasks on {review.device}, {trials} programs measured in "
+        f"{spent_s / 60:.1f} minutes of building and running, {failed} of them failed. "
+        f"The best programs add up to {_ms(review.latency_s)}, each task counted once."
+    )
+    sections = [
+        ("Latency against trials", _progress(review)),
+        ("Tasks", _tasks(review.tasks)),
+        ("Predicted against measured", _scatter(review)),
+        ("Failures", _failures(review)),
+        ("Where more trials would pay", _advice(review.tasks)),
+    ]
+    body = "".join(f"<section><h2>{head}</h2>{content}</section>" for head, content in sections)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>"
+        f"<body><h1>{html.escape(title)}</h1><p>{html.escape(lead)}</p>{body}</body></html>\n"
+    )
+
+
+def _progress(review: "SearchReview") -> str:
+    points = review.progress
+    if not len(points):
+        return _note("No program ran.")
+    points_ms = [(float(n), 1e3 * float(latency_s)) for n, latency_s in points]
+    values = [value for _, value in points_ms]
+    x = Axis("programs measured", 0.0, points_ms[-1][0])
+    low, high = 0.95 * min(values), 1.05 * max(values)
+    y = Axis("sum of best latencies (ms)", low, high, log=high > _LOG_FROM * low)
+    chart = line_chart("latency against trials", x, y, points_ms)
+    return chart + _note(
+        f"From the {points_ms[0][0]:.0f}th program on, every task that ever ran has a program."
+    )
+
+
+def _tasks(tasks: "Sequence[TaskReview]") -> str:
+    header = (
+        "task", "trials", "failed", "time", "best", "held down by", "roofline", "by", "times",
+    )  # fmt: skip
+    rows = [
+        [
+            task.name,
+            str(task.trials),
+            str(task.failed),
+            f"{task.spent_s:.0f} s",
+            _ms(task.best_s),
+            task.bound,
+            _ms(task.roofline_s),
+            task.roofline_bound,
+            "-" if task.best_s is None else f"{task.best_s / task.roofline_s:.1f}",
+        ]
+        for task in sorted(tasks, key=lambda task: -(task.best_s or 0.0))
+    ]
+    note = (
+        "Time is that of building and running. What holds a program down is the word of an "
+        "analytic estimate. The roofline is the least that the device could take, by compute or by "
+        "memory; the best program takes so many times as long."
+    )
+    return _table(header, rows) + _note(note)
+
+
+def _scatter(review: "SearchReview") -> str:
+    tasks = [task for task in review.tasks if len(task.measured_s)]
+    if not tasks:
+        return _note("No program ran.")
+    groups = []
+    for task in tasks:
+        chosen = np.unique(np.linspace(0, len(task.measured_s) - 1, _MOST_POINTS).astype(int))
+        pairs = zip(1e3 * task.measured_s[chosen], 1e3 * task.predicted_s[chosen], strict=True)
+        groups.append((task.name, [(float(a), float(b)) for a, b in pairs]))
+    values = [value for _, points in groups for point in points for value in point]
+    low, high = 0.8 * min(values), 1.25 * max(values)
+    x, y = Axis("measured (ms)", low, high, log=True), Axis("predicted (ms)", low, high, log=True)
+    chart = scatter_chart("predicted against measured", x, y, groups)
+    rows = [
+        [
+            task.name,
+            f"{np.exp(np.median(np.log(task.predicted_s / task.measured_s))):.2f}",
+            f"{100 * np.median(abs(task.predicted_s / task.measured_s - 1)):.0f}%",
+            "-" if task.concordance is None else f"{100 * task.concordance:.0f}%",
+        ]
+        for task in sorted(tasks, key=lambda task: task.concordance or 0.0)
+    ]
+    note = (
+        f"The weights are {review.weights}, as they come, not as a search trained them on. A level "
+        "that is off by the same factor for all programs of a task does not change what a search "
+        "measures; a wrong order does. The tasks whose order the model knows least come first."
+    )
+    header = ("task", "predicted / measured, median", "median error", "pairs in the right order")
+    return chart + _table(header, rows) + _note(note)
+
+
+def _failures(review: "SearchReview") -> str:
+    rows = [[reason, str(number)] for reason, number in review.failures.items()]
+    content = _table(("reason", "programs"), rows) if rows else _note("No program failed.")
+    if review.problems:
+        some = list(review.problems.items())[:_MOST_PROBLEMS]
+        content += _note(f"{len(review.problems)} lines of the log could not be used; the first:")
+        content += _table(("line", "why"), [[str(line), why] for line, why in some], words=(1,))
+    return content
+
+
+def _advice(tasks: "Sequence[TaskReview]") -> str:
+    rows = [
+        [task.name, _ms(task.late_gain_s), task.advice]
+        for task in sorted(tasks, key=lambda task: -task.late_gain_s)
+    ]
+    header = ("task", "gained by its last third of trials", "advice")
+    return _table(header, rows, words=(2,))
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = ()) -> str:
+    def cells(tag: str, row: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag}{' class=words' if place in words else ''}>{html.escape(cell)}</{tag}>"
+            for place, cell in enumerate(row)
+        )
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    head = f"<thead><tr>{cells('th', header)}</tr></thead>"
+    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def _note(text: str) -> str:
+    return f'<p class="soft">{html.escape(text)}</p>'
+
+
+def _ms(latency_s: float | None) -> str:
+    return "-" if latency_s is None else f"{1e3 * latency_s:.4g} ms"

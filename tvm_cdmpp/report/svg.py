@@ -1,0 +1,102 @@
+"""Small charts as inline SVG, coloured by the page's variables, so that they follow its theme."""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+_WIDTH, _HEIGHT = 640, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 72, 12, 12, 44
+_TICKS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a chart, linear or logarithmic."""
+
+    label: str
+    low: float
+    high: float
+    log: bool = False
+
+    def place(self, value: float) -> float:
+        """Return where a value lies, from 0 to 1."""
+        low, high, at = self.low, self.high, value
+        if self.log:
+            low, high, at = math.log(low), math.log(high), math.log(value)
+        return (at - low) / (high - low) if high > low else 0.5
+
+    def ticks(self) -> list[float]:
+        """Return round values to label."""
+        if self.log:
+            return self._log_ticks()
+        step = 10 ** math.floor(math.log10(max(self.high - self.low, 1e-300) / _TICKS))
+        step *= next(m for m in (1, 2, 5, 10) if (self.high - self.low) / (m * step) <= _TICKS)
+        first = math.ceil(self.low / step)
+        return [n * step for n in range(first, math.floor(self.high / step) + 1)]
+
+    def _log_ticks(self) -> list[float]:
+        decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+        few = len(decades) < _TICKS
+        values = [m * 10.0**d for d in decades for m in ((1, 2, 5) if few else (1,))]
+        return [value for value in values if self.low <= value <= self.high]
+
+
+def line_chart(title: str, x: Axis, y: Axis, points: Sequence[tuple[float, float]]) -> str:
+    """Return a line through points, in steps: a value holds until the next one."""
+    path = []
+    for number, point in enumerate(points):
+        left, top = _at(x, y, *point)
+        path.append(f"{'H' if number else 'M'}{left:.1f}{'V' if number else ','}{top:.1f}")
+    return _chart(title, x, y, f'<path class="line" d="{"".join(path)}"/>')
+
+
+def scatter_chart(
+    title: str, x: Axis, y: Axis, groups: Sequence[tuple[str, Sequence[tuple[float, float]]]]
+) -> str:
+    """Return points in groups, each with a tooltip, and the diagonal on which x equals y."""
+    begin, end = max(x.low, y.low), min(x.high, y.high)
+    parts = []
+    if begin < end:
+        (left, bottom), (right, top) = _at(x, y, begin, begin), _at(x, y, end, end)
+        parts.append(
+            f'<line class="diagonal" x1="{left:.1f}" y1="{bottom:.1f}" x2="{right:.1f}" '
+            f'y2="{top:.1f}"/>'
+        )
+    for number, (name, points) in enumerate(groups):
+        dots = "".join(
+            f'<circle cx="{left:.1f}" cy="{top:.1f}" r="2.5"/>'
+            for left, top in (_at(x, y, *point) for point in points)
+        )
+        parts.append(f'<g class="dots g{number % 6}"><title>{html.escape(name)}</title>{dots}</g>')
+    return _chart(title, x, y, "".join(parts))
+
+
+def _at(x: Axis, y: Axis, across: float, up: float) -> tuple[float, float]:
+    width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+    return _LEFT + width * x.place(across), _TOP + height * (1 - y.place(up))
+
+
+def _chart(title: str, x: Axis, y: Axis, content: str) -> str:
+    bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
+    grid = []
+    for tick in y.ticks():
+        _, top = _at(x, y, x.low, tick)
+        grid.append(f'<line class="grid" x1="{_LEFT}" y1="{top:.1f}" x2="{right}" y2="{top:.1f}"/>')
+        grid.append(f'<text class="left" x="{_LEFT - 6}" y="{top + 4:.1f}">{tick:.4g}</text>')
+    for tick in x.ticks():
+        left, _ = _at(x, y, tick, y.low)
+        grid.append(
+            f'<line class="grid" x1="{left:.1f}" y1="{_TOP}" x2="{left:.1f}" y2="{bottom}"/>'
+        )
+        grid.append(f'<text class="below" x="{left:.1f}" y="{bottom + 16}">{tick:.4g}</text>')
+    middle = (_TOP + bottom) / 2
+    labels = (
+        f'<text class="below" x="{(_LEFT + right) / 2}" y="{_HEIGHT - 8}">{html.escape(x.label)}'
+        f'</text><text class="below" transform="rotate(-90 14 {middle})" x="14" y="{middle}">'
+        f"{html.escape(y.label)}</text>"
+    )
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">'
+        f"{''.join(grid)}{labels}{content}</svg>"
+    )
