@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.measure import MeasureOptions
 
+SEARCHES = ("sketch", "evolve")
+"""TVM's `SketchPolicy`; or its sketches, and evolution without TVM, for CDMPP models."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TuneSettings:
@@ -15,12 +18,18 @@ class TuneSettings:
     round_size: int = 64
     """Programs to measure per round, less when the trials are few."""
     seed: int = 0
+    search: str = "sketch"
+    """How candidates are found, one of `SEARCHES`."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
 
     def __post_init__(self) -> None:
         for name in ("trials", "round_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.search not in SEARCHES:
+            raise ConfigError(
+                f"unknown search {self.search!r}; expected one of {', '.join(SEARCHES)}"
+            )
         if self.seed < 0:
             raise ConfigError(f"seed must not be negative, got {self.seed}")
 

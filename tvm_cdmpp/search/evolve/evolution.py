@@ -173,8 +173,8 @@ class Evolution:
         return Programs(skeletons, numbers)
 
     def _draw(self, count: int) -> Ints:
-        chance = self._generator.random(count) ** self.config.pressure
-        drawn: Ints = np.floor(chance * len(self.programs)).astype(np.int64)
+        chance = np.power(self._generator.random(count), self.config.pressure)
+        drawn: Ints = np.asarray(chance * len(self.programs)).astype(np.int64)
         return drawn
 
     def _restructured(self, skeletons: Ints) -> Ints:

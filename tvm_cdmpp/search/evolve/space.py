@@ -11,7 +11,8 @@ import orjson
 
 from tvm_cdmpp.ast import COUNTED, CompactASTBatch
 from tvm_cdmpp.bridge import load_tvm
-from tvm_cdmpp.extract import StepExtractor, dump_records
+from tvm_cdmpp.devices import Hardware
+from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records
 from tvm_cdmpp.search.evolve.mutation import MAX_INNERMOST
 from tvm_cdmpp.search.evolve.programs import Programs, Skeletons, Step
 from tvm_cdmpp.search.evolve.structure import neighbours
@@ -21,7 +22,7 @@ auto_scheduler = tvm.auto_scheduler
 
 _MOST_SKELETONS = 4096
 """No more are looked for around those known."""
-_VECTOR_EXTENT = COUNTED.index("vector_extent")
+_LANES, _BYTES = COUNTED.index("vector_extent"), COUNTED.index("write_element_bytes")
 
 
 class ProgramSpace:
@@ -31,8 +32,6 @@ class ProgramSpace:
     ----------
     task
         The `SearchTask`.
-    extractor
-        Of the task; used by nobody else meanwhile.
 
     Attributes
     ----------
@@ -42,10 +41,15 @@ class ProgramSpace:
         All that were seen so far.
     """
 
-    def __init__(self, task: Any, extractor: StepExtractor) -> None:
+    def __init__(self, task: Any) -> None:
         self.kind = "cpu" if task.target.kind.name in ("llvm", "c") else "gpu"
         self.skeletons = Skeletons()
-        self._task, self._extractor = task, extractor
+        self._task = task
+        self._extractor = StepExtractor(
+            analyse(task.compute_dag),
+            Hardware.of(task.hardware_params),
+            LayoutRewrite(int(task.layout_rewrite_option)),
+        )
         self._neighbours: dict[int, list[int]] = {}
         self._line: Any = None
 
@@ -56,7 +60,7 @@ class ProgramSpace:
         finds them.
         """
         added = [self.add(orjson.loads(line)["i"][1][1]) for line in records.splitlines()]
-        return self._programs([s for s, _ in added], [numbers for _, numbers in added])
+        return self.programs([s for s, _ in added], [numbers for _, numbers in added])
 
     def read_states(self, states: Sequence[Any]) -> Programs:
         """Return the programs of TVM's states, in order."""
@@ -70,11 +74,20 @@ class ProgramSpace:
             assert self._extractor.add_skeleton(orjson.dumps(list(steps))) == skeleton
         return skeleton, numbers
 
+    def programs(self, skeletons: Sequence[int], numbers: Sequence[Sequence[int]]) -> Programs:
+        """Return programs, given by their skeletons and numbers."""
+        width = max(map(len, numbers), default=0)
+        table = np.zeros((len(skeletons), width), np.int64)
+        for row, of_program in zip(table, numbers, strict=True):
+            row[: len(of_program)] = of_program
+        return Programs(np.array(skeletons, np.int64), table)
+
     def describe(self, programs: Programs) -> tuple[CompactASTBatch, npt.NDArray[np.bool_]]:
         """Describe programs, and tell which of them can run.
 
-        Those cannot that do not fit the task, are beyond a limit of its GPU, or have a vector that
-        is longer than the longest innermost loop that TVM makes.
+        Those cannot that do not fit the task or are beyond a limit of its GPU. Vectors may not be
+        longer than the innermost loops that TVM makes, and on a GPU not wider than it allows even
+        where guards would take them apart again.
 
         Returns
         -------
@@ -89,9 +102,14 @@ class ProgramSpace:
         usable = np.ones(len(programs), bool)
         usable[list(errors)] = False
         usable[list(exceeded)] = False
-        lanes = batch.unscaled_fields()[:, _VECTOR_EXTENT]
-        owner = np.repeat(np.arange(len(batch)), batch.leaf_counts)
-        usable[owner[lanes > MAX_INNERMOST]] = False
+        counts = batch.unscaled_fields()
+        too_wide = counts[:, _LANES] > MAX_INNERMOST
+        if self.kind == "gpu":
+            widest = int(self._task.hardware_params.vector_unit_bytes)
+            too_wide |= counts[:, _LANES] * counts[:, _BYTES] > widest
+        if too_wide.any():
+            owner = np.repeat(np.arange(len(batch)), batch.leaf_counts)
+            usable[owner[too_wide]] = False
         return (batch if usable.all() else batch.take(np.flatnonzero(usable))), usable
 
     def neighbours(self, skeleton: int, *, look: bool = True) -> list[int]:
@@ -134,20 +152,15 @@ class ProgramSpace:
         except tvm.TVMError:
             return None
 
-    def _programs(self, skeletons: Sequence[int], numbers: Sequence[Sequence[int]]) -> Programs:
-        width = max(map(len, numbers), default=0)
-        table = np.zeros((len(skeletons), width), np.int64)
-        for row, of_program in zip(table, numbers, strict=True):
-            row[: len(of_program)] = of_program
-        return Programs(np.array(skeletons, np.int64), table)
-
 
 def fingerprints(batch: CompactASTBatch) -> npt.NDArray[np.uint64]:
-    """Return a hash of each program's description; (programs,).
+    """Return a hash of each program's description; (programs,). Each has at least one leaf.
 
     Different steps often make the same program, as when a stage is computed in a loop that runs
     once.
     """
+    if not len(batch):
+        return np.zeros(0, np.uint64)
     factors = np.random.default_rng(0).integers(1, 2**63, batch.vectors.shape[1], np.uint64)
     values = batch.vectors.view(np.uint32)
     hashes = np.zeros(len(values), np.uint64)
