@@ -30,7 +30,7 @@ from tvm_cdmpp.measure import (
     MeasureSession,
     hopeless_error,
 )
-from tvm_cdmpp.search.baselines import make_cost_model
+from tvm_cdmpp.search.baselines import check_search, make_cost_model
 from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
 from tvm_cdmpp.search.gain_scheduler import BatchMeasurer, GainScheduler
 from tvm_cdmpp.search.recorder import Progress, Recorder
@@ -59,7 +59,8 @@ class NetworkTuner:
     weights
         How often each occurs in the network.
     model
-        A kind for `make_cost_model`, or a cost model of TVM's interface.
+        A kind for `make_cost_model`, or a cost model of TVM's interface, which needs
+        `predict_asts` as `CDMPPModel` has it where the search is "evolve".
     settings
         The budget and the set-up.
     log
@@ -115,16 +116,12 @@ class NetworkTuner:
         write_workloads(log, tasks)
         self._round_size = min(settings.round_size, largest_round(settings.trials, len(chosen)))
         if isinstance(model, str):
+            check_search(model, settings.search)
             model = make_cost_model(
                 model,
                 seed=settings.seed,
                 num_measures_per_round=self._round_size,
                 num_tasks=len(chosen),
-            )
-        if settings.search == "evolve" and not hasattr(model, "predict_asts"):
-            raise ConfigError(
-                "the search 'evolve' needs a cdmpp model, which scores programs that TVM has not "
-                "applied; take one, or the search 'sketch'"
             )
         self._model = TimedModel(UnrollGuard(model), session)
         self._progress = {str(task.workload_key): Progress() for task in tasks}

@@ -174,13 +174,14 @@ class Evolution:
 
     def _draw(self, count: int) -> Ints:
         chance = np.power(self._generator.random(count), self.config.pressure)
-        drawn: Ints = np.asarray(chance * len(self.programs)).astype(np.int64)
+        drawn: Ints = (chance * len(self.programs)).astype(np.int64)
         return drawn
 
     def _restructured(self, skeletons: Ints) -> Ints:
         """Return a neighbour of each skeleton, or another one that fits the same numbers."""
         families_of = self._space.skeletons.families_of
-        found, of_parents = skeletons.copy(), self.programs.skeletons
+        found: Ints = skeletons.copy()
+        of_parents = self.programs.skeletons
         families, of_children = families_of(of_parents), families_of(skeletons)
         looks = self.config.looks
         for n, skeleton in enumerate(skeletons.tolist()):
