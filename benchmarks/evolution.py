@@ -183,9 +183,7 @@ def main() -> None:
         "required_per_second": REQUIRED_PER_SECOND,
     }
     print(summary)
-    write_json(
-        arguments.out, provenance("numpy", "torch") | {"summary": summary, "rows": rows}
-    )
+    write_json(arguments.out, provenance("numpy", "torch") | {"summary": summary, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.search.scheduler import FIRST_ATTEMPTS, UNKNOWN_COST, StepwiseScheduler
@@ -57,13 +56,7 @@ class GainScheduler(StepwiseScheduler):
         super().__init__(
             tasks, weights, policies=policies, measurer=measurer, round_size=round_size
         )
-        self.early_stopping_task = 1e20
         self._weights = list(weights)
-
-    def restore(self, log: Path) -> None:
-        """Take over the costs and counts that a log holds for these tasks."""
-        super().restore(log)
-        self.early_stopping_task = 1e20
 
     def preload(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
         """Hand measured programs to the policies of their tasks."""

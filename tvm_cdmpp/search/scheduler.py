@@ -70,6 +70,7 @@ class StepwiseScheduler(_TaskScheduler):
         self._measurer = measurer
         self._round_size = round_size
         self._choosing = False
+        self.early_stopping_task = 1e20
         self._options = auto_scheduler.TuningOptions(
             num_measure_trials=round_size * len(tasks),  # enough for TVM to keep the round size
             num_measures_per_round=round_size,
@@ -78,7 +79,6 @@ class StepwiseScheduler(_TaskScheduler):
 
     def restore(self, log: Path) -> None:
         """Take over the costs and counts that a log holds for these tasks."""
-        self.early_stopping_task = 1e20
         self._restore_status(str(log), self._round_size)
 
     def preload(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:

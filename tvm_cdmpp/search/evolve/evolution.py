@@ -30,6 +30,9 @@ from tvm_cdmpp.search.evolve.space import ProgramSpace, fingerprints
 Scores: TypeAlias = npt.NDArray[np.float64]
 Score: TypeAlias = Callable[[CompactASTBatch], Scores]
 
+_LEAST_NEW = 0.02
+"""Share of a generation that must be new for another one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvolutionConfig:
@@ -108,9 +111,10 @@ class Evolution:
         self._take_in(start)
 
     def run(self) -> None:
-        """Breed all generations, then descend."""
+        """Breed all generations, or until hardly any child is new, then descend."""
         for _ in range(self.config.generations):
-            self.breed()
+            if self.breed() < _LEAST_NEW * self.config.children:
+                break
         self.descend()
 
     def breed(self) -> int:
