@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from tvm_cdmpp.bridge.runtime import load_tvm
+from tvm_cdmpp.search.evolve import policy
+from tvm_cdmpp.search.evolve.evolution import EvolutionConfig
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
@@ -34,6 +36,8 @@ def shrink_search(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(params, "evolutionary_search_population", 64)
     monkeypatch.setitem(params, "evolutionary_search_num_iters", 1)
     monkeypatch.setitem(params, "sample_init_min_population", 16)
+    small = EvolutionConfig(generations=1, children=64, parents=32, descents=1, sweeps=1)
+    monkeypatch.setattr(policy, "EvolutionConfig", lambda: small)
 
 
 def invent(task: Any, latencies_s: Sequence[float]) -> tuple[list[Any], list[Any]]:

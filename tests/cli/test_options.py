@@ -7,7 +7,7 @@ import pytest
 from tvm_cdmpp.cli.main import build_parser
 
 OPTIONS: dict[str, set[str]] = {
-    "tune": {"--trials", "--model", "--target", "--log", "--seed", "--json", "--export",
+    "tune": {"--trials", "--search", "--model", "--target", "--log", "--seed", "--json", "--export",
              "--input-shape", "--batch", "--input-dtype", "--build-timeout", "--run-timeout"},
     "compare": {"--models", "--trials", "--seeds", "--tasks", "--round", "--target", "--out",
                 "--input-shape", "--batch", "--input-dtype"},

@@ -30,7 +30,10 @@ def test_default_log_names_network_and_cpu() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--trials", "0"], "trials must be at least 1"),
+        (["--trials", "-1"], "trials must be at least 1"),
+        (["--search", "climb"], "unknown search 'climb'"),
+        (["--search", "evolve", "--model", "xgb"], "needs a cdmpp model"),
+        (["--trials", "0", "--model", "xgb"], "needs a cdmpp model"),
         (["--export", "library.dll"], ".so"),
         (["--input-shape", "data"], "NAME:SIZE"),
         (["--model", "gbm"], "unknown cost model 'gbm'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from benchmarks.workloads import convolution as conv
 from benchmarks.workloads import edges, handwritten, matrix, movement, reduction, sparse
 from benchmarks.workloads.tasks import GPUS, INSERT_STAGE, NO_REWRITE, PRE_TRANSFORMED, ZooTask, zoo
 from tests.extract import sampling
-from tests.extract.records import Steps, exact_leaves, record_of
+from tests.extract.records import Steps, exact_leaves, record_of, records_of
 from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.ast.schema import COLUMN, COUNTED, FIELDS, TRAFFIC_CAPACITIES_BYTES
 from tvm_cdmpp.devices.hardware import Hardware
@@ -636,3 +637,45 @@ def test_loops_that_data_bounds_are_counted() -> None:
         for builder in (sparse.sparse_dense_bsr, sparse.ragged_sum, matrix.matmul)
     ]
     assert [graph.num_opaque_extents for graph in graphs] == [1, 1, 0]
+
+
+def test_skeletons_with_other_numbers_are_the_records_with_these() -> None:
+    task = sampling.make_task(sampling.matmul)
+    extractor = StepExtractor(analyse(task.compute_dag))
+    steps = [["SP", 2, 0, 64, [4, 2], 1], ["PR", 2, 0, "auto_unroll_max_step$16"]]
+    other = [["SP", 2, 0, 64, [2, 8], 1], ["PR", 2, 0, "auto_unroll_max_step$512"]]
+    assert extractor.add_skeleton(json.dumps(steps).encode()) == 0
+    numbers = np.array([[64, 4, 2, 16], [1, 2, 8, 512], [64, 0, 2, 16]])
+    found, errors, _ = extractor.extract_numbers(np.zeros(3, np.int64), numbers)
+    expected, _ = extractor.extract(records_of(steps, other))
+    np.testing.assert_array_equal(found.vectors, expected.vectors)
+    np.testing.assert_array_equal(found.positions, expected.positions)
+    assert list(errors) == [2]
+    assert "split factor 0" in str(errors[2])
+
+
+def test_loops_after_steps() -> None:
+    task = sampling.make_task(sampling.matmul_relu)
+    extractor = StepExtractor(analyse(task.compute_dag))
+    steps = [["SP", 2, 0, 64, [4], 1], ["CA", 2, 3, 1], ["AN", 3, 0, 3]]
+    _, _, product, relu = extractor.loops(json.dumps(steps).encode())
+    serial = (False, "serial")
+    assert product.loops == (serial, serial, serial, (True, "serial"))
+    assert product.num_axes == 3
+    assert product.consumer == 3
+    assert product.attached == (3, 1)
+    assert relu.loops == ((False, "parallel"), serial)
+    assert relu.attached is None
+    with pytest.raises(RecordError, match="does not fit"):
+        extractor.loops(b'[["AN", 3, 7, 3]]')
+
+
+def test_loops_are_not_fused_across_an_attached_stage() -> None:
+    """As TVM has it, which calls such a step an invalid fuse."""
+    task = sampling.make_task(sampling.matmul_relu)
+    extractor = StepExtractor(analyse(task.compute_dag))
+    attached = ["CA", 2, 3, 0]
+    _, errors = extractor.extract(records_of([attached, ["FU", 3, [0, 1]]]))
+    assert "attached" in str(errors[0])
+    _, errors = extractor.extract(records_of([["CA", 2, 3, 1], ["FU", 3, [0, 1]]]))
+    assert not errors

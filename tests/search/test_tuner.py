@@ -355,3 +355,48 @@ def test_interrupt_ends_well(tmp_path: Path) -> None:
     report = check_log(tmp_path / "log.json", TASKS, TARGET)
     assert report.num_valid >= 4
     assert (report.num_failed, report.corrupt) == (0, ())
+
+
+def test_evolution_searches_and_resumes(tmp_path: Path, session: MeasureSession) -> None:
+    log = tmp_path / "log.json"
+
+    def evolving(trials: int) -> NetworkTuner:
+        settings = TuneSettings(trials=trials, round_size=2, search="evolve", measure=FAST)
+        return NetworkTuner(TASKS, [1, 2], "cdmpp", settings, log=log, session=session)
+
+    first = evolving(6)
+    reports = list(first.rounds())
+    assert [report.task for report in reports[:2]] == [0, 1]
+    assert [report.trials for report in reports] == [2, 4, 6]
+    split = first.elapsed
+    assert min(split.search_s, split.predict_s, split.update_s, split.build_s, split.run_s) > 0
+    second = evolving(10)
+    assert second.trials == 6
+    list(second.rounds())
+    states = [
+        str(task.compute_dag.infer_bound_from_state(measured.state))
+        for measured, _ in read_log(log)
+        for task in TASKS
+        if task.workload_key == measured.task.workload_key
+    ]
+    assert len(set(states)) == len(states) == 10
+
+
+def test_evolution_needs_a_model_that_scores_without_tvm(
+    tmp_path: Path, session: MeasureSession
+) -> None:
+    settings = TuneSettings(search="evolve")
+    with pytest.raises(ConfigError, match="needs a cdmpp model"):
+        NetworkTuner(TASKS, [1, 2], "xgb", settings, log=tmp_path / "l.json", session=session)
+
+
+def test_time_that_an_early_end_saves(
+    tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = tuner(tmp_path / "log.json", session, trials=6, round_size=1)
+    chosen = iter([0, 1, None])
+    monkeypatch.setattr(search._scheduler, "next_task", lambda: next(chosen))
+    for _ in search.rounds():
+        assert search.saved_s == 0.0
+    assert search.trials == 2
+    assert search.saved_s == pytest.approx(2 * search.elapsed.total_s)

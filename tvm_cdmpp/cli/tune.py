@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tvm_cdmpp.measure import Gain, MeasureSession
     from tvm_cdmpp.networks import Deployed
-    from tvm_cdmpp.search import NetworkTuner
+    from tvm_cdmpp.search import AheadSearch, NetworkTuner
 
 _EXIT_INCOMPLETE = 1
 
@@ -52,7 +52,15 @@ def add_parser(subparsers: Any) -> None:
         type=int,
         default=1000,
         metavar="N",
-        help="programs to measure, those in the log included (default: 1000)",
+        help="programs to measure, those in the log included; 0 takes the best predicted ones "
+        "(default: 1000)",
+    )
+    parser.add_argument(
+        "--search",
+        default="sketch",
+        metavar="KIND",
+        help="how candidates are found: sketch, by TVM, or evolve, many times faster (default: "
+        "sketch)",
     )
     parser.add_argument(
         "--model",
@@ -87,11 +95,23 @@ def run(args: argparse.Namespace) -> int:
     check_gpu_is_here(args.target)
     from tvm_cdmpp.measure import MeasureSession
     from tvm_cdmpp.networks import check_export_path, deploy, extract_tasks, load_network
-    from tvm_cdmpp.search import NetworkTuner, TuneSettings, check_cost_model
+    from tvm_cdmpp.search import (
+        AheadSearch,
+        NetworkTuner,
+        TuneSettings,
+        check_cost_model,
+        check_search,
+    )
 
     # All that can be wrong is found before the search.
     check_cost_model(args.model)
-    settings = TuneSettings(trials=args.trials, seed=args.seed, measure=measure_options(args))
+    check_search(args.model, args.search if args.trials else "evolve")
+    settings = TuneSettings(
+        trials=args.trials or 1,  # 0 is no search
+        seed=args.seed,
+        search=args.search,
+        measure=measure_options(args),
+    )
     if args.export is not None:
         check_export_path(args.export)
     console = show.stderr_console()
@@ -99,12 +119,18 @@ def run(args: argparse.Namespace) -> int:
     network = load_network(args.network, **inputs)
     tasks, weights = extract_tasks(network, target)
     log = args.log or default_log(network.name, target)
+    log = log if args.trials else predicted_log(log)
+    kind = NetworkTuner if args.trials else AheadSearch
     with MeasureSession() as session:
-        tuner = NetworkTuner(tasks, weights, args.model, settings, log=log, session=session)
-        _show_start(console, tuner, settings.trials, log, len(tasks))
+        tuner: Any = kind(tasks, weights, args.model, settings, log=log, session=session)
+        if args.trials:
+            _show_start(console, tuner, settings.trials, log, len(tasks))
         console.print("compiling the network without the log")
         untuned = deploy(network, target)
-        _search(console, tuner, settings.trials, log, session)
+        if args.trials:
+            _search(console, tuner, settings.trials, log, session)
+        else:
+            _choose_ahead(console, tuner, log, session)
         interrupted = session.stopping
     if not args.json:
         _print_tasks(tuner)
@@ -114,14 +140,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         console.print("no program was measured yet, so there is no network to time or to export")
     if args.json:
-        result = _result(untuned, tuner, delivery, log, args) | {"interrupted": interrupted}
-        json.dump(result, sys.stdout, indent=1)
-        print()
+        _print_json(_result(untuned, tuner, delivery, log, args) | {"interrupted": interrupted})
     else:
         _print_delivery(tuner, delivery, log, args.export)
     if interrupted:
         return EXIT_INTERRUPTED
     return _EXIT_INCOMPLETE if delivery.problems else 0
+
+
+def _print_json(result: dict[str, Any]) -> None:
+    json.dump(result, sys.stdout, indent=1)
+    print()
 
 
 def _usable_target(text: str, console: "Console") -> Any:
@@ -183,7 +212,7 @@ class _Delivery:
 
 def _result(
     untuned: "Deployed",
-    tuner: "NetworkTuner",
+    tuner: "NetworkTuner | AheadSearch",
     delivery: _Delivery,
     log: Path,
     args: argparse.Namespace,
@@ -193,9 +222,11 @@ def _result(
         "network": untuned.network.name,
         "target": str(untuned.target),
         "model": args.model,
+        "search": args.search,
         "seed": args.seed,
         "log": str(log),
         "trials": tuner.trials,
+        "trials_saved_s": tuner.saved_s,
         "sum_of_task_latencies_s": tuner.network_latency_s,
         "time": asdict(tuner.elapsed),
         "tasks": [asdict(task) for task in tuner.results()],
@@ -210,6 +241,11 @@ def default_log(network: str, target: Any) -> Path:
     """Name a log after the network and the target's CPU or kind, in the working folder."""
     device = str(target.attrs.get("mcpu", target.kind.name))
     return Path(f"{network}.{device}.json")
+
+
+def predicted_log(log: Path) -> Path:
+    """Name the log of programs that were not measured after that of those that are."""
+    return log.with_name(f"{log.stem}.predicted{log.suffix}")
 
 
 def _show_start(
@@ -242,13 +278,35 @@ def _search(
     ):
         for report in tuner.rounds():
             show_round(report, "")
+    if tuner.saved_s:
+        console.print(
+            f"stopped after {tuner.trials} of {trials} trials, which saves about "
+            f"{show.minutes(tuner.saved_s)}: no task is expected to gain 1 % by another round",
+            soft_wrap=True,
+        )
 
 
-def _print_tasks(tuner: "NetworkTuner") -> None:
+def _choose_ahead(
+    console: "Console", search: "AheadSearch", log: Path, session: "MeasureSession"
+) -> None:
+    with (
+        divert_native_messages(messages_file(log), console.print),
+        stop_on_interrupt(session),
+    ):
+        console.print(f"what is predicted best goes to {log}", soft_wrap=True, markup=False)
+        for task in search.run():
+            console.print(
+                f"{show.shorten(task.name)}  predicted {show.milliseconds(task.latency_s)}",
+                soft_wrap=True,
+                markup=False,
+            )
+
+
+def _print_tasks(tuner: "NetworkTuner | AheadSearch") -> None:
     console = show.stdout_console()
     show.print_table(
         console,
-        "tasks",
+        "tasks" if tuner.trials else "tasks (predicted)",
         ("task", "weight", "GFLOP", "trials", "latency", "GFLOP/s"),
         [
             [
@@ -267,11 +325,12 @@ def _print_tasks(tuner: "NetworkTuner") -> None:
 
 
 def _print_delivery(
-    tuner: "NetworkTuner", delivery: _Delivery, log: Path, export: Path | None
+    tuner: "NetworkTuner | AheadSearch", delivery: _Delivery, log: Path, export: Path | None
 ) -> None:
     console = show.stdout_console()
     if delivery.gain is not None:
-        _print_gain(console, delivery.gain, tuner.network_latency_s)
+        measured_s = tuner.network_latency_s if tuner.trials else None
+        _print_gain(console, delivery.gain, measured_s)
     if delivery.exported is not None:
         which = "" if delivery.exported == "tuned" else " (the untuned network, which is faster)"
         console.print(f"library: {export}{which}", soft_wrap=True, markup=False)

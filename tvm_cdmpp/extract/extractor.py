@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+import numpy.typing as npt
+
 from tvm_cdmpp.ast import CompactASTBatch, Leaf
 from tvm_cdmpp.devices import Hardware
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.limits import ExceededLimit
-from tvm_cdmpp.extract.native import NativeExtractor
+from tvm_cdmpp.extract.native import NativeExtractor, NativeResult, StageLoops
 from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
 
 # Of a line, nothing but the steps matters here.
@@ -89,14 +92,56 @@ class StepExtractor:
             would refuse it (`VerifyGPUCode`, for which `XGBModel` scores minus infinity). Such a
             program has its leaves. Always empty where the hardware has no GPU threads.
         """
-        found = self._native.extract(records)
-        batch = CompactASTBatch.of_counts(
-            found.vectors, found.positions, found.leaf_counts, found.unscaled
-        )
-        return batch, found.errors, found.exceeded
+        return _checked(self._native.extract(records))
+
+    def add_skeleton(self, steps: bytes) -> int:
+        """Keep a program, given by its steps as JSON, to extract it with other numbers.
+
+        Its numbers are, step by step: of each split, the extent that is written in it and the
+        lengths; of each `auto_unroll_max_step` pragma, its limit.
+
+        Returns
+        -------
+        number
+            For `extract_numbers`; 0 for the first skeleton, and so on.
+        """
+        return self._native.add_skeleton(records_of_steps([steps]))
+
+    def extract_numbers(
+        self, skeletons: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]
+    ) -> tuple[CompactASTBatch, dict[int, RecordError], dict[int, ExceededLimit]]:
+        """Do what `extract_checked` does for skeletons with other numbers.
+
+        Parameters
+        ----------
+        skeletons
+            Which skeleton each of n programs has; (n,).
+        numbers
+            The numbers of each, from the first column on; (n, at least those of the longest).
+        """
+        return _checked(self._native.extract_numbers(skeletons, numbers))
+
+    def loops(self, steps: bytes) -> list[StageLoops]:
+        """Return the loops of every stage after transform steps, given as JSON.
+
+        Raises
+        ------
+        RecordError
+            The steps do not fit the task.
+        """
+        return self._native.loops(records_of_steps([steps]))
 
     def leaves(self, records: bytes) -> list[list[Leaf] | RecordError]:
         """Return the leaves of programs before they become vectors, or what went wrong."""
         names = [stage.name for stage in self.graph.stages]
         lines = records.removesuffix(b"\n").split(b"\n") if records else []
         return [self._native.leaves(line, names) for line in lines]
+
+
+def _checked(
+    found: NativeResult,
+) -> tuple[CompactASTBatch, dict[int, RecordError], dict[int, ExceededLimit]]:
+    batch = CompactASTBatch.of_counts(
+        found.vectors, found.positions, found.leaf_counts, found.unscaled
+    )
+    return batch, found.errors, found.exceeded

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
-    from tvm_cdmpp.search.baselines import check_cost_model
+    from tvm_cdmpp.search.ahead import AheadSearch
+    from tvm_cdmpp.search.baselines import check_cost_model, check_search
     from tvm_cdmpp.search.comparison import (
         CompareSettings,
         SearchComparison,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     )
     from tvm_cdmpp.search.measured_log import MeasuredLog, MeasuredTask, read_measured_log
     from tvm_cdmpp.search.provenance import describe_machine, find_commit
-    from tvm_cdmpp.search.reports import RoundReport, TimeSplit, TuneSettings
+    from tvm_cdmpp.search.reports import SEARCHES, RoundReport, TimeSplit, TuneSettings
     from tvm_cdmpp.search.review import SearchReview, TaskReview, review_search
     from tvm_cdmpp.search.selftest import run_selftest
     from tvm_cdmpp.search.tuner import NetworkTuner, heaviest_tasks

@@ -80,6 +80,15 @@ def check_cost_model(kind: str) -> None:
         raise ConfigError(f"unknown cost model {kind!r}; expected one of {', '.join(COST_MODELS)}")
 
 
+def check_search(kind: str, search: str) -> None:
+    """Raise `ConfigError` unless a kind of cost model can be used in a kind of search."""
+    if search == "evolve" and not kind.startswith("cdmpp"):
+        raise ConfigError(
+            "evolution, and a choice without trials, needs a cdmpp model, which scores programs "
+            f"that TVM has not applied; got {kind!r}. Take one, or the search 'sketch' and trials."
+        )
+
+
 def num_threads(kind: str) -> int:
     """Return how many threads a cost model that is made here scores with."""
     return read_host_cpu().physical_cores if kind.startswith("xgb") else 1

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.arguments import as_path, check_seed
+from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import DeviceSpec, find_device
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.models import FitConfig, Predictor, PredictorConfig, load_weights
+from tvm_cdmpp.models import FitConfig, Prediction, Predictor, PredictorConfig, load_weights
 from tvm_cdmpp.search.explanation import Explanation
 from tvm_cdmpp.search.online import OnlinePredictor
 
@@ -100,6 +101,14 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         """
         with self._lock:
             return self._online.score(task, states) if states else []
+
+    def predict_asts(self, task: Any, batch: CompactASTBatch) -> Prediction:
+        """Predict programs of a task, given by their compact ASTs: seconds and their spread.
+
+        What was seen to be unable to run is not looked up.
+        """
+        with self._lock:
+            return self._online.predict_asts(task, batch)
 
     def update(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
         """Learn from `MeasureInput` and `MeasureResult` pairs.

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.bridge import check_states, check_task, read_records
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import CDMPPError, CheckpointError, ConfigError, RecordError
@@ -20,6 +21,7 @@ from tvm_cdmpp.extract import dump_records
 from tvm_cdmpp.models import (
     Content,
     FitConfig,
+    Prediction,
     Predictor,
     TrainedPredictor,
     predictor_of,
@@ -125,6 +127,11 @@ class OnlinePredictor:
             against=against,
             measured=measured,
         )
+
+    def predict_asts(self, task: Any, batch: CompactASTBatch) -> Prediction:
+        """Predict programs of a task, given by their compact ASTs."""
+        device = self.memory.task(task).machine.device
+        return self._predictor.predict(batch, device, num_threads=self._num_threads)
 
     def learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
         """Learn from measurements; those of no use are counted.

@@ -6,6 +6,9 @@ from tvm_cdmpp.arguments import check_seed
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.measure import MeasureOptions
 
+SEARCHES = ("sketch", "evolve")
+"""TVM's `SketchPolicy`; or its sketches, and evolution without TVM, for CDMPP models."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TuneSettings:
@@ -16,6 +19,8 @@ class TuneSettings:
     round_size: int = 64
     """Programs to measure per round, less when the trials are few."""
     seed: int = 0
+    search: str = "sketch"
+    """How candidates are found, one of `SEARCHES`."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
 
     def __post_init__(self) -> None:
@@ -23,6 +28,10 @@ class TuneSettings:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         check_seed(self.seed)
+        if self.search not in SEARCHES:
+            raise ConfigError(
+                f"unknown search {self.search!r}; expected one of {', '.join(SEARCHES)}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,9 +17,9 @@ auto_scheduler = load_tvm().auto_scheduler
 _TaskScheduler: Any = auto_scheduler.TaskScheduler
 
 # TVM's cost of a task without a valid program.
-_UNKNOWN_COST = 1e10
+UNKNOWN_COST = 1e10
 # TVM drops a task for good when its first round found no valid program; here it gets more.
-_FIRST_ATTEMPTS = 3
+FIRST_ATTEMPTS = 3
 
 
 class _TaskChosen(Exception):  # noqa: N818 -- no error, a way out of `TaskScheduler.tune`
@@ -62,7 +62,7 @@ class StepwiseScheduler(_TaskScheduler):
             raise ConfigError("a search needs at least one task, got none")
 
         def objective(costs: Sequence[float]) -> float:
-            known = (c * w for c, w in zip(costs, weights, strict=True) if c < _UNKNOWN_COST)
+            known = (c * w for c, w in zip(costs, weights, strict=True) if c < UNKNOWN_COST)
             return float(sum(known))
 
         super().__init__(list(tasks), objective_func=objective, callbacks=[])
@@ -70,6 +70,7 @@ class StepwiseScheduler(_TaskScheduler):
         self._measurer = measurer
         self._round_size = round_size
         self._choosing = False
+        self.early_stopping_task = 1e20
         self._options = auto_scheduler.TuningOptions(
             num_measure_trials=round_size * len(tasks),  # enough for TVM to keep the round size
             num_measures_per_round=round_size,
@@ -78,8 +79,10 @@ class StepwiseScheduler(_TaskScheduler):
 
     def restore(self, log: Path) -> None:
         """Take over the costs and counts that a log holds for these tasks."""
-        self.early_stopping_task = 1e20
         self._restore_status(str(log), self._round_size)
+
+    def preload(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
+        """Hand measured programs of these tasks to policies that do not read logs themselves."""
 
     def next_task(self) -> int | None:
         """Return the index of the task to tune next; None when no task has anything left."""
@@ -87,7 +90,7 @@ class StepwiseScheduler(_TaskScheduler):
             for index, cost in enumerate(self.best_costs):
                 attempts = self.task_cts[index]
                 live = index not in self.dead_tasks
-                if live and cost == _UNKNOWN_COST and attempts < _FIRST_ATTEMPTS:
+                if live and cost == UNKNOWN_COST and attempts < FIRST_ATTEMPTS:
                     return index
         self._choosing = True
         try:

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.measure import MeasureSession
 
@@ -31,6 +32,15 @@ class TimedModel(_PythonBasedModel):
         begin = time.perf_counter()
         try:
             return self.model.predict(task, states)
+        finally:
+            self.predict_s += time.perf_counter() - begin
+
+    def predict_asts(self, task: Any, batch: CompactASTBatch) -> Any:
+        """Return what the wrapped model, a `CDMPPModel`, says of compact ASTs."""
+        self._session.check()
+        begin = time.perf_counter()
+        try:
+            return self.model.predict_asts(task, batch)
         finally:
             self.predict_s += time.perf_counter() - begin
 

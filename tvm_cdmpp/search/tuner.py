@@ -16,26 +16,24 @@ turns between several searches. Choices:
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, task_names
-from tvm_cdmpp.errors import CDMPPError, ConfigError
+from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.measure import (
     HOPELESS,
-    Failures,
     MeasureSession,
-    check_disk,
     hopeless_error,
-    record_batch,
 )
-from tvm_cdmpp.search.baselines import make_cost_model
+from tvm_cdmpp.search.baselines import check_search, make_cost_model
+from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
+from tvm_cdmpp.search.gain_scheduler import BatchMeasurer, GainScheduler
+from tvm_cdmpp.search.recorder import Progress, Recorder
 from tvm_cdmpp.search.reports import RoundReport, TaskResult, TimeSplit, TuneSettings
 from tvm_cdmpp.search.scheduler import StepwiseScheduler
 from tvm_cdmpp.search.timed_model import TimedModel
@@ -44,65 +42,9 @@ from tvm_cdmpp.workloads import write_workloads
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
-_PythonBasedMeasureCallback: Any = auto_scheduler.measure.PythonBasedMeasureCallback
 
 # Candidates per generation: for each program that a round measures, and at least.
 _CANDIDATES_PER_PROGRAM, _LEAST_POPULATION = 128, 256
-
-
-@dataclass(kw_only=True, slots=True)
-class _Progress:
-    """What is known of a task so far."""
-
-    trials: int = 0
-    latency_s: float | None = None
-
-    def add(self, result: Any) -> None:
-        self.trials += 1
-        if int(result.error_no) == 0:
-            latency_s = float(np.mean([cost.value for cost in result.costs]))
-            self.latency_s = min(latency_s, self.latency_s or latency_s)
-
-
-class _Recorder(_PythonBasedMeasureCallback):
-    """Takes each measured batch: first to the disk, then into the count."""
-
-    def __init__(self, log: Path, progress: dict[str, _Progress]) -> None:
-        super().__init__()
-        self.error: CDMPPError | None = None
-        self.all_failures = Failures()
-        self.measured = 0
-        self.on_batch: Callable[[], None] = lambda: None
-        self._before: Counter[str] = Counter()
-        self._log = log
-        self._progress = progress
-
-    def callback(self, policy: Any, inputs: Any, results: Any) -> None:
-        try:
-            recorded = record_batch(self._log, inputs, results)
-            for measured, result in recorded:
-                self.count(measured, result)
-            check_disk(self._log, len(recorded), len(inputs))
-            self.on_batch()
-        except CDMPPError as error:
-            # Kept, because older TVMs turn what passes through their C++ part into a TVMError.
-            self.error = error
-            raise
-
-    def count(self, measured: Any, result: Any) -> None:
-        """Take one record into the count."""
-        self._progress[str(measured.task.workload_key)].add(result)
-        self.measured += 1
-        self.all_failures.count(result)
-
-    def start_round(self) -> None:
-        """Count from zero, except for the sum of all failures."""
-        self.measured, self._before = 0, self.all_failures.counts.copy()
-
-    @property
-    def failures(self) -> Counter[str]:
-        """The failures of this round, by kind."""
-        return self.all_failures.counts - self._before
 
 
 class NetworkTuner:
@@ -117,7 +59,8 @@ class NetworkTuner:
     weights
         How often each occurs in the network.
     model
-        A kind for `make_cost_model`, or a cost model of TVM's interface.
+        A kind for `make_cost_model`, or a cost model of TVM's interface, which needs
+        `predict_asts` as `CDMPPModel` has it where the search is "evolve".
     settings
         The budget and the set-up.
     log
@@ -173,6 +116,7 @@ class NetworkTuner:
         write_workloads(log, tasks)
         self._round_size = min(settings.round_size, largest_round(settings.trials, len(chosen)))
         if isinstance(model, str):
+            check_search(model, settings.search)
             model = make_cost_model(
                 model,
                 seed=settings.seed,
@@ -180,11 +124,12 @@ class NetworkTuner:
                 num_tasks=len(chosen),
             )
         self._model = TimedModel(UnrollGuard(model), session)
-        self._progress = {str(task.workload_key): _Progress() for task in tasks}
-        self._recorder = _Recorder(log, self._progress)
+        self._progress = {str(task.workload_key): Progress() for task in tasks}
+        self._recorder = Recorder(log, self._progress)
         self._recorder.on_batch = lambda: on_batch(self._split_of_round())
         self._trials = self.log_report.num_valid
         self.elapsed = TimeSplit()
+        self._is_done = False
         self._numpy = np.random.RandomState(settings.seed).get_state()
         self._scheduler = self._make_scheduler(log)
         if self._trials:
@@ -212,6 +157,7 @@ class NetworkTuner:
             with self._numpy_stream():
                 chosen = self._scheduler.next_task()
             if chosen is None:
+                self._is_done = True
                 break
             report = self._run_round(chosen)
             yield report
@@ -239,6 +185,13 @@ class NetworkTuner:
         return self._trials
 
     @property
+    def saved_s(self) -> float:
+        """What trials would have taken that were not done, as no task would gain by them."""
+        unused = self._settings.trials - self._trials if self._is_done else 0
+        measured = self._trials - self.log_report.num_valid
+        return self.elapsed.total_s / max(1, measured) * unused
+
+    @property
     def network_latency_s(self) -> float | None:
         """Sum of weight times best latency over the tuned tasks; None while one has none."""
         total_s = 0.0
@@ -253,24 +206,39 @@ class NetworkTuner:
         preload = [auto_scheduler.PreloadMeasuredStates(str(log))] if self._trials else None
         options = self._settings.measure
         tasks = [self._tasks[index] for index in self._tuned]
-        on_cpu = str(tasks[0].target.kind.name) == "llvm"
+        weights = [self._weights[index] for index in self._tuned]
+        builder = options.builder()
+        runner = options.runner(on_cpu=str(tasks[0].target.kind.name) == "llvm")
+        # 0 would mean "no seed" to TVM.
+        seeds = [1 + index + len(tasks) * self._settings.seed for index in range(len(tasks))]
+        if self._settings.search == "evolve":
+            return GainScheduler(
+                tasks,
+                weights,
+                policies=[
+                    EvolutionPolicy(task, self._model, seed=seed)
+                    for task, seed in zip(tasks, seeds, strict=True)
+                ],
+                measurer=BatchMeasurer(builder, runner, self._recorder),
+                round_size=self._round_size,
+            )
         return StepwiseScheduler(
             tasks,
-            [self._weights[index] for index in self._tuned],
+            weights,
             policies=[
                 auto_scheduler.SketchPolicy(
                     task,
                     self._model,
                     params=search_params(self._round_size),
-                    seed=1 + index + len(tasks) * self._settings.seed,  # 0 would mean "no seed"
+                    seed=seed,
                     verbose=0,
                     init_search_callbacks=preload,
                 )
-                for index, task in enumerate(tasks)
+                for task, seed in zip(tasks, seeds, strict=True)
             ],
             measurer=auto_scheduler.measure.ProgramMeasurer(
-                options.builder(),
-                options.runner(on_cpu=on_cpu),
+                builder,
+                runner,
                 [self._recorder],
                 0,
                 # After so many failures in a row TVM would print every program.
@@ -291,6 +259,7 @@ class NetworkTuner:
         for measured, result in known:
             self._recorder.count(measured, result)
         inputs, results = zip(*known, strict=True)
+        self._scheduler.preload(inputs, results)
         with self._numpy_stream():
             self._model.update(list(inputs), list(results))
 

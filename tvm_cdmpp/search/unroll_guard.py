@@ -8,10 +8,12 @@ unrolled program looks fast; so without this, a search chooses them again and ag
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from tvm_cdmpp.ast import COLUMN, CompactASTBatch
 from tvm_cdmpp.bridge import build_timed_out, load_tvm
 from tvm_cdmpp.extract import dump_records
 
@@ -43,6 +45,16 @@ class UnrollGuard(_PythonBasedModel):
         if hopeless.all():
             return scores
         return np.where(hopeless, -np.inf, scores).tolist()
+
+    def predict_asts(self, task: Any, batch: CompactASTBatch) -> Any:
+        """Return what the wrapped model says; programs that unroll too far do not run."""
+        said = self.model.predict_asts(task, batch)
+        limit = self._limit(str(task.workload_key))
+        if limit is None or not len(batch):
+            return said
+        steps = np.exp2(batch.vectors[:, COLUMN["unroll_limit"]]) - 1
+        hopeless = np.maximum.reduceat(steps, batch.offsets[:-1]) > limit - 0.5
+        return replace(said, runs_probability=np.where(hopeless, 0.0, said.runs_probability))
 
     def update(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
         """Learn which builds timed out, and let the wrapped model learn."""

@@ -55,6 +55,22 @@ class NativeResult:
     exceeded: dict[int, ExceededLimit]
 
 
+@dataclass(frozen=True)
+class StageLoops:
+    """The loops of a stage after some transform steps."""
+
+    has_loops: bool
+    """False for inputs and stages that are inlined."""
+    num_axes: int
+    """Loops that it has before any step."""
+    consumer: int
+    """The stage that reads it, or in whose loops all stages are that do; -1 if there is none."""
+    attached: tuple[int, int] | None
+    """The stage that it is computed in, and at which of its loops; None for none."""
+    loops: tuple[tuple[bool, str], ...]
+    """Outermost first: whether it reduces, and its kind, one of `LOOP_KINDS`."""
+
+
 class TVMFunctions(ctypes.Structure):
     """Addresses of functions of TVM, in the order of handover.h."""
 
@@ -86,6 +102,12 @@ def _library() -> ctypes.CDLL:
         "new": (ctypes.c_void_p, [_INTS, ctypes.c_int64, ctypes.c_int, _DOUBLES]),
         "free": (None, [ctypes.c_void_p]),
         "extract": (ctypes.c_int64, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64]),
+        "add_skeleton": (ctypes.c_int64, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64]),
+        "extract_numbers": (
+            ctypes.c_int64,
+            [ctypes.c_void_p, _INTS, _INTS, ctypes.c_int64, ctypes.c_int64],
+        ),
+        "loops": (_INTS, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, _INTS]),
         "release": (None, [ctypes.c_void_p]),
         "vectors": (_FLOATS, [ctypes.c_void_p]),
         "scale": (
@@ -186,6 +208,49 @@ class NativeExtractor:
         finally:
             library.cdmpp_release(self._handle)
 
+    def add_skeleton(self, record: bytes) -> int:
+        """Keep the steps of a record as a skeleton, and return its number."""
+        number: int = _library().cdmpp_add_skeleton(self._handle, record, len(record))
+        if number < 0:
+            raise RecordError(f"the steps of a skeleton cannot be read: {record[:80]!r}...")
+        return number
+
+    def extract_numbers(
+        self, skeletons: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]
+    ) -> NativeResult:
+        """Extract skeletons, given by number, with the numbers of each; (programs, width)."""
+        library = _library()
+        skeletons, numbers = np.ascontiguousarray(skeletons), np.ascontiguousarray(numbers)
+        count, width = numbers.shape
+        assert skeletons.shape == (count,)
+        assert skeletons.dtype == numbers.dtype == np.int64
+        try:
+            done = library.cdmpp_extract_numbers(
+                self._handle, skeletons.ctypes.data_as(_INTS), numbers.ctypes.data_as(_INTS),
+                width, count,
+            )  # fmt: skip
+            if done < 0:
+                raise MemoryError(f"no memory for the compact ASTs of {count} programs")
+            return self._results(done)
+        finally:
+            library.cdmpp_release(self._handle)
+
+    def loops(self, record: bytes) -> list[StageLoops]:
+        """Return the loops of every stage after a record's steps.
+
+        Raises
+        ------
+        RecordError
+            The steps do not fit the task.
+        """
+        size = ctypes.c_int64()
+        packed = _library().cdmpp_loops(self._handle, record, len(record), ctypes.byref(size))
+        if size.value < 0:
+            raise MemoryError("no memory for the loops of a program")
+        if not packed:
+            raise self._error(0)
+        return _unpack_loops(packed[: size.value])
+
     def _results(self, count: int) -> NativeResult:
         """Copy what the last call made."""
         library = _library()
@@ -258,6 +323,17 @@ def describe(leaves: Sequence[Leaf], hardware: Hardware) -> npt.NDArray[np.float
     )
     assert fine, "the packing of leaves does not fit the compiled code"
     return vectors
+
+
+def _unpack_loops(packed: Sequence[int]) -> list[StageLoops]:
+    numbers = iter(packed)
+    stages = []
+    for _ in range(next(numbers)):
+        has_loops, num_axes, consumer, target, at, count = (next(numbers) for _ in range(6))
+        loops = tuple((bool(next(numbers)), LOOP_KINDS[next(numbers)]) for _ in range(count))
+        attached = None if target < 0 else (target, at)
+        stages.append(StageLoops(bool(has_loops), num_axes, consumer, attached, loops))
+    return stages
 
 
 def _pointer(hardware: Hardware) -> ctypes.Array[ctypes.c_double]:

@@ -8,6 +8,7 @@
 #include "features.h"
 #include "handover.h"
 #include "leaves.h"
+#include "skeleton.h"
 
 #ifdef _WIN32
 #define EXPORT extern "C" __declspec(dllexport)
@@ -51,13 +52,52 @@ class Extractor {
     errors.reserve(lines);
     while (!text.empty()) {
       std::size_t end = std::min(text.find('\n'), text.size());
-      extract_one(text.substr(0, end), watch);
+      extract_line(text.substr(0, end), watch);
       text.remove_prefix(std::min(end + 1, text.size()));
-      // Programs of a task have about as many leaves each; growing step by step costs copies.
-      if (counts.size() == 1) vectors.reserve(std::min(vectors.size() * lines, kMostReserved));
+      reserve_after_first(lines);
     }
     seconds[2] += watch.lap();
     return static_cast<Int>(counts.size());
+  }
+
+  // Keep the steps of a record, to be given other numbers; return its number. Throws RecordError.
+  Int add_skeleton(std::string_view line) {
+    skeletons_.push_back(std::make_unique<Skeleton>(line));
+    return static_cast<Int>(skeletons_.size()) - 1;
+  }
+
+  // Extract skeletons filled with numbers, [program][width].
+  Int extract_numbers(const Int* which, const Int* numbers, Int width, Int count) {
+    start();
+    Stopwatch watch;
+    for (Int n = 0; n < count; ++n) {
+      extract_one(
+          [&]() -> std::pair<const std::vector<Step>&, std::size_t> {
+            Skeleton& skeleton = *skeletons_.at(static_cast<std::size_t>(which[n]));
+            if (skeleton.width() > width) throw std::out_of_range("too few numbers");
+            const std::vector<Step>& steps = skeleton.filled(numbers + n * width);
+            return {steps, steps.size()};
+          },
+          watch);
+      reserve_after_first(static_cast<std::size_t>(count));
+    }
+    seconds[2] += watch.lap();
+    return count;
+  }
+
+  // The loops of every stage after the steps of a record, as integers (see skeleton.h).
+  const std::vector<Int>* pack_loops_of(std::string_view line) {
+    start();
+    errors.emplace_back();
+    packed_.clear();
+    try {
+      schedule_.run(steps_, read_steps(line, steps_));
+      pack_loops(schedule_, packed_);
+      return &packed_;
+    } catch (RecordError& problem) {
+      errors.back() = std::move(problem.message);
+      return nullptr;
+    }
   }
 
   // The leaves of one record as integers; null if there is an error.
@@ -65,7 +105,7 @@ class Extractor {
     start();
     Stopwatch watch;
     packed_.clear();
-    extract_one(line, watch);
+    extract_line(line, watch);
     if (!errors.front().empty()) return nullptr;
     packed_.push_back(counts.front());
     for (const Leaf* leaf : *last_) pack(*leaf, packed_);
@@ -99,15 +139,31 @@ class Extractor {
     errors.clear();
   }
 
-  void extract_one(std::string_view line, Stopwatch& watch) {
+  // Programs of a task have about as many leaves each; growing step by step costs copies.
+  void reserve_after_first(std::size_t programs) {
+    if (counts.size() == 1) vectors.reserve(std::min(vectors.size() * programs, kMostReserved));
+  }
+
+  void extract_line(std::string_view line, Stopwatch& watch) {
+    extract_one(
+        [&]() -> std::pair<const std::vector<Step>&, std::size_t> {
+          std::size_t num_steps = read_steps(line, steps_);
+          return {steps_, num_steps};
+        },
+        watch);
+  }
+
+  // Extract the program whose steps, and how many of them, a function returns.
+  template <class Read>
+  void extract_one(const Read& read, Stopwatch& watch) {
     std::size_t num_values = vectors.size(), num_leaves = positions.size();
     counts.push_back(0);
     excesses.emplace_back();
     errors.emplace_back();
     try {
-      std::size_t num_steps = read_steps(line, steps_);
+      auto [steps, num_steps] = read();
       seconds[0] += watch.lap();
-      schedule_.run(steps_, num_steps);
+      schedule_.run(steps, num_steps);
       last_ = &leaves_.of(schedule_, num_steps > 0);
       seconds[1] += watch.lap();
       features_.append(*last_, vectors);
@@ -135,6 +191,7 @@ class Extractor {
   Leaves leaves_;
   Features features_;
   std::vector<Step> steps_;
+  std::vector<std::unique_ptr<Skeleton>> skeletons_;
   std::vector<Int> packed_;
   const std::vector<Leaf*>* last_ = nullptr;
 };
@@ -173,6 +230,39 @@ EXPORT Int cdmpp_extract(void* extractor, const char* text, Int length) {
         return static_cast<Extractor*>(extractor)->extract({text, static_cast<std::size_t>(length)});
       },
       Int{-1});
+}
+
+// Keep the steps of a record as a skeleton; returns its number, -1 if it is no record.
+EXPORT Int cdmpp_add_skeleton(void* extractor, const char* line, Int length) {
+  return guarded(
+      [&] {
+        return static_cast<Extractor*>(extractor)->add_skeleton(
+            {line, static_cast<std::size_t>(length)});
+      },
+      Int{-1});
+}
+
+// Extract skeletons with numbers, [program][width]; returns as `cdmpp_extract` does.
+EXPORT Int cdmpp_extract_numbers(void* extractor, const Int* skeletons, const Int* numbers,
+                                 Int width, Int count) {
+  return guarded(
+      [&] {
+        return static_cast<Extractor*>(extractor)->extract_numbers(skeletons, numbers, width, count);
+      },
+      Int{-1});
+}
+
+// The loops of the stages after a record's steps (see skeleton.h); null on an error.
+EXPORT const Int* cdmpp_loops(void* extractor, const char* line, Int length, Int* size) {
+  *size = -1;
+  return guarded(
+      [&]() -> const Int* {
+        const auto* packed = static_cast<Extractor*>(extractor)->pack_loops_of(
+            {line, static_cast<std::size_t>(length)});
+        *size = packed ? static_cast<Int>(packed->size()) : 0;
+        return packed ? packed->data() : nullptr;
+      },
+      static_cast<const Int*>(nullptr));
 }
 
 EXPORT void cdmpp_release(void* extractor) { static_cast<Extractor*>(extractor)->release(); }

@@ -305,6 +305,9 @@ class Schedule {
         throw std::invalid_argument("the iterators to fuse are not adjacent");
       }
       relation.parts.push_back(stage.at(positions[n]));
+      if (n + 1 < positions.size() && has_attached(stage, relation.parts.back())) {
+        throw std::invalid_argument("a stage is attached between the iterators to fuse");
+      }
       auto part = static_cast<std::size_t>(relation.parts.back());
       reduces = reduces || stage.is_reduce[part];
       sources += stage.num_sources[part];
@@ -323,6 +326,12 @@ class Schedule {
     }
     for (int part : relation.parts) move_attached(stage, part, relation.whole);
     stage.relations.push_back(std::move(relation));
+  }
+
+  bool has_attached(const Stage& target, int iterator) const {
+    return std::any_of(stages_.begin(), stages_.end(), [&](const Stage* stage) {
+      return stage->attached_to == &target && stage->attached_at == iterator;
+    });
   }
 
   void move_attached(const Stage& target, int from, int to) {

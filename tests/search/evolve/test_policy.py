@@ -1,0 +1,127 @@
+"""The search of one task: what it asks to be measured, and what it makes of the results."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.search.evolve.spaces import task
+from tests.tiny_tasks import auto_scheduler
+from tvm_cdmpp.ast import CompactASTBatch
+from tvm_cdmpp.devices import detect_cpu, generic_gpu
+from tvm_cdmpp.models import Prediction
+from tvm_cdmpp.models.analytic import estimate_latency_s
+from tvm_cdmpp.search.evolve.choice import ChoiceConfig
+from tvm_cdmpp.search.evolve.evolution import EvolutionConfig
+from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
+
+SMALL = EvolutionConfig(generations=1, children=96, parents=48, descents=1, sweeps=1)
+
+
+class Analytic:
+    """Predicts the analytic estimate, and counts what it was told."""
+
+    def __init__(self) -> None:
+        self.learned = 0
+
+    def predict_asts(self, of: Any, batch: CompactASTBatch) -> Prediction:
+        device = detect_cpu() if of.target.kind.name == "llvm" else generic_gpu("any")
+        latency_s = estimate_latency_s(batch, device)
+        return Prediction(latency_s, np.ones(len(batch)), np.full(len(batch), 0.1))
+
+    def update(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
+        assert len(inputs) == len(results)
+        self.learned += len(inputs)
+
+
+class Pretending:
+    """Gives every program the same latency, or a failure."""
+
+    def __init__(self, latency_s: float = 1e-3) -> None:
+        self.latency_s = latency_s
+        self.batches: list[list[str]] = []
+
+    def texts(self) -> list[str]:
+        return [text for batch in self.batches for text in batch]
+
+    def measure(self, _policy: Any, inputs: Sequence[Any]) -> list[Any]:
+        self.batches.append([str(measured.state) for measured in inputs])
+        good = np.isfinite(self.latency_s)
+        result = auto_scheduler.MeasureResult(
+            [self.latency_s if good else 1e10], 0 if good else 2, "", 0.1, 1.0
+        )
+        return [result] * len(inputs)
+
+
+def policy(name: str, seed: int = 0, **choice: Any) -> tuple[EvolutionPolicy, Analytic]:
+    model = Analytic()
+    made = EvolutionPolicy(
+        task(name), model, seed=seed, evolution=SMALL, choice=ChoiceConfig(**choice)
+    )
+    return made, model
+
+
+@pytest.mark.parametrize("name", ["conv2d", "matmul"])
+def test_no_program_is_measured_twice(name: str) -> None:
+    search, model = policy(name, explored=0.25)
+    measurer = Pretending()
+    for _ in range(3):
+        inputs, results = search.continue_search_one_round(8, measurer)
+        assert len(inputs) == len(results) == 8
+        assert 0.0 <= search.gain <= 1.0
+    texts = measurer.texts()
+    assert len(set(texts)) == len(texts) == model.learned == 24
+
+
+def test_one_seed_one_search() -> None:
+    def batches(seed: int) -> list[list[str]]:
+        measurer = Pretending()
+        search, _ = policy("tiny", seed)
+        for _ in range(2):
+            search.continue_search_one_round(4, measurer)
+        return measurer.batches
+
+    assert batches(1) == batches(1) != batches(2)
+
+
+def test_what_was_measured_before_is_not_measured_again() -> None:
+    first, _ = policy("tiny")
+    before = Pretending()
+    inputs, results = first.continue_search_one_round(8, before)
+    second, _ = policy("tiny")
+    second.preload(inputs, results)
+    again = Pretending()
+    second.continue_search_one_round(8, again)
+    assert not set(before.batches[0]) & set(again.batches[0])
+
+
+def test_a_task_without_more_programs_is_done() -> None:
+    search, _ = policy("norm")
+    measurer = Pretending()
+    for _ in range(6):
+        inputs, _ = search.continue_search_one_round(64, measurer)
+    assert not inputs
+    assert search.is_done
+    assert search.gain == 0.0
+    texts = measurer.texts()
+    assert len(set(texts)) == len(texts) > 5
+
+
+def test_a_task_whose_programs_all_fail_goes_on() -> None:
+    search, model = policy("tiny")
+    for _ in range(2):
+        search.continue_search_one_round(4, Pretending(float("inf")))
+    assert model.learned == 8
+    assert search.gain == 1.0
+    assert not search.is_done
+
+
+def test_a_task_that_gains_nothing_is_done() -> None:
+    search, _ = policy("tiny")
+    for _ in range(40):
+        search.continue_search_one_round(4, Pretending())
+        if search.is_done:
+            break
+    assert search.is_done
+    assert search.gain < 0.01

@@ -1,0 +1,279 @@
+"""The search of one task by evolution without TVM, with the interface of TVM's search policies.
+
+TVM gives the sketches and a few programs sampled from them, applies the steps of the programs that
+were chosen, and measures them. All that is between is in the other modules here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from tvm_cdmpp.ast import CompactASTBatch
+from tvm_cdmpp.bridge import failed, latency_s, load_tvm
+from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.models import Prediction
+from tvm_cdmpp.search.evolve.choice import (
+    ChoiceConfig,
+    Floats,
+    choose,
+    expected_gain,
+    spread_within,
+)
+from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig
+from tvm_cdmpp.search.evolve.programs import Programs
+from tvm_cdmpp.search.evolve.space import ProgramSpace, fingerprints
+
+auto_scheduler = load_tvm().auto_scheduler
+_SearchPolicy: Any = auto_scheduler.search_policy.SearchPolicy
+
+# Sampling a program takes TVM a millisecond for a CPU, and 25 for a GPU, where sketches have but
+# one skeleton; so it samples few there, and once.
+_SAMPLES = {"cpu": (128, 96), "gpu": (32, 16)}
+_SAMPLES_LATER = (64, 48)
+_POOL = 8
+"""Best programs to choose from, for each that is measured."""
+_LEAST_POOL = 128
+_SPREAD = 0.15
+"""What a prediction is off by within a task, in ln latency, before anything was measured."""
+
+_TRUST = 0.1
+"""Gains that count as expected and come true before the first were."""
+
+
+class Model(Protocol):
+    """What evolution asks a cost model."""
+
+    def predict_asts(self, task: Any, batch: CompactASTBatch) -> Prediction:
+        """Predict programs of a task, given by their compact ASTs."""
+
+    def update(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
+        """Learn from measurements."""
+
+
+class Measurer(Protocol):
+    """What measures programs."""
+
+    def measure(self, policy: Any, inputs: Sequence[Any]) -> list[Any]:
+        """Return a `MeasureResult` for each `MeasureInput`."""
+
+
+class EvolutionPolicy(_SearchPolicy):
+    """Searches one task.
+
+    Parameters
+    ----------
+    task
+        The `SearchTask`.
+    model
+        Scores programs, and learns from the measured ones.
+    seed
+        One seed, and the same measurements, give the same programs.
+    evolution, choice
+        How programs are bred and chosen.
+
+    Attributes
+    ----------
+    gain
+        Share of the task's latency that another round is expected to gain; 1 before the first.
+    is_done
+        Whether that is too little, and has been for some rounds.
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        model: Model,
+        *,
+        seed: int = 0,
+        evolution: EvolutionConfig | None = None,
+        choice: ChoiceConfig | None = None,
+    ) -> None:
+        self.gain, self.is_done = 1.0, False
+        self._task, self._model, self._seed = task, model, seed
+        self._evolution = evolution or EvolutionConfig()
+        self._choice = choice or ChoiceConfig()
+        self._space = ProgramSpace(task)
+        self._round = 0
+        self._low_gains = 0
+        self._promise = 0.0
+        self._promised = self._kept = _TRUST
+        """Sums of gains that were expected, and that came true."""
+        self._residuals: list[float] = []
+        self._measured: set[int] = set()
+        self._seen: set[str] = set()
+        self._best = self._space.programs([], [])
+        """The best found in the round before."""
+        self._samples = self._best
+        self._good: list[tuple[float, Programs]] = []
+        """Measured programs, fastest first, with their latencies."""
+
+    def continue_search_one_round(
+        self, num_measure: int, measurer: Measurer
+    ) -> tuple[list[Any], list[Any]]:
+        """Find, choose and measure programs, and let the model learn.
+
+        Returns
+        -------
+        inputs, results
+            What was measured; nothing when the task has no new programs.
+        """
+        found = self.find(num_measure)
+        inputs = [auto_scheduler.MeasureInput(self._task, state) for state, _, _ in found]
+        if not inputs:
+            self.is_done, self.gain = True, 0.0
+            return [], []
+        results = measurer.measure(self, inputs)
+        before_s = self._good[0][0] if self._good else None
+        self.note([program for _, program, _ in found], results, [log_s for _, _, log_s in found])
+        self._model.update(inputs, results)
+        if before_s is not None:
+            self._promised += self._promise
+            self._kept += 1.0 - self._good[0][0] / before_s
+        self._look_ahead(num_measure)
+        return inputs, results
+
+    def find(self, count: int) -> list[tuple[Any, Programs, float]]:
+        """Breed programs, and choose some that were not chosen before.
+
+        Returns
+        -------
+        found
+            State, program and predicted ln seconds; fewer where the task has no more.
+        """
+        self._sample()
+        start = Programs.join([self._samples, self._best, *(p for _, p in self._good)])
+        evolution = Evolution(
+            self._space, self._score, start, self._evolution, seed=(self._seed, self._round)
+        )
+        evolution.run()
+        self._round += 1
+        self._best = evolution.programs
+        pool = evolution.programs.take(slice(max(_LEAST_POOL, _POOL * count)))
+        explored = min(count, round(self._choice.explored * count))
+        found = self._take(pool, count - explored)
+        found += self._take(self._shuffled(self._samples), explored, random=True)
+        return found + self._take(evolution.programs, count - len(found))
+
+    def note(
+        self, programs: Sequence[Programs], results: Sequence[Any], predicted: Sequence[float]
+    ) -> None:
+        """Take in measured programs.
+
+        Parameters
+        ----------
+        programs
+            One program each.
+        results
+            A `MeasureResult` for each.
+        predicted
+            ln seconds that the model said before; not a number where it was not asked.
+        """
+        for program, result, log_s in zip(programs, results, predicted, strict=True):
+            try:
+                measured_s = latency_s(result)
+            except RecordError:
+                continue
+            if failed(result):
+                continue
+            if np.isfinite(log_s):
+                self._residuals.append(float(np.log(measured_s) - log_s))
+            self._good.append((measured_s, program))
+        self._good.sort(key=lambda pair: pair[0])
+        del self._good[self._evolution.descents :]
+
+    def preload(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
+        """Take in programs of this task that were measured in another run."""
+        programs = self._space.read_states([measured.state for measured in inputs])
+        singles = [programs.take([place]) for place in range(len(programs))]
+        self.note(singles, results, [np.nan] * len(singles))
+        self._forbid(programs)
+
+    def _sample(self) -> None:
+        """Let TVM sample programs: many at first, later some that may have other skeletons."""
+        if self._round and self._space.kind == "gpu":
+            return
+        population, least = _SAMPLES_LATER if self._round else _SAMPLES[self._space.kind]
+        seed = np.random.SeedSequence([self._seed, self._round]).generate_state(1)[0]
+        policy = auto_scheduler.SketchPolicy(
+            self._task,
+            params={
+                **auto_scheduler.SketchPolicy.DEFAULT_PARAMS,
+                "evolutionary_search_population": population,
+                "sample_init_min_population": least,
+            },
+            seed=1 + int(seed) % (2**31 - 2),  # TVM reads 0 as "no seed"
+            verbose=0,
+        )
+        self._samples = self._space.read_states(policy.sample_initial_population())
+
+    def _shuffled(self, programs: Programs) -> Programs:
+        generator = np.random.default_rng((self._seed, self._round))
+        return programs.take(generator.permutation(len(programs)))
+
+    def _score(self, batch: CompactASTBatch) -> Floats:
+        found = self._model.predict_asts(self._task, batch)
+        score: Floats = found.runs_probability / found.latency_s
+        return score
+
+    def _take(
+        self, pool: Programs, count: int, *, random: bool = False
+    ) -> list[tuple[Any, Programs, float]]:
+        """Take programs that are new from a pool, of most worth or as they come."""
+        batch, usable = self._space.describe(pool)
+        pool = pool.take(usable)
+        new = [n for n, key in enumerate(fingerprints(batch).tolist()) if key not in self._measured]
+        if not new or count < 1:
+            return []
+        pool, batch = pool.take(new), batch.take(new)
+        said = self._model.predict_asts(self._task, batch)
+        log_s = np.log(said.latency_s)
+        worth = np.log(np.maximum(said.runs_probability, 1e-9)) - log_s
+        if said.spread is not None:
+            worth = worth + self._choice.boldness * said.spread
+        if random:
+            worth = -np.arange(len(pool), dtype=np.float64)
+        taken: list[tuple[Any, Programs, float]] = []
+        rest = np.arange(len(pool))
+        while len(taken) < count and len(rest):
+            chosen = choose(
+                pool.take(rest),
+                worth[rest],
+                count - len(taken),
+                self._space.skeletons,
+                self._choice.differences,
+            )
+            some = rest[chosen]
+            for place, state in zip(some, self._space.states(pool.take(some)), strict=True):
+                if state is not None and str(state) not in self._seen:
+                    self._seen.add(str(state))
+                    taken.append((state, pool.take([place]), float(log_s[place])))
+            self._measured.update(fingerprints(batch.take(some)).tolist())
+            rest = np.setdiff1d(rest, some)
+        return taken
+
+    def _forbid(self, programs: Programs) -> None:
+        batch, _ = self._space.describe(programs)
+        self._measured.update(fingerprints(batch).tolist())
+
+    def _look_ahead(self, num_measure: int) -> None:
+        """Estimate what another round would gain, by what the model says now."""
+        if not self._good:
+            return
+        batch, usable = self._space.describe(
+            Programs.join([self._good[0][1], self._best.take(slice(_LEAST_POOL))])
+        )
+        if not usable[0]:
+            return
+        log_s = np.log(self._model.predict_asts(self._task, batch).latency_s)
+        new = [n for n, key in enumerate(fingerprints(batch).tolist()) if key not in self._measured]
+        ratios = np.sort(log_s[new] - log_s[0])[:num_measure]
+        generator = np.random.default_rng((self._seed, self._round))
+        spread = spread_within(self._residuals, _SPREAD)
+        self._promise = expected_gain(ratios, spread, generator)
+        # Errors of programs that are near each other are not independent, as the promise has it.
+        self.gain = self._promise * min(1.0, self._kept / self._promised)
+        self._low_gains = self._low_gains + 1 if self.gain < self._choice.least_gain else 0
+        self.is_done = self._low_gains >= self._choice.patience

@@ -1,0 +1,72 @@
+"""Takes measured batches: first to the disk, then into the counts of their tasks."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.errors import CDMPPError
+from tvm_cdmpp.measure import Failures, check_disk, record_batch
+
+_PythonBasedMeasureCallback: Any = load_tvm().auto_scheduler.measure.PythonBasedMeasureCallback
+
+
+@dataclass(kw_only=True, slots=True)
+class Progress:
+    """What is known of a task so far."""
+
+    trials: int = 0
+    latency_s: float | None = None
+
+    def add(self, result: Any) -> None:
+        """Take a `MeasureResult` in."""
+        self.trials += 1
+        if int(result.error_no) == 0:
+            latency_s = float(np.mean([cost.value for cost in result.costs]))
+            self.latency_s = min(latency_s, self.latency_s or latency_s)
+
+
+class Recorder(_PythonBasedMeasureCallback):
+    """Takes each measured batch: first to the disk, then into the count."""
+
+    def __init__(self, log: Path, progress: dict[str, Progress]) -> None:
+        super().__init__()
+        self.error: CDMPPError | None = None
+        self.all_failures = Failures()
+        self.measured = 0
+        self.on_batch: Callable[[], None] = lambda: None
+        self._before: Counter[str] = Counter()
+        self._log = log
+        self._progress = progress
+
+    def callback(self, policy: Any, inputs: Any, results: Any) -> None:
+        """Take a measured batch, from TVM."""
+        try:
+            recorded = record_batch(self._log, inputs, results)
+            for measured, result in recorded:
+                self.count(measured, result)
+            check_disk(self._log, len(recorded), len(inputs))
+            self.on_batch()
+        except CDMPPError as error:
+            # Kept, because older TVMs turn what passes through their C++ part into a TVMError.
+            self.error = error
+            raise
+
+    def count(self, measured: Any, result: Any) -> None:
+        """Take one record into the count."""
+        self._progress[str(measured.task.workload_key)].add(result)
+        self.measured += 1
+        self.all_failures.count(result)
+
+    def start_round(self) -> None:
+        """Count from zero, except for the sum of all failures."""
+        self.measured, self._before = 0, self.all_failures.counts.copy()
+
+    @property
+    def failures(self) -> Counter[str]:
+        """The failures of this round, by kind."""
+        return self.all_failures.counts - self._before
