@@ -119,8 +119,7 @@ def run(args: argparse.Namespace) -> int:
     network = load_network(args.network, **inputs)
     tasks, weights = extract_tasks(network, target)
     log = args.log or default_log(network.name, target)
-    log = log if args.trials else predicted_log(log)
-    kind = NetworkTuner if args.trials else AheadSearch
+    log, kind = (log, NetworkTuner) if args.trials else (predicted_log(log), AheadSearch)
     with MeasureSession() as session:
         tuner: Any = kind(tasks, weights, args.model, settings, log=log, session=session)
         if args.trials:

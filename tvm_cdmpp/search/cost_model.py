@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tvm_cdmpp.arguments import as_path, check_seed
+from tvm_cdmpp.arguments import as_path
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.bridge import load_tvm
-from tvm_cdmpp.devices import DeviceSpec, find_device
-from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.models import FitConfig, Prediction, Predictor, PredictorConfig, load_weights
+from tvm_cdmpp.devices import DeviceSpec
+from tvm_cdmpp.models import FitConfig, Prediction, PredictorConfig
 from tvm_cdmpp.search.explanation import Explanation
 from tvm_cdmpp.search.online import OnlinePredictor
 
@@ -30,14 +29,12 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
     seed
         One seed gives one sequence of scores.
     device
-        Hardware that programs are measured on, a `DeviceSpec` or the name of a known device such
-        as "t4". By default what each task's target names, as in `cuda -model=t4`; else this
-        machine's CPU, with the cores and vector width of the task's hardware parameters, or its
-        CUDA GPU; else a generic GPU.
+        Where programs are measured, a `DeviceSpec` or a known name such as "t4". By default what a
+        task's target names, as in `cuda -model=t4`; else this machine's CPU, with the cores and
+        vector width of the task's hardware parameters, or its CUDA GPU; else a generic GPU.
     weights
-        What to start from: `shipped`, trained on all recorded measurements; `evaluation`, trained
-        without those of the networks that are held out; a file of `tvm-cdmpp train`; or None to
-        learn in the search alone.
+        What to start from: `shipped`, trained on all recorded measurements; `evaluation`, without
+        those of the held-out networks; a file of `tvm-cdmpp train`; or None for nothing.
     config, fit_config
         Size of the network without weights, and how each update trains it.
     num_threads
@@ -55,21 +52,9 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         num_threads: int = 1,
     ) -> None:
         super().__init__()
-        check_seed(seed)
-        if isinstance(device, str):
-            device = find_device(device)
-        if device is not None and not isinstance(device, DeviceSpec):
-            raise ConfigError(f"device must be a DeviceSpec or a name; got {device!r}.")
-        if weights is not None and (config or fit_config):
-            raise ConfigError("config and fit_config are for weights=None: these have their own.")
-        self._online = OnlinePredictor(
-            Predictor.untrained(config or PredictorConfig(), seed)
-            if weights is None
-            else load_weights(weights),
-            device,
-            seed=seed,
-            fit_config=fit_config or FitConfig(),
-            num_threads=num_threads,
+        options: dict[str, Any] = {"config": config, "fit_config": fit_config}
+        self._online = OnlinePredictor.start(
+            weights, device, seed=seed, num_threads=num_threads, **options
         )
         self._lock = threading.Lock()
 
@@ -80,7 +65,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
 
     @property
     def num_failed(self) -> int:
-        """Measurements that failed so far; they are never used as latencies."""
+        """Measurements that failed so far."""
         return self._online.memory.num_failed
 
     @property
@@ -89,10 +74,9 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         return self._online.memory.num_unscored
 
     def predict(self, task: Any, states: Sequence[Any]) -> list[float]:
-        """Return one score per state, positive, higher is better.
+        """Return one score per state, positive, higher is better; `-inf` rules a program out.
 
-        It is `-inf` for a program that was seen to be unable to build or run, or that is beyond the
-        limits of the task's GPU, unless all of these are.
+        Such was seen to fail, or is beyond the limits of the task's GPU, unless all are.
 
         Raises
         ------
@@ -103,32 +87,25 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             return self._online.score(task, states) if states else []
 
     def predict_asts(self, task: Any, batch: CompactASTBatch) -> Prediction:
-        """Predict programs of a task, given by their compact ASTs: seconds and their spread.
-
-        What was seen to be unable to run is not looked up.
-        """
+        """Predict programs of a task; what was seen to be unable to run is not looked up."""
         with self._lock:
             return self._online.predict_asts(task, batch)
 
     def update(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
         """Learn from `MeasureInput` and `MeasureResult` pairs.
 
-        Failed ones only teach which programs cannot run. Those that cannot be used, because a cost
-        is no number above 0 or the steps do not fit the task, are counted and logged.
+        Failed ones only teach which programs cannot run; those of no use are counted and logged.
 
         Raises
         ------
         ConfigError
-            There are not as many results as inputs, or one is something else; nothing is learned
-            then.
+            There are not as many results as inputs, or one is something else.
         """
         with self._lock:
             self._online.learn(inputs, results)
 
     def update_from_file(self, file_name: str, n_lines: int | None = None) -> None:
-        """Learn from the records of an Ansor log, plain or packed, or of its first lines.
-
-        All lines are read where `n_lines` is None or not above 0, as TVM does.
+        """Learn from an Ansor log, plain or packed, or from its first lines where `n_lines` > 0.
 
         The workloads of its records must be registered, as extracting the tasks of their network
         does. Lines that cannot be used are counted in `num_unscored` and logged.
@@ -140,54 +117,32 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         RecordError
             The file cannot be read, or no record in it can be used.
         """
-        if not isinstance(n_lines, int | None):
-            raise ConfigError(f"n_lines must be a whole number or None; got {n_lines!r}.")
         with self._lock:
             self._online.learn_from_log(as_path(file_name), n_lines)
 
     def explain(self, task: Any, state: Any, against: Any = None) -> Explanation:
-        """Tell why a program of a task is predicted to take as long as it does.
-
-        Parameters
-        ----------
-        task
-            The `SearchTask`.
-        state
-            One of its states.
-        against
-            Another state, to tell what makes the difference.
-
-        Returns
-        -------
-        explanation
-            Leaves, loops, bounds, what moved the prediction, and the nearest of the programs that
-            `update` was given.
+        """Tell why a state is predicted to take so long, or longer than another one.
 
         Raises
         ------
         CheckpointError
             The model was made with weights=None, which does not tell leaves apart.
-        RecordError
-            A state does not fit the task.
         """
         with self._lock:
             return self._online.explain(task, state, against)
 
     def save(self, file_name: str) -> None:
-        """Write the predictor and all it was trained on to one file, atomically."""
+        """Write the predictor and all it was trained on to one file."""
         with self._lock:
             self._online.save(as_path(file_name))
 
     def load(self, file_name: str) -> None:
-        """Continue from a saved model; the next update keeps what it had learned, and where.
-
-        A model made without a device takes the one that the saved model was made with, if any.
+        """Continue from a saved model, and with its device if this one was made without.
 
         Raises
         ------
         CheckpointError
-            If the file is not a model saved by `save`, or of another version; the model has not
-            changed then.
+            The file is no model saved by `save`, or of another version; nothing has changed then.
         """
         with self._lock:
             self._online.load(as_path(file_name))

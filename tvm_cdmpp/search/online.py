@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from tvm_cdmpp.arguments import check_seed
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.bridge import check_states, check_task, read_records
-from tvm_cdmpp.devices import DeviceSpec
+from tvm_cdmpp.devices import DeviceSpec, find_device
 from tvm_cdmpp.errors import CDMPPError, CheckpointError, ConfigError, RecordError
 from tvm_cdmpp.extract import dump_records
 from tvm_cdmpp.models import (
@@ -23,7 +24,9 @@ from tvm_cdmpp.models import (
     FitConfig,
     Prediction,
     Predictor,
+    PredictorConfig,
     TrainedPredictor,
+    load_weights,
     predictor_of,
     read_checkpoint,
     write_checkpoint,
@@ -69,6 +72,40 @@ class OnlinePredictor:
         self._take(predictor)
         self._num_threads = num_threads
         self._num_updates = 0
+
+    @staticmethod
+    def start(
+        weights: str | Path | None,
+        device: DeviceSpec | str | None,
+        *,
+        seed: int,
+        config: PredictorConfig | None,
+        fit_config: FitConfig | None,
+        num_threads: int,
+    ) -> OnlinePredictor:
+        """Return one that starts with some weights; see `CDMPPModel`.
+
+        Raises
+        ------
+        ConfigError
+            An argument cannot be meant.
+        """
+        check_seed(seed)
+        if isinstance(device, str):
+            device = find_device(device)
+        if device is not None and not isinstance(device, DeviceSpec):
+            raise ConfigError(f"device must be a DeviceSpec or a name; got {device!r}.")
+        if weights is not None and (config or fit_config):
+            raise ConfigError("config and fit_config are for weights=None: these have their own.")
+        predictor: Predictor | TrainedPredictor
+        if weights is None:
+            predictor = Predictor.untrained(config or PredictorConfig(), seed)
+        else:
+            predictor = load_weights(weights)
+        fit_config = fit_config or FitConfig()
+        return OnlinePredictor(
+            predictor, device, seed=seed, fit_config=fit_config, num_threads=num_threads
+        )
 
     def _take(self, predictor: Predictor | TrainedPredictor) -> None:
         if isinstance(predictor, Predictor):
@@ -158,9 +195,13 @@ class OnlinePredictor:
 
         Raises
         ------
+        ConfigError
+            `num_lines` is no whole number.
         RecordError
             The file cannot be read, or no record in it can be used.
         """
+        if not isinstance(num_lines, int | None):
+            raise ConfigError(f"n_lines must be a whole number or None; got {num_lines!r}.")
         records, problems = read_records(log, num_lines)
         if not records:
             self.memory.count_problems({line - 1: error for line, error in problems.items()})
