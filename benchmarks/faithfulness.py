@@ -24,9 +24,9 @@ import torch
 from benchmarks.provenance import provenance, write_json
 from tvm_cdmpp.ast import COLUMN, FIELDS, CompactASTBatch
 from tvm_cdmpp.data import RecordStore, make_labels, official_split
-from tvm_cdmpp.devices import DeviceSpec, find_device
+from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.models import Leaves, TrainedPredictor, attribute, load_weights, make_leaves
-from tvm_cdmpp.train import find_features, program_features
+from tvm_cdmpp.train import find_features, program_features, rows_of_store
 
 _REMOVED = 10
 _DRAWS = 10
@@ -91,7 +91,9 @@ def samples(
         if len(rows) < _REMOVED:
             continue
         rows = np.sort(generator.choice(rows, min(per_task, len(rows)), replace=False))
-        yield features.take(rows), latency_s[rows], find_device(str(found[place]["device"]))
+        # The task's own machine: its target may use fewer cores, or narrower vectors.
+        programs, _ = rows_of_store(store, features, rows)
+        yield programs.batch(), latency_s[rows], programs.devices[0]
         yielded += 1
         if yielded == tasks:
             return

@@ -17,6 +17,11 @@ from benchmarks.accuracy_tables import accuracy_sections
 from benchmarks.adaptation_tables import adaptation_section
 from benchmarks.headline import with_headline
 from benchmarks.markdown import hardware, origin, over_seeds, table_head, table_row
+from benchmarks.predictor_tables import (
+    errors_section,
+    faithfulness_section,
+    intervals_section,
+)
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -54,6 +59,9 @@ def _section(file: Path) -> str:
         "adaptation": adaptation_section,
         "throughput": _throughput,
         "ast": _ast_equality,
+        "errors": errors_section,
+        "faithfulness": faithfulness_section,
+        "network": intervals_section,
         "install": _install_size,
         "data": _data_import if "import" in result else _data_quality,
     }

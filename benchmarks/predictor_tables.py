@@ -1,0 +1,111 @@
+"""Tables of what the predictor's errors are made of, and of what is said about its predictions."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.markdown import origin, table_head, table_row
+
+_LEAST_PROGRAMS = 500
+_PARTS = {
+    "as predicted": "predicted",
+    "level of each task known": "level_known",
+    "order known": "order_known",
+    "true latencies known": "latencies_known",
+}
+
+
+def errors_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield what errors are made of, by device and class, and why the worst are what they are."""
+    settings = result["settings"]
+    yield (
+        f"**What errors are made of** ([data](results/{file.name}), "
+        f"[plots](results/{file.stem}.png)). Weights `{settings['weights']}`, test part of the "
+        f"split `{settings['split']}`, at most {settings['per_task']} programs of a task; devices "
+        f"with at least {_LEAST_PROGRAMS} programs. What would be left if the level of each task, "
+        "or the order within it, were known; and what a predictor that knows every true latency "
+        "would have against single measurements, where their noise is known."
+    )
+    yield ""
+    yield from table_head("device", "", "MAPE", "median", "top-1", "top-5", "Kendall's tau")
+    for device in result["devices"]:
+        if device["predicted"]["programs"] < _LEAST_PROGRAMS:
+            continue
+        for what, name in _PARTS.items():
+            found = device[name]
+            if found is not None:
+                yield table_row(
+                    device["device"] if name == "predicted" else "",
+                    what,
+                    f"{found['mape']:.1f} %",
+                    f"{found['median_ape']:.1f} %",
+                    *(f"{found[figure]:.3f}" for figure in ("top1", "top5", "tau")),
+                )
+    yield ""
+    yield "By device and class of operator; the bias is the mean of ln(predicted / measured):"
+    yield ""
+    yield from table_head("", "programs", "MAPE", "median", "of the level", "bias")
+    for row in result["operators"]:
+        if row["programs"] >= _LEAST_PROGRAMS:
+            yield table_row(
+                row["class"],
+                f"{row['programs']:,}",
+                *(f"{row[figure]:.0f} %" for figure in ("mape", "median_ape", "level_ape")),
+                f"{row['bias']:+.2f}",
+            )
+    reasons = Counter(program["reason"] for program in result["worst"])
+    counted = "; ".join(f"{reason}: {count}" for reason, count in reasons.most_common())
+    yield ""
+    yield (
+        f"Reasons of the {len(result['worst'])} worst programs of different tasks, on devices that "
+        f"were trained on: {counted}."
+    )
+    yield ""
+    yield origin(result)
+
+
+def faithfulness_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield whether explanations hold."""
+    edits = result["edits"]
+    yield (
+        f"**Whether explanations hold** ([data](results/{file.name})). {result['programs']} "
+        f"recorded programs of held-out networks. Without the {result['fields_removed']} fields "
+        "that are said to matter most, ln latency as predicted changes by "
+        f"{result['change_of_ln_latency']:.2f} in the median, without as many others by "
+        f"{result['change_at_random']:.2f}; by more than these for "
+        f"{result['share_changed_more_than_at_random']:.0%} of the programs. Of pairs of programs "
+        "that are most alike, the one that the explanation calls faster is faster in "
+        f"{edits['any']['share_as_measured']:.0%} of {edits['any']['pairs']:,}; where they differ "
+        f"in unrolling only, in {edits['unrolling']['share_as_measured']:.0%} of "
+        f"{edits['unrolling']['pairs']}."
+    )
+    yield ""
+    yield origin(result)
+
+
+def intervals_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield what the intervals of whole networks rest on."""
+    yield (
+        f"**Errors of the fastest programs of a task, together** ([data](results/{file.name})), "
+        "which the intervals of `predict` rest on: the share of tasks within the predictor's own "
+        "90 % interval, and the factor on its spread that makes it 90 %."
+    )
+    yield ""
+    yield from table_head("kind of device", "tasks", "within", "factor")
+    for kind, found in result["kinds"].items():
+        yield table_row(
+            kind,
+            str(found["tasks"]),
+            f"{found['within_90_percent_interval']:.0%}",
+            f"{found['factor']:.2f}",
+        )
+    yield ""
+    correlation = result["correlation"]
+    yield (
+        "Correlation of the errors of two tasks on a device: "
+        f"{correlation['mean_over_devices']:.2f} as the mean over devices, "
+        f"{correlation['pooled']:.2f} over all pairs."
+    )
+    yield ""
+    yield origin(result)
