@@ -9,12 +9,12 @@ back to a TOPI schedule and are counted.
 import functools
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tvm_cdmpp.bridge import check_compiler, check_log, load_tvm, quiet_tvm, reason_of
+from tvm_cdmpp.bridge import check_compiler, load_tvm, quiet_tvm, read_records, reason_of
 from tvm_cdmpp.errors import (
     ConfigError,
     MeasureError,
@@ -159,7 +159,7 @@ def deploy(network: Network, target: Target, log: Path | None = None) -> Deploye
     NetworkError
         TVM cannot compile the network.
     """
-    best = None if log is None else _load_best(log, target)
+    best = None if log is None else _load_best(log)
     try:
         with quiet_tvm():
             if best is not None:
@@ -212,8 +212,8 @@ def check_export_path(path: Path) -> None:
 class _CountingBest(_ApplyHistoryBest):
     """Stock `ApplyHistoryBest` that remembers the tasks it had no record of."""
 
-    def __init__(self, log: str) -> None:
-        super().__init__(log)
+    def __init__(self, records: Iterable[tuple[Any, Any]]) -> None:
+        super().__init__(records)
         self.missing: set[str] = set()
 
     def query(
@@ -225,17 +225,18 @@ class _CountingBest(_ApplyHistoryBest):
         return state
 
 
-def _load_best(log: Path, target: Target) -> _CountingBest:
+def _load_best(log: Path) -> _CountingBest:
     if not log.is_file():
         raise RecordError(f"There is no log {log} to take the schedules from.")
-    corrupt = check_log(log, (), target).corrupt
-    if corrupt:
+    records, problems = read_records(log)
+    if problems:
+        first = min(problems)
         raise RecordError(
-            f"Cannot use line {corrupt[0].number} of the log {log}: {corrupt[0].reason}. Remove "
-            f"that line ({len(corrupt)} in all are like it), or tune once more with this log, "
-            "which sets such lines aside."
+            f"Cannot use line {first} of the log {log}: {problems[first]}. Remove that line "
+            f"({len(problems)} in all are like it), or tune once more with this log, which sets "
+            "such lines aside."
         )
-    return _CountingBest(str(log))
+    return _CountingBest(records.values())
 
 
 def _why_not_linked(error: Exception) -> str:
