@@ -19,13 +19,14 @@ def test_compare_from_end_to_end_and_again(
     folder = tmp_path / "out"
     command = [sys.executable, "-m", "tvm_cdmpp", *ARGUMENTS]
     first = subprocess.run(
-        [*command, "--models", "cdmpp,random", "--out", str(folder)],
+        [*command, "--models", "cdmpp,random", "--out", str(folder), "--build-timeout", "60"],
         capture_output=True, text=True, cwd=ROOT, check=False,
     )  # fmt: skip
     assert first.returncode == 0, first.stderr
     result = json.loads((folder / "comparison.json").read_text())
     assert result["complete"]
     assert result["settings"]["round_size"] == 2  # not the 64 that were asked for
+    assert result["settings"]["measure"]["build_timeout_s"] == 60
     assert result["untuned_latency_s"] > 0
     assert set(result["threads"]) == {"cdmpp", "random"}
     for search in result["searches"]:
@@ -56,6 +57,7 @@ def test_compare_from_end_to_end_and_again(
         (["--tasks", "0"], "--tasks must be at least 1"),
         (["--models", "cdmpp,gbm"], "expected some of cdmpp"),
         (["--input-shape", "data"], "NAME:SIZE"),
+        (["--build-timeout", "0"], "--build-timeout must be at least 1 second"),
     ],
 )
 def test_wrong_arguments(

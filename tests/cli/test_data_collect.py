@@ -51,6 +51,18 @@ def test_wrong_arguments(
     assert not log.exists()
 
 
+def test_a_gpu_is_looked_for_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tvm_cdmpp.devices.read_cuda_gpus", tuple)
+    # Before anything else is said to be wrong, as all of that needs TVM.
+    command = ["data", "collect", "mlp", "--log", str(tmp_path / "log.json"), "--programs", "0"]
+    assert main([*command, "--target", "cuda"]) == 2
+    assert "there is no CUDA GPU" in capsys.readouterr().err
+    assert main([*command, "--target", "cuda", "--rpc", "127.0.0.1:1", "--key", "t4"]) == 2
+    assert "programs must be at least 1" in capsys.readouterr().err
+
+
 def test_line_of_a_batch_says_what_is_wrong() -> None:
     report = BatchReport(
         task=1,

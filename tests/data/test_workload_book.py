@@ -67,6 +67,15 @@ def test_one_key_may_mean_something_else_in_one_log(tmp_path: Path) -> None:
     assert len(book) == 2
 
 
+def test_blank_lines_are_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "w.jsonl", {"workload_key": '["f", 8]', "files": "*", "dag": dag(8)})
+    path.write_text(f"\n{path.read_text()}\r\n  \n{{\n")
+    with pytest.raises(RecordError, match=r"w\.jsonl:5 is no workload"):
+        WorkloadBook.read([path])
+    path.write_text(path.read_text().removesuffix("{\n"))
+    assert len(WorkloadBook.read([path])) == 1
+
+
 def test_a_hash_must_be_that_of_its_dag() -> None:
     entry = workload_entry()
     good = inspector.describe(entry["dag"]).workload_key

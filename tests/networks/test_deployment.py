@@ -54,6 +54,13 @@ def test_a_log_decides_the_programs(network: Network, log: Path) -> None:
     assert max(ranks) > max(value.numpy().ndim for value in without.values())
 
 
+def test_blank_lines_of_a_log_are_nothing(network: Network, log: Path, tmp_path: Path) -> None:
+    spread = tmp_path / "spread.json"
+    spread.write_text("\n" + log.read_text().replace("\n", "\n\n\r\n"))
+    without = deploy(network, default_target(), spread).num_tasks_without_record
+    assert without == deploy(network, default_target(), log).num_tasks_without_record
+
+
 def test_an_empty_log_leaves_every_task_without_record(network: Network, tmp_path: Path) -> None:
     (tmp_path / "empty.json").touch()
     deployed = deploy(network, default_target(), tmp_path / "empty.json")

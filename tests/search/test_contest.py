@@ -135,6 +135,10 @@ def test_a_round_has_the_size_that_the_trials_allow(
         )
         with expected:
             run_contest("two matmuls", TASKS, [1, 2], changed, folder=tmp_path, session=session)
+    patient = dataclasses.replace(settings.measure, build_timeout_s=60)
+    changed = dataclasses.replace(settings, trials=8, round_size=2, measure=patient)
+    with pytest.raises(RecordError, match=r"measure differ \(it had --build-timeout 15 --run-t"):
+        run_contest("two matmuls", TASKS, [1, 2], changed, folder=tmp_path, session=session)
 
 
 class BatchesOfTwo(MeasureOptions):

@@ -60,7 +60,7 @@ class LogReport:
     other_targets: dict[str, int]
     """Records for other targets, by target."""
     is_tidy: bool
-    """Whether the last line ends, and none is blank, at which TVM stops to read."""
+    """Whether the last line ends, and none is blank, which TVM cannot read."""
 
 
 def check_log(path: Path, tasks: Sequence[Any], target: Any) -> LogReport:

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.inputs import add_inputs, add_target, check_gpu_is_here, input_options
+from tvm_cdmpp.cli.inputs import (
+    add_inputs,
+    add_target,
+    add_timeouts,
+    check_gpu_is_here,
+    input_options,
+    measure_options,
+)
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages
 from tvm_cdmpp.errors import CDMPPError, ConfigError
@@ -62,6 +69,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="DIR",
         help="folder for logs, comparison.json and comparison.png (default: compare-NETWORK)",
     )
+    add_timeouts(parser)
     add_inputs(parser)
     parser.set_defaults(func=run)
 
@@ -82,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         seeds=args.seeds,
         trials=args.trials,
         round_size=args.round,
+        measure=measure_options(args),
     )
     if args.tasks is not None and args.tasks < 1:
         raise ConfigError(f"--tasks must be at least 1, got {args.tasks}")

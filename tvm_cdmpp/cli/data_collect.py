@@ -14,6 +14,7 @@ from tvm_cdmpp.cli.inputs import (
     add_inputs,
     add_target,
     add_timeouts,
+    check_gpu_is_here,
     inputs_of,
     measure_options,
 )
@@ -77,6 +78,8 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Find the tasks, measure, and tell what there is of each."""
     remote = parse_remote(args.rpc, args.key, args.target)
+    if remote is None:
+        check_gpu_is_here(args.target)
     from tvm_cdmpp.bridge import parse_target
     from tvm_cdmpp.measure import (
         CalibrationConfig,

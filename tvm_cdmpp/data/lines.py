@@ -1,7 +1,7 @@
 """The lines of an Ansor log: out of a file, however packed and damaged, and into a record.
 
 This is the only parser of logs; TVM's own gives up on the first bad line, takes some half lines for
-records of nothing, and needs a millisecond for each. Every line ends in exactly one bin; `BINS` are
+records of nothing, and needs fifteen times as long. Every line ends in exactly one bin; `BINS` are
 all of them.
 """
 

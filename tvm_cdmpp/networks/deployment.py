@@ -9,13 +9,13 @@ back to a TOPI schedule and are counted.
 import functools
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tvm_cdmpp.bridge import check_compiler, check_log, load_tvm, quiet_tvm, reason_of
+from tvm_cdmpp.bridge import check_compiler, load_tvm, quiet_tvm, read_records, reason_of
 from tvm_cdmpp.errors import (
     ConfigError,
     MeasureError,
@@ -160,7 +160,7 @@ def deploy(network: Network, target: Target, log: Path | None = None) -> Deploye
     NetworkError
         TVM cannot compile the network.
     """
-    best = None if log is None else load_best(log, target)
+    best = None if log is None else load_best(log)
     try:
         with quiet_tvm(), compile_context(best):
             mod = compiled_form(network, target, best)
@@ -209,10 +209,10 @@ class CountingBest(_ApplyHistoryBest):
     Parameters
     ----------
     records
-        A log, or pairs of `MeasureInput` and `MeasureResult`.
+        Pairs of `MeasureInput` and `MeasureResult`.
     """
 
-    def __init__(self, records: Any) -> None:
+    def __init__(self, records: Iterable[tuple[Any, Any]]) -> None:
         super().__init__(records)
         self.missing: set[str] = set()
 
@@ -226,7 +226,7 @@ class CountingBest(_ApplyHistoryBest):
         return state
 
 
-def load_best(log: Path, target: Target) -> CountingBest:
+def load_best(log: Path) -> CountingBest:
     """Return the best records of a log.
 
     Raises
@@ -236,14 +236,15 @@ def load_best(log: Path, target: Target) -> CountingBest:
     """
     if not log.is_file():
         raise RecordError(f"There is no log {log} to take the schedules from.")
-    corrupt = check_log(log, (), target).corrupt
-    if corrupt:
+    records, problems = read_records(log)
+    if problems:
+        first = min(problems)
         raise RecordError(
-            f"Cannot use line {corrupt[0].number} of the log {log}: {corrupt[0].reason}. Remove "
-            f"that line ({len(corrupt)} in all are like it), or tune once more with this log, "
-            "which sets such lines aside."
+            f"Cannot use line {first} of the log {log}: {problems[first]}. Remove that line "
+            f"({len(problems)} in all are like it), or tune once more with this log, which sets "
+            "such lines aside."
         )
-    return CountingBest(str(log))
+    return CountingBest(records.values())
 
 
 def _why_not_linked(error: Exception) -> str:

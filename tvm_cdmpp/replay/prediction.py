@@ -210,7 +210,7 @@ class NetworkForecast:
 
     def _schedules(self, target: Any, device: DeviceSpec) -> CountingBest | None:
         if self._log is not None:
-            return load_best(self._log, target)
+            return load_best(self._log)
         if not self._trials:
             return None
         tasks, _ = extract_tasks(self._network, target)

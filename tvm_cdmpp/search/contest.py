@@ -271,16 +271,22 @@ class _Search:
             header = {key: content[key] for key in self._header}
             points = [Point(**point) for point in content["points"]]
             split = TimeSplit(**content["split"])
+            options = {
+                "round_size": f"--round {header['round_size']}",
+                "measure": "--build-timeout {build_timeout_s} --run-timeout {run_timeout_s}".format(
+                    **header["measure"]
+                ),
+            }
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RecordError(
                 f"the history {self._history} cannot be read: {error}. Choose another folder."
             ) from error
         differ = [key for key in header if header[key] != self._header[key]]
         if differ:
-            rounds = f" (it had --round {header['round_size']})" if "round_size" in differ else ""
+            had = " ".join(options[key] for key in differ if key in options)
             raise RecordError(
                 f"{self._history} belongs to another comparison: its {' and '.join(differ)} "
-                f"differ{rounds}. Choose another folder."
+                f"differ{had and f' (it had {had})'}. Choose another folder."
             )
         self._points, self._split = points, split
 
