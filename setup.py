@@ -76,7 +76,7 @@ setup(
         "xgboost": XGBOOST,
         "onnx": ["onnx"],
         "autotune": ["optuna>=4"],
-        "test": ["hypothesis", "mypy", "onnx", "optuna>=4", "pytest", "ruff"],
+        "test": ["hypothesis", "mypy", "onnx", "optuna>=4", "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={"console_scripts": ["tvm-cdmpp = tvm_cdmpp.cli.main:main"]},
 )

@@ -80,7 +80,8 @@ def samples(
     features = find_features(store)
     if features is None:
         raise SystemExit("the store has no features yet: train or evaluate on it first")
-    latency_s = make_labels(store).latency_s
+    labels = make_labels(store)
+    latency_s = labels.latency_s
     is_test = np.zeros(len(latency_s), bool)
     is_test[official_split(store, "networks").test] = True
     found = list(store.iter_tasks())
@@ -92,7 +93,7 @@ def samples(
             continue
         rows = np.sort(generator.choice(rows, min(per_task, len(rows)), replace=False))
         # The task's own machine: its target may use fewer cores, or narrower vectors.
-        programs, _ = rows_of_store(store, features, rows)
+        programs, _ = rows_of_store(store, features, rows, labels=labels)
         yield programs.batch(), latency_s[rows], programs.devices[0]
         yielded += 1
         if yielded == tasks:

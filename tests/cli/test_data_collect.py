@@ -20,7 +20,7 @@ def test_remote() -> None:
     ("arguments", "message"),
     [
         (["--programs", "0"], "programs must be at least 1"),
-        (["--seed", "-1"], "seed must not be negative"),
+        (["--seed", "-1"], "seed must be a whole number"),
         (["--rpc", "host:9190"], "--rpc and --key belong together"),
         (["--key", "t4"], "--rpc and --key belong together"),
         (["--rpc", "host:99999", "--key", "t4"], "HOST:PORT"),

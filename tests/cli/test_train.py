@@ -62,7 +62,10 @@ def test_two_processes_train_together(store: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--kinds", "tpu"], "--kinds must be some of cpu,gpu"),
-        (["--split", "networks", "--kinds", "cpu"], "part of split 'networks' is empty"),
+        (
+            ["--split", "networks", "--kinds", "cpu"],
+            "part of split 'networks' of this store is empty",
+        ),
         (["--split", "nonsense"], "no official split 'nonsense'"),
         (["--steps", "0"], "steps"),
     ],

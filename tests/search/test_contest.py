@@ -160,13 +160,13 @@ from tests.tiny_tasks import shrink_search
 from tvm_cdmpp.measure.session import MeasureSession
 from tvm_cdmpp.search import contest, tuner
 
-class Killed(tuner._Recorder):
+class Killed(tuner.Recorder):
     def callback(self, policy, inputs, results):
         super().callback(policy, inputs, results)
         if len(Path(self._log).read_text().splitlines()) >= 6:
             os.kill(os.getpid(), signal.SIGKILL)
 
-tuner._Recorder = Killed
+tuner.Recorder = Killed
 shrink_search(pytest.MonkeyPatch())
 with MeasureSession() as session:
     contest.run_contest(

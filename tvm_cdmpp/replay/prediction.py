@@ -32,8 +32,8 @@ from tvm_cdmpp.replay.pricing import Basis, Price, class_of, price_functions, re
 from tvm_cdmpp.replay.schedules import best_predicted
 from tvm_cdmpp.replay.timeline import QueueConfig, Timeline, replay
 
-CORRELATION = 0.5
-"""Of the errors of ln latency of two tasks on one device; 0.4 (mean over devices) to 0.6 (over all
+CORRELATION = 0.2
+"""Of the errors of ln latency of two tasks on one device; 0.2 (mean over devices) or 0.1 (over all
 pairs) as measured, see `network_intervals` in benchmarks/results."""
 _SIGMAS_90 = 1.645
 _GPU_START_S = 2e-6

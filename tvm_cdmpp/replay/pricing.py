@@ -28,7 +28,7 @@ ANALYTIC_SPREAD = 0.9
 """Standard deviation of ln(measured / analytic estimate): half of the programs of networks that
 were not trained on are off by more than 63 % (benchmarks/RESULTS.md, roofline)."""
 
-SPREAD_FACTORS = {"cpu": 2.8, "gpu": 1.6, "accelerator": 2.8}
+SPREAD_FACTORS = {"cpu": 1.3, "gpu": 1.5, "accelerator": 1.5}
 """By how much the predictor's own spread is widened: so much it takes for 90 % of the tasks of
 networks that were not trained on, as their fastest programs measured (`network_intervals` in
 benchmarks/results). No accelerator was measured; they get the larger one."""
