@@ -20,7 +20,7 @@ def read(name: str) -> str:
     ("marker", "last"),
     [
         ("run-command", r"\.venv/bin/tvm-cdmpp tune resnet-18 .+"),
-        ("test-command", r"\.venv/bin/python -m pytest"),
+        ("test-command", r"\.venv/bin/python -m pytest -n 2 --dist loadfile"),
     ],
 )
 def test_readme_commands_are_one_line_that_installs(marker: str, last: str) -> None:
