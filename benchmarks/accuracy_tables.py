@@ -52,7 +52,8 @@ def _split(split: str, models: dict[str, list[dict[str, Any]]]) -> Iterator[str]
         f"**Error on the split `{split}`** ([data](results/accuracy)). "
         f"{figures['programs']:,} programs of {figures['tasks']:,} tasks{drawn}, on "
         f"{len(first['devices'])} devices; training on at most {settings['per_task']} "
-        f"programs of a task, {over_seeds(seeds, 'mean', 'mean')}. {_LEGEND}"
+        f"programs of a task, {over_seeds(seeds, 'mean', 'mean')}; `cdmpp-evaluation` are the "
+        f"weights of the package, trained on at most 1,000. {_LEGEND}"
     )
     yield ""
     yield from table_head("model", *_FIGURES)

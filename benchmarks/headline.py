@@ -62,7 +62,9 @@ def _headline() -> Iterator[str]:
         "The predictor starts untrained in the search; XGBoost is "
         f"`{_BASELINE}`, TVM's model with the shortest random start. "
         f"{over_seeds(seeds, 'Mean', 'Median')}, winners timed together. "
-        f"{search['date'][:10]}, {hardware(search)}. All tables, with commands and machines, are "
+        f"{search['date'][:10]}, {hardware(search)}. Errors are those of the weights `evaluation`, "
+        "trained on at most 1,000 programs of a task, and of trees on our features and at most 200 "
+        "programs of the same tasks. All tables, with commands and machines, are "
         "in [benchmarks/RESULTS.md](benchmarks/RESULTS.md)."
     )
     yield ""
