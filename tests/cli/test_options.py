@@ -10,7 +10,7 @@ OPTIONS: dict[str, set[str]] = {
     "tune": {"--trials", "--search", "--model", "--target", "--log", "--seed", "--json", "--export",
              "--input-shape", "--batch", "--input-dtype", "--build-timeout", "--run-timeout"},
     "compare": {"--models", "--trials", "--seeds", "--tasks", "--round", "--target", "--out",
-                "--input-shape", "--batch", "--input-dtype"},
+                "--input-shape", "--batch", "--input-dtype", "--build-timeout", "--run-timeout"},
     "device show": {"--file"},
     "device detect": {"--json"},
     "device add": set(),
