@@ -11,7 +11,7 @@ trees are grown on the squared error of that sum.
   vector stands beside the features, which do not tell devices apart.
 
 TVM grows up to 10,000 trees and stops when the training error has not fallen for 50; here there are
-`ROUNDS`, in the same order of magnitude as what that comes to and as the time of the other models.
+`ROUNDS`, chosen for time, so these trees may be fewer than TVM would grow.
 """
 
 from dataclasses import dataclass

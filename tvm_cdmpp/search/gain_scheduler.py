@@ -44,20 +44,6 @@ class GainScheduler(StepwiseScheduler):
     A task without any round comes first, in order; one without a valid program gets some more.
     """
 
-    def __init__(
-        self,
-        tasks: Sequence[Any],
-        weights: Sequence[float],
-        *,
-        policies: Sequence[Any],
-        measurer: Any,
-        round_size: int,
-    ) -> None:
-        super().__init__(
-            tasks, weights, policies=policies, measurer=measurer, round_size=round_size
-        )
-        self._weights = list(weights)
-
     def preload(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
         """Hand measured programs to the policies of their tasks."""
         for task, policy in zip(self.tasks, self._policies, strict=True):

@@ -66,6 +66,7 @@ class StepwiseScheduler(_TaskScheduler):
             return float(sum(known))
 
         super().__init__(list(tasks), objective_func=objective, callbacks=[])
+        self._weights = list(weights)
         self._policies = list(policies)
         self._measurer = measurer
         self._round_size = round_size
