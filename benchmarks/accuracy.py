@@ -26,13 +26,12 @@ measurements (`tvm_cdmpp.data.noise`), in percent, with its basis; None where th
 """
 
 import argparse
-import importlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +49,9 @@ from tvm_cdmpp.models import (
     load_weights,
     read_checkpoint,
 )
+from tvm_cdmpp.models.baselines import BASELINES, NetworkPredictor
 from tvm_cdmpp.train import (
+    StoredFeatures,
     bootstrap,
     evaluate,
     load_features,
@@ -78,6 +79,8 @@ class Model:
     is_usual: bool = True
     """Whether it is compared without being named."""
     splits: tuple[str, ...] = SPLITS
+    fit_options: Mapping[str, Any] = field(default_factory=dict)
+    """What its `fit` takes besides the rows and the seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,26 +98,29 @@ class Settings:
     seed: int
 
 
-def known_models(ansor_features: Path = ANSOR_FEATURES) -> dict[str, Model]:
+def known_models(
+    ansor_features: Path = ANSOR_FEATURES, torch_device: str = "cpu"
+) -> dict[str, Model]:
     """Return the models by name, those of this package first.
 
     Parameters
     ----------
     ansor_features
         Folder of the features of `benchmarks.ansor_features`.
+    torch_device
+        Where networks train.
     """
+    on_device = {"torch_device": torch_device}
     models = {
-        "cdmpp": Model(lambda _: Pretrained(), reads_store=True),
+        "cdmpp": Model(lambda _: Pretrained(), reads_store=True, fit_options=on_device),
         "cdmpp-evaluation": Model(
             lambda _: load_weights("evaluation"), is_fitted=False, splits=("networks",)
         ),
         "cdmpp-untrained": Model(lambda seed: Predictor.untrained(PredictorConfig(), seed)),
     }
-    try:
-        baselines = importlib.import_module("tvm_cdmpp.models.baselines").BASELINES
-    except ModuleNotFoundError:
-        baselines = {}
-    models |= {name: Model(baseline.make) for name, baseline in baselines.items()}
+    for name, baseline in BASELINES.items():
+        is_network = issubclass(baseline.predictor, NetworkPredictor)
+        models[name] = Model(baseline.make, fit_options=on_device if is_network else {})
     for name, setting, by_device in (
         ("tlp", "tuned", False),
         ("tlp-paper", "paper", False),
@@ -122,7 +128,7 @@ def known_models(ansor_features: Path = ANSOR_FEATURES) -> dict[str, Model]:
         ("mtl-tlp-paper", "paper", True),
     ):
         make = partial(_make_tlp, setting, by_device)
-        models[name] = Model(make, reads_store=True)
+        models[name] = Model(make, reads_store=True, fit_options=on_device)
     for name, label in (("xgboost-ansor", "throughput"), ("xgboost-ansor-log", "log")):
         make = partial(_make_ansor_trees, label, ansor_features)
         models[name] = Model(make, reads_store=True, is_usual=False)
@@ -151,10 +157,15 @@ def make_part(
     training: dict[str, Any] | None = None
     if model.is_fitted:
         begin = time.perf_counter()
-        predictor.fit(train if model.reads_store else train.rows, seed=settings.seed)
+        programs = train if model.reads_store else train.rows
+        predictor.fit(programs, seed=settings.seed, **model.fit_options)
         seconds = time.perf_counter() - begin
         seen = programs_seen(predictor, len(train.rows))
-        training = {"rows": len(train.rows), **_rate(seen, seconds, "programs_seen")}
+        training = {
+            "rows": len(train.rows),
+            **_rate(seen, seconds, "programs_seen"),
+            "torch_device": model.fit_options.get("torch_device", "cpu"),
+        }
     begin = time.perf_counter()
     found = predictor.predict(test) if model.reads_store else evaluate(predictor, rows)
     inference = _rate(len(rows), time.perf_counter() - begin, "rows")
@@ -202,19 +213,46 @@ def parts(
                     yield split, name, seed
 
 
+@dataclass
+class Programs:
+    """The programs of a store's splits; read when they are asked for."""
+
+    store: RecordStore
+    per_task: int
+    """Training programs of a task at most."""
+    test_per_task: int | None
+    """Test programs of a task at most; None for all."""
+
+    def of(self, split: str) -> tuple[StoredPrograms, StoredPrograms]:
+        """Return the programs of a split to train on, and to test with."""
+        chosen = official_split(self.store, split)
+        train, test = sample_tasks(self.store, chosen.train, self.per_task), chosen.test
+        if self.test_per_task is not None:
+            test = sample_tasks(self.store, test, self.test_per_task)
+        return self._read(train), self._read(test)
+
+    def _read(self, rows: Ints) -> StoredPrograms:
+        found, used = rows_of_store(self.store, self._features, rows)
+        return StoredPrograms(self.store, used, found)
+
+    @cached_property
+    def _features(self) -> StoredFeatures:
+        return load_features(self.store)
+
+    @cached_property
+    def noise(self) -> dict[str, Noise]:
+        """Noise of the measurements, by device."""
+        found = noise_by(self.store, read_measurements(self.store), "device")
+        return {device: floor for (device,), floor in found.items()}
+
+
 def run(args: argparse.Namespace) -> None:
     """Make the parts that are missing."""
     store = RecordStore.open(args.store)
-    features = load_features(store)
-    known = known_models(args.ansor_features)
-    noise: dict[str, Noise] | None = None
+    programs = Programs(store, args.per_task, args.test_per_task)
+    known = known_models(args.ansor_features, args.torch_device)
     args.out.mkdir(parents=True, exist_ok=True)
-    programs: dict[str, tuple[StoredPrograms, StoredPrograms]] = {}
-
-    def read(rows: Ints) -> StoredPrograms:
-        found, used = rows_of_store(store, features, rows)
-        return StoredPrograms(store, used, found)
-
+    by_split: dict[str, tuple[StoredPrograms, StoredPrograms]] = {}
     for split, name, seed in parts(args.models, args.splits, args.seeds):
         path = args.out / f"{split}-{name}-{seed}.json"
         settings = Settings(
@@ -229,16 +267,9 @@ def run(args: argparse.Namespace) -> None:
             if json.loads(path.read_text(encoding="utf-8"))["settings"] != asdict(settings):
                 raise SystemExit(f"{path} is of other settings; remove it, or use another --out")
             continue
-        if split not in programs:
-            chosen = official_split(store, split)
-            train, test = sample_tasks(store, chosen.train, args.per_task), chosen.test
-            if args.test_per_task is not None:
-                test = sample_tasks(store, test, args.test_per_task)
-            programs[split] = (read(train), read(test))
-        if noise is None:
-            found = noise_by(store, read_measurements(store), "device")
-            noise = {device: floor for (device,), floor in found.items()}
-        part = make_part(settings, known[name], *programs[split], noise)
+        if split not in by_split:
+            by_split[split] = programs.of(split)
+        part = make_part(settings, known[name], *by_split[split], programs.noise)
         write_json(path, part)
         figures = part["all"]
         print(f"{path.stem}: MAPE {figures['mape']:.1f} %, tau {figures['tau']:.3f}", flush=True)
@@ -261,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default=ANSOR_FEATURES,
         help="folder where Ansor's features are kept",
     )
+    parser.add_argument("--torch-device", default="cpu", help="where networks train, such as cuda")
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the result files")
     run(parser.parse_args(arguments))
 

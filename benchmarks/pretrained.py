@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from benchmarks.stored import StoredPrograms
 from tvm_cdmpp.data import choose_validation
-from tvm_cdmpp.models import Prediction
+from tvm_cdmpp.models import Prediction, TrainingRows
 from tvm_cdmpp.train import (
     KINDS,
     Parts,
@@ -34,22 +35,28 @@ class Pretrained:
         self.predictor = join_experts({}, {})
         self.programs_seen = 0
 
-    def fit(self, programs: StoredPrograms, *, seed: int) -> None:
-        """Train a network for each kind of device."""
+    def fit(
+        self,
+        programs: StoredPrograms,
+        *,
+        seed: int,
+        torch_device: str = "cpu",
+        unlabelled: TrainingRows | None = None,
+    ) -> None:
+        """Train a network for each kind of device; `unlabelled` is as in `Parts`."""
         settings, rows, store = replace(self.settings, seed=seed), programs.rows, programs.store
         names, workloads = np.unique(store.tasks["workload_id"].to_pylist(), return_inverse=True)
         everything = np.ones(len(rows), bool)
         held = choose_validation(names, workloads[rows.tasks], everything, _VALIDATION_SHARE, seed)
         operators = np.array(operator_of_tasks(store))
-        is_cpu = np.array([device.kind == "cpu" for device in rows.devices])[rows.machine_of]
         experts, self.programs_seen = {}, 0
         batch = settings.config.groups_per_batch * settings.config.programs_per_group
         for kind in KINDS:
-            of_kind = is_cpu == (kind == "cpu")
-            train, validation = (rows.take(np.flatnonzero(of_kind & it)) for it in (~held, held))
+            train, validation = (_of_kind(rows, kind, it) for it in (~held, held))
             if not all(np.isfinite(part.latencies_s).any() for part in (train, validation)):
                 continue  # untrained, it predicts the analytic estimate
-            parts = Parts(train, validation, operators[train.tasks])
+            others = None if unlabelled is None else _of_kind(unlabelled, kind)
+            parts = Parts(train, validation, operators[train.tasks], others)
             steps = 0
 
             def count(progress: Progress) -> None:
@@ -58,7 +65,13 @@ class Pretrained:
 
             with tempfile.TemporaryDirectory() as folder:
                 experts[kind] = pretrain_on(
-                    parts, Path(folder), settings, kind=kind, data_hash="", on_progress=count
+                    parts,
+                    Path(folder),
+                    settings,
+                    kind=kind,
+                    data_hash="",
+                    torch_device=torch_device,
+                    on_progress=count,
                 )
             self.programs_seen += steps * batch
         self.predictor = join_experts(experts, {})
@@ -70,3 +83,11 @@ class Pretrained:
     def save(self, path: Path) -> None:
         """Write the weights."""
         self.predictor.save(path)
+
+
+def _of_kind(
+    rows: TrainingRows, kind: str, chosen: npt.NDArray[np.bool_] | bool = True
+) -> TrainingRows:
+    """Return those of some rows that were measured on one kind of device, in memory."""
+    is_cpu = np.array([device.kind == "cpu" for device in rows.devices])[rows.machine_of]
+    return rows.take(np.flatnonzero((is_cpu == (kind == "cpu")) & chosen))

@@ -51,6 +51,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--per-task", type=int, metavar="N", help="programs of a task at most")
     parser.add_argument("--width", type=int, help="of the network")
     parser.add_argument("--layers", type=int, help="of the network")
+    parser.add_argument(
+        "--torch-device", default="cpu", help="where PyTorch computes, such as cuda (default: cpu)"
+    )
     parser.set_defaults(func=run)
 
 
@@ -73,7 +76,13 @@ def run(args: argparse.Namespace) -> int:
         for kind in kinds:
             with _shown(kind, settings, workers) as show:
                 experts[kind] = pretrain(
-                    store, folder, settings, kind=kind, workers=workers, on_progress=show
+                    store,
+                    folder,
+                    settings,
+                    kind=kind,
+                    workers=workers,
+                    torch_device=args.torch_device,
+                    on_progress=show,
                 )
         if workers.rank == 0:
             command = " ".join(["tvm-cdmpp", *sys.argv[1:]])

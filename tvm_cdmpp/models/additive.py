@@ -97,9 +97,16 @@ class Leaves:
         """Return some programs, in the given order; `firsts` has the first leaf of all of them."""
         counts = self.counts[programs]
         before = torch.cumsum(counts, 0) - counts
-        within = torch.arange(int(counts.sum())) - torch.repeat_interleave(before, counts)
+        total = int(counts.sum())
+        within = torch.arange(total, device=counts.device)
+        within -= torch.repeat_interleave(before, counts)
         leaves = torch.repeat_interleave(firsts[programs], counts) + within
         return Leaves(self.inputs[leaves], self.positions[leaves], counts, self.device[programs])
+
+    def to(self, torch_device: torch.device) -> Leaves:
+        """Return the same where PyTorch is to compute."""
+        tensors = (self.inputs, self.positions, self.counts, self.device)
+        return Leaves(*(tensor.to(torch_device) for tensor in tensors))
 
     @property
     def log2_clock(self) -> Tensor:
@@ -246,7 +253,7 @@ class Layout:
         programs, longest = len(counts), int(counts.max()) if len(counts) else 1
         if not programs or int(counts.min()) == longest:
             return Layout(programs, longest, None, None, None)
-        mask = torch.arange(longest) < counts[:, None]
+        mask = torch.arange(longest, device=counts.device) < counts[:, None]
         slots = mask.flatten().nonzero()[:, 0]
         of_leaf = torch.div(slots, longest, rounding_mode="floor")
         return Layout(programs, longest, slots, of_leaf, mask[:, None, None, :])

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.train.domains import central_moment_discrepancy, maximum_mean_discrepancy
     from tvm_cdmpp.train.evaluation import evaluate
     from tvm_cdmpp.train.features import (
+        StoredFeatures,
         extract_rows,
         find_features,
         group_alike,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         Parts,
         PretrainSettings,
         Progress,
+        choose_rows,
         describe_training,
         join_experts,
         pretrain,

@@ -9,6 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -96,6 +97,11 @@ _DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+def fork_rng(torch_device: torch.device) -> AbstractContextManager[None]:
+    """Leave PyTorch's generators as they are outside."""
+    return torch.random.fork_rng(devices=[torch_device] if torch_device.type == "cuda" else [])
+
+
 class Trainer:
     """A training run; what it has done so far can be kept, and taken up again.
 
@@ -111,6 +117,8 @@ class Trainer:
         Other processes that train with this one; none by default.
     unlabelled
         Programs of the domain that is to look like the others, for `TrainConfig.domain`.
+    torch_device
+        Where PyTorch computes, such as "cuda"; the network is moved there.
 
     Attributes
     ----------
@@ -129,7 +137,10 @@ class Trainer:
         config: TrainConfig,
         workers: Workers | None = None,
         unlabelled: Windows | None = None,
+        torch_device: str = "cpu",
     ) -> None:
+        self._device = torch.device(torch_device)
+        network.to(self._device)
         self.averaged = copy.deepcopy(network)
         self.averaged.eval()
         self.step = 0
@@ -156,10 +167,12 @@ class Trainer:
         begin = time.perf_counter()
         self._network.train()
         number = self.step // config.window_batches * self._workers.count + self._workers.rank
-        with torch_threads(1), torch.random.fork_rng(devices=[]):
+        with torch_threads(1), fork_rng(self._device):
             torch.manual_seed(self._windows.seed * _SEEDS_APART + number)  # dropout and noise
-            others = iter(() if self._unlabelled is None else self._unlabelled.draw(number))
-            for leaves, measured in self._windows.draw(number):
+            others = iter(
+                () if self._unlabelled is None else self._unlabelled.draw(number).to(self._device)
+            )
+            for leaves, measured in self._windows.draw(number).to(self._device):
                 if self.done:
                     break
                 for group in self._optimizer.param_groups:
@@ -173,10 +186,10 @@ class Trainer:
                 self._optimizer.step()
                 self.step += 1
                 self._average()
-                losses.append(float(loss.detach()))
+                losses.append(loss.detach())
         programs = len(losses) * config.groups_per_batch * config.programs_per_group
         self.samples_per_s = programs / (time.perf_counter() - begin)
-        return float(np.mean(losses))
+        return float(torch.stack(losses).mean())
 
     def copy_of_averaged(self) -> AdditiveNetwork:
         """Return the network with averaged weights as it is now."""
@@ -214,7 +227,7 @@ class Trainer:
 
 
 def _arrays_of(owner: str, tensors: Mapping[str, Tensor]) -> dict[str, npt.NDArray[np.float32]]:
-    return {f"{owner}:{name}": tensor.numpy() for name, tensor in tensors.items()}
+    return {f"{owner}:{name}": tensor.cpu().numpy() for name, tensor in tensors.items()}
 
 
 def learning_share(step: int, config: TrainConfig) -> float:
@@ -250,12 +263,12 @@ def predict(
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Predict rows where they were measured: log latency and log spread; both (n,)."""
     log_latency, log_spread = np.empty(len(rows)), np.empty(len(rows))
-    devices = stack_devices(rows.devices)
+    devices, torch_device = stack_devices(rows.devices), network.input_mean.device
     with torch_threads(1), torch.inference_mode():
         for first in range(0, len(rows), at_once):
             chosen = np.arange(first, min(first + at_once, len(rows)))
-            window = prepare(rows, chosen, devices, chosen[None])
-            found = network(window.take(torch.arange(len(chosen)))[0])
-            log_latency[chosen] = found.log_latency.numpy()
-            log_spread[chosen] = found.log_spread.numpy()
+            window = prepare(rows, chosen, devices, chosen[None]).to(torch_device)
+            found = network(window.all()[0])
+            log_latency[chosen] = found.log_latency.cpu().numpy()
+            log_spread[chosen] = found.log_spread.cpu().numpy()
     return log_latency, log_spread

@@ -88,6 +88,8 @@ class Parts:
     train: TrainingRows
     validation: TrainingRows
     operators: npt.NDArray[np.str_]
+    unlabelled: TrainingRows | None = None
+    """Programs of a target, for `TrainConfig.domain`; their latencies are not looked at."""
 
 
 def choose_rows(groups: Ints, most: int, seed: int) -> Ints:
@@ -150,6 +152,7 @@ def pretrain(
     *,
     kind: str,
     workers: Workers | None = None,
+    torch_device: str = "cpu",
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Expert:
     """Train the expert for one kind of device, or go on where a run in this folder was.
@@ -166,6 +169,9 @@ def pretrain(
         "cpu" or "gpu".
     workers
         Other processes of this run.
+    torch_device
+        Where PyTorch computes, such as "cuda". On a GPU, one seed gives the same result up to
+        rounding only.
     on_progress
         Told after every window.
 
@@ -180,9 +186,15 @@ def pretrain(
         raise ConfigError(f"kind must be one of {', '.join(KINDS)}; got '{kind}'.")
     parts = read_parts(store, load_features(store), kind, settings)
     return pretrain_on(
-        parts, folder, settings, kind=kind, data_hash=store.content_hash, workers=workers,
+        parts,
+        folder,
+        settings,
+        kind=kind,
+        data_hash=store.content_hash,
+        workers=workers,
+        torch_device=torch_device,
         on_progress=on_progress,
-    )  # fmt: skip
+    )
 
 
 def pretrain_on(
@@ -193,6 +205,7 @@ def pretrain_on(
     kind: str,
     data_hash: str,
     workers: Workers | None = None,
+    torch_device: str = "cpu",
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Expert:
     """Train an expert on chosen rows; as `pretrain` otherwise.
@@ -210,11 +223,15 @@ def pretrain_on(
         network = AdditiveNetwork(settings.network)
     windows = Windows(parts.train, parts.operators, settings.config, settings.seed)
     fit_input_scale(network, windows.draw(0).all()[0])
-    trainer = Trainer(network, windows, settings.config, workers)
+    others = None
+    if parts.unlabelled is not None and settings.config.domain != "none":
+        alike = np.full(len(parts.unlabelled), "any")
+        others = Windows(parts.unlabelled, alike, settings.config, settings.seed + 1)
+    trainer = Trainer(network, windows, settings.config, workers, others, torch_device)
     run = _Run(folder / f"{kind}.safetensors", trainer, settings, data_hash, workers)
     for progress in run.go(parts.validation, kind):
         on_progress(progress)
-    round_weights(run.best)
+    round_weights(run.best.cpu())
     expert = Expert(run.best, predicts_failure=bool(np.isinf(parts.train.latencies_s).any()))
     expert.spread_factor = settings.spread_margin * _spread_factor(run.best, parts.validation)
     return expert
@@ -279,7 +296,7 @@ class _Run:
         else:
             self._worse += 1
         if self._workers.rank == 0:
-            arrays = {name: tensor.numpy() for name, tensor in self.best.state_dict().items()}
+            arrays = {k: tensor.cpu().numpy() for k, tensor in self.best.state_dict().items()}
             own = Content(
                 {
                     "identity": self._identity,

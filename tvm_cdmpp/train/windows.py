@@ -106,11 +106,16 @@ class Window:
     def __iter__(self) -> Iterator[tuple[Leaves, Tensor]]:
         """Yield batches: programs and their measured log latency."""
         for chosen in self.batches:
-            yield self.take(torch.from_numpy(chosen))
+            yield self.take(torch.from_numpy(chosen).to(self.firsts.device))
+
+    def to(self, torch_device: torch.device) -> Window:
+        """Return the same where PyTorch is to compute."""
+        leaves, firsts = self.leaves.to(torch_device), self.firsts.to(torch_device)
+        return Window(leaves, firsts, self.log_latency.to(torch_device), self.batches)
 
     def all(self) -> tuple[Leaves, Tensor]:
         """Return all programs, each as often as it was drawn."""
-        return self.take(torch.arange(len(self.log_latency)))
+        return self.take(torch.arange(len(self.log_latency), device=self.firsts.device))
 
     def take(self, programs: Tensor) -> tuple[Leaves, Tensor]:
         """Return some programs and their measured log latency."""
