@@ -178,8 +178,11 @@ def make_part(
         if np.isfinite(rows.latencies_s[some]).any():
             compared = (rows.latencies_s[some], found.latency_s[some], rows.groups[some])
             spread = None if found.spread is None else found.spread[some]
-            figures = score(*compared, spread=spread).to_json()
-            scores[name] = figures | {"intervals": bootstrap(*compared, spread=spread)}
+            order_s = found.order_s[some]
+            figures = score(*compared, spread=spread, order_s=order_s).to_json()
+            scores[name] = figures | {
+                "intervals": bootstrap(*compared, spread=spread, order_s=order_s)
+            }
     for name, floor in noise.items():
         if name in scores:
             scores[name]["noise_floor"] = _floor(floor)

@@ -23,7 +23,8 @@ _FIGURES = {
     "covered": ("coverage90", ""),
 }
 _LEGEND = (
-    "MAPE: over programs, with its 90 % interval over tasks; then the mean over "
+    "MAPE: over programs, with its standard deviation over seeds and its 90 % interval over tasks; "
+    "then the mean over "
     "tasks, the median, the mean if the level of each task were known, and the share of programs "
     "with at most 10 %. Top-k: mean over tasks, then the ratio of sums of latencies, in which long "
     "tasks count more. Pairs: share in the right order, ties half. Covered: measured latencies "
@@ -72,21 +73,13 @@ def _split(split: str, models: dict[str, list[dict[str, Any]]]) -> Iterator[str]
         figures = first["devices"][device]
         yield table_row(device, f"{figures['programs']:,}", _floor(figures), *cells)
     yield ""
-    yield "Speed and size:"
+    yield "Size:"
     yield ""
-    yield from table_head(
-        "model", "training samples per second", "programs predicted per second", "parameters",
-        "bytes",
-    )  # fmt: skip
+    yield from table_head("model", "parameters", "bytes")
     for name, runs in models.items():
-        yield table_row(
-            name,
-            _rate(runs, "training"),
-            _rate(runs, "inference"),
-            *(f"{runs[0][what]:,}" for what in ("parameters", "bytes")),
-        )
+        yield table_row(name, *(f"{runs[0][what]:,}" for what in ("parameters", "bytes")))
     yield ""
-    yield origin(first)
+    yield from _origins(models)
 
 
 def _cells(runs: list[dict[str, Any]]) -> Iterator[str]:
@@ -96,8 +89,15 @@ def _cells(runs: list[dict[str, Any]]) -> Iterator[str]:
             low, high = (
                 statistics.fmean(run["intervals"]["mape"][end] for run in runs) for end in (0, 1)
             )
-            cell += f" ({low:.3g} to {high:.3g})"
+            cell += f"{_over_seeds(runs)} ({low:.3g} to {high:.3g})"
         yield cell
+
+
+def _over_seeds(runs: list[dict[str, Any]]) -> str:
+    """Tell by how much the MAPE of seeds differs, as a standard deviation."""
+    if len(runs) == 1:
+        return ""
+    return f" ± {statistics.stdev(run['mape'] for run in runs):.1f}"
 
 
 def _mean(runs: list[dict[str, Any]], figure: str, unit: str) -> str:
@@ -113,7 +113,14 @@ def _floor(figures: dict[str, Any]) -> str:
     return "-" if floor["mape"] is None else f"{floor['mape']:.1f} % ({floor['basis']})"
 
 
-def _rate(runs: list[dict[str, Any]], what: str) -> str:
-    if runs[0][what] is None:
-        return "-"
-    return f"{statistics.fmean(run[what]['rows_per_s'] for run in runs):,.0f}"
+def _origins(models: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    """Say where the parts come from; parts of one place differ in their models alone."""
+    seen: dict[str, list[str]] = {}
+    for name, runs in models.items():
+        for run in runs:
+            seen.setdefault(origin(run).replace(f"--models {name} ", "--models ... "), []).append(
+                name
+            )
+    for where, names in seen.items():
+        yield f"{', '.join(dict.fromkeys(names))}: {where}"
+        yield ""

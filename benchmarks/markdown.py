@@ -25,12 +25,15 @@ def over_seeds(seeds: int, mean: str, median: str) -> str:
 def hardware(result: dict[str, Any]) -> str:
     """Say where a result was measured."""
     machine = result["machine"]
-    return f"{machine['physical_cores']} cores of {machine['cpu'] or 'an unnamed CPU'}"
+    cores = f"{machine['physical_cores']} cores of {machine['cpu'] or 'an unnamed CPU'}"
+    return f"{cores} and an {machine['gpu']}" if machine.get("gpu") else cores
 
 
 def origin(result: dict[str, Any]) -> str:
     """Say when, from what and where a result was measured."""
+    tvm = result["machine"]["tvm"]
+    version = f"TVM {tvm}" if tvm else "no TVM"
     return (
         f"{result['date'][:10]}, commit {result['commit']}, `{result['command']}` on "
-        f"{hardware(result)}, TVM {result['machine']['tvm']}."
+        f"{hardware(result)}, {version}."
     )

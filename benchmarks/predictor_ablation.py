@@ -29,7 +29,7 @@ from benchmarks.stored import StoredPrograms
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.data import Noise, RecordStore
 from tvm_cdmpp.devices import DEVICE_FIELDS, DeviceSpec
-from tvm_cdmpp.models import AdditiveConfig, Ints, Machine, TrainingRows
+from tvm_cdmpp.models import AdditiveConfig, ASTSource, Ints, Machine, TrainingRows
 from tvm_cdmpp.train import PretrainSettings, TrainConfig, choose_rows
 
 OUT = RESULTS / "predictor-ablation"
@@ -41,7 +41,7 @@ STEPS = 2500
 class WithoutPositions:
     """Programs whose leaves are all in the first place; an `ASTSource`."""
 
-    asts: Any
+    asts: ASTSource
 
     def __len__(self) -> int:
         return len(self.asts)
@@ -49,12 +49,11 @@ class WithoutPositions:
     @property
     def leaf_counts(self) -> Ints:
         """Leaves per program."""
-        counts: Ints = self.asts.leaf_counts
-        return counts
+        return self.asts.leaf_counts
 
     def take(self, programs: Ints) -> CompactASTBatch:
         """Return the given programs, in the given order."""
-        batch = self.asts.take(programs)
+        batch: CompactASTBatch = self.asts.take(programs)
         return replace(batch, positions=np.zeros_like(batch.positions))
 
 

@@ -1,13 +1,17 @@
 """Tables of what the predictor's errors are made of, and of what is said about its predictions."""
 
+import json
+import statistics
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.markdown import origin, table_head, table_row
+from benchmarks.markdown import origin, over_seeds, table_head, table_row
+from benchmarks.predictor_ablation import CHANGES
 
 _LEAST_PROGRAMS = 500
+_ABLATION_DEVICE = "x86-24t"
 _PARTS = {
     "as predicted": "predicted",
     "level of each task known": "level_known",
@@ -109,3 +113,59 @@ def intervals_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield origin(result)
+
+
+def ablation_section(folder: Path) -> Iterator[str]:
+    """Yield what each part of the predictor is worth, from the files of a folder."""
+    parts = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("*.json"))]
+    by_change: dict[str, list[dict[str, Any]]] = {}
+    for part in parts:
+        by_change.setdefault(part["change"], []).append(part)
+    changes = [name for name in CHANGES if name in by_change]
+    first = by_change[changes[0]][0]
+    device = _ABLATION_DEVICE
+    yield (
+        f"**What each part of the predictor is worth** ([data](results/{folder.name})). Split "
+        f"`{first['settings']['split']}`, {first['steps']:,} steps on at most "
+        f"{first['settings']['per_task']} programs of a task, "
+        f"{over_seeds(len(by_change[changes[0]]), 'mean', 'mean')}; test part on {device}, then "
+        "the mean over its devices of the median error of each."
+    )
+    yield ""
+    yield from table_head(
+        "change", "MAPE", "median", "level known", "top-1", "top-5", "tau", "all devices: median"
+    )
+    for name in changes:
+        runs = by_change[name]
+        found = [run["devices"][device] for run in runs]
+        medians = [
+            statistics.fmean(each["median_ape"] for each in run["devices"].values()) for run in runs
+        ]
+        yield table_row(
+            name,
+            *(f"{_mean(found, n):.1f} %" for n in ("mape", "median_ape", "within_task")),
+            *(f"{_mean(found, n):.3f}" for n in ("top1", "top5", "tau")),
+            f"{statistics.fmean(medians):.1f} %",
+        )
+    yield ""
+    yield origin(first)
+
+
+def speed_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield how fast models learn and predict."""
+    yield (
+        f"**Programs a second on one core** ([data](results/{file.name})). Learned from, each as "
+        "often as the optimiser saw it, and predicted."
+    )
+    yield ""
+    yield from table_head("model", "learned from", "predicted")
+    for rate in result["rates"]:
+        yield table_row(
+            rate["model"], f"{rate['trained_per_s']:,.0f}", f"{rate['predicted_per_s']:,.0f}"
+        )
+    yield ""
+    yield origin(result)
+
+
+def _mean(runs: list[dict[str, Any]], figure: str) -> float:
+    return statistics.fmean(run[figure] for run in runs)

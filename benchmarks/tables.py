@@ -18,9 +18,11 @@ from benchmarks.adaptation_tables import adaptation_section
 from benchmarks.headline import with_headline
 from benchmarks.markdown import hardware, origin, over_seeds, table_head, table_row
 from benchmarks.predictor_tables import (
+    ablation_section,
     errors_section,
     faithfulness_section,
     intervals_section,
+    speed_section,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -43,6 +45,7 @@ def results_page() -> str:
     """Return the page with all results."""
     sections = [_section(file) for file in sorted(RESULTS.glob("*.json"))]
     sections += accuracy_sections(RESULTS / "accuracy")
+    sections.append("\n".join(ablation_section(RESULTS / "predictor-ablation")))
     head = (
         "# Results\n\nMade by `python -m benchmarks.tables` from the files in `results/`; below "
         "each table, where, when and by which command it was measured."
@@ -63,6 +66,7 @@ def _section(file: Path) -> str:
         "faithfulness": faithfulness_section,
         "network": intervals_section,
         "install": _install_size,
+        "training": speed_section,
         "data": _data_import if "import" in result else _data_quality,
     }
     make = makers.get(kind, _comparison)

@@ -215,3 +215,17 @@ def test_figures_are_plain() -> None:
     assert all(
         type(value) in (int, float, type(None)) for value in score(*made_up()).to_json().values()
     )
+
+
+def test_an_order_of_its_own_changes_the_figures_of_order_alone() -> None:
+    measured_s, predicted_s, groups = made_up()
+    plain, ordered = (
+        score(measured_s, predicted_s, groups, order_s=order_s) for order_s in (None, measured_s)
+    )
+    assert (ordered.mape, ordered.within_task) == (plain.mape, plain.within_task)
+    assert (ordered.top1, ordered.top5, ordered.tau) == (1.0, 1.0, 1.0)
+    assert plain.top1 < 1.0
+    intervals = bootstrap(measured_s, predicted_s, groups, order_s=measured_s, resamples=20)
+    assert intervals["top1"] == (1.0, 1.0)
+    with pytest.raises(ConfigError, match="order_s must be finite and positive"):
+        score(measured_s, predicted_s, groups, order_s=0.0 * measured_s)

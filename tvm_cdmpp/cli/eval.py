@@ -167,9 +167,10 @@ def _scores(
             continue
         compared = (measured_s, predictions.latency_s[some], rows.groups[some])
         spread = None if predictions.spread is None else predictions.spread[some]
-        figures = score(*compared, spread=spread).to_json()
+        order_s = predictions.order_s[some]
+        figures = score(*compared, spread=spread, order_s=order_s).to_json()
         if with_intervals:
-            figures["intervals"] = bootstrap(*compared, spread=spread)
+            figures["intervals"] = bootstrap(*compared, spread=spread, order_s=order_s)
         result[name] = figures
     return result
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.models.fitting import FitConfig
     from tvm_cdmpp.models.network import Inputs, Network, PredictorConfig, torch_threads
     from tvm_cdmpp.models.predictor import Predictor
-    from tvm_cdmpp.models.rows import Ints, Machine, TrainingRows
+    from tvm_cdmpp.models.rows import ASTSource, Ints, Machine, TrainingRows
     from tvm_cdmpp.models.trained import Expert, TrainedPredictor, round_weights
     from tvm_cdmpp.models.weights import WEIGHTS, load_weights, predictor_of
 

@@ -1,7 +1,7 @@
 """A predictor that learns while a search goes on: scores programs, learns from measured batches.
 
-Scores are 1 / latency in seconds, times the probability that the program runs: positive, higher is
-better. Before the first update they are what the weights say that the search starts from; these are
+Scores are 1 / seconds of the predicted order (`Prediction.order_s`), times the probability that the
+program runs: positive, higher is better. Before the first update they are what the weights say that the search starts from; these are
 never thrown away, whatever is measured.
 """
 
@@ -144,7 +144,7 @@ class OnlinePredictor:
                 known.machine.device,
                 num_threads=self._num_threads,
             )
-            scores[usable] = np.maximum(found.runs_probability, 1e-3) / found.latency_s
+            scores[usable] = np.maximum(found.runs_probability, 1e-3) / found.order_s
         programs = list(new)
         known.scores.update(zip(programs, scores.tolist(), strict=True))
         known.beyond_limits.update(programs[place] for place in exceeded)

@@ -90,6 +90,7 @@ def score(
     groups: Ints,
     *,
     spread: Floats | None = None,
+    order_s: Floats | None = None,
     weights: Floats | None = None,
     seed: int = 0,
 ) -> Scores:
@@ -105,6 +106,9 @@ def score(
         Task on a device of each program, as `TrainingRows.groups` has it; (n,).
     spread
         Standard deviations of log(latency), as `Prediction.spread` has them; (n,).
+    order_s
+        Seconds that the model orders programs by, as `Prediction.order_s`, for the figures of
+        order; `predicted_s` by default; (n,).
     weights
         What a program's group weighs in the weighted figures of order, such as how often it occurs
         in a network; (n,), equal within a group. All weigh the same by default.
@@ -116,7 +120,7 @@ def score(
     ConfigError
         Shapes differ, a value is out of its range, or no program has a measured latency.
     """
-    table = _Table.of(_Programs.of(measured_s, predicted_s, groups, spread, weights, seed))
+    table = _Table.of(_Programs.of(measured_s, predicted_s, groups, spread, order_s, weights, seed))
     figures = table.figures(np.ones(len(table.programs), np.int64))
     known = {name: None if np.isnan(value) else value for name, value in figures.items()}
     return Scores(
@@ -134,6 +138,7 @@ def bootstrap(
     groups: Ints,
     *,
     spread: Floats | None = None,
+    order_s: Floats | None = None,
     weights: Floats | None = None,
     resamples: int = 1000,
     seed: int = 0,
@@ -145,7 +150,7 @@ def bootstrap(
 
     Parameters
     ----------
-    measured_s, predicted_s, groups, spread, weights
+    measured_s, predicted_s, groups, spread, order_s, weights
         As for `score`.
     resamples
         How often groups are drawn.
@@ -157,7 +162,7 @@ def bootstrap(
     ConfigError
         As `score` does.
     """
-    table = _Table.of(_Programs.of(measured_s, predicted_s, groups, spread, weights, seed))
+    table = _Table.of(_Programs.of(measured_s, predicted_s, groups, spread, order_s, weights, seed))
     generator = np.random.default_rng(seed)
     size = len(table.programs)
     drawn = [
@@ -180,6 +185,7 @@ class _Programs:
 
     measured_s: Floats
     predicted_s: Floats
+    order_s: Floats
     group: Ints
     """Number of each program's group, ascending."""
     starts: Ints
@@ -194,11 +200,13 @@ class _Programs:
         predicted_s: Floats,
         groups: Ints,
         spread: Floats | None,
+        order_s: Floats | None,
         weights: Floats | None,
         seed: int,
     ) -> _Programs:
         given = {"measured_s": measured_s, "predicted_s": predicted_s, "groups": groups}
         given |= {} if spread is None else {"spread": spread}
+        given |= {} if order_s is None else {"order_s": order_s}
         given |= {} if weights is None else {"weights": weights}
         rows = np.flatnonzero(_check(given))
         shuffle = np.random.default_rng(seed).random(len(rows))
@@ -209,6 +217,7 @@ class _Programs:
         return _Programs(
             measured_s=measured_s[rows],
             predicted_s=predicted_s[rows],
+            order_s=(predicted_s if order_s is None else order_s)[rows],
             group=group,
             starts=starts,
             counts=counts,
@@ -229,11 +238,11 @@ class _Programs:
         return middle
 
     def best_s(self, first: int | None = None) -> Floats:
-        """Return each group's best latency, of so many that are predicted to be the fastest."""
+        """Return each group's best latency, of so many that come first in the predicted order."""
         measured_s = self.measured_s
         if first is not None:
             place = np.arange(len(self.group)) - self.starts[self.group]
-            ordered_s = measured_s[np.lexsort((self.predicted_s, self.group))]
+            ordered_s = measured_s[np.lexsort((self.order_s, self.group))]
             measured_s = np.where(place < first, ordered_s, np.inf)
         best_s: Floats = np.minimum.reduceat(measured_s, self.starts)
         return best_s
@@ -244,7 +253,7 @@ class _Programs:
         for number in np.flatnonzero(groups):
             count = min(self.counts[number], RANKED_PROGRAMS)
             some = slice(self.starts[number], self.starts[number] + count)
-            accuracy[number], tau[number] = _order(self.measured_s[some], self.predicted_s[some])
+            accuracy[number], tau[number] = _order(self.measured_s[some], self.order_s[some])
         return accuracy, tau
 
 
@@ -346,6 +355,8 @@ def _check(given: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
             f"There is nothing to score: none of {len(known)} programs has a measured latency."
         )
     lowest = {"measured_s": measured_s > 0, "predicted_s": predicted_s > 0}
+    if "order_s" in given:
+        lowest["order_s"] = given["order_s"] > 0
     lowest |= {name: given[name] >= 0 for name in ("spread", "weights") if name in given}
     for name, is_right in lowest.items():
         wrong = np.flatnonzero(known & ~(is_right & np.isfinite(given[name])))

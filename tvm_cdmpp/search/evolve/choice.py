@@ -1,6 +1,6 @@
 """What to measure of the programs that were found, and whether another round would gain anything.
 
-- A program is worth what it would take if it were `boldness` spreads faster than predicted.
+- A program is worth its place in the predicted order (`Prediction.order_s`).
 - No two of a batch are alike: they differ in more than one split or unroll limit, or in their
   skeleton, as far as there are enough that do.
 - A few places go to programs drawn at random, from which the model learns what is not near its
@@ -23,8 +23,6 @@ Floats = npt.NDArray[np.float64]
 class ChoiceConfig:
     """How a batch is chosen, and when a task is done."""
 
-    boldness: float = 0.25
-    """Spreads that are taken off a predicted ln latency."""
     explored: float = 0.05
     """Share of a batch that is drawn at random."""
     differences: int = 2

@@ -215,7 +215,7 @@ class EvolutionPolicy(_SearchPolicy):
 
     def _score(self, batch: CompactASTBatch) -> Floats:
         found = self._model.predict_asts(self._task, batch)
-        score: Floats = found.runs_probability / found.latency_s
+        score: Floats = found.runs_probability / found.order_s
         return score
 
     def _take(
@@ -230,9 +230,7 @@ class EvolutionPolicy(_SearchPolicy):
         pool, batch = pool.take(new), batch.take(new)
         said = self._model.predict_asts(self._task, batch)
         log_s = np.log(said.latency_s)
-        worth = np.log(np.maximum(said.runs_probability, 1e-9)) - log_s
-        if said.spread is not None:
-            worth = worth + self._choice.boldness * said.spread
+        worth = np.log(np.maximum(said.runs_probability, 1e-9)) - np.log(said.order_s)
         if random:
             worth = -np.arange(len(pool), dtype=np.float64)
         taken: list[tuple[Any, Programs, float]] = []
