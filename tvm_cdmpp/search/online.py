@@ -1,8 +1,8 @@
 """A predictor that learns while a search goes on: scores programs, learns from measured batches.
 
 Scores are 1 / seconds of the predicted order (`Prediction.order_s`), times the probability that the
-program runs: positive, higher is better. Before the first update they are what the weights say that the search starts from; these are
-never thrown away, whatever is measured.
+program runs: positive, higher is better. Before the first update they are what the weights say that
+the search starts from; these are never thrown away, whatever is measured.
 """
 
 from __future__ import annotations
