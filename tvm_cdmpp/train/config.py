@@ -42,7 +42,7 @@ class TrainConfig:
     gradient_clip: float = 1.0
     average: float = 0.999
     """Decay of the running mean of the weights, which is what is kept."""
-    rare_exponent: float = 0.5
+    rare_exponent: float = 0.0
     """A group weighs (groups of its operator)^-exponent."""
     domain: Domain = "none"
     """Distance between the latent vectors of the rows trained on and those of unlabelled rows."""
