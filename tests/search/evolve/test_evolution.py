@@ -9,7 +9,7 @@ from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import detect_cpu
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.analytic import estimate_latency_s
-from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig
+from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig, moves
 from tvm_cdmpp.search.evolve.space import fingerprints
 
 SMALL = EvolutionConfig(generations=4, children=256, parents=64, descents=4)
@@ -54,7 +54,7 @@ def test_the_descent_ends_where_no_move_helps() -> None:
     evolution = Evolution(made, analytic_score, start, config)
     evolution.descend()
     best = evolution.scores[0]
-    around = evolution._moves(evolution.programs.take(slice(1)))
+    around = moves(made, evolution.programs.take(slice(1)))
     assert len(around) > 20
     batch, _ = made.describe(around)
     assert analytic_score(batch).max() <= best

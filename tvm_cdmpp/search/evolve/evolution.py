@@ -125,7 +125,7 @@ class Evolution:
         """Go to the best neighbour from each of the best programs, as long as that helps."""
         current = self.programs.take(slice(self.config.descents))
         for _ in range(self.config.sweeps):
-            tried = [self._moves(current.take([n])) for n in range(len(current))]
+            tried = [moves(self._space, current.take([n])) for n in range(len(current))]
             if not tried or not self._take_in(Programs.join(tried)):
                 return
             current = self.programs.take(slice(self.config.descents))
@@ -222,27 +222,36 @@ class Evolution:
             )
         return self._mutations[family]
 
-    def _moves(self, program: Programs) -> Programs:
-        """Return all that one move makes of a program."""
-        skeleton, numbers = int(program.skeletons[0]), program.numbers[0]
-        family = self._space.skeletons.families[self._space.skeletons.family[skeleton]]
-        rows = []
-        for split in family.splits:
-            columns = slice(split.first + 1, split.first + split.parts + 1)
-            for lengths in _other_lengths(int(numbers[split.first]), numbers[columns].tolist()):
-                row = numbers.copy()
-                row[columns] = lengths
-                rows.append(row)
-        for column in family.unrolls:
-            for limit in UNROLL_LIMITS[self._space.kind]:
-                row = numbers.copy()
-                row[column] = limit
-                rows.append(row)
-        others = self._space.neighbours(skeleton)
-        if not rows and not others:
-            return program.take(slice(0))
-        skeletons = np.array([skeleton] * len(rows) + others, np.int64)
-        return Programs(skeletons, np.stack([*rows, *[numbers] * len(others)]))
+
+def moves(space: ProgramSpace, program: Programs) -> Programs:
+    """Return all that one move makes of a program: of a factor, a limit or the skeleton.
+
+    Parameters
+    ----------
+    space
+        The task's programs.
+    program
+        One program.
+    """
+    skeleton, numbers = int(program.skeletons[0]), program.numbers[0]
+    family = space.skeletons.families[space.skeletons.family[skeleton]]
+    rows = []
+    for split in family.splits:
+        columns = slice(split.first + 1, split.first + split.parts + 1)
+        for lengths in _other_lengths(int(numbers[split.first]), numbers[columns].tolist()):
+            row = numbers.copy()
+            row[columns] = lengths
+            rows.append(row)
+    for column in family.unrolls:
+        for limit in UNROLL_LIMITS[space.kind]:
+            row = numbers.copy()
+            row[column] = limit
+            rows.append(row)
+    others = space.neighbours(skeleton)
+    if not rows and not others:
+        return program.take(slice(0))
+    skeletons = np.array([skeleton] * len(rows) + others, np.int64)
+    return Programs(skeletons, np.stack([*rows, *[numbers] * len(others)]))
 
 
 def _new(keys: npt.NDArray[np.uint64], known: set[int]) -> list[int]:
