@@ -24,7 +24,8 @@ from tvm_cdmpp.devices import read_host_cpu
 from tvm_cdmpp.files import write_atomically
 from tvm_cdmpp.train import load_features, rows_of_store, sample_tasks
 
-_XGBModel: Any = load_tvm().auto_scheduler.XGBModel
+_tvm = load_tvm()
+_XGBModel: Any = _tvm.auto_scheduler.XGBModel
 _xgb_model = importlib.import_module("tvm.auto_scheduler.cost_model.xgb_model")
 _feature = importlib.import_module("tvm.auto_scheduler.feature")
 
@@ -104,14 +105,29 @@ def grow_recorded_trees(store: RecordStore, folder: Path, per_task: int) -> Path
     if path.exists():
         return path
     labels, features = make_labels(store), load_features(store)
-    targets = [str(target).split()[0] for target in store.tasks["target"].to_pylist()]
-    on_cpu = np.isin(targets, ("llvm", "c"))[store.columns("task")["task"].to_numpy()]
+    task_of = store.columns("task")["task"].to_numpy()
+    targets = [str(target) for target in store.tasks["target"].to_pylist()]
+    on_cpu = np.array([target.startswith("llvm") for target in targets])[task_of]
+    known = np.array([_is_known(target) for target in targets])[task_of]
     usable = on_cpu & np.isfinite(labels.latency_s) & ~labels.impossible & ~labels.contended
     train = official_split(store, SPLIT).train
-    chosen = sample_tasks(store, train[usable[train]], per_task)
+    train = train[usable[train]]
+    chosen = sample_tasks(store, train[known[train]], per_task)
     rows, used = rows_of_store(store, features, chosen, labels=labels)
-    print(f"growing trees on {len(used):,} recorded programs", flush=True)
+    print(
+        f"growing trees on {len(used):,} recorded programs; {np.count_nonzero(~known[train]):,} "
+        "are for targets that this TVM does not know",
+        flush=True,
+    )
     trees = AnsorTrees("throughput", folder / "ansor-features")
     trees.fit(StoredPrograms(store, used, rows), seed=0)
     write_atomically(path, bytes(trees.booster.save_raw("ubj")))
     return path
+
+
+def _is_known(target: str) -> bool:
+    try:
+        _tvm.target.Target(target)
+    except (ValueError, _tvm.TVMError):  # an option that later TVMs do not have
+        return False
+    return True

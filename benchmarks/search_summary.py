@@ -169,11 +169,13 @@ def geometric_mean(ratios: Ratios) -> dict[str, Any]:
     if not logs:
         return {"mean": None, "low": None, "high": None, "tasks": 0}
     generator = np.random.default_rng(0)
-    resampled = np.empty(_RESAMPLES)
-    for place in range(_RESAMPLES):
-        tasks = generator.integers(len(logs), size=len(logs))
-        means = [generator.choice(logs[task], size=len(logs[task])).mean() for task in tasks]
-        resampled[place] = np.mean(means)
+    drawn = generator.integers(len(logs), size=(_RESAMPLES, len(logs)))
+    means = np.empty(drawn.shape)
+    for task, of_task in enumerate(logs):
+        places = drawn == task
+        seeds = generator.integers(len(of_task), size=(np.count_nonzero(places), len(of_task)))
+        means[places] = of_task[seeds].mean(axis=1)
+    resampled = means.mean(axis=1)
     low, high = np.exp(np.percentile(resampled, _INTERVAL)).tolist()
     mean = math.exp(float(np.mean([of_task.mean() for of_task in logs])))
     return {"mean": mean, "low": low, "high": high, "tasks": len(logs)}

@@ -24,6 +24,7 @@ from benchmarks.predictor_tables import (
     intervals_section,
     speed_section,
 )
+from benchmarks.search_tables import search_section
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -67,6 +68,7 @@ def _section(file: Path) -> str:
         "network": intervals_section,
         "install": _install_size,
         "training": speed_section,
+        "search": search_section,
         "data": _data_import if "import" in result else _data_quality,
     }
     make = makers.get(kind, _comparison)
