@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from benchmarks.droplet import MeasuredDescent
+from benchmarks.recorded_trees import PretrainedXGB, grow_recorded_trees
 from benchmarks.search import compare
 from benchmarks.search_arms import known_arms
 from benchmarks.search_runs import SearchRun, Settings
 from benchmarks.search_summary import Curve, geometric_mean, summarise, winners_summary
 from benchmarks.search_tables import search_section
 from benchmarks.search_tasks import NamedTask
+from tests.data.logs import book, import_all, log_file, records, write_log
 from tests.tiny_tasks import auto_scheduler, invent, matmul, read_log, shrink_search
 from tvm_cdmpp.bridge.logs import append_records
+from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
 
@@ -234,3 +237,29 @@ def test_the_descent_measures_what_is_nearest_and_moves_to_what_is_better(
     lines = log.read_text().splitlines()
     assert len({json.dumps(json.loads(line)["i"]) for line in lines}) == 14
     assert descent.elapsed.total_s > 0
+
+
+def test_trees_of_recorded_programs_go_on_in_a_search(tmp_path: Path) -> None:
+    logs = [
+        log_file(write_log(tmp_path / "a.json", records(12)), "x86-24t", network="alexnet"),
+        log_file(write_log(tmp_path / "b.json", records(9, 80)), "x86-24t", network="vgg_16"),
+        log_file(write_log(tmp_path / "c.json", records(7, 96)), "x86-24t", network="resnet_50"),
+    ]
+    import_all(tmp_path / "store", *logs, known=book(37, 80, 96))
+    store = RecordStore.open(tmp_path / "store")
+    trees = grow_recorded_trees(store, tmp_path, 8)
+    assert grow_recorded_trees(store, tmp_path, 8) == trees
+    task = matmul(32, 32, 32)
+    inputs, results = invent(task, [1e-3 * (n + 1) for n in range(12)])
+    states = [measured.state for measured in inputs]
+    models = [PretrainedXGB(trees, seed=1, frozen=frozen) for frozen in (True, False)]
+    before = [np.array(model.predict(task, states)) for model in models]
+    np.testing.assert_array_equal(*before)
+    for model in models:
+        model.update(inputs[:6], results[:6])
+        model.update(inputs[6:], results[6:])
+    frozen, learned = (np.array(model.predict(task, states)) for model in models)
+    np.testing.assert_array_equal(frozen, before[0])
+    assert np.corrcoef(learned, 1 / np.arange(1, 13))[0, 1] > 0.95
+    arms = known_arms(16, trees)
+    assert {"xgb-frozen", "xgb-pretrained"} <= set(arms)
