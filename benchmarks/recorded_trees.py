@@ -108,7 +108,8 @@ def grow_recorded_trees(store: RecordStore, folder: Path, per_task: int) -> Path
     task_of = store.columns("task")["task"].to_numpy()
     targets = [str(target) for target in store.tasks["target"].to_pylist()]
     on_cpu = np.array([target.startswith("llvm") for target in targets])[task_of]
-    known = np.array([_is_known(target) for target in targets])[task_of]
+    unknown = {t for t in set(targets) if t.startswith("llvm") and not _is_known(t)}
+    known = np.array([target not in unknown for target in targets])[task_of]
     usable = on_cpu & np.isfinite(labels.latency_s) & ~labels.impossible & ~labels.contended
     train = official_split(store, SPLIT).train
     train = train[usable[train]]

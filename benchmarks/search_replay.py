@@ -188,10 +188,22 @@ def run(
     missing = [device for device in devices if device not in result["devices"]]
     if not missing:
         return result
-    arms = known_arms(_recorded_trees(store, settings, folder), load_weights("evaluation"))
-    rows = _usable_rows(store, official_split(store, SPLIT).test)
+    split, labels = official_split(store, SPLIT), make_labels(store)
+    usable = ~(labels.impossible | labels.contended | labels.noisy)
+    features = load_features(store)
+
+    def rows_of(part: Ints) -> TrainingRows:
+        return rows_of_store(store, features, part, labels=labels)[0]
+
+    train = split.train[usable[split.train]]
+    trees = _recorded_trees(
+        folder / f"trees-{store.content_hash[:16]}-{settings.recorded}.safetensors",
+        lambda: rows_of(sample_tasks(store, train, settings.recorded)),
+    )
+    arms = known_arms(trees, load_weights("evaluation"))
+    rows = rows_of(split.test[usable[split.test]])
     device_of = np.array(store.tasks["device"].to_pylist())
-    trained = device_of[np.unique(_usable_rows(store, official_split(store, SPLIT).train).tasks)]
+    trained = device_of[np.unique(store.columns("task")["task"].to_numpy()[train])]
     for device in missing:
         of_device = np.flatnonzero((device_of == device)[rows.tasks])
         pools = _pools(store, rows, of_device, settings)
@@ -230,23 +242,14 @@ def _pools(
         ]
 
 
-def _usable_rows(store: RecordStore, part: Ints) -> TrainingRows:
-    labels = make_labels(store)
-    wrong = labels.impossible | labels.contended | labels.noisy
-    rows, _ = rows_of_store(store, load_features(store), part[~wrong[part]], labels=labels)
-    return rows
-
-
-def _recorded_trees(store: RecordStore, settings: Settings, folder: Path) -> TreePredictor:
-    """Grow trees on the training part, or read those that were grown before."""
-    path = folder / f"trees-{store.content_hash[:16]}-{settings.recorded}.safetensors"
+def _recorded_trees(path: Path, recorded: Callable[[], TrainingRows]) -> TreePredictor:
+    """Grow trees, or read those that were grown before."""
     if not path.exists():
-        train = official_split(store, SPLIT).train
-        rows = _usable_rows(store, sample_tasks(store, train, settings.recorded))
+        rows = recorded()
         print(f"growing trees on {len(rows):,} recorded programs", flush=True)
         trees = TreePredictor()
         trees.fit(rows, seed=0)
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         trees.save(path)
     return TreePredictor.load(path)
 

@@ -254,7 +254,7 @@ def test_trees_of_recorded_programs_go_on_in_a_search(tmp_path: Path) -> None:
     states = [measured.state for measured in inputs]
     models = [PretrainedXGB(trees, seed=1, frozen=frozen) for frozen in (True, False)]
     before = [np.array(model.predict(task, states)) for model in models]
-    np.testing.assert_array_equal(*before)
+    np.testing.assert_array_equal(before[0], before[1])
     for model in models:
         model.update(inputs[:6], results[:6])
         model.update(inputs[6:], results[6:])
