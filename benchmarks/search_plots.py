@@ -63,6 +63,7 @@ def plot_search(curves: Sequence[Curve], path: Path) -> None:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter("{x:g}")
         axes.tick_params(axis="y", which="minor", labelsize=7)
+    by_time.xaxis.set_major_formatter("{x:g}")
     figure.legend(loc="outside lower center", ncols=6, frameon=False)
     tasks = len(best)
     figure.suptitle(f"{tasks} tasks of held-out networks, {len(curves)} searches", fontsize=10)
