@@ -4,13 +4,14 @@
 
 Each task is a search of its own for each arm (`benchmarks.search_arms`) and seed. Arms of a task
 and seed take turns, round by round, so that a machine that slows down slows all of them; the time
-of a search is that of its own rounds. All tasks are searched with one seed before the next. At the
-end the best programs of a task are timed together. What the summary says of it, and how, is in
-`benchmarks.search_summary`.
+of a search is that of its own rounds, weights and trees are read before. All tasks are searched
+with one seed before the next. At the end the best programs of a task are timed together. What the
+summary says of it, and how, is in `benchmarks.search_summary`.
 
 Everything is kept below `--folder` after every batch, so a run that was killed goes on; Ctrl-C lets
-the batch in flight end. More tasks, arms or seeds may be asked for later. Results and plots are
-written after every task, of the searches that are over. Run it on a machine that does nothing else.
+the batch in flight end. Results and plots are written after every task, of the searches asked for
+that are over; more tasks, arms or seeds may be asked for later, together with those before. Run it
+on a machine that does nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import torch
 
 from benchmarks.provenance import RESULTS, provenance, write_json
 from benchmarks.recorded_trees import grow_recorded_trees
-from benchmarks.search_arms import Arm, known_arms
+from benchmarks.search_arms import PRETRAINED_ARMS, Arm, known_arms
 from benchmarks.search_plots import plot_search
 from benchmarks.search_runs import SearchRun, Settings, take_turns, timed_winners
 from benchmarks.search_summary import summarise, winners_summary
@@ -168,9 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     session = MeasureSession()
     signal.signal(signal.SIGINT, lambda *_: session.stop())
     try:
-        needs_trees = args.store and any("xgb-" in arm for arm in args.arms or ["xgb-frozen"])
         trees = None
-        if needs_trees:
+        if args.store and not PRETRAINED_ARMS.isdisjoint(args.arms or PRETRAINED_ARMS):
             args.folder.mkdir(parents=True, exist_ok=True)
             trees = grow_recorded_trees(RecordStore.open(args.store), args.folder, args.recorded)
         arms = dict(known_arms(args.trials, trees))

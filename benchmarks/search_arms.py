@@ -25,6 +25,8 @@ from tvm_cdmpp.measure import MeasureOptions, MeasureSession
 from tvm_cdmpp.search import NetworkTuner, TimeSplit, TuneSettings
 
 STOCK_ROUND = 64
+PRETRAINED_ARMS = frozenset({"xgb-frozen", "xgb-pretrained"})
+"""Need a record store."""
 
 
 class Search(Protocol):

@@ -26,7 +26,7 @@ from tvm_cdmpp.measure import MeasureOptions, MeasureSession
 from tvm_cdmpp.search import TimeSplit
 from tvm_cdmpp.search.winners import time_winners
 
-auto_scheduler = load_tvm().auto_scheduler
+tvm = load_tvm()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class SearchRun:
         except Exception as error:
             if session.stopping:
                 return
-            if not isinstance(error, CDMPPError):
+            if not isinstance(error, (CDMPPError, tvm.TVMError)):
                 raise
             self.error = str(error)
         if not session.stopping:
