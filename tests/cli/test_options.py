@@ -34,6 +34,8 @@ OPTIONS: dict[str, set[str]] = {
         "--weights", "--out", "--device", "--network", "--records", "--select", "--domain",
         "--domain-layer", "--split", "--steps", "--seed",
     },
+    "adapt": {"--device", "--budget", "--networks", "--from-store", "--rpc", "--key", "--target",
+              "--batch", "--weights", "--out", "--records", "--sources", "--keep-noisy", "--json"},
     "autotune": {
         "--out", "--trials", "--minutes", "--split", "--kinds", "--steps", "--per-task", "--seed"
     },

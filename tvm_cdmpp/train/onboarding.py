@@ -199,7 +199,8 @@ class Onboarding:
         candidates = bench.candidates
         self._features = program_features(candidates.batch())
         self._by_task = len(np.unique(candidates.tasks)) >= _KEPT_BACK
-        chosen = self._select(np.arange(len(candidates)), settings.budget)
+        # By the seed alone, so that a run that goes on has the same plan.
+        chosen = self._select(np.arange(len(candidates)), settings.budget, settings.seed)
         self._planned = np.isin(np.arange(len(candidates)), chosen)
 
     def steps(self) -> Iterator[CurvePoint]:
@@ -257,12 +258,12 @@ class Onboarding:
         elif not len(pool):
             self.ended = "there are no more programs to measure"
         else:
-            return self._select(pool, min(settings.batch, left))
+            seed = settings.seed + len(bench.measured)
+            return self._select(pool, min(settings.batch, left), seed)
         return np.zeros(0, np.int64)
 
-    def _select(self, pool: Ints, number: int) -> Ints:
+    def _select(self, pool: Ints, number: int, seed: int) -> Ints:
         """Choose so many candidates of a pool."""
-        seed = self._settings.seed + len(self._bench.measured)
         tasks = self._bench.candidates.tasks[pool]
         chosen: Ints = pool[select_programs(self._features[pool], tasks, number, "kmeans", seed)]
         return chosen

@@ -98,7 +98,8 @@ def read_targets(
     labels = make_labels(store)
     tasks = list(store.iter_tasks())
     kind_of, task_of = _kinds(tasks), store.columns("task")["task"].to_numpy()
-    of_target = _of_target(tasks, settings)[task_of]
+    networks = () if settings.network is None else (settings.network,)
+    of_target = _of_target(tasks, settings.device, networks)[task_of]
     usable = (features.leaf_counts > 0) & ~labels.impossible
     sources = _sources(store, usable, labels, of_target, settings.split, settings.seed)
     found = []
@@ -116,11 +117,28 @@ def read_targets(
 
 
 def read_candidates(
-    store: RecordStore, features: StoredFeatures, settings: TargetSettings
+    store: RecordStore,
+    features: StoredFeatures,
+    device: str,
+    networks: Sequence[str] = (),
+    *,
+    seed: int = 0,
 ) -> tuple[TrainingRows, Ints]:
-    """Return programs of a target to choose from, failed ones with an infinite latency.
+    """Return programs of a device to choose from, failed ones with an infinite latency.
 
     Labels that cannot be true are left out.
+
+    Parameters
+    ----------
+    store, features
+        The records and their compact ASTs.
+    device
+        As the store calls it.
+    networks
+        As the store calls them: programs of workloads that occur in one of these; of all where
+        there is none.
+    seed
+        Draws programs where there are very many.
 
     Returns
     -------
@@ -138,11 +156,11 @@ def read_candidates(
     """
     labels = make_labels(store)
     task_of = store.columns("task")["task"].to_numpy()
-    of_target = _of_target(list(store.iter_tasks()), settings)[task_of]
+    of_target = _of_target(list(store.iter_tasks()), device, networks)[task_of]
     candidates = np.flatnonzero(of_target & (features.leaf_counts > 0) & ~labels.impossible)
     if not len(candidates):
         raise ConfigError(_NOTHING)
-    return _in_memory(store, features, _draw(candidates, settings.seed), labels)
+    return _in_memory(store, features, _draw(candidates, seed), labels)
 
 
 def read_sources(
@@ -203,18 +221,21 @@ def _sources(
     return sample_tasks(store, rows[quiet[rows]], _SOURCES_PER_TASK, seed=seed)
 
 
-def _of_target(tasks: list[dict[str, Any]], settings: TargetSettings) -> Mask:
-    """Mark the tasks of the target."""
+def _of_target(tasks: list[dict[str, Any]], device: str | None, networks: Sequence[str]) -> Mask:
+    """Mark the tasks of a device, of some networks, or of these on the device."""
     devices = np.array([str(task["device"]) for task in tasks])
-    networks = [list(task["networks"] or ()) for task in tasks]
+    of_tasks = [list(task["networks"] or ()) for task in tasks]
     marked = np.ones(len(tasks), bool)
-    if settings.device is not None:
-        marked &= devices == settings.device
-        _must_be_known("device", settings.device, marked, np.unique(devices).tolist())
-    if settings.network is not None:
-        of_network = np.array([settings.network in names for names in networks])
-        known = sorted({name for names in networks for name in names})
-        _must_be_known("network", settings.network, of_network, known)
+    if device is not None:
+        marked &= devices == device
+        _must_be_known("device", device, marked, np.unique(devices).tolist())
+    if networks:
+        of_network = np.zeros(len(tasks), bool)
+        known = sorted({name for names in of_tasks for name in names})
+        for network in networks:
+            found = np.array([network in names for names in of_tasks])
+            _must_be_known("network", network, found, known)
+            of_network |= found
         marked &= of_network
     return marked
 
