@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.accuracy_tables import accuracy_sections
 from benchmarks.adaptation_tables import adaptation_section
+from benchmarks.choice_tables import choice_section
 from benchmarks.headline import with_headline
 from benchmarks.markdown import hardware, origin, over_seeds, table_head, table_row
 from benchmarks.predictor_tables import (
@@ -60,6 +61,7 @@ def _section(file: Path) -> str:
     makers = {
         "ablation": _ablation,
         "adaptation": adaptation_section,
+        "device": choice_section,
         "throughput": _throughput,
         "ast": _ast_equality,
         "errors": errors_section,
