@@ -1,5 +1,6 @@
 """The tables of `benchmarks.device_choice` and `benchmarks.onboarding`."""
 
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,3 +48,34 @@ def _cell(found: dict[str, float | None]) -> str:
     right, regret = found["right"], found["regret"]
     share = "-" if right is None else f"{right:.0%}"
     return f"{share}, +{regret:.0%}"
+
+
+def onboarding_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield the error on tasks of a new device that were not measured, by what was."""
+    settings, runs = result["settings"], result["runs"]
+    yield (
+        f"**Onboarding a device that the weights have not seen** ([data](results/{file.name})). "
+        "Half of a device's tasks may be measured; mean absolute percentage error on the other "
+        "half, every task weighing the same, and how many programs were measured. Mean over "
+        f"{settings['seeds']} seeds; at most {settings['per_task']} programs of a task."
+    )
+    yield ""
+    devices = list(result["devices"])
+    yield from table_head("budget", "measured and learned", *devices, "mean")
+    steps = dict.fromkeys((run["budget"], run["strategy"]) for run in runs)
+    for budget, strategy in sorted(steps, key=lambda step: step[0]):
+        cells, errors = [], []
+        for device in devices:
+            key = (device, budget, strategy)
+            own = [r for r in runs if (r["device"], r["budget"], r["strategy"]) == key]
+            if not own:
+                cells.append("-")
+                continue
+            found = [100 * run["scores"]["never"]["mape_by_task"] for run in own]
+            programs = statistics.fmean(run["measured_programs"] for run in own)
+            errors.append(statistics.fmean(found))
+            cells.append(f"{errors[-1]:.1f} % ({programs:.0f})")
+        mean = f"{statistics.fmean(errors):.1f} %" if len(errors) == len(devices) else "-"
+        yield table_row(f"{budget:,}", strategy, *cells, mean)
+    yield ""
+    yield origin(result)

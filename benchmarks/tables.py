@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.accuracy_tables import accuracy_sections
 from benchmarks.adaptation_tables import adaptation_section
-from benchmarks.choice_tables import choice_section
+from benchmarks.choice_tables import choice_section, onboarding_section
 from benchmarks.headline import with_headline
 from benchmarks.markdown import hardware, origin, over_seeds, table_head, table_row
 from benchmarks.predictor_tables import (
@@ -62,6 +62,7 @@ def _section(file: Path) -> str:
         "ablation": _ablation,
         "adaptation": adaptation_section,
         "device": choice_section,
+        "onboarding": onboarding_section,
         "throughput": _throughput,
         "ast": _ast_equality,
         "errors": errors_section,
