@@ -17,6 +17,7 @@ from benchmarks.accuracy_tables import accuracy_sections
 from benchmarks.adaptation_tables import adaptation_section
 from benchmarks.choice_tables import choice_section, onboarding_section
 from benchmarks.headline import with_headline
+from benchmarks.latency_tables import latency_section
 from benchmarks.markdown import hardware, origin, over_seeds, table_head, table_row
 from benchmarks.predictor_tables import (
     ablation_section,
@@ -67,7 +68,7 @@ def _section(file: Path) -> str:
         "ast": _ast_equality,
         "errors": errors_section,
         "faithfulness": faithfulness_section,
-        "network": intervals_section,
+        "network": intervals_section if "kinds" in result else latency_section,
         "install": _install_size,
         "training": speed_section,
         "data": _data_import if "import" in result else _data_quality,
