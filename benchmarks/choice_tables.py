@@ -8,6 +8,8 @@ from typing import Any
 from benchmarks.markdown import origin, table_head, table_row
 
 _ESTIMATES = ("predicted", "estimate", "peak")
+_LEAST_SHOWN = 20
+"""Workloads of a pair of devices that has rows of its own."""
 _PARTS = {"operators": "operators", "held_out": "of these, not trained on", "networks": "networks"}
 
 
@@ -20,7 +22,8 @@ def choice_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
         "of each workload that both devices have, networks as sums of these. Share of right "
         "orders, of those that differ by more than 5 %; and by how much what was chosen is slower "
         "than the better one, mean over all. Next to the prediction: the analytic estimate of the "
-        "same programs, and the device with the higher peak."
+        "same programs, and the device with the higher peak. Pairs that share at least "
+        f"{_LEAST_SHOWN} workloads have rows of their own."
     )
     yield ""
     names = ("predicted", "analytic estimate", "peak FLOP/s")
@@ -41,7 +44,8 @@ def choice_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
 
 def _pairs(result: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for row in result["pairs"]:
-        yield " / ".join(row["devices"]), row
+        if row["operators"]["compared"] >= _LEAST_SHOWN:
+            yield " / ".join(row["devices"]), row
 
 
 def _cell(found: dict[str, float | None]) -> str:
