@@ -24,6 +24,8 @@ from tvm_cdmpp.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tvm_cdmpp.devices import DeviceSpec
+    from tvm_cdmpp.measure import RemoteDevices
     from tvm_cdmpp.models import TrainedPredictor
     from tvm_cdmpp.train import Bench, CurvePoint, Onboarding, OnboardSettings
 
@@ -41,7 +43,11 @@ def add_parser(commands: Any) -> None:
         "a row bring the error on programs that were kept back down by less than 2 %%. Run again, "
         "it goes on from its records.",
     )
-    parser.add_argument("--device", required=True, metavar="NAME", help="the device")
+    parser.add_argument(
+        "--device", required=True, metavar="NAME",
+        help="a known device, or this machine as `device detect` calls it; with --from-store, as "
+        "the store calls it",
+    )  # fmt: skip
     parser.add_argument(
         "--budget", type=int, required=True, metavar="N",
         help="records at most, those that are there included",
@@ -149,7 +155,6 @@ def _live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Be
     if remote is None:
         check_gpu_is_here(args.target)
     from tvm_cdmpp.bridge import parse_target
-    from tvm_cdmpp.devices import find_device
     from tvm_cdmpp.measure import (
         BenchConfig,
         CalibrationConfig,
@@ -162,12 +167,10 @@ def _live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Be
     from tvm_cdmpp.search import CDMPPModel
     from tvm_cdmpp.workloads import write_workloads
 
-    find_device(args.device)
     target = parse_target(args.target)
     if remote is None:
         check_libraries(target)
-    device = device_to_measure(args.device, target, remote)
-    assert device is not None  # it was named
+    device = _device(args.device, target, remote)
     model = CDMPPModel(device=device, weights=args.weights)
     if remote is not None:
         remote.count()
@@ -191,6 +194,22 @@ def _live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Be
             console.print(line, soft_wrap=True, markup=False)
         with divert_native_messages(messages_file(args.records), console.print):
             yield bench
+
+
+def _device(name: str, target: Any, remote: "RemoteDevices | None") -> "DeviceSpec":
+    """Return the device of a name: a known one, or this machine as `device detect` calls it."""
+    from tvm_cdmpp.bridge import check_target_runs_here, device_of
+    from tvm_cdmpp.devices import find_device
+
+    if remote is None:
+        check_target_runs_here(target)
+        here = device_of(target)
+        if here.name == name:
+            return here
+    find_device(name)
+    device = device_to_measure(name, target, remote)
+    assert device is not None  # it was named
+    return device
 
 
 def _describe_start(bench: Any, num_tasks: int) -> list[str]:
