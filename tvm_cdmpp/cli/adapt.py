@@ -291,7 +291,17 @@ def _print(args: argparse.Namespace, work: "Onboarding") -> None:
         print()
         return
     console: Console = show.stdout_console()
-    header = ("records", "failed", "tasks", "kept back", "error", "90 %", "at first", "gained")
+    header = (
+        "records",
+        "failed",
+        "tasks",
+        "kept back",
+        "error",
+        "90 %",
+        "median",
+        "at first",
+        "gained",
+    )
     rows = [
         [
             str(point.records),
@@ -300,6 +310,7 @@ def _print(args: argparse.Namespace, work: "Onboarding") -> None:
             str(point.kept_back),
             _percent(point.mape),
             _range(point),
+            _percent(point.median),
             _percent(point.start_mape),
             "-" if point.gain is None else f"{point.gain:.0%}",
         ]

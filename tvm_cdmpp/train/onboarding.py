@@ -35,7 +35,7 @@ from tvm_cdmpp.models import (
 from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.evaluation import evaluate
 from tvm_cdmpp.train.finetuning import FINETUNE_CONFIG, finetune
-from tvm_cdmpp.train.scores import bootstrap, score
+from tvm_cdmpp.train.scores import Scores, bootstrap, score
 from tvm_cdmpp.train.selection import program_features, select_programs
 
 _KEPT_BACK = 5
@@ -108,6 +108,9 @@ class CurvePoint:
     low: float | None
     """Bounds of its 90 % interval, tasks being resampled."""
     high: float | None
+    median: float | None
+    """Median of the absolute percentage errors: a few programs of microseconds may dominate the
+    mean."""
     start_mape: float | None
     """Error of the weights that it started from, on the same programs."""
     gain: float | None
@@ -127,7 +130,7 @@ class Learner:
     start: TrainedPredictor
     sources: TrainingRows | None = None
     config: TrainConfig = field(default_factory=lambda: replace(FINETUNE_CONFIG, domain="cmd"))
-    anchored: AdaptConfig = field(default_factory=lambda: AdaptConfig(steps=240))
+    anchored: AdaptConfig = field(default_factory=AdaptConfig)
     seed: int = 0
 
     def learn(self, measured: TrainingRows, unlabelled: TrainingRows) -> TrainedPredictor:
@@ -293,18 +296,19 @@ class Onboarding:
         several = self._by_task and len(np.unique(tasks[np.isfinite(measured_s)])) > 1
         groups = tasks if several else np.arange(len(rows))
 
-        def mape(predictor: TrainedPredictor) -> float:
-            return score(measured_s, evaluate(predictor, rows).latency_s, groups).mape
+        def scores(predictor: TrainedPredictor) -> Scores:
+            return score(measured_s, evaluate(predictor, rows).latency_s, groups)
 
-        error, error_before = mape(self._now), mape(before)
+        now, error_before = scores(self._now), scores(before).mape
         predicted_s = evaluate(self._now, rows).latency_s
         low, high = bootstrap(measured_s, predicted_s, groups, resamples=_RESAMPLES)["mape"]
         return {
-            "mape": error,
+            "mape": now.mape,
             "low": low,
             "high": high,
-            "start_mape": mape(self._learner.start),
-            "gain": 1.0 - error / error_before if error_before else 0.0,
+            "median": now.median_ape,
+            "start_mape": scores(self._learner.start).mape,
+            "gain": 1.0 - now.mape / error_before if error_before else 0.0,
         }
 
     def _is_flat(self) -> bool:
@@ -313,7 +317,9 @@ class Onboarding:
         return len(known) == _PATIENCE and max(known) < _LEAST_GAIN
 
 
-_NO_ERRORS: dict[str, float | None] = dict.fromkeys(("mape", "low", "high", "start_mape", "gain"))
+_NO_ERRORS: dict[str, float | None] = dict.fromkeys(
+    ("mape", "low", "high", "median", "start_mape", "gain")
+)
 
 
 def keep_back(tasks: Ints, *, by_task: bool) -> Mask:
