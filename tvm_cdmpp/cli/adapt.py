@@ -117,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
             for point in work.steps():
                 show_step(describe_point(point), point.records - done, "")
                 done = point.records
+        if work.stopping and not work.curve:
+            return EXIT_INTERRUPTED  # nothing was measured
         # Before the session ends, which holds the log.
         _write(args, work, learner.start, settings)
     _print(args, work)

@@ -84,7 +84,7 @@ class LiveBench:
     ConfigError
         There are no tasks.
     RecordError
-        The log is another network's or target's, or cannot be written; or a task has no program.
+        The log is another network's or target's, or cannot be written.
     MeasureError
         The remote devices cannot be reached.
     """

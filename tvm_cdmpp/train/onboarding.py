@@ -213,18 +213,18 @@ class Onboarding:
         """
         if len(self._bench.measured):
             yield self._look()
-        while not self.ended and (chosen := self._next_batch()).size:
+        while not (self.ended or self.stopping) and (chosen := self._next_batch()).size:
             before = len(self._bench.measured)
             self._bench.measure(chosen)
             if len(self._bench.measured) > before:
                 yield self._look()
-            if self.stopping:
-                self.ended = "it was asked to stop"
-            elif self._is_flat():
+            if self._is_flat():
                 self.ended = (
                     f"the last {_PATIENCE} batches brought the error down by less than "
                     f"{_LEAST_GAIN:.0%} each"
                 )
+        if self.stopping:
+            self.ended = "it was asked to stop"
 
     def stop(self) -> None:
         """End after the batch in flight."""
