@@ -66,7 +66,7 @@ _ROUNDS = 40
 _STEP_SHARE = 0.3
 """Of the way to what a source device's programs taught."""
 _PROGRAMS_PER_ROUND = 200
-_INNER = replace(FINETUNE_CONFIG, steps=10, average=0.0)
+_INNER = replace(FINETUNE_CONFIG, steps=10, window_batches=10, average=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
