@@ -131,7 +131,7 @@ def run(
             if not wanted:
                 continue
             begin = time.perf_counter()
-            closed = _half_of_tasks(target.rows.tasks, seed)
+            closed = half_of_tasks(target.rows.tasks, seed)
             measured = _choose(target, ~closed, method, budget, seed)
             chose_s = time.perf_counter() - begin
             for name in wanted:
@@ -146,7 +146,7 @@ def run(
                     "choosing_s": round(chose_s, 3),
                     "adapting_s": round(time.perf_counter() - begin, 3),
                     "sources_median_ape": forgotten,
-                    "scores": _scores(target, log_predicted, measured, closed),
+                    "scores": score_parts(target, log_predicted, measured, closed),
                 }
                 result["runs"].append(outcome)
             result["summary"] = summarise(result["runs"])
@@ -164,7 +164,7 @@ def _steps(target: Target, settings: Settings) -> Iterator[tuple[int, SelectionM
                 yield seed, method, budget
 
 
-def _half_of_tasks(tasks: Ints, seed: int) -> npt.NDArray[np.bool_]:
+def half_of_tasks(tasks: Ints, seed: int) -> npt.NDArray[np.bool_]:
     """Mark the programs of half of the tasks, rounded down."""
     numbers = np.unique(tasks)
     drawn = np.random.default_rng(seed).permutation(numbers)[: len(numbers) // 2]
@@ -184,7 +184,7 @@ def _choose(
     return pool[select_programs(features, tasks, budget, method, seed, spread)]
 
 
-def _scores(
+def score_parts(
     target: Target, log_predicted: Floats, measured: Ints, closed: npt.NDArray[np.bool_]
 ) -> dict[str, dict[str, float] | None]:
     """Score all programs that were not measured, and some of them apart."""

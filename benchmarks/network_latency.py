@@ -10,7 +10,10 @@ what counts. Next to each: every operator timed by itself, and
 - replayed: the replayer with the measured operators, which is the replayer's own error;
 - predicted: the whole, nothing measured;
 - rooflines: each operator at its peak or at the memory's bandwidth, whichever is slower;
-- FLOPs: all operations at the rate that one matrix product was measured at.
+- FLOPs: all operations at the rate that one matrix product was measured at;
+- scaled: what the operators took on another device, scaled as Habitat scales kernels (Yu et al.,
+  ATC 2021, wave scaling). `--source FILE --source-device NAME` gives a result file of this program
+  from there; operators that it does not have take as long as the rooflines say, and are counted.
 
 What is in the result file is not measured again, so a run that was killed goes on; `--again` starts
 anew. Run it on a machine that does nothing else.
@@ -19,15 +22,17 @@ anew. Run it on a machine that does nothing else.
 import argparse
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.latency_tables import summary
 from benchmarks.provenance import provenance, write_json
 from tvm_cdmpp.bridge import default_target, device_of, load_tvm, quiet_tvm
+from tvm_cdmpp.devices import DeviceSpec, find_device
 from tvm_cdmpp.networks import Deployed, Network, deploy, load_network, random_inputs
 from tvm_cdmpp.replay import NetworkForecast, QueueConfig, read_graph, replay
 
@@ -36,7 +41,6 @@ tvm = load_tvm()
 _ROUNDS = 7
 _LEAST_MS = 300
 _MATRIX = 512
-ESTIMATES = ("replayed", "predicted", "rooflines", "flops")
 
 
 @dataclass
@@ -85,7 +89,12 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, default=Path("tuned"))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--source", type=Path, help="result file of another device")
+    parser.add_argument("--source-device", help="that device, as `device show` lists it")
     args = parser.parse_args()
+    if (args.source is None) != (args.source_device is None):
+        parser.error("--source and --source-device belong together")
+    source = None if args.source is None else Source.read(args.source, args.source_device)
     rows: list[dict[str, Any]] = []
     if args.out.exists() and not args.again:
         rows = json.loads(args.out.read_bytes())["rows"]
@@ -97,24 +106,67 @@ def main() -> None:
                 log = args.logs / f"{network.name}.b{batch}.json"
                 rows += _measure(network, batch, log if log.exists() else None)
                 write_json(args.out, {**provenance("numpy", "torch"), "rows": rows})
-    print(summary(rows))
+    if source is not None:
+        here = device_of(default_target())
+        rows = [{**row, **source.scale(row, here)} for row in rows]
+        write_json(args.out, {**provenance("numpy", "torch"), "rows": rows})
+    print("\n".join(summary(rows)))
 
 
-def summary(rows: Sequence[dict[str, Any]]) -> str:
-    """Return a line per network and the errors of each estimate, as Markdown."""
-    lines = [f"| network | batch | schedules | measured ms | {' | '.join(ESTIMATES)} |"]
-    lines.append("|---" * (4 + len(ESTIMATES)) + "|")
-    for row in rows:
-        errors = (f"{100 * (row[f'{e}_s'] / row['measured_s'] - 1):+.1f}%" for e in ESTIMATES)
-        lines.append(
-            f"| {row['network']} | {row['batch']} | {row['schedules']} | "
-            f"{1e3 * row['measured_s']:.4g} | {' | '.join(errors)} |"
-        )
-    for what, of in (("mean", np.mean), ("largest", np.max)):
-        found = (of([abs(r[f"{e}_s"] / r["measured_s"] - 1) for r in rows]) for e in ESTIMATES)
-        errors = (f"{100 * error:.1f}%" for error in found)
-        lines.append(f"| {what} error | | | | {' | '.join(errors)} |")
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class Source:
+    """What was measured on another device."""
+
+    device: DeviceSpec
+    rows: Mapping[tuple[str, int, str], dict[str, Any]]
+    """By network, batch and schedules."""
+
+    @staticmethod
+    def read(file: Path, device: str) -> "Source":
+        """Read a result file of this program."""
+        rows = json.loads(file.read_bytes())["rows"]
+        found = {(row["network"], row["batch"], row["schedules"]): row for row in rows}
+        return Source(find_device(device), found)
+
+    def scale(self, row: dict[str, Any], here: DeviceSpec) -> dict[str, Any]:
+        """Return the estimate for a network, and how many operators it lacked; none without it."""
+        there = self.rows.get((row["network"], row["batch"], row["schedules"]))
+        if there is None:
+            return {}
+        total_s, missing = 0.0, 0
+        for function, figures in row["functions"].items():
+            measured_s = there["operators_s"].get(function)
+            if measured_s is None:
+                missing += 1
+                one_s = roofline_s(figures, here)
+            else:
+                one_s = measured_s * wave_scaling(figures, self.device, here)
+            total_s += figures["count"] * one_s
+        return {"scaled_s": total_s, "scaled_without_source": missing}
+
+
+def roofline_s(figures: Mapping[str, float], device: DeviceSpec) -> float:
+    """Return the least that an operator can take on a device."""
+    return max(
+        figures["flops"] / device.peak_flops,
+        figures["moved_bytes"] / device.bandwidth_bytes_per_s,
+    )
+
+
+def wave_scaling(figures: Mapping[str, float], there: DeviceSpec, here: DeviceSpec) -> float:
+    """Return by what an operator's latency changes from one device to another.
+
+    Habitat's equations 2 and 3: the ratio of bandwidths to the power of g, times that of what all
+    cores do at a time (width and clock, together the peak) to the power of 1 - g. With x the
+    operations per byte and R those at which the device's peak and its bandwidth are in balance,
+    g = 1 - x / (2 R) where x < R, else R / (2 x).
+    """
+    intensity = figures["flops"] / max(figures["moved_bytes"], 1.0)
+    balance = here.peak_flops / here.bandwidth_bytes_per_s
+    memory = 1.0 - intensity / (2 * balance) if intensity < balance else balance / (2 * intensity)
+    bandwidth = there.bandwidth_bytes_per_s / here.bandwidth_bytes_per_s
+    peak = there.peak_flops / here.peak_flops
+    return float(bandwidth**memory * peak ** (1.0 - memory))
 
 
 def _measure(network: Network, batch: int, log: Path | None) -> list[dict[str, Any]]:
@@ -133,6 +185,12 @@ def _measure(network: Network, batch: int, log: Path | None) -> list[dict[str, A
         found = NetworkForecast(network, log=own).on(device)
         moved = {operator.function: operator.moved_bytes for operator in graph.operators}
         operators_s = compiled.operators_s()
+        functions = {
+            task.function: {
+                "count": task.count, "flops": task.flops, "moved_bytes": moved[task.function]
+            }
+            for task in found.tasks
+        }  # fmt: skip
         rows.append(
             {
                 "network": network.name,
@@ -143,17 +201,11 @@ def _measure(network: Network, batch: int, log: Path | None) -> list[dict[str, A
                 "replayed_s": replay(graph, operators_s, QueueConfig()).latency_s,
                 "predicted_s": found.latency_s,
                 "interval_s": found.interval_s,
-                "rooflines_s": sum(
-                    task.count
-                    * max(
-                        task.flops / device.peak_flops,
-                        moved[task.function] / device.bandwidth_bytes_per_s,
-                    )
-                    for task in found.tasks
-                ),
+                "rooflines_s": sum(f["count"] * roofline_s(f, device) for f in functions.values()),
                 "flops_s": sum(task.count * task.flops for task in found.tasks) / rate,
                 "operators": len(graph.operators),
                 "operators_s": operators_s,
+                "functions": functions,
                 "without_record": found.num_tasks_without_record,
             }
         )

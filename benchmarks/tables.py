@@ -15,7 +15,9 @@ from typing import Any
 
 from benchmarks.accuracy_tables import accuracy_sections
 from benchmarks.adaptation_tables import adaptation_section
+from benchmarks.choice_tables import choice_section, onboarding_section
 from benchmarks.headline import with_headline
+from benchmarks.latency_tables import latency_section
 from benchmarks.markdown import hardware, origin, over_seeds, table_head, table_row
 from benchmarks.predictor_tables import (
     ablation_section,
@@ -61,11 +63,13 @@ def _section(file: Path) -> str:
     makers = {
         "ablation": _ablation,
         "adaptation": adaptation_section,
+        "device": choice_section,
+        "onboarding": onboarding_section,
         "throughput": _throughput,
         "ast": _ast_equality,
         "errors": errors_section,
         "faithfulness": faithfulness_section,
-        "network": intervals_section,
+        "network": intervals_section if "kinds" in result else latency_section,
         "install": _install_size,
         "training": speed_section,
         "search": search_section,

@@ -34,11 +34,13 @@ OPTIONS: dict[str, set[str]] = {
         "--weights", "--out", "--device", "--network", "--records", "--select", "--domain",
         "--domain-layer", "--split", "--steps", "--seed",
     },
+    "adapt": {"--device", "--budget", "--networks", "--from-store", "--rpc", "--key", "--target",
+              "--batch", "--weights", "--out", "--records", "--sources", "--keep-noisy", "--json"},
     "autotune": {
         "--out", "--trials", "--minutes", "--split", "--kinds", "--steps", "--per-task", "--seed"
     },
-    "predict": {"--device", "--log", "--trials", "--batch", "--trace", "--plot", "--json",
-                "--input-shape", "--input-dtype"},
+    "predict": {"--device", "--log", "--trials", "--batch", "--trace", "--weights", "--plot",
+                "--json", "--input-shape", "--input-dtype"},
     "explain": {"--task", "--against", "--device", "--weights", "--json"},
     "report": {"--out", "--device", "--weights"},
     "eval": {"--split", "--part", "--weights", "--per-task", "--json"},

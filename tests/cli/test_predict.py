@@ -45,6 +45,7 @@ def test_json_is_by_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (["--device", "t4", "--batch", "1,0"], "numbers above 0"),
         (["--device", "t4", "--trials", "-1"], "must not be negative"),
         (["--device", "t4", "--log", "missing.json"], "missing.json"),
+        (["--device", "t4", "--weights", "nonsense"], "No weights 'nonsense'"),
     ],
 )
 def test_a_wrong_command_line_is_told_at_once(

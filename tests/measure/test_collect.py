@@ -21,7 +21,8 @@ from tvm_cdmpp.bridge.logs import check_log
 from tvm_cdmpp.data.workload_book import WorkloadBook
 from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
 from tvm_cdmpp.measure.calibration import CalibrationConfig, read_calibration
-from tvm_cdmpp.measure.collect import CollectConfig, Collector, calibration_file, distinct_tasks
+from tvm_cdmpp.measure.collect import CollectConfig, Collector, distinct_tasks
+from tvm_cdmpp.measure.quiet import calibration_file
 from tvm_cdmpp.measure.sampling import SampleMix
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession, RemoteDevices
 from tvm_cdmpp.search.cost_model import CDMPPModel

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out.is_dir():
         raise ConfigError(f"--out must be a file; {args.out} is a folder")
-    predictor = _load(args.weights)
+    predictor = load_trained(args.weights)
     settings, config = _target(args, predictor), _config(args)
     store = RecordStore.open(args.store)
     with show_bar("features", len(store)) as show:
@@ -107,7 +107,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load(weights: str) -> "TrainedPredictor":
+def load_trained(weights: str) -> "TrainedPredictor":
+    """Return weights to train on.
+
+    Raises
+    ------
+    CheckpointError
+        There are none, or they are damaged.
+    ConfigError
+        They are of a search.
+    """
     from tvm_cdmpp.models import TrainedPredictor, load_weights
 
     predictor = load_weights(weights)

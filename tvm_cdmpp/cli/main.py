@@ -17,6 +17,7 @@ from typing import Any
 from tvm_cdmpp import __version__
 from tvm_cdmpp.bridge import use_physical_cores
 from tvm_cdmpp.cli import (
+    adapt,
     autotune,
     compare,
     data,
@@ -38,8 +39,8 @@ from tvm_cdmpp.errors import CDMPPError
 _logger = logging.getLogger(__name__)
 
 _COMMANDS = (
-    tune, compare, predict, explain, report, data, train, finetune, autotune, evaluate, device, rpc,
-    doctor,
+    tune, compare, predict, explain, report, data, train, finetune, adapt, autotune, evaluate,
+    device, rpc, doctor,
 )  # fmt: skip
 _EXIT_ERROR = 2
 _EXIT_UNREAD = 1  # as rich has it

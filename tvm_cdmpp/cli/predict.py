@@ -49,6 +49,10 @@ def add_parser(subparsers: Any) -> None:
         help="write the timeline: a PNG where the name ends so, else a Chrome trace; one file per "
         "device and batch where there are several",
     )
+    parser.add_argument(
+        "--weights", default="shipped", metavar="W",
+        help="shipped, evaluation or a file, such as one of `adapt` (default: shipped)",
+    )  # fmt: skip
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw all side by side")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--input-shape", action="append", default=[], metavar="NAME:1x3x224x224")
@@ -75,8 +79,9 @@ def run(args: argparse.Namespace) -> int:
     predictions = []
     for batch in batches:
         forecast = NetworkForecast(
-            args.network, log=args.log, trials=args.trials, batch=batch, **inputs
-        )
+            args.network, log=args.log, trials=args.trials, weights=args.weights, batch=batch,
+            **inputs,
+        )  # fmt: skip
         predictions += [forecast.on(device) for device in devices]
     if args.json:
         json.dump(_as_json(predictions), sys.stdout, indent=1)

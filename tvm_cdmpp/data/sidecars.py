@@ -2,11 +2,14 @@
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.files import locked, write_atomically
 
+_PATIENCE_S = 60.0
 _SIDECAR = re.compile(r".+\.(calibration\.jsonl|history\.json)|comparison\.json")
 
 
@@ -55,3 +58,33 @@ def read_noisy_lines(log: Path) -> frozenset[int]:
         else:
             noisy.difference_update(lines)
     return frozenset(noisy)
+
+
+def add_workloads(log: Path, workloads: Iterable[tuple[str, str]]) -> None:
+    """Write what the workload keys of a log mean into `workloads.jsonl` next to it.
+
+    Lines of other logs and other workloads, which the file may hold already, are kept; searches
+    that start side by side take turns.
+
+    Parameters
+    ----------
+    log
+        The log.
+    workloads
+        Each key, and the DAG that it means as `tvm.ir.save_json` writes it.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read or written.
+    RecordError
+        Another process is writing it, and does not end.
+    """
+    file = log.with_name("workloads.jsonl")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(log.with_name(".workloads.jsonl.lock"), f"a change of {file}", wait_s=_PATIENCE_S):
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        known = dict.fromkeys(lines)
+        for key, dag in workloads:
+            known[json.dumps({"workload_key": key, "files": [log.name], "dag": dag})] = None
+        write_atomically(file, "".join(f"{line}\n" for line in known).encode())

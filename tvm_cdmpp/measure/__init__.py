@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
+    from tvm_cdmpp.measure.bench import BenchConfig, LiveBench
     from tvm_cdmpp.measure.calibration import CalibrationConfig
     from tvm_cdmpp.measure.collect import CollectConfig, Collector, distinct_tasks
     from tvm_cdmpp.measure.gain import Gain, measure_gain, measure_latency

@@ -19,22 +19,15 @@ import numpy as np
 
 from tvm_cdmpp.arguments import check_seed
 from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, task_names
-from tvm_cdmpp.errors import ConfigError, MeasureError
-from tvm_cdmpp.measure.calibration import Calibration, CalibrationConfig, matmul_timer
-from tvm_cdmpp.measure.outcomes import (
-    HOPELESS,
-    Failures,
-    check_disk,
-    hopeless_error,
-    record_batch,
-)
+from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.measure.calibration import CalibrationConfig
+from tvm_cdmpp.measure.outcomes import HOPELESS, Failures, check_disk, hopeless_error
+from tvm_cdmpp.measure.quiet import QuietMachine
 from tvm_cdmpp.measure.reports import BatchReport
 from tvm_cdmpp.measure.sampling import ProgramSampler, SampleMix
 from tvm_cdmpp.measure.session import MeasureOptions
 
 auto_scheduler = load_tvm().auto_scheduler
-
-_LOOK_EVERY_S = 0.1  # while pausing, for a request to stop
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,8 +99,6 @@ class Collector:
     ----------
     log_report
         What the log held at the start.
-    stopping
-        Whether `stop` was called.
 
     Raises
     ------
@@ -120,7 +111,6 @@ class Collector:
     """
 
     log_report: LogReport
-    stopping: bool
 
     def __init__(
         self,
@@ -134,21 +124,14 @@ class Collector:
         if not tasks:
             raise ConfigError("there is no task to collect programs of")
         self._tasks, self._model, self._config, self._log = list(tasks), model, config, log
-        target, options = tasks[0].target, config.measure
-        self._builder = options.builder()
-        self._runner = options.runner(on_cpu=str(target.kind.name) == "llvm")
+        target = tasks[0].target
         self.log_report = prepare_log(log, tasks, target)
-        self._num_lines = log.read_bytes().count(b"\n")
-        self._calibration = Calibration(
-            measure_calibration
-            or matmul_timer(
-                self._builder,
-                self._runner,
-                target,
-                num_devices=1 if options.remote is None else options.remote.count(),
-            ),
+        self._machine = QuietMachine(
+            target,
+            config.measure,
             config.calibration,
-            calibration_file(log),
+            log=log,
+            measure_calibration=measure_calibration,
         )
         self._samplers = [
             ProgramSampler(task, model, config.mix, (config.seed, index))
@@ -157,7 +140,6 @@ class Collector:
         self._collected = [CollectedTask(name=name) for name in task_names(tasks)]
         self._failures = Failures()
         self._batch_calibrations_s: list[float] = []
-        self.stopping = False
         self._restore()
 
     def batches(self) -> Iterator[BatchReport]:
@@ -180,7 +162,7 @@ class Collector:
         """
         begin, done_before, tasks_seen = time.perf_counter(), self.done, set()
         if self._next_task() is not None:
-            self._start_calibration()
+            self._machine.start()
         while not self.stopping and (index := self._next_task()) is not None:
             missing = self._config.programs - self._collected[index].programs
             drawn = self._samplers[index].draw(min(missing, self._config.batch_size))
@@ -188,23 +170,23 @@ class Collector:
                 self._collected[index].exhausted = True
                 continue
             inputs = [auto_scheduler.MeasureInput(self._tasks[index], s) for _, s in drawn]
-            measured = self._measure_until_quiet(inputs)
+            measured = self._machine.measure(inputs)
             if measured is None:
                 break
             results, attempts = measured
             failures = self._record(index, inputs, results)
             tasks_seen.add(index)
             elapsed_s = time.perf_counter() - begin
-            latency_s = self._batch_calibrations_s[-1]
+            calibration, latency_s = self._machine.calibration, self._batch_calibrations_s[-1]
             yield BatchReport(
                 task=index,
                 name=self._collected[index].name,
                 kinds=dict(Counter(kind for kind, _ in drawn)),
                 failures=failures,
                 attempts=attempts,
-                noisy=self._calibration.is_noisy(latency_s),
+                noisy=calibration.is_noisy(latency_s),
                 calibration_s=latency_s,
-                excess=latency_s / min(self._calibration.latencies_s) - 1,
+                excess=latency_s / min(calibration.latencies_s) - 1,
                 done=self.done,
                 wanted=self.wanted,
                 elapsed_s=elapsed_s,
@@ -216,7 +198,12 @@ class Collector:
 
     def stop(self) -> None:
         """End after the batch in flight."""
-        self.stopping = True
+        self._machine.stopping = True
+
+    @property
+    def stopping(self) -> bool:
+        """Whether `stop` was called."""
+        return self._machine.stopping
 
     def results(self) -> tuple[CollectedTask, ...]:
         """Return what there is of each task, in the order that the collector was given."""
@@ -241,7 +228,7 @@ class Collector:
 
         It may be more than were marked: a lower one shows that the machine was busy before.
         """
-        return sum(map(self._calibration.is_noisy, self._batch_calibrations_s))
+        return sum(map(self._machine.calibration.is_noisy, self._batch_calibrations_s))
 
     def _restore(self) -> None:
         """Take counts, known programs and the model's knowledge from the log."""
@@ -266,51 +253,13 @@ class Collector:
         ]
         return min(open_tasks, key=lambda index: self._collected[index].programs, default=None)
 
-    def _start_calibration(self) -> None:
-        """Learn what is quiet; a machine that is busy at the start must not set the scale."""
-        config = self._config.calibration
-        for attempt in range(config.attempts):
-            if attempt:
-                self._pause()
-            for _ in range(config.start_measurements):
-                self._calibration.check()
-                self._calibration.write(self._num_lines, 0)
-            recent = self._calibration.latencies_s[-config.start_measurements :]
-            # The first program of a process is slower, so one of them may be.
-            if sum(map(self._calibration.is_noisy, recent)) <= 1 or self.stopping:
-                return
-        if not config.keep_noisy:
-            raise self._noisy_error()
-
-    def _measure_until_quiet(self, inputs: list[Any]) -> tuple[list[Any], int] | None:
-        """Return results and attempts; None when asked to stop while the machine was noisy."""
-        config = self._config.calibration
-        for attempt in range(1, config.attempts + 1):
-            results = list(
-                self._runner.run(inputs, self._builder.build(inputs, verbose=0), verbose=0)
-            )
-            quiet = self._calibration.check()
-            if quiet or (attempt == config.attempts and config.keep_noisy):
-                return results, attempt
-            self._calibration.write(self._num_lines, 0)
-            if attempt < config.attempts:
-                self._pause()
-            if self.stopping:
-                return None
-        raise self._noisy_error()
-
     def _record(self, index: int, inputs: list[Any], results: list[Any]) -> dict[str, int]:
         """Write a batch and its calibration, count it, and return its failures by kind."""
         before = self._failures.counts.copy()
-        # First: a crash in between leaves a row that the next one overrides, not unmarked records.
-        self._calibration.write(self._num_lines, len(inputs))
-        recorded = record_batch(self._log, inputs, results)
+        recorded = self._machine.record(inputs, results)
         for measured, result in recorded:
             self._count(index, measured.state, result)
-        self._num_lines += len(recorded)
-        self._batch_calibrations_s.append(self._calibration.latencies_s[-1])
-        if len(recorded) < len(inputs):
-            self._calibration.write(self._num_lines - len(recorded), len(recorded))
+        self._batch_calibrations_s.append(self._machine.calibration.latencies_s[-1])
         check_disk(self._log, len(recorded), len(inputs))
         return dict(self._failures.counts - before)
 
@@ -318,32 +267,12 @@ class Collector:
         self._failures.count(result)
         self._samplers[index].note(state, self._collected[index].add(result))
 
-    def _pause(self) -> None:
-        end = time.monotonic() + self._config.calibration.pause_s
-        while not self.stopping and (left_s := end - time.monotonic()) > 0:
-            time.sleep(min(_LOOK_EVERY_S, left_s))
-
     def _check_hope(self, *, over: bool, tasks_seen: int) -> None:
         """Raise when no program is valid, and more of them would change nothing."""
         enough = self.done >= HOPELESS and tasks_seen > 1
         valid = any(task.programs > task.failed for task in self._collected)
         if self.done and not valid and (over or enough):
             raise hopeless_error(self._log, self.done, self._failures)
-
-    def _noisy_error(self) -> MeasureError:
-        config, latencies_s = self._config.calibration, self._calibration.latencies_s
-        return MeasureError(
-            f"the machine is noisy: the calibration program took {1e3 * latencies_s[-1]:.4g} ms, "
-            f"its best is {1e3 * min(latencies_s):.4g} ms, and {config.attempts} attempts with "
-            f"pauses of {config.pause_s:g} s did not bring it within {config.bound:.0%}. The log "
-            f"{self._log} holds all quiet batches. End other programs and run again, or let noisy "
-            f"batches be kept (`--keep-noisy`) and marked in {calibration_file(self._log)}."
-        )
-
-
-def calibration_file(log: Path) -> Path:
-    """Return where the calibrations of a log are: next to it."""
-    return log.with_name(f"{log.name}.calibration.jsonl")
 
 
 def distinct_tasks(tasks: Sequence[Any]) -> list[Any]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
+    from tvm_cdmpp.models.adaptation import AdaptConfig, adapt
     from tvm_cdmpp.models.additive import (
         AdditiveConfig,
         AdditiveNetwork,

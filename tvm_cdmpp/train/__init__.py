@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from tvm_cdmpp.train.finetuning import FINETUNE_CONFIG, finetune
     from tvm_cdmpp.train.levels import LastLayer, LevelCorrection, LevelVariances
     from tvm_cdmpp.train.loop import Workers
+    from tvm_cdmpp.train.onboarding import (
+        Bench,
+        CurvePoint,
+        Learner,
+        Onboarding,
+        OnboardSettings,
+        keep_back,
+    )
     from tvm_cdmpp.train.operators import operator_of_tasks
     from tvm_cdmpp.train.pretraining import (
         KINDS,
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
         pretrain,
         pretrain_on,
     )
+    from tvm_cdmpp.train.recorded import RecordedBench
     from tvm_cdmpp.train.rows import rows_of_store, sample_tasks
     from tvm_cdmpp.train.scores import Scores, bootstrap, score
     from tvm_cdmpp.train.selection import (
@@ -45,6 +54,8 @@ if TYPE_CHECKING:
         Target,
         TargetSettings,
         describe_finetuning,
+        read_candidates,
+        read_sources,
         read_targets,
     )
 

@@ -27,6 +27,7 @@ from tvm_cdmpp.train.selection import SelectionMethod, program_features, select_
 _MOST_CANDIDATES = 20_000
 """Programs of the target to choose from, drawn at random from more."""
 _SOURCES_PER_TASK = 20
+_NOTHING = "no program of the target is of use; import more logs of it"
 
 Mask = npt.NDArray[np.bool_]
 
@@ -96,43 +97,145 @@ def read_targets(
     """
     labels = make_labels(store)
     tasks = list(store.iter_tasks())
-    kind_of = np.array([KINDS[str(t["target"]).split()[0] not in ("llvm", "c")] for t in tasks])
-    task_of = store.columns("task")["task"].to_numpy()
-    of_target = _of_target(tasks, settings)[task_of]
+    kind_of, task_of = _kinds(tasks), store.columns("task")["task"].to_numpy()
+    networks = () if settings.network is None else (settings.network,)
+    of_target = _of_target(tasks, settings.device, networks)[task_of]
     usable = (features.leaf_counts > 0) & ~labels.impossible
-    if settings.split is None:
-        sources = np.flatnonzero(~of_target)
-    else:
-        train = official_split(store, settings.split).train
-        sources = train[~of_target[train]]
-    quiet = usable & ~(labels.contended | labels.noisy)
-    sources = sample_tasks(store, sources[quiet[sources]], _SOURCES_PER_TASK, seed=settings.seed)
+    sources = _sources(store, usable, labels, of_target, settings.split, settings.seed)
     found = []
     for kind in np.unique(kind_of[task_of[of_target & usable]]).tolist():
         is_kind = kind_of[task_of] == kind
         candidates = np.flatnonzero(of_target & usable & is_kind)
-        rows = _in_memory(store, features, _draw(candidates, settings.seed), labels)
+        rows, _ = _in_memory(store, features, _draw(candidates, settings.seed), labels)
         measured = _select(rows, predictor, settings)
         others = np.setdiff1d(np.arange(len(rows)), measured)
-        known = _in_memory(store, features, sources[is_kind[sources]], labels)
+        known, _ = _in_memory(store, features, sources[is_kind[sources]], labels)
         found.append(Target(kind, rows.take(measured), rows.take(others), known))
     if not found:
-        raise ConfigError("no program of the target is of use; import more logs of it")
+        raise ConfigError(_NOTHING)
     return found
 
 
-def _of_target(tasks: list[dict[str, Any]], settings: TargetSettings) -> Mask:
-    """Mark the tasks of the target."""
+def read_candidates(
+    store: RecordStore,
+    features: StoredFeatures,
+    device: str,
+    networks: Sequence[str] = (),
+    *,
+    seed: int = 0,
+) -> tuple[TrainingRows, Ints]:
+    """Return programs of a device to choose from, failed ones with an infinite latency.
+
+    Labels that cannot be true are left out.
+
+    Parameters
+    ----------
+    store, features
+        The records and their compact ASTs.
+    device
+        As the store calls it.
+    networks
+        As the store calls them: programs of workloads that occur in one of these; of all where
+        there is none.
+    seed
+        Draws programs where there are very many.
+
+    Returns
+    -------
+    candidates
+        In memory.
+    rows
+        Their rows in the store.
+
+    Raises
+    ------
+    ConfigError
+        The store knows no such device or network, or no program of it is of use.
+    UnknownDeviceError
+        Nothing is known of the device but its name.
+    """
+    labels = make_labels(store)
+    task_of = store.columns("task")["task"].to_numpy()
+    of_target = _of_target(list(store.iter_tasks()), device, networks)[task_of]
+    candidates = np.flatnonzero(of_target & (features.leaf_counts > 0) & ~labels.impossible)
+    if not len(candidates):
+        raise ConfigError(_NOTHING)
+    return _in_memory(store, features, _draw(candidates, seed), labels)
+
+
+def read_sources(
+    store: RecordStore,
+    features: StoredFeatures,
+    *,
+    kind: str,
+    without: str,
+    split: str | None = None,
+    seed: int = 0,
+) -> TrainingRows:
+    """Return some programs of each task of other devices, to train on beside those of a target.
+
+    Parameters
+    ----------
+    store, features
+        The records and their compact ASTs.
+    kind
+        Of devices, "cpu" or "gpu".
+    without
+        The device that is left out, which the store may lack.
+    split
+        An official split: only its training part is taken. None for all records.
+    seed
+        Chooses the programs.
+
+    Raises
+    ------
+    ConfigError
+        There are none.
+    """
+    labels, tasks = make_labels(store), list(store.iter_tasks())
+    task_of = store.columns("task")["task"].to_numpy()
+    left_out = np.array([str(task["device"]) == without for task in tasks])[task_of]
+    usable = (features.leaf_counts > 0) & ~labels.impossible
+    sources = _sources(store, usable, labels, left_out, split, seed)
+    sources = sources[(_kinds(tasks) == kind)[task_of[sources]]]
+    if not len(sources):
+        raise ConfigError(f"the store {store.path} has no program of another {kind} to learn from")
+    return _in_memory(store, features, sources, labels)[0]
+
+
+def _kinds(tasks: list[dict[str, Any]]) -> npt.NDArray[np.str_]:
+    """Return the kind of device that each task is for."""
+    return np.array([KINDS[str(t["target"]).split()[0] not in ("llvm", "c")] for t in tasks])
+
+
+def _sources(
+    store: RecordStore, usable: Mask, labels: Labels, left_out: Mask, split: str | None, seed: int
+) -> Ints:
+    """Draw rows that were measured on a quiet machine, some of each task."""
+    if split is None:
+        rows = np.flatnonzero(~left_out)
+    else:
+        train = official_split(store, split).train
+        rows = train[~left_out[train]]
+    quiet = usable & ~(labels.contended | labels.noisy)
+    return sample_tasks(store, rows[quiet[rows]], _SOURCES_PER_TASK, seed=seed)
+
+
+def _of_target(tasks: list[dict[str, Any]], device: str | None, networks: Sequence[str]) -> Mask:
+    """Mark the tasks of a device, of some networks, or of these on the device."""
     devices = np.array([str(task["device"]) for task in tasks])
-    networks = [list(task["networks"] or ()) for task in tasks]
+    of_tasks = [list(task["networks"] or ()) for task in tasks]
     marked = np.ones(len(tasks), bool)
-    if settings.device is not None:
-        marked &= devices == settings.device
-        _must_be_known("device", settings.device, marked, np.unique(devices).tolist())
-    if settings.network is not None:
-        of_network = np.array([settings.network in names for names in networks])
-        known = sorted({name for names in networks for name in names})
-        _must_be_known("network", settings.network, of_network, known)
+    if device is not None:
+        marked &= devices == device
+        _must_be_known("device", device, marked, np.unique(devices).tolist())
+    if networks:
+        of_network = np.zeros(len(tasks), bool)
+        known = sorted({name for names in of_tasks for name in names})
+        for network in networks:
+            found = np.array([network in names for names in of_tasks])
+            _must_be_known("network", network, found, known)
+            of_network |= found
         marked &= of_network
     return marked
 
@@ -152,9 +255,9 @@ def _draw(rows: Ints, seed: int) -> Ints:
 
 def _in_memory(
     store: RecordStore, features: StoredFeatures, rows: Ints, labels: Labels
-) -> TrainingRows:
-    found, _ = rows_of_store(store, features, rows, labels=labels)
-    return found.take(np.arange(len(found)))
+) -> tuple[TrainingRows, Ints]:
+    found, used = rows_of_store(store, features, rows, labels=labels)
+    return found.take(np.arange(len(found))), used
 
 
 def _select(rows: TrainingRows, predictor: CostPredictor, settings: TargetSettings) -> Ints:

@@ -1,0 +1,57 @@
+"""The table of `benchmarks.network_latency`."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.markdown import origin, table_head, table_row
+
+_ESTIMATES = {
+    "replayed": "replayed",
+    "predicted": "predicted",
+    "rooflines": "sum of rooflines",
+    "flops": "FLOPs over a matrix product's rate",
+    "scaled": "scaled from another device",
+}
+
+
+def latency_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield how far whole networks are off."""
+    yield (
+        f"**Latencies of whole networks** ([data](results/{file.name})). Relative to what the "
+        "compiled network takes: the replayer with each operator's own measured latency; the "
+        "prediction, with nothing measured; and simpler estimates."
+    )
+    yield ""
+    yield from summary(result["rows"])
+    yield ""
+    yield origin(result)
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield a line per network, then the errors of each estimate."""
+    known = [e for e in _ESTIMATES if any(f"{e}_s" in row for row in rows)]
+    titles = ("network", "batch", "schedules", "measured")
+    yield from table_head(*titles, *(_ESTIMATES[estimate] for estimate in known))
+    for row in rows:
+        errors = [_error(row, estimate) for estimate in known]
+        yield table_row(
+            row["network"],
+            str(row["batch"]),
+            row["schedules"],
+            f"{1e3 * row['measured_s']:.4g} ms",
+            *("-" if error is None else f"{100 * error:+.1f} %" for error in errors),
+        )
+    found = {
+        e: [abs(error) for row in rows if (error := _error(row, e)) is not None] for e in known
+    }
+    means = (f"{100 * sum(errors) / len(errors):.1f} %" for errors in found.values())
+    largest = (f"{100 * max(errors):.1f} %" for errors in found.values())
+    yield table_row("mean error", "", "", "", *means)
+    yield table_row("largest error", "", "", "", *largest)
+
+
+def _error(row: dict[str, Any], estimate: str) -> float | None:
+    """Return the relative error of an estimate; None where there is none."""
+    value = row.get(f"{estimate}_s")
+    return None if value is None else float(value / row["measured_s"] - 1)

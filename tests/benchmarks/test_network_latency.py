@@ -1,0 +1,64 @@
+"""Scaling measurements of another device, and a table that says what is not known."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.latency_tables import summary
+from benchmarks.network_latency import Source, roofline_s, wave_scaling
+from tvm_cdmpp.devices.registry import find_device
+from tvm_cdmpp.devices.spec import DeviceSpec
+
+HERE = find_device("epyc-7452")
+ROW = {
+    "network": "mlp", "batch": 1, "schedules": "log", "measured_s": 4e-3, "replayed_s": 5e-3,
+    "operators_s": {"dense": 1e-3},
+    "functions": {
+        "dense": {"count": 2, "flops": 1e6, "moved_bytes": 1e9},
+        "other": {"count": 1, "flops": 2e9, "moved_bytes": 1.0},
+    },
+}  # fmt: skip
+
+
+@given(st.floats(0, 1e12), st.floats(1, 1e9))
+def test_scaling_lies_between_that_of_memory_and_of_compute(flops: float, moved: float) -> None:
+    figures = {"flops": flops, "moved_bytes": moved}
+    assert wave_scaling(figures, HERE, HERE) == pytest.approx(1.0)
+    other = replace(HERE, cores=2 * HERE.cores)
+    twice = wave_scaling(figures, other, HERE)
+    assert 1.0 - 1e-9 <= twice <= 2.0 + 1e-9
+    back = wave_scaling(figures, other, replace(other, bandwidth_bytes_per_s=1e9))
+    assert back >= 1.0
+
+
+def test_what_bounds_an_operator_decides() -> None:
+    half: DeviceSpec = replace(HERE, bandwidth_bytes_per_s=HERE.bandwidth_bytes_per_s / 2)
+    moves, computes = ({"flops": f, "moved_bytes": b} for f, b in ((1.0, 1e9), (1e12, 1.0)))
+    assert wave_scaling(moves, HERE, half) == pytest.approx(2.0, rel=1e-3)
+    assert wave_scaling(computes, HERE, half) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_operators_that_are_missing_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "there.json"
+    file.write_text(json.dumps({"rows": [ROW]}))
+    source = Source.read(file, "epyc-7452")
+    found = source.scale(ROW, HERE)
+    assert found["scaled_without_source"] == 1
+    other_s = roofline_s(ROW["functions"]["other"], HERE)  # type: ignore[index]
+    assert found["scaled_s"] == pytest.approx(2e-3 + other_s)
+    assert source.scale({**ROW, "batch": 2}, HERE) == {}
+
+
+def test_the_table_says_what_is_not_known() -> None:
+    lines = list(summary([{**ROW, "scaled_s": 2e-3}, ROW]))
+    assert lines[0].endswith("| replayed | scaled from another device |")
+    assert lines[2:] == [
+        "| mlp | 1 | log | 4 ms | +25.0 % | -50.0 % |",
+        "| mlp | 1 | log | 4 ms | +25.0 % | - |",
+        "| mean error |  |  |  | 25.0 % | 50.0 % |",
+        "| largest error |  |  |  | 25.0 % | 50.0 % |",
+    ]

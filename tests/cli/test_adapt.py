@@ -1,0 +1,162 @@
+"""`tvm-cdmpp adapt`: weights and records of a device, a run that goes on, and bad input."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.data.logs import Record, book, import_all, log_file, records, write_log
+from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.data.importer import import_logs
+from tvm_cdmpp.data.inputs import LogFile
+from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.data.workload_book import WorkloadBook
+from tvm_cdmpp.models.additive import AdditiveConfig
+from tvm_cdmpp.models.trained import TrainedPredictor
+from tvm_cdmpp.workloads.inspector import TvmInspector
+
+SIZES = (37, 80, 96, 64, 48)
+
+
+def slower(size: int, factor: float) -> list[Record]:
+    made = records(8, size)
+    for record in made:
+        record["r"][0] = [factor * cost for cost in record["r"][0]]
+    return made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapt")
+    for store, device_factors in (
+        ("store", {"x86-24t": 1, "x86-8t": 3}),
+        ("unknown", {"nobody-knows-it": 1}),
+    ):
+        logs = [
+            log_file(
+                write_log(folder / f"{device}-{size}.json", slower(size, factor)),
+                device,
+                network="vgg_16" if size < 80 else "alexnet",
+            )
+            for size in SIZES
+            for device, factor in device_factors.items()
+        ]
+        import_all(folder / store, *logs, known=book(*SIZES))
+    predictor = TrainedPredictor.untrained(AdditiveConfig(width=16, layers=1, hidden=16), 0)
+    predictor.save(folder / "weights")
+    return folder
+
+
+def arguments(folder: Path, out: Path, *more: str) -> list[str]:
+    return [
+        "adapt", "--device", "x86-8t", "--budget", "24", "--batch", "8",
+        "--weights", str(folder / "weights"), "--out", str(out / "w.safetensors"),
+        "--records", str(out / "log.json"), *more,
+    ]  # fmt: skip
+
+
+def from_store(folder: Path, out: Path, *more: str) -> list[str]:
+    return arguments(folder, out, "--from-store", str(folder / "store"), *more)
+
+
+def test_a_device_of_a_store(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(from_store(folder, tmp_path, "--json")) == 0
+    found = json.loads(capsys.readouterr().out)
+    curve = found["curve"]
+    assert [point["records"] for point in curve][:2] == [8, 16]
+    assert curve[-1]["low"] <= curve[-1]["mape"] <= curve[-1]["high"]
+    assert curve[-1]["mape"] < 0.8 * curve[-1]["start_mape"]
+    # The records are an Ansor log that can be imported as it is.
+    log = tmp_path / "log.json"
+    book_of_log = WorkloadBook.read([tmp_path / "workloads.jsonl"])
+    file = LogFile(path=log, name=log.name, device="x86-8t")
+    import_logs([file], tmp_path / "again", book_of_log, TvmInspector(), lambda _: None)
+    again = RecordStore.open(tmp_path / "again")
+    assert len(again) == curve[-1]["records"]
+    # The weights are good for `eval`, and say how they were made.
+    weights = tmp_path / "w.safetensors"
+    assert main(["eval", str(folder / "store"), "--weights", str(weights), "--json"]) == 0
+    error = json.loads(capsys.readouterr().out)["devices"]["x86-8t"]["mape"]
+    assert error < 0.8 * curve[-1]["start_mape"]
+    about = TrainedPredictor.load(weights).about
+    assert about["curve"] == curve
+    # Run again, it measures no more of what it has.
+    before = log.read_bytes()
+    assert main(from_store(folder, tmp_path)) == 0
+    assert log.read_bytes().startswith(before)
+    assert "ended: " in capsys.readouterr().out
+
+
+def test_sources_and_networks(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--sources", str(folder / "store"), "--networks", "vgg_16", "--budget", "8"]
+    assert main(from_store(folder, tmp_path, *more)) == 0
+    assert re.search("8 records  [23] tasks", capsys.readouterr().err)
+    found = TrainedPredictor.load(tmp_path / "w.safetensors")
+    assert found.experts["cpu"].level == 0
+    assert found.about["settings"]["sources"]
+
+
+def test_a_device_without_figures_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--device", "nobody-knows-it", "--from-store", str(folder / "unknown")]
+    assert main(arguments(folder, tmp_path, *more)) == 2
+    assert "got 'nobody-knows-it'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--budget", "7"), "at least one batch of 8 programs; got 7"),
+        (("--device", "x"), "the store has no device 'x'; it has x86-24t, x86-8t"),
+        (("--networks", "vgg_16,x"), "no network 'x'; it has alexnet, vgg_16"),
+        (("--weights", "nonsense"), "No weights 'nonsense'"),
+        (("--rpc", "host:9190", "--key", "k"), "--from-store measures nothing"),
+        (("--from-store", "/nonexistent"), "holds no record store"),
+    ],
+)
+def test_bad_input_is_named(
+    folder: Path,
+    tmp_path: Path,
+    more: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(from_store(folder, tmp_path, *more)) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("w*"))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ((), "--networks must name what to measure"),
+        (("--networks", "mlp", "--device", "quux"), "got 'quux'"),
+        (("--networks", "mlp", "--rpc", "host:9190"), "--rpc and --key belong together"),
+        (("--networks", "mlp", "--device", "t4"), "'t4' is a gpu"),
+    ],
+)
+def test_bad_input_of_a_live_run(
+    folder: Path,
+    tmp_path: Path,
+    more: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(arguments(folder, tmp_path, *more)) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_foreign_log_is_refused(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log.json").write_text("{}\n")
+    assert main(from_store(folder, tmp_path)) == 2
+    assert "line 1 of" in capsys.readouterr().err
+    assert (tmp_path / "log.json").read_text() == "{}\n"

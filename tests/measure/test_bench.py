@@ -1,0 +1,106 @@
+"""Programs of tiny operators, chosen and really measured into a log that a second run goes on."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.measure.test_collect import FAST, MIX, TASKS, check_distinct, timer
+from tests.tiny_tasks import auto_scheduler, invent, read_log, shrink_search
+from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.errors import ConfigError, MeasureError
+from tvm_cdmpp.measure.bench import BenchConfig, LiveBench
+from tvm_cdmpp.measure.calibration import CalibrationConfig, read_calibration
+from tvm_cdmpp.measure.quiet import calibration_file
+from tvm_cdmpp.measure.session import MeasureSession
+from tvm_cdmpp.search.cost_model import CDMPPModel
+
+HERE = DeviceSpec(name="here", kind="cpu", cores=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def session() -> Iterator[MeasureSession]:
+    with MeasureSession() as session:
+        yield session
+
+
+@pytest.fixture(autouse=True)
+def small_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink_search(monkeypatch)
+
+
+def bench(log: Path, *calibrations_s: float) -> LiveBench:
+    config = BenchConfig(
+        per_task=5,
+        mix=MIX,
+        measure=FAST,
+        calibration=CalibrationConfig(start_measurements=1, attempts=2, pause_s=0),
+    )
+    return LiveBench(
+        TASKS,
+        HERE,
+        CDMPPModel(seed=0, device=HERE),
+        config,
+        log=log,
+        measure_calibration=timer(*(calibrations_s or (1.0,))),
+    )
+
+
+def test_chosen_programs_are_measured_and_a_second_run_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    first = bench(log)
+    assert first.candidates.tasks.tolist() == [0] * 5 + [1] * 5
+    assert first.candidates.devices == (HERE,)
+    assert first.open.all()
+    assert len(first.measured) == 0
+    first.measure(np.array([1, 4, 7]))
+    check_distinct(log, 3)
+    assert np.flatnonzero(~first.open).tolist() == [1, 4, 7]
+    measured = first.measured
+    assert measured.tasks.tolist() == [0, 0, 1]
+    # They are the programs that were chosen, with the latencies that the log has.
+    np.testing.assert_array_equal(
+        measured.batch().vectors, first.candidates.take(np.array([1, 4, 7])).batch().vectors
+    )
+    logged_s = [np.mean([float(cost) for cost in r.costs]) for _, r in read_log(log)]
+    np.testing.assert_allclose(measured.latencies_s, logged_s, rtol=1e-4)
+    assert [row.num_lines for row in read_calibration(calibration_file(log))] == [0, 3]
+
+    second = bench(log)
+    np.testing.assert_array_equal(second.open, first.open)
+    np.testing.assert_allclose(second.measured.latencies_s, measured.latencies_s, rtol=1e-4)
+    assert second.measured.tasks.tolist() == [0, 0, 1]
+    second.measure(np.array([0]))
+    check_distinct(log, 4)
+    assert len(second.measured) == 4
+
+
+def test_a_noisy_machine_is_refused_and_nothing_written(tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    noisy = bench(log, 1.0, 2.0)
+    with pytest.raises(MeasureError, match="the machine is noisy"):
+        noisy.measure(np.array([0]))
+    assert noisy.open.all()
+    assert log.read_bytes() == b""
+    # Asked to stop, it does not measure again, and says nothing.
+    stopped = bench(log, 1.0, 2.0)
+    stopped.stop()
+    stopped.measure(np.array([0]))
+    assert len(stopped.measured) == 0
+
+
+def test_failures_and_programs_of_a_log_count(tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    auto_scheduler.save_records(str(log), *invent(TASKS[1], [0, 2e-3, 0]))
+    found = bench(log)
+    assert found.failures.counts == {"build failed": 2}
+    np.testing.assert_array_equal(found.measured.latencies_s, [np.inf, 2e-3, np.inf])
+    assert found.measured.tasks.tolist() == [1, 1, 1]
+
+
+def test_bad_configuration(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="per_task must be at least 1"):
+        BenchConfig(per_task=0)
+    with pytest.raises(ConfigError, match="no task"):
+        LiveBench([], HERE, auto_scheduler.RandomModel(), BenchConfig(), log=tmp_path / "log")

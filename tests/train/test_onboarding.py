@@ -1,0 +1,207 @@
+"""Onboarding: what is kept back stays so, learning helps, it ends, and a killed run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.models.contract import CPU
+from tests.models.programs import random_batch
+from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.models.adaptation import AdaptConfig
+from tvm_cdmpp.models.additive import AdditiveConfig
+from tvm_cdmpp.models.rows import Ints, TrainingRows
+from tvm_cdmpp.models.trained import TrainedPredictor
+from tvm_cdmpp.train.config import TrainConfig
+from tvm_cdmpp.train.evaluation import evaluate
+from tvm_cdmpp.train.onboarding import Learner, Onboarding, OnboardSettings, keep_back
+
+NEW = DeviceSpec(name="new", kind="cpu", cores=64, clock_hz=1e9)
+START = TrainedPredictor.untrained(AdditiveConfig(width=16, layers=1, hidden=16), 0)
+QUICK = AdaptConfig(steps=10)
+
+
+def rows_on(device: DeviceSpec, factor: float, num_tasks: int) -> TrainingRows:
+    batch = random_batch(120, seed=3)
+    noise = np.random.default_rng(0).lognormal(0, 0.1, 120)
+    latencies_s = factor * noise * START.predict(batch, device).latency_s
+    return TrainingRows.on(device, batch, latencies_s, np.arange(120) % num_tasks)
+
+
+class Memory:
+    """A bench that knows what its programs take."""
+
+    def __init__(self, rows: TrainingRows, on_batch: Callable[[int], None] = lambda _: None):
+        self.candidates, self._on_batch = rows, on_batch
+        self.order, self.stopped = np.zeros(0, np.int64), False
+
+    @property
+    def open(self) -> npt.NDArray[np.bool_]:
+        return ~np.isin(np.arange(len(self.candidates)), self.order)
+
+    @property
+    def measured(self) -> TrainingRows:
+        return self.candidates.take(self.order)
+
+    def measure(self, programs: Ints) -> None:
+        assert self.open[programs].all()
+        self.order = np.concatenate([self.order, programs])
+        self._on_batch(len(self.order))
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@given(st.lists(st.integers(0, 8), max_size=60), st.booleans())
+def test_what_is_kept_back_stays_so(tasks: list[int], by_task: bool) -> None:
+    numbers = np.array(tasks, np.int64)
+    marked = keep_back(numbers, by_task=by_task)
+    for end in range(len(tasks)):
+        np.testing.assert_array_equal(keep_back(numbers[:end], by_task=by_task), marked[:end])
+    if by_task:
+        assert not set(numbers[marked].tolist()) & set(numbers[~marked].tolist())
+        assert len(set(numbers[marked].tolist())) == (len(set(tasks)) + 3) // 5
+    else:
+        assert marked.sum() == (len(tasks) + 3) // 5
+
+
+@pytest.mark.parametrize("num_tasks", [3, 12])
+def test_the_error_falls(num_tasks: int) -> None:
+    bench = Memory(rows_on(NEW, 20.0, num_tasks))
+    learner = Learner(start=START, anchored=QUICK)
+    work = Onboarding(bench, learner, OnboardSettings(budget=40, batch=20))
+    points = list(work.steps())
+    assert [point.records for point in points] == [20, 40]
+    first = points[0]
+    assert first.start_mape == pytest.approx(95, abs=2)
+    assert first.mape is not None
+    assert first.mape < 60
+    assert first.low is not None
+    assert first.high is not None
+    assert first.low <= first.mape <= first.high
+    found = work.result().predict(bench.candidates.batch(), NEW).latency_s
+    off = np.abs(found / bench.candidates.latencies_s - 1)
+    assert off.mean() < 0.6
+    # The start has not changed, nor what is said of GPUs.
+    assert work.result().experts["gpu"] is START.experts["gpu"]
+    assert START.experts["cpu"].level == 0
+
+
+def test_sources_are_not_forgotten() -> None:
+    target, sources = rows_on(NEW, 5.0, 12), rows_on(CPU, 1.0, 6)
+    config = TrainConfig(
+        steps=60, learning_rate=1e-2, groups_per_batch=4, programs_per_group=8,
+        window_batches=10, average=0.9, domain="cmd",
+    )  # fmt: skip
+    found = {}
+    for name, known in (("anchored", None), ("with sources", sources)):
+        learner = Learner(start=START, sources=known, config=config, anchored=QUICK)
+        learned = learner.learn(target.take(np.arange(40)), target.take(np.arange(40, 120)))
+        found[name] = [
+            float(np.median(np.abs(np.log(evaluate(learned, rows).latency_s / rows.latencies_s))))
+            for rows in (target, sources)
+        ]
+    assert found["anchored"][0] < 0.5
+    assert found["anchored"][1] > 1.2  # the level of this device is taken for that of all
+    assert found["with sources"][0] < np.log(5.0) - 0.05
+    assert found["with sources"][1] < 0.2
+
+
+class Once(Learner):
+    """Learns once."""
+
+    def learn(self, measured: TrainingRows, unlabelled: TrainingRows) -> TrainedPredictor:
+        if len(measured) > 10:
+            return FAR
+        return self.start
+
+
+FAR = TrainedPredictor({k: replace(e, level=3.0) for k, e in START.experts.items()})
+
+
+def test_two_batches_without_a_gain_end_it() -> None:
+    bench = Memory(rows_on(NEW, 20.0, 12))
+    work = Onboarding(bench, Once(start=START), OnboardSettings(budget=100, batch=10))
+    gains = [point.gain for point in work.steps()]
+    assert gains[0] == 0
+    assert gains[1] is not None
+    assert gains[1] > 0.8
+    assert gains[2:] == [0, 0]
+    assert "the last 2 batches brought the error down by less than 2%" in work.ended
+
+
+def test_the_budget_is_spent_to_the_last_record() -> None:
+    bench = Memory(rows_on(NEW, 20.0, 12))
+    work = Onboarding(
+        bench, Learner(start=START, anchored=QUICK), OnboardSettings(budget=25, batch=10)
+    )
+    assert [point.records for point in work.steps()] == [10, 20, 25]
+    assert work.ended == "the budget is spent"
+    few = Memory(rows_on(NEW, 20.0, 12).take(np.arange(8)))
+    work = Onboarding(
+        few, Learner(start=START, anchored=QUICK), OnboardSettings(budget=25, batch=10)
+    )
+    assert [point.records for point in work.steps()] == [8]
+    assert work.ended == "there are no more programs to measure"
+
+
+def test_a_killed_run_goes_on_to_the_same_end() -> None:
+    def kill(records: int) -> None:
+        if records == 20:
+            raise KeyboardInterrupt
+
+    rows, settings = rows_on(NEW, 20.0, 12), OnboardSettings(budget=30, batch=10)
+    straight = Memory(rows)
+    list(Onboarding(straight, Learner(start=START, anchored=QUICK), settings).steps())
+    bench = Memory(rows, kill)
+    with pytest.raises(KeyboardInterrupt):
+        list(Onboarding(bench, Learner(start=START, anchored=QUICK), settings).steps())
+    bench._on_batch = lambda _: None
+    again = Onboarding(bench, Learner(start=START, anchored=QUICK), settings)
+    assert [point.records for point in again.steps()] == [20, 30]
+    np.testing.assert_array_equal(bench.order, straight.order)
+
+
+def test_stop_ends_after_the_batch_in_flight() -> None:
+    bench = Memory(rows_on(NEW, 20.0, 12), lambda _: work.stop())
+    work = Onboarding(
+        bench, Learner(start=START, anchored=QUICK), OnboardSettings(budget=30, batch=10)
+    )
+    assert [point.records for point in work.steps()] == [10]
+    assert bench.stopped
+    assert work.ended == "it was asked to stop"
+
+
+def test_failures_teach_no_latency() -> None:
+    rows = rows_on(NEW, 20.0, 12)
+    broken = TrainingRows.on(NEW, rows.batch(), np.full(120, np.inf), rows.tasks)
+    work = Onboarding(
+        Memory(broken), Learner(start=START, anchored=QUICK), OnboardSettings(budget=20, batch=20)
+    )
+    (point,) = work.steps()
+    assert (point.failed, point.kept_back, point.mape, point.gain) == (20, 0, None, None)
+    with pytest.raises(RecordError, match="none of 20 measured programs ran"):
+        work.result()
+
+
+@pytest.mark.parametrize(("budget", "batch"), [(10, 11), (10, 0)])
+def test_a_budget_below_a_batch_is_refused(budget: int, batch: int) -> None:
+    with pytest.raises(ConfigError, match="batch"):
+        OnboardSettings(budget=budget, batch=batch)
+
+
+def test_nothing_to_measure_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no program to measure"):
+        Onboarding(
+            Memory(TrainingRows.join([])),
+            Learner(start=START, anchored=QUICK),
+            OnboardSettings(budget=64),
+        )

@@ -1,0 +1,331 @@
+"""`tvm-cdmpp adapt`: onboards a device: measures what tells most, and writes weights for it.
+
+Progress goes to stderr, the curve to stdout. Exit codes: 0 done, 2 a clear error, 130 interrupted:
+the weights of what was measured are written all the same. The same command goes on.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tvm_cdmpp.cli import show
+from tvm_cdmpp.cli.data_collect import device_to_measure, parse_remote
+from tvm_cdmpp.cli.finetune import load_trained
+from tvm_cdmpp.cli.inputs import add_target, check_gpu_is_here
+from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
+from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
+from tvm_cdmpp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tvm_cdmpp.devices import DeviceSpec
+    from tvm_cdmpp.measure import RemoteDevices
+    from tvm_cdmpp.models import TrainedPredictor
+    from tvm_cdmpp.train import Bench, CurvePoint, Onboarding, OnboardSettings
+
+_CANDIDATES_PER_RECORD = 4
+_MOST_CANDIDATES_PER_TASK = 128
+
+
+def add_parser(commands: Any) -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "adapt",
+        help="measure a few programs of a device and write weights for it",
+        description="Onboard a device: choose which programs to measure, measure them in batches, "
+        "train the weights on after each, and stop when that no longer helps: when two batches in "
+        "a row bring the error on programs that were kept back down by less than 2 %%. Run again, "
+        "it goes on from its records.",
+    )
+    parser.add_argument(
+        "--device", required=True, metavar="NAME",
+        help="a known device, or this machine as `device detect` calls it; with --from-store, as "
+        "the store calls it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--budget", type=int, required=True, metavar="N",
+        help="records at most, those that are there included",
+    )  # fmt: skip
+    parser.add_argument(
+        "--networks", default="", metavar="A,B",
+        help="names or model files whose programs are measured; with --from-store, names there "
+        "(default: all of the device)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--from-store", type=Path, metavar="STORE",
+        help="take what was measured from this record store, instead of measuring",
+    )  # fmt: skip
+    parser.add_argument("--rpc", metavar="HOST:PORT", help="measure on the devices of a tracker")
+    parser.add_argument("--key", metavar="K", help="which devices of the tracker")
+    add_target(parser)
+    parser.add_argument(
+        "--batch", type=int, default=64, metavar="N",
+        help="programs measured before training goes on (default: 64)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--weights", default="shipped", metavar="W",
+        help="where to start: shipped, evaluation or a file (default: shipped)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="weights (default: NAME.safetensors)"
+    )
+    parser.add_argument(
+        "--records", type=Path, metavar="LOG",
+        help="Ansor log to write or continue (default: NAME.json)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sources", type=Path, metavar="STORE",
+        help="record store of other devices to train on beside, so that nothing is forgotten "
+        "(default: weights are kept near the start instead)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-noisy", action="store_true",
+        help="keep and mark batches of a noisy machine, instead of stopping",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and learn, then write the weights."""
+    args.out = args.out or Path(f"{args.device}.safetensors")
+    args.records = args.records or Path(f"{args.device}.json")
+    for option in (args.out, args.records):
+        if option.is_dir():
+            raise ConfigError(f"--out and --records must be files; {option} is a folder")
+    from tvm_cdmpp.train import Learner, Onboarding, OnboardSettings
+
+    # All that can be wrong is found before anything takes time.
+    settings = OnboardSettings(budget=args.budget, batch=args.batch)
+    predictor = load_trained(args.weights)
+    opened = _recorded(args) if args.from_store else _live(args, settings)
+    with opened as bench:
+        learner = Learner(start=predictor, sources=_sources(args, bench, predictor))
+        work = Onboarding(bench, learner, settings)
+        console = show.stderr_console()
+        with (
+            stop_on_interrupt(work),
+            show.show_progress(console, "records", args.budget, 0) as show_step,
+        ):
+            done = 0
+            for point in work.steps():
+                show_step(describe_point(point), point.records - done, "")
+                done = point.records
+        if work.stopping and not work.curve:
+            return EXIT_INTERRUPTED  # nothing was measured
+        # Before the session ends, which holds the log.
+        _write(args, work, learner.start, settings)
+    _print(args, work)
+    return EXIT_INTERRUPTED if work.stopping else 0
+
+
+@contextmanager
+def _recorded(args: argparse.Namespace) -> "Iterator[Bench]":
+    """Open a bench that looks up what was measured."""
+    if args.rpc or args.key:
+        raise ConfigError("--from-store measures nothing, so --rpc and --key have no meaning there")
+    from tvm_cdmpp.data import RecordStore
+    from tvm_cdmpp.files import locked
+    from tvm_cdmpp.train import RecordedBench, load_features, read_candidates
+
+    store = RecordStore.open(args.from_store)
+    with show.show_bar("features", len(store)) as on_rows:
+        features = load_features(store, on_rows)
+    candidates, rows = read_candidates(store, features, args.device, _networks(args))
+    args.records.parent.mkdir(parents=True, exist_ok=True)
+    lock = args.records.with_name(f".{args.records.name}.lock")
+    with locked(lock, f"a search that writes {args.records}"):
+        yield RecordedBench(store, candidates, rows, args.records)
+
+
+@contextmanager
+def _live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Bench]":
+    """Open a bench that builds and runs programs, here or on remote devices."""
+    networks = _networks(args)
+    if not networks:
+        raise ConfigError(
+            "--networks must name what to measure programs of, as in resnet-18,model.onnx; got "
+            "none. With --from-store, recorded programs are taken instead."
+        )
+    remote = parse_remote(args.rpc, args.key, args.target)
+    if remote is None:
+        check_gpu_is_here(args.target)
+    from tvm_cdmpp.bridge import parse_target
+    from tvm_cdmpp.measure import (
+        BenchConfig,
+        CalibrationConfig,
+        LiveBench,
+        MeasureOptions,
+        MeasureSession,
+        distinct_tasks,
+    )
+    from tvm_cdmpp.networks import check_libraries, extract_tasks, load_network
+    from tvm_cdmpp.search import CDMPPModel
+    from tvm_cdmpp.workloads import write_workloads
+
+    target = parse_target(args.target)
+    if remote is None:
+        check_libraries(target)
+    device = _device(args.device, target, remote)
+    model = CDMPPModel(device=device, weights=args.weights)
+    if remote is not None:
+        remote.count()
+    console = show.stderr_console()
+    console.print(f"target: {target}", soft_wrap=True, markup=False)
+    tasks = distinct_tasks(
+        [task for name in networks for task in extract_tasks(load_network(name), target)[0]]
+    )
+    wanted = -(-_CANDIDATES_PER_RECORD * settings.budget // len(tasks))
+    config = BenchConfig(
+        per_task=min(wanted, _MOST_CANDIDATES_PER_TASK),
+        calibration=CalibrationConfig(keep_noisy=args.keep_noisy),
+        measure=MeasureOptions(remote=remote),
+    )
+    with MeasureSession() as session:
+        session.hold(args.records)
+        with show.show_bar("candidates of tasks", len(tasks)) as on_task:
+            bench = LiveBench(tasks, device, model, config, log=args.records, on_task=on_task)
+        write_workloads(args.records, tasks)
+        for line in _describe_start(bench, len(tasks)):
+            console.print(line, soft_wrap=True, markup=False)
+        with divert_native_messages(messages_file(args.records), console.print):
+            yield bench
+
+
+def _device(name: str, target: Any, remote: "RemoteDevices | None") -> "DeviceSpec":
+    """Return the device of a name: a known one, or this machine as `device detect` calls it."""
+    from tvm_cdmpp.bridge import check_target_runs_here, device_of
+    from tvm_cdmpp.devices import find_device
+
+    if remote is None:
+        check_target_runs_here(target)
+        here = device_of(target)
+        if here.name == name:
+            return here
+    find_device(name)
+    device = device_to_measure(name, target, remote)
+    assert device is not None  # it was named
+    return device
+
+
+def _describe_start(bench: Any, num_tasks: int) -> list[str]:
+    report = bench.log_report
+    state = f"continues with its {report.num_valid} records" if report.num_valid else "is new"
+    lines = [
+        f"{num_tasks} tasks, {len(bench.candidates)} candidates; the log {report.path} {state}",
+        *show.describe_log(report),
+    ]
+    if bench.unusable:
+        lines.append(f"{bench.unusable} programs could not be described and are left out")
+    return lines
+
+
+def _networks(args: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in args.networks.split(","))))
+
+
+def _sources(args: argparse.Namespace, bench: "Bench", predictor: "TrainedPredictor") -> Any:
+    """Return rows of other devices to train on beside; None without a store of them."""
+    if args.sources is None:
+        return None
+    from tvm_cdmpp.data import RecordStore
+    from tvm_cdmpp.train import load_features, read_sources
+
+    store = RecordStore.open(args.sources)
+    with show.show_bar("features of the sources", len(store)) as on_rows:
+        features = load_features(store, on_rows)
+    kind = "cpu" if bench.candidates.devices[0].kind == "cpu" else "gpu"
+    split = predictor.about.get("split")
+    return read_sources(store, features, kind=kind, without=args.device, split=split)
+
+
+def describe_point(point: "CurvePoint") -> str:
+    """Put a point of the curve into one line."""
+    failed = f", {point.failed} failed" if point.failed else ""
+    return (
+        f"{point.records} records{failed}  {point.tasks} tasks  error {_percent(point.mape)} "
+        f"({_range(point)}) on {point.kept_back} kept back, {_percent(point.start_mape)} at first"
+    )
+
+
+def _write(
+    args: argparse.Namespace,
+    work: "Onboarding",
+    start: "TrainedPredictor",
+    settings: "OnboardSettings",
+) -> None:
+    """Write the weights, and what they are."""
+    from tvm_cdmpp.ast import SCHEMA_VERSION
+
+    found = work.result()
+    found.about = {
+        "schema_version": SCHEMA_VERSION,
+        "device": args.device,
+        "records": work.curve[-1].records,
+        "split": start.about.get("split"),
+        "seed": settings.seed,
+        "command": " ".join(["tvm-cdmpp", *sys.argv[1:]]),
+        "settings": {**asdict(settings), "sources": args.sources is not None},
+        "curve": [asdict(point) for point in work.curve],
+        "ended": work.ended,
+        "from": dict(start.about),
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    found.save(args.out)
+
+
+def _print(args: argparse.Namespace, work: "Onboarding") -> None:
+    if args.json:
+        values = {
+            "device": args.device,
+            "weights": str(args.out),
+            "records": str(args.records),
+            "ended": work.ended,
+            "curve": [asdict(point) for point in work.curve],
+        }
+        json.dump(values, sys.stdout, indent=1)
+        print()
+        return
+    console: Console = show.stdout_console()
+    header = (
+        "records",
+        "failed",
+        "tasks",
+        "kept back",
+        "error",
+        "90 %",
+        "median",
+        "at first",
+        "gained",
+    )
+    rows = [
+        [
+            str(point.records),
+            str(point.failed),
+            str(point.tasks),
+            str(point.kept_back),
+            _percent(point.mape),
+            _range(point),
+            _percent(point.median),
+            _percent(point.start_mape),
+            "-" if point.gain is None else f"{point.gain:.0%}",
+        ]
+        for point in work.curve
+    ]
+    show.print_table(console, f"{args.device}, programs kept back", header, rows)
+    for line in (f"ended: {work.ended}", f"records: {args.records}", f"weights: {args.out}"):
+        console.print(line, soft_wrap=True, markup=False)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}%"
+
+
+def _range(point: "CurvePoint") -> str:
+    return f"{_percent(point.low)} to {_percent(point.high)}"

@@ -1,0 +1,231 @@
+"""Measuring chosen programs of many tasks, to onboard a device; see `train.onboarding`.
+
+The candidates are drawn before anything is measured, as `sampling` draws them, so that one seed and
+the same weights give the same ones. What a log holds already is measured, whether it is among the
+candidates or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvm_cdmpp.arguments import check_seed
+from tvm_cdmpp.bridge import LogReport, latency_s, load_tvm, prepare_log
+from tvm_cdmpp.devices import DeviceSpec, Hardware
+from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records
+from tvm_cdmpp.measure.calibration import CalibrationConfig
+from tvm_cdmpp.measure.outcomes import HOPELESS, Failures, check_disk, hopeless_error
+from tvm_cdmpp.measure.quiet import QuietMachine
+from tvm_cdmpp.measure.sampling import ProgramSampler, SampleMix
+from tvm_cdmpp.measure.session import MeasureOptions
+from tvm_cdmpp.models import Ints, Machine, TrainingRows
+
+auto_scheduler = load_tvm().auto_scheduler
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchConfig:
+    """Which programs there are to choose from, and how they are measured."""
+
+    per_task: int = 64
+    """Candidates of each task."""
+    seed: int = 0
+    mix: SampleMix = field(default_factory=lambda: SampleMix(population=256))
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    measure: MeasureOptions = field(default_factory=MeasureOptions)
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be meant."""
+        if self.per_task < 1:
+            raise ConfigError(f"per_task must be at least 1, got {self.per_task}")
+        check_seed(self.seed)
+
+
+class LiveBench:
+    """A `train.Bench` that builds and runs programs; use it inside an entered `MeasureSession`.
+
+    Parameters
+    ----------
+    tasks
+        Distinct tasks (`SearchTask`), all for one target.
+    device
+        Where programs run.
+    model
+        A cost model of TVM's interface, for evolution.
+    config
+        Which, and how.
+    log
+        The Ansor log to write; one that exists is continued. Calibrations go to
+        `LOG.calibration.jsonl`.
+    measure_calibration
+        As for `QuietMachine`.
+    on_task
+        Told how many tasks have their candidates.
+
+    Attributes
+    ----------
+    log_report
+        What the log held at the start.
+    failures
+        Failed programs, those of the log included.
+    unusable
+        Candidates and records that could not be described.
+
+    Raises
+    ------
+    ConfigError
+        There are no tasks.
+    RecordError
+        The log is another network's or target's, or cannot be written.
+    MeasureError
+        The remote devices cannot be reached.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[Any],
+        device: DeviceSpec,
+        model: Any,
+        config: BenchConfig,
+        *,
+        log: Path,
+        measure_calibration: Callable[[], float] | None = None,
+        on_task: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        if not tasks:
+            raise ConfigError("there is no task to measure programs of")
+        self.failures, self.unusable = Failures(), 0
+        self.log_report: LogReport = prepare_log(log, tasks, tasks[0].target)
+        self._tasks, self._log, self._started = list(tasks), log, False
+        self._numbers = {str(task.workload_key): number for number, task in enumerate(tasks)}
+        self._machine = QuietMachine(
+            tasks[0].target, config.measure, config.calibration,
+            log=log, measure_calibration=measure_calibration,
+        )  # fmt: skip
+        self._described = [_TaskPrograms.of(task, device) for task in tasks]
+        states: list[Any] = []
+        parts: list[TrainingRows] = []
+        lines: list[bytes] = []
+        for number, task in enumerate(tasks):
+            sampler = ProgramSampler(task, model, config.mix, (config.seed, number))
+            drawn = [state for _, state in sampler.draw(config.per_task)]
+            rows, usable, found = self._described[number].describe(drawn, number)
+            self.unusable += len(drawn) - len(usable)
+            parts.append(rows)
+            states += [drawn[place] for place in usable]
+            lines += found
+            on_task(number + 1)
+        self._states, self._candidates = states, TrainingRows.join(parts)
+        self._place_of = {line: place for place, line in enumerate(lines)}
+        self._open = np.ones(len(states), bool)
+        self._measured = TrainingRows.join([])
+        if self.log_report.num_valid:
+            self._take_in(auto_scheduler.RecordReader(str(log)))
+
+    @property
+    def candidates(self) -> TrainingRows:
+        """See `train.Bench`; all latencies are 1 s."""
+        return self._candidates
+
+    @property
+    def open(self) -> npt.NDArray[np.bool_]:
+        """See `train.Bench`."""
+        return self._open
+
+    @property
+    def measured(self) -> TrainingRows:
+        """See `train.Bench`."""
+        return self._measured
+
+    def measure(self, programs: Ints) -> None:
+        """See `train.Bench`.
+
+        Raises
+        ------
+        MeasureError
+            The machine is noisy, no program at all could be built and run, or the folder that they
+            are built in is full.
+        RecordError
+            The log or the file of calibrations could not be written.
+        """
+        if not self._started:
+            self._machine.start()
+            self._started = True
+        numbers = self._candidates.tasks[programs].tolist()
+        inputs = [
+            auto_scheduler.MeasureInput(self._tasks[number], self._states[place])
+            for number, place in zip(numbers, programs.tolist(), strict=True)
+        ]
+        found = self._machine.measure(inputs)
+        if found is None:
+            return
+        recorded = self._machine.record(inputs, found[0])
+        self._open[programs] = False
+        self._take_in(recorded)
+        check_disk(self._log, len(recorded), len(inputs))
+        if len(self._measured) >= HOPELESS and not np.isfinite(self._measured.latencies_s).any():
+            raise hopeless_error(self._log, len(self._measured), self.failures)
+
+    def stop(self) -> None:
+        """See `train.Bench`."""
+        self._machine.stopping = True
+
+    def _take_in(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        """Add measured programs, in order; those of other networks are left alone."""
+        for key, of_task in groupby(pairs, lambda pair: str(pair[0].task.workload_key)):
+            if key in self._numbers:
+                self._remember(self._numbers[key], list(of_task))
+
+    def _remember(self, number: int, pairs: Sequence[tuple[Any, Any]]) -> None:
+        """Add measured programs of a task."""
+        latencies_s, states = [], []
+        for measured, result in pairs:
+            self.failures.count(result)
+            try:
+                latencies_s.append(latency_s(result))
+                states.append(measured.state)
+            except RecordError:
+                self.unusable += 1
+        rows, usable, lines = self._described[number].describe(states, number)
+        self.unusable += len(states) - len(usable)
+        for line in lines:
+            if line in self._place_of:
+                self._open[self._place_of[line]] = False
+        rows = replace(rows, latencies_s=np.array(latencies_s)[usable])
+        self._measured = TrainingRows.join([self._measured, rows])
+
+
+@dataclass(frozen=True)
+class _TaskPrograms:
+    """Describes programs of one task."""
+
+    task: Any
+    machine: Machine
+    extractor: StepExtractor
+
+    @staticmethod
+    def of(task: Any, device: DeviceSpec) -> _TaskPrograms:
+        hardware = Hardware.of(task.hardware_params)
+        layout = LayoutRewrite(int(task.layout_rewrite_option))
+        extractor = StepExtractor(analyse(task.compute_dag), hardware, layout)
+        return _TaskPrograms(task, Machine(device, hardware), extractor)
+
+    def describe(
+        self, states: Sequence[Any], number: int
+    ) -> tuple[TrainingRows, list[int], list[bytes]]:
+        """Return rows of 1 s, which states they are of, and what names each program."""
+        text = dump_records(self.task, states) if states else b""
+        batch, errors = self.extractor.extract(text)
+        usable = [place for place in range(len(states)) if place not in errors]
+        lines = text.splitlines()
+        numbers = np.full(len(usable), number, np.int64)
+        rows = TrainingRows.on(self.machine, batch.take(usable), np.ones(len(usable)), numbers)
+        return rows, usable, [lines[place] for place in usable]
