@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm_cdmpp.errors import RecordError
 
-_INSTANTIATION, _RUNTIME, _BUILD_TIMEOUT, _RUN_TIMEOUT = 1, 4, 6, 7
+_INSTANTIATION, _RUNTIME, _WRONG_ANSWER, _BUILD_TIMEOUT, _RUN_TIMEOUT, _UNKNOWN = 1, 4, 5, 6, 7, 8
 _LONGEST_COST_S = 1e9
 """TVM writes 1e10 for a failed measurement."""
 
@@ -42,6 +42,11 @@ def timed_out(result: Any) -> bool:
     return error_no in (_BUILD_TIMEOUT, _RUN_TIMEOUT) or (
         error_no == _RUNTIME and "TimeoutError" in str(result.error_msg)
     )
+
+
+def failed_to_run(result: Any) -> bool:
+    """Tell whether a program was built and did not run."""
+    return int(result.error_no) in (_RUNTIME, _WRONG_ANSWER, _RUN_TIMEOUT, _UNKNOWN)
 
 
 def build_timed_out(result: Any) -> bool:

@@ -5,10 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.bridge import task_dag
 from tvm_cdmpp.files import locked, write_atomically
-
-tvm = load_tvm()
 
 _PATIENCE_S = 60.0
 
@@ -46,7 +44,7 @@ def _add(file: Path, log: str, tasks: Sequence[Any]) -> None:
         entry = {
             "workload_key": str(task.workload_key),
             "files": [log],
-            "dag": tvm.ir.save_json(task.compute_dag.tensors),
+            "dag": task_dag(task),
         }
         line = json.dumps(entry)
         if line not in known:
