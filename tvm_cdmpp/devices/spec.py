@@ -149,7 +149,7 @@ class DeviceSpec:
     def level(self, weights: str) -> float:
         """Return ln(measured / predicted) for some weights, as far as it was measured; else 0."""
         found = self.calibration.of(weights) if self.calibration else None
-        return found.level if found else 0.0
+        return float(found.level) if found else 0.0
 
     def for_operator(self, operator: str) -> DeviceSpec:
         """Return this device as it is for a class of operator: its level is that of the class."""

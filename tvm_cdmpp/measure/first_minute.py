@@ -52,8 +52,8 @@ class FirstMinuteConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
-    """A program, what it is of, and what models say of it."""
+class Sample:
+    """A program to measure, what it is of, and what models say of it."""
 
     operator: str
     task: int
@@ -98,15 +98,14 @@ def calibrate_device(
     MeasureError
         Too few programs could be built and run, or the remote devices cannot be reached.
     """
-    with _numpy_unchanged():
-        samples = _choose(_uncalibrated(device), target, predictors, config or FirstMinuteConfig())
+    samples = choose_programs(device, target, predictors, config or FirstMinuteConfig())
     builder = options.builder()
     runner = options.runner(on_cpu=str(target.kind.name) == "llvm")
     copies = 1 if options.remote is None else options.remote.count()
     check = matmul_timer(builder, runner, target, num_devices=copies)
     check()  # the first program of a process is slower
     checks_s, failures = [check()], Failures()
-    found: list[tuple[_Sample, float]] = []
+    found: list[tuple[Sample, float]] = []
     for task in dict.fromkeys(sample.task for sample in samples):
         session.check()
         own = [sample for sample in samples if sample.task == task]
@@ -143,7 +142,7 @@ def calibrate_device(
     )
 
 
-def levels_of(found: Sequence[tuple[Any, float]], origin: str) -> Levels:
+def levels_of(found: Sequence[tuple[Sample, float]], origin: str) -> Levels:
     """Return the levels of one set of weights: robust, and drawn towards no difference.
 
     Parameters
@@ -163,18 +162,23 @@ def levels_of(found: Sequence[tuple[Any, float]], origin: str) -> Levels:
     return Levels(weights=origin, level=float(fitted.device), operators=operators)
 
 
-def _choose(
+def choose_programs(
     device: DeviceSpec,
     target: Any,
     predictors: Sequence[TrainedPredictor],
     config: FirstMinuteConfig,
-) -> list[_Sample]:
-    """Return the programs to measure, operator by operator."""
+) -> list[Sample]:
+    """Return the programs to measure, operator by operator, the fastest by prediction first.
+
+    The parameters are those of `calibrate_device`.
+    """
+    device = replace(device, calibration=None)
     tasks = sample_tasks(target)
     shares = np.diff(np.linspace(0, config.programs, len(tasks) + 1).round().astype(int))
     chosen = []
     for number, (task, share) in enumerate(zip(tasks, shares.tolist(), strict=True)):
-        candidates = _sampled(task, config.seed + number)
+        with _numpy_unchanged():
+            candidates = _sampled(task, config.seed + number)
         hardware = Hardware.of(task.hardware_params)
         extractor = StepExtractor(
             analyse(task.compute_dag), hardware, LayoutRewrite(int(task.layout_rewrite_option))
@@ -191,7 +195,7 @@ def _choose(
         for place in order[np.unique(np.linspace(0, last, share).round().astype(int))].tolist():
             measured = auto_scheduler.MeasureInput(task, candidates[usable[place]])
             said = {origin: float(values[place]) for origin, values in log_s.items()}
-            chosen.append(_Sample(operator, number, name, measured, said))
+            chosen.append(Sample(operator, number, name, measured, said))
     return chosen
 
 
@@ -209,10 +213,6 @@ def _sampled(task: Any, seed: int) -> list[Any]:
     )
     states = policy.sample_initial_population()
     return list({str(state): state for state in states}.values())
-
-
-def _uncalibrated(device: DeviceSpec) -> DeviceSpec:
-    return replace(device, calibration=None)
 
 
 @contextmanager
