@@ -7,7 +7,8 @@ from typing import Any
 
 from tvm_cdmpp.errors import RecordError
 
-_INSTANTIATION, _RUNTIME, _WRONG_ANSWER, _BUILD_TIMEOUT, _RUN_TIMEOUT, _UNKNOWN = 1, 4, 5, 6, 7, 8
+_INSTANTIATION, _NOT_LOADED, _RUNTIME, _WRONG_ANSWER = 1, 3, 4, 5
+_BUILD_TIMEOUT, _RUN_TIMEOUT, _UNKNOWN = 6, 7, 8
 _LONGEST_COST_S = 1e9
 """TVM writes 1e10 for a failed measurement."""
 
@@ -45,8 +46,8 @@ def timed_out(result: Any) -> bool:
 
 
 def failed_to_run(result: Any) -> bool:
-    """Tell whether a program was built and did not run."""
-    return int(result.error_no) in (_RUNTIME, _WRONG_ANSWER, _RUN_TIMEOUT, _UNKNOWN)
+    """Tell whether a program was built and did not run, or did not get to a remote device."""
+    return int(result.error_no) in (_NOT_LOADED, _RUNTIME, _WRONG_ANSWER, _RUN_TIMEOUT, _UNKNOWN)
 
 
 def build_timed_out(result: Any) -> bool:
