@@ -252,12 +252,11 @@ class MeasureSession:
         finally:
             self.run_s += time.perf_counter() - begin
 
-    def _run_remote(
-        self, function: Any, inputs: Any, built: Any, key: str, host: str, port: int, *args: Any
-    ) -> Any:
+    def _run_remote(self, function: Any, *args: Any) -> Any:
+        key, host, port = args[2:5]
         self._devices = RemoteDevices(host=str(host), port=int(port), key=str(key))
-        self._remote_timeout_s = _WAIT_S + float((inputs, built, key, host, port, *args)[7])
-        return self._run(REMOTE_TIMES, function, inputs, built, key, host, port, *args)
+        self._remote_timeout_s = _WAIT_S + float(args[REMOTE_TIMES][0])
+        return self._run(REMOTE_TIMES, function, *args)
 
     def _pool(self, n_parallel: int, timeout_s: float | None = None, *args: Any) -> Any:
         key = (n_parallel, timeout_s)

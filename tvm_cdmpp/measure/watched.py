@@ -49,7 +49,8 @@ class WatchedPool(_popen_pool.PopenPoolExecutor):
                 for future in running:
                     future.cancel()
                 for worker in list(self._worker_map.values()):
-                    worker.kill()
+                    if (process := worker._proc) is not None:
+                        process.kill()  # `worker.kill` would wait for the thread that reads
         timed_out = _popen_pool.MapResult(_popen_pool.StatusKind.TIMEOUT, None)
         return [
             timed_out
