@@ -42,7 +42,7 @@ def test_default_log_names_network_and_cpu() -> None:
         (["--weights", "nowhere"], "No weights 'nowhere'"),
         (["--minutes", "0"], "must be above 0 s"),
         (["--tasks", "0"], "--tasks must be at least 1, got 0"),
-        (["--tasks", "9,"], "'9' is none of the 2 tasks"),
+        (["--tasks", "99,"], "--tasks: '99' is none of the"),
         (["--key", "k"], "--rpc and --key belong together"),
         (["--device", "t5"], "got 't5'"),
         (["--build-timeout", "0"], "--build-timeout must be at least 1 second, got 0"),
