@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 
 import tvm_cdmpp
+from tests.tiny_tasks import matmul, shrink_search
 from tvm_cdmpp import measure
 from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.errors import MeasureError
+from tvm_cdmpp.search.reports import TuneSettings
+from tvm_cdmpp.search.tuner import NetworkTuner
 
 ROOT = Path(tvm_cdmpp.__file__).parents[1]
 
@@ -60,19 +64,59 @@ def test_programs_are_measured_on_a_server(
         f"127.0.0.1:{port}", "--key", "loop", "--target", "llvm -num-cores=1", "--device",
         "xeon-silver-4210", "--keep-noisy",
     ]  # fmt: skip
+    tune = [
+        "tune", "mlp", "--log", str(tmp_path / "tuned.json"), "--trials", "1", "--tasks", "1",
+        "--rpc", f"127.0.0.1:{port}", "--key", "loop", "--target",
+        "llvm -num-cores=1 -model=xeon-silver-4210", "--json",
+    ]  # fmt: skip
     with running("tracker", *where, str(port)):
         tracker = f"127.0.0.1:{port}"
         assert main(collect) == 2
         assert f"tvm-cdmpp rpc server --tracker {tracker} --key loop" in capsys.readouterr().err
         with running("server", "--tracker", tracker, "--key", "loop", *where, str(free_port())):
             assert main(collect) == 0
+            assert main(tune) == 0
+            result = json.loads(capsys.readouterr().out.partition("{")[2].join(("{", "")))
         assert main(["rpc", "tracker", *where, str(port)]) == 2
         assert f"cannot listen at 127.0.0.1:{port}" in capsys.readouterr().err
+    assert (result["trials"], result["gain"], result["problems"]) == (1, None, [])
+    assert [task["tuned"] for task in result["tasks"]].count(True) == 1
     records = [json.loads(line) for line in log.read_text().splitlines()]
     assert records
     assert all(record["r"][1] == 0 for record in records)
     assert main(["rpc", "server", "--tracker", tracker, "--key", "loop", *where, "1"]) == 2
     assert f"tvm-cdmpp rpc tracker --port {port}" in capsys.readouterr().err
+
+
+def test_a_search_ends_well_when_its_server_dies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink_search(monkeypatch)
+    port, log = free_port(), tmp_path / "log.json"
+    where = ["--host", "127.0.0.1", "--port"]
+    remote = measure.RemoteDevices(host="127.0.0.1", port=port, key="loop")
+    settings = TuneSettings(
+        trials=12,
+        round_size=3,
+        measure=measure.MeasureOptions(repeat=1, run_timeout_s=2, remote=remote),
+    )
+    tasks = [matmul(16, 16, 16), matmul(32, 32, 32)]
+    reports = []
+    with running("tracker", *where, str(port)), measure.MeasureSession() as session:
+        server = running(
+            "server", "--tracker", f"127.0.0.1:{port}", "--key", "loop", *where, str(free_port())
+        )
+        with server:
+            search = NetworkTuner(tasks, [1, 1], "random", settings, log=log, session=session)
+            rounds = search.rounds()
+            reports.append(next(rounds))
+        with pytest.raises(MeasureError, match="the devices were lost: 3 of the last 3 programs"):
+            reports += rounds
+    # What could not run says nothing of the programs.
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [record["r"][1] for record in records] == [0] * 3
+    assert search.trials == 3 == reports[-1].trials
+    assert search.results()[0].latency_s is not None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tiny_tasks import tvm
+from tests.tiny_tasks import matmul, tvm
+from tvm_cdmpp.cli.inputs import parse_tasks
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.cli.tune import default_log
 from tvm_cdmpp.errors import MeasureError
@@ -37,6 +38,13 @@ def test_default_log_names_network_and_cpu() -> None:
         (["--export", "library.dll"], ".so"),
         (["--input-shape", "data"], "NAME:SIZE"),
         (["--model", "gbm"], "unknown cost model 'gbm'"),
+        (["--weights", "none", "--model", "xgb"], "--weights are those of the model cdmpp"),
+        (["--weights", "nowhere"], "No weights 'nowhere'"),
+        (["--minutes", "0"], "must be above 0 s"),
+        (["--tasks", "0"], "--tasks must be at least 1, got 0"),
+        (["--tasks", "99,"], "--tasks: '99' is none of the"),
+        (["--key", "k"], "--rpc and --key belong together"),
+        (["--device", "t5"], "got 't5'"),
         (["--build-timeout", "0"], "--build-timeout must be at least 1 second, got 0"),
         (["--run-timeout", "-1"], "--run-timeout must be at least 1 second, got -1"),
     ],
@@ -46,6 +54,16 @@ def test_wrong_arguments(
 ) -> None:
     assert main(["tune", "mlp", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_tasks_by_number_and_by_name() -> None:
+    tasks = [matmul(16, 16, 16), matmul(64, 64, 64), matmul(32, 32, 32)]
+    weights = [1, 1, 1]
+    assert parse_tasks(None, tasks, weights) is None
+    assert parse_tasks("2", tasks, weights) == (1, 2)
+    assert parse_tasks("2,", tasks, weights) == (2,)
+    assert parse_tasks("0, 64x64", tasks, weights) == (0, 1)
+    assert parse_tasks("matmul", tasks, weights) == (0, 1, 2)
 
 
 def command(*arguments: str) -> "subprocess.CompletedProcess[str]":

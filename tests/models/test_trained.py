@@ -14,13 +14,14 @@ import torch
 from tests.models.programs import random_batch
 from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.ast.schema import COLUMN
+from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.models.adaptation import thin
 from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, Layout, make_leaves
 from tvm_cdmpp.models.analytic import estimate_latency_s
 from tvm_cdmpp.models.checkpoint import Content, write_checkpoint
-from tvm_cdmpp.models.rows import TrainingRows
+from tvm_cdmpp.models.rows import Machine, TrainingRows
 from tvm_cdmpp.models.trained import TrainedPredictor, round_weights
 
 DEVICE = DeviceSpec(name="cpu", kind="cpu", cores=4)
@@ -256,3 +257,51 @@ def test_a_search_that_is_left_after_every_batch_learns_the_same(
         np.testing.assert_array_equal(
             other.predict(batch, DEVICE).latency_s, predictor.predict(batch, DEVICE).latency_s
         )
+
+
+def calibrated(predictor: TrainedPredictor, level: float) -> DeviceSpec:
+    levels = Levels(weights=predictor.origin, level=level)
+    return replace(DEVICE, calibration=DeviceCalibration(levels=(levels,)))
+
+
+def test_a_calibration_moves_predictions_of_its_weights_only(predictor: TrainedPredictor) -> None:
+    predictor.about = {"seed": 1}
+    batch, device = random_batch(20), calibrated(predictor, np.log(3.0))
+    before, after = predictor.predict(batch, DEVICE), predictor.predict(batch, device)
+    np.testing.assert_allclose(after.latency_s, 3.0 * before.latency_s, rtol=1e-5)
+    assert before.leaf_s is not None and after.leaf_s is not None
+    np.testing.assert_allclose(after.leaf_s, 3.0 * before.leaf_s, rtol=1e-5)
+    predictor.about = {"seed": 2}
+    np.testing.assert_array_equal(predictor.predict(batch, device).latency_s, before.latency_s)
+    predictor.about = {}
+    assert predictor.origin == ""
+
+
+def test_a_search_does_not_apply_a_calibration_twice(
+    predictor: TrainedPredictor, tmp_path: Path
+) -> None:
+    predictor.about = {"seed": 1}
+    device, batch = calibrated(predictor, np.log(3.0)), random_batch(64)
+    measured_s = 3.3 * predictor.predict(batch, DEVICE).latency_s
+    plain, moved = copy.deepcopy(predictor), copy.deepcopy(predictor)
+    plain.fit(rows_of(batch, measured_s / 3.0))
+    moved.fit(replace(rows_of(batch, measured_s), machines=(Machine(device),)))
+    assert moved.experts["cpu"].level == pytest.approx(np.log(1.1), abs=1e-3)
+    others = random_batch(50, seed=1)
+    found = moved.predict(others, device).latency_s
+    np.testing.assert_allclose(found, 3.0 * plain.predict(others, DEVICE).latency_s, rtol=1e-3)
+    moved.save(tmp_path / "model")
+    loaded = TrainedPredictor.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.predict(others, device).latency_s, found)
+
+
+def test_a_device_unlike_any_known_gets_finite_answers(predictor: TrainedPredictor) -> None:
+    predictor.about = {"seed": 1}
+    least = replace(
+        calibrated(predictor, np.log(100.0)),
+        cores=1, clock_hz=1e7, simd_bytes=4, fused_multiply_adds_per_cycle=1.0, l1_bytes=512,
+        l2_bytes=512, l3_bytes=0, bandwidth_bytes_per_s=1e8,
+    )  # fmt: skip
+    found = predictor.predict(random_batch(50), least)
+    assert np.isfinite(found.latency_s).all() and (found.latency_s > 0).all()
+    assert found.spread is not None and np.isfinite(found.spread).all()

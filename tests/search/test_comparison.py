@@ -35,9 +35,19 @@ def test_curve() -> None:
     assert search.first_reaching(1.0) is None
 
 
-@pytest.mark.parametrize("models", [(), ("xgb", "xgb"), ("xgb", "nonsense")])
-def test_models_are_checked(models: tuple[str, ...]) -> None:
-    with pytest.raises(ConfigError, match="expected some of cdmpp"):
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ((), "expected some of cdmpp, .*; got nothing"),
+        (("xgb", "xgb"), "expected some of cdmpp"),
+        (("cdmpp", "cdmpp:sketch"), "each once"),
+        (("xgb", "nonsense"), "unknown cost model 'nonsense'; expected one of cdmpp"),
+        (("cdmpp:climb",), "unknown search 'climb' in 'cdmpp:climb'; expected one of sketch"),
+        (("xgb:evolve",), "needs a cdmpp model"),
+    ],
+)
+def test_models_are_checked(models: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         CompareSettings(models=models)
 
 

@@ -105,10 +105,11 @@ def test_with_one_more_model_the_others_are_kept(
         on_round=lambda report: turns.append(report.model),
     )  # fmt: skip
     (first,) = run(settings).searches
-    again, other = run(dataclasses.replace(settings, models=("random", "cdmpp"))).searches
+    again, other = run(dataclasses.replace(settings, models=("random", "cdmpp:evolve"))).searches
     assert again.points == first.points
     assert len(other.points) == 2
-    assert turns == ["random"] * 2 + ["cdmpp"] * 2
+    assert turns == ["random"] * 2 + ["cdmpp:evolve"] * 2
+    assert len(read_log(tmp_path / "cdmpp-evolve-seed0.json")) == 2
 
 
 def test_a_round_has_the_size_that_the_trials_allow(

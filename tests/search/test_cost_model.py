@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from benchmarks.workloads import edges, sparse
 from benchmarks.workloads.matrix import matmul_layout_free
 from tests.extract import sampling
 from tvm_cdmpp.ast.compact import CompactASTBatch
+from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels
 from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError, UnknownDeviceError
@@ -31,6 +32,8 @@ from tvm_cdmpp.models.fitting import FitConfig
 from tvm_cdmpp.models.network import PredictorConfig
 from tvm_cdmpp.models.predictor import Predictor
 from tvm_cdmpp.models.rows import TrainingRows
+from tvm_cdmpp.models.trained import TrainedPredictor
+from tvm_cdmpp.models.weights import load_weights
 from tvm_cdmpp.search import memory, online
 from tvm_cdmpp.search.cost_model import CDMPPModel
 
@@ -1011,6 +1014,27 @@ def test_a_search_starts_from_the_shipped_weights(matmul: Sample, tmp_path: Path
     np.testing.assert_array_equal(scores_of(model, matmul), expected)
     assert (scores_of(CDMPPModel(device=DEVICE, weights=None), matmul) != expected).any()
     assert (scores_of(CDMPPModel(device=DEVICE, weights="evaluation"), matmul) != expected).any()
+
+
+def test_a_calibration_is_used_by_operator_and_saved(
+    matmul: Sample, conv: Sample, tmp_path: Path
+) -> None:
+    predictor = load_weights("shipped")
+    assert isinstance(predictor, TrainedPredictor)
+    levels = Levels(weights=predictor.origin, level=np.log(2.0), operators={"matmul": np.log(5.0)})
+    device = replace(DEVICE, calibration=DeviceCalibration(levels=(levels,)))
+    plain, model = CDMPPModel(device=DEVICE), CDMPPModel(device=device)
+    for work, factor in ((matmul, 5.0), (conv, 2.0)):
+        scores = np.array(model.predict(work.task, work.states))
+        np.testing.assert_allclose(
+            factor * scores, plain.predict(work.task, work.states), rtol=1e-5
+        )
+    model.update(matmul.part(0, 8).inputs, matmul.part(0, 8).results)
+    learned = model.predict(conv.task, conv.states)
+    model.save(str(tmp_path / "model"))
+    loaded = CDMPPModel()
+    loaded.load(str(tmp_path / "model"))
+    assert loaded.predict(conv.task, conv.states) == learned
 
 
 def test_weights_adapt_and_a_loaded_search_goes_on(matmul: Sample, tmp_path: Path) -> None:

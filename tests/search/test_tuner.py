@@ -390,6 +390,31 @@ def test_evolution_needs_a_model_that_scores_without_tvm(
         NetworkTuner(TASKS, [1, 2], "xgb", settings, log=tmp_path / "l.json", session=session)
 
 
+def test_a_budget_in_time(tmp_path: Path, session: MeasureSession) -> None:
+    settings = TuneSettings(trials=50, round_size=1, time_s=1.0, measure=FAST)
+    search = NetworkTuner(
+        TASKS, [1, 2], "random", settings, log=tmp_path / "l.json", session=session
+    )
+    splits = [report.split.total_s for report in search.rounds()]
+    assert search.out_of_time
+    assert 1 <= search.trials < 50
+    assert sum(splits) + max(splits) >= 1.0
+    # The round before the last was still expected to fit.
+    assert sum(splits[:-1]) + max(splits[:-1], default=0.0) < 1.0
+    with pytest.raises(ConfigError, match="must be above 0 s"):
+        TuneSettings(time_s=0.0)
+
+
+def test_only_some_tasks(tmp_path: Path, session: MeasureSession) -> None:
+    settings = TuneSettings(trials=2, round_size=1, tasks=(0,), measure=FAST)
+    search = NetworkTuner(
+        TASKS, [1, 2], "random", settings, log=tmp_path / "l.json", session=session
+    )
+    assert search.left_out == (1,)
+    list(search.rounds())
+    assert [(result.trials, result.tuned) for result in search.results()] == [(2, True), (0, False)]
+
+
 def test_time_that_an_early_end_saves(
     tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

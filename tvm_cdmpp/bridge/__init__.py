@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         build_timed_out,
         does_not_apply,
         failed,
+        failed_to_run,
         latency_s,
         timed_out,
     )
@@ -28,6 +29,6 @@ if TYPE_CHECKING:
         hardware_params,
         parse_target,
     )
-    from tvm_cdmpp.bridge.tasks import task_key, task_name, task_names, with_dag
+    from tvm_cdmpp.bridge.tasks import task_dag, task_key, task_name, task_names, with_dag
 
 __getattr__, __dir__ = offer(__name__)

@@ -7,7 +7,8 @@ from typing import Any
 
 from tvm_cdmpp.errors import RecordError
 
-_INSTANTIATION, _RUNTIME, _BUILD_TIMEOUT, _RUN_TIMEOUT = 1, 4, 6, 7
+_INSTANTIATION, _NOT_LOADED, _RUNTIME, _WRONG_ANSWER = 1, 3, 4, 5
+_BUILD_TIMEOUT, _RUN_TIMEOUT, _UNKNOWN = 6, 7, 8
 _LONGEST_COST_S = 1e9
 """TVM writes 1e10 for a failed measurement."""
 
@@ -42,6 +43,11 @@ def timed_out(result: Any) -> bool:
     return error_no in (_BUILD_TIMEOUT, _RUN_TIMEOUT) or (
         error_no == _RUNTIME and "TimeoutError" in str(result.error_msg)
     )
+
+
+def failed_to_run(result: Any) -> bool:
+    """Tell whether a program was built and did not run, or did not get to a remote device."""
+    return int(result.error_no) in (_NOT_LOADED, _RUNTIME, _WRONG_ANSWER, _RUN_TIMEOUT, _UNKNOWN)
 
 
 def build_timed_out(result: Any) -> bool:

@@ -42,6 +42,11 @@ def task_names(tasks: Sequence[Any]) -> tuple[str, ...]:
     )
 
 
+def task_dag(task: Any) -> str:
+    """Return a task's DAG as TVM's JSON."""
+    return str(tvm.ir.save_json(task.compute_dag.tensors))
+
+
 def task_key(task: Any) -> str:
     """Return what tells tasks apart: workload, target, layout option and hardware parameters."""
     parameters = task.hardware_params  # None where a log has none

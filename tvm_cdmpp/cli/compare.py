@@ -47,8 +47,8 @@ def add_parser(subparsers: Any) -> None:
         "--models",
         default="cdmpp,xgb-warm",
         metavar="A,B,...",
-        help="of cdmpp, cdmpp-evaluation, cdmpp-untrained, xgb, xgb-warm, xgb-adaptive, random "
-        "(default: cdmpp,xgb-warm)",
+        help="of cdmpp, cdmpp-evaluation, cdmpp-untrained, xgb, xgb-warm, xgb-adaptive, random; "
+        "cdmpp ones also as cdmpp:evolve, with that search (default: cdmpp,xgb-warm)",
     )
     parser.add_argument(
         "--trials", type=int, default=1000, metavar="N", help="programs per search (default: 1000)"

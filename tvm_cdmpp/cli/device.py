@@ -1,10 +1,14 @@
-"""`tvm-cdmpp device`: which devices are known, which are here; adding and removing own ones."""
+"""`tvm-cdmpp device`: which devices are known, which are here; adding and removing own ones.
+
+`device calibrate` is a module of its own.
+"""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvm_cdmpp.cli import calibrate
 from tvm_cdmpp.errors import CDMPPError, ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
     """Register the command."""
     parser = subparsers.add_parser(
         "device",
-        help="show, detect, add and remove devices",
+        help="show, detect, add, remove and calibrate devices",
         description="The devices that the predictor knows figures of.",
     )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -63,6 +67,8 @@ def add_parser(subparsers: Any) -> None:
     )
     remove.add_argument("names", nargs="+", metavar="NAME", help="a device of yours")
     remove.set_defaults(func=run_remove)
+
+    calibrate.add_parser(actions)
 
 
 def run_show(args: argparse.Namespace) -> int:
@@ -150,6 +156,9 @@ def _print_figures(devices: "Sequence[DeviceSpec]") -> None:
         console.print(Text(f"{device.name} ({device.kind}){aliases}"))
         if device.note:
             console.print(Text(device.note))
+        if device.calibration is not None:
+            about = calibrate.describe_calibration(device.calibration)
+            console.print(Text(about), soft_wrap=True)
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True, justify="right")

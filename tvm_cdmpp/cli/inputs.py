@@ -126,6 +126,50 @@ def parse_input_shapes(texts: list[str]) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def parse_tasks(
+    text: str | None, tasks: Sequence[Any], weights: Sequence[int]
+) -> tuple[int, ...] | None:
+    """Read `--tasks`: how many, or which; None for all.
+
+    Parameters
+    ----------
+    text
+        `M` for the tasks with the most work; else numbers, from 0 as in the table of tasks, and
+        words in names, after commas. A single number of a task ends in a comma: `3,`.
+    tasks, weights
+        All tasks, and how often each occurs.
+
+    Raises
+    ------
+    ConfigError
+        There are no such tasks.
+    """
+    if text is None:
+        return None
+    from tvm_cdmpp.bridge import task_names
+    from tvm_cdmpp.search import heaviest_tasks
+
+    if re.fullmatch(r"-?\d+", text):
+        if int(text) < 1:
+            raise ConfigError(f"--tasks must be at least 1, got {text}")
+        return tuple(heaviest_tasks(tasks, weights, int(text)))
+    names, chosen = task_names(tasks), set[int]()
+    for word in filter(None, (part.strip() for part in text.split(","))):
+        if word.isdigit():
+            found = {int(word)} & set(range(len(tasks)))
+        else:
+            found = {index for index, name in enumerate(names) if word in name}
+        if not found:
+            raise ConfigError(
+                f"--tasks: {word!r} is none of the {len(tasks)} tasks, which are numbered from 0: "
+                f"{'; '.join(names)}"
+            )
+        chosen |= found
+    if not chosen:
+        raise ConfigError("--tasks takes a number M, or numbers and words after commas; got none")
+    return tuple(sorted(chosen))
+
+
 def add_timeouts(parser: argparse.ArgumentParser) -> None:
     """Add the options that `measure_options` reads."""
     for step, default, what in (

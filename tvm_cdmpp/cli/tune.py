@@ -2,17 +2,20 @@
 
 Progress goes to stderr, the result to stdout. Exit code 0 when all trials were done, 130 after
 Ctrl-C: the search then ends with what was found, which is evaluated and exported all the same.
-Exit code 1 when the network could not be timed or exported; what was found is shown all the same.
+Exit code 1 when the network could not be timed or exported, or the devices were lost; what was
+found is shown all the same.
 """
 
 import argparse
 import json
-import sys
-from dataclasses import asdict
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
+from tvm_cdmpp.cli.calibrate import LEAST_TIME_S, LEAST_TRIALS, calibrate_first
+from tvm_cdmpp.cli.data_collect import device_to_measure, parse_remote
 from tvm_cdmpp.cli.inputs import (
     add_inputs,
     add_target,
@@ -20,19 +23,25 @@ from tvm_cdmpp.cli.inputs import (
     check_gpu_is_here,
     input_options,
     measure_options,
+    parse_tasks,
 )
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
-from tvm_cdmpp.errors import CDMPPError
+from tvm_cdmpp.cli.tune_result import Delivery, print_delivery, print_tasks, result_of
+from tvm_cdmpp.errors import ConfigError, MeasureError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tvm_cdmpp.measure import Gain, MeasureSession
-    from tvm_cdmpp.networks import Deployed
-    from tvm_cdmpp.search import AheadSearch, NetworkTuner
+    from tvm_cdmpp.devices import DeviceSpec
+    from tvm_cdmpp.measure import MeasureSession, RemoteDevices
+    from tvm_cdmpp.networks import Deployed, Network
+    from tvm_cdmpp.search import AheadSearch, NetworkTuner, TuneSettings
 
 _EXIT_INCOMPLETE = 1
+
+_WEIGHTS = {"cdmpp": "shipped", "cdmpp-evaluation": "evaluation", "cdmpp-untrained": "none"}
+"""What the CDMPP models start from."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -68,7 +77,39 @@ def add_parser(subparsers: Any) -> None:
         metavar="KIND",
         help="cost model: cdmpp, xgb, xgb-warm, xgb-adaptive or random (default: cdmpp)",
     )
+    parser.add_argument(
+        "--weights",
+        metavar="W",
+        help="what the model cdmpp starts from: shipped, evaluation, none or a file of `tvm-cdmpp "
+        "train` (default: shipped)",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        metavar="N",
+        help="time for the search; no round starts that would not fit (default: no limit)",
+    )
+    parser.add_argument(
+        "--tasks",
+        metavar="M|A,B,...",
+        help="only the M tasks with the most work, or those with these numbers, or with these "
+        "words in their names (default: all)",
+    )
     add_target(parser)
+    parser.add_argument(
+        "--rpc", metavar="HOST:PORT", help="run programs on the devices of this TVM RPC tracker"
+    )
+    parser.add_argument("--key", metavar="K", help="which devices of the tracker")
+    parser.add_argument(
+        "--device", metavar="NAME", help="the known device that programs run on (default: this one)"
+    )
+    parser.add_argument(
+        "--no-calibrate",
+        action="store_true",
+        help="do not measure small programs first (`device calibrate`) on a device where this was "
+        f"not done yet; searches of less than {LEAST_TRIALS} trials or "
+        f"{LEAST_TIME_S / 60:.0f} minutes never do",
+    )
     parser.add_argument(
         "--log",
         type=Path,
@@ -92,148 +133,106 @@ def run(args: argparse.Namespace) -> int:
     """Tune, evaluate, report."""
     # TVM takes seconds to load; a wrong command line must not.
     inputs = input_options(args)
-    check_gpu_is_here(args.target)
+    remote = parse_remote(args.rpc, args.key, args.target)
+    if remote is None:
+        check_gpu_is_here(args.target)
     from tvm_cdmpp.measure import MeasureSession
-    from tvm_cdmpp.networks import check_export_path, deploy, extract_tasks, load_network
-    from tvm_cdmpp.search import (
-        AheadSearch,
-        NetworkTuner,
-        TuneSettings,
-        check_cost_model,
-        check_search,
-    )
+    from tvm_cdmpp.networks import extract_tasks, load_network
+    from tvm_cdmpp.search import AheadSearch, NetworkTuner
 
     # All that can be wrong is found before the search.
-    check_cost_model(args.model)
-    check_search(args.model, args.search if args.trials else "evolve")
-    settings = TuneSettings(
-        trials=args.trials or 1,  # 0 is no search
-        seed=args.seed,
-        search=args.search,
-        measure=measure_options(args),
-    )
-    if args.export is not None:
-        check_export_path(args.export)
+    settings = _settings(args, remote)
     console = show.stderr_console()
-    target = _usable_target(args.target, console)
+    target = _usable_target(args.target, remote, console)
+    device = device_to_measure(args.device, target, remote)
+    _make_model(args, device)
     network = load_network(args.network, **inputs)
     tasks, weights = extract_tasks(network, target)
+    settings = replace(settings, tasks=parse_tasks(args.tasks, tasks, weights))
     log = args.log or default_log(network.name, target)
     log, kind = (log, NetworkTuner) if args.trials else (predicted_log(log), AheadSearch)
     with MeasureSession() as session:
-        tuner: Any = kind(tasks, weights, args.model, settings, log=log, session=session)
+        if not args.no_calibrate and args.trials:
+            device, settings = calibrate_first(
+                _weights(args), target, device, settings, session, console
+            )
+        model = _make_model(args, device)
+        tuner: Any = kind(tasks, weights, model, settings, log=log, session=session)
         if args.trials:
             _show_start(console, tuner, settings.trials, log, len(tasks))
-        console.print("compiling the network without the log")
-        untuned = deploy(network, target)
-        if args.trials:
-            _search(console, tuner, settings.trials, log, session)
-        else:
-            _choose_ahead(console, tuner, log, session)
+        untuned = None if remote else _compile(console, network, target)
+        delivery, search = Delivery(), _search if args.trials else _choose_ahead
+        search(console, tuner, settings.trials, log, session, delivery)
         interrupted = session.stopping
-    if not args.json:
-        _print_tasks(tuner)
-    delivery = _Delivery()
     if any(task.latency_s is not None for task in tuner.results()):
-        delivery.make(console, untuned, log, args)
+        delivery.make(console, (network, target), untuned, log, args)
     else:
         console.print("no program was measured yet, so there is no network to time or to export")
     if args.json:
-        _print_json(_result(untuned, tuner, delivery, log, args) | {"interrupted": interrupted})
+        result = result_of(network.name, target, tuner, delivery, log, args)
+        result |= {"weights": _weights(args), "interrupted": interrupted}
+        print(json.dumps(result, indent=1))
     else:
-        _print_delivery(tuner, delivery, log, args.export)
-    if interrupted:
-        return EXIT_INTERRUPTED
-    return _EXIT_INCOMPLETE if delivery.problems else 0
+        print_tasks(tuner)
+        print_delivery(tuner, delivery, log, args.export)
+    return EXIT_INTERRUPTED if interrupted else _EXIT_INCOMPLETE if delivery.problems else 0
 
 
-def _print_json(result: dict[str, Any]) -> None:
-    json.dump(result, sys.stdout, indent=1)
-    print()
+def _compile(console: "Console", network: "Network", target: Any) -> "Deployed":
+    from tvm_cdmpp.networks import deploy
+
+    console.print("compiling the network without the log")
+    return deploy(network, target)
 
 
-def _usable_target(text: str, console: "Console") -> Any:
-    """Read a target, and find out now whether its programs could run here."""
+def _settings(args: argparse.Namespace, remote: "RemoteDevices | None") -> "TuneSettings":
+    """Read the options of the search, and check those that only matter after it."""
+    from tvm_cdmpp.networks import check_export_path
+    from tvm_cdmpp.search import TuneSettings, check_cost_model, check_search
+
+    check_cost_model(args.model)
+    check_search(args.model, args.search if args.trials else "evolve")
+    if args.weights is not None and args.model != "cdmpp":
+        raise ConfigError(f"--weights are those of the model cdmpp; got --model {args.model}")
+    if args.export is not None:
+        check_export_path(args.export)
+    return TuneSettings(
+        trials=args.trials or 1,  # 0 is no search
+        seed=args.seed,
+        search=args.search,
+        measure=measure_options(args, remote),
+        time_s=math.inf if args.minutes is None else 60.0 * args.minutes,
+    )
+
+
+def _weights(args: argparse.Namespace) -> str | None:
+    """Return what the cost model starts from; None for one that is not the CDMPP predictor."""
+    return args.weights or _WEIGHTS.get(args.model)
+
+
+def _make_model(args: argparse.Namespace, device: "DeviceSpec | None") -> Any:
+    """Return the cost model, or the kind of one that is not the CDMPP predictor."""
+    weights = _weights(args)
+    if weights is None:
+        return args.model
+    from tvm_cdmpp.search import CDMPPModel
+
+    return CDMPPModel(args.seed, device=device, weights=None if weights == "none" else weights)
+
+
+def _usable_target(text: str, remote: Any, console: "Console") -> Any:
+    """Read a target, and find out now whether its programs could run, as far as can be told."""
     from tvm_cdmpp.bridge import check_target_runs_here, parse_target
     from tvm_cdmpp.networks import check_libraries
 
     target = parse_target(text)
-    check_target_runs_here(target)
+    if remote is None:
+        check_target_runs_here(target)
+        check_libraries(target)
+    else:
+        remote.count()
     console.print(f"target: {target}", soft_wrap=True, markup=False)
-    check_libraries(target)
     return target
-
-
-class _Delivery:
-    """What becomes of the log: a network that is timed and exported, as far as that works.
-
-    Attributes
-    ----------
-    gain
-        None where the network could not be timed.
-    exported
-        Which compilation was exported, "tuned" or "untuned"; None without any.
-    problems
-        What did not work, and why.
-    """
-
-    def __init__(self) -> None:
-        self.gain: Gain | None = None
-        self.exported: str | None = None
-        self.problems: list[str] = []
-
-    def make(
-        self, console: "Console", untuned: "Deployed", log: Path, args: argparse.Namespace
-    ) -> None:
-        """Compile the network with the log; time it against the untuned one; export the faster."""
-        from tvm_cdmpp.measure import measure_gain
-        from tvm_cdmpp.networks import deploy
-
-        console.print("compiling the network with the log, and timing both")
-        try:
-            tuned = deploy(untuned.network, untuned.target, log)
-        except CDMPPError as error:
-            self.problems.append(str(error))
-            return
-        try:
-            self.gain = measure_gain(untuned, tuned, seed=args.seed)
-        except (CDMPPError, OSError) as error:
-            self.problems.append(f"the network could not be timed: {error}")
-        if args.export is None:
-            return
-        slower = self.gain is not None and self.gain.verdict == "slower"
-        try:
-            (untuned if slower else tuned).export(args.export)
-            self.exported = "untuned" if slower else "tuned"
-        except (CDMPPError, OSError) as error:
-            self.problems.append(str(error))
-
-
-def _result(
-    untuned: "Deployed",
-    tuner: "NetworkTuner | AheadSearch",
-    delivery: _Delivery,
-    log: Path,
-    args: argparse.Namespace,
-) -> dict[str, Any]:
-    """Return what `--json` prints."""
-    return {
-        "network": untuned.network.name,
-        "target": str(untuned.target),
-        "model": args.model,
-        "search": args.search,
-        "seed": args.seed,
-        "log": str(log),
-        "trials": tuner.trials,
-        "trials_saved_s": tuner.saved_s,
-        "sum_of_task_latencies_s": tuner.network_latency_s,
-        "time": asdict(tuner.elapsed),
-        "tasks": [asdict(task) for task in tuner.results()],
-        "gain": delivery.gain and asdict(delivery.gain),
-        "export": delivery.exported and str(args.export),
-        "exported": delivery.exported,
-        "problems": delivery.problems,
-    }
 
 
 def default_log(network: str, target: Any) -> Path:
@@ -255,7 +254,7 @@ def _show_start(
     state = f"continues with its {report.num_valid} records" if report.num_valid else "is new"
     lines = [f"{num_tasks} tasks; the log {log} {state}"]
     lines += show.describe_log(report)
-    if tuner.left_out:
+    if tuner.left_out and trials < num_tasks:
         lines.append(
             f"fewer trials than tasks: only the {num_tasks - len(tuner.left_out)} with the most "
             f"work are tuned; the others will run TVM's slow fallback code. Give {num_tasks} "
@@ -268,6 +267,28 @@ def _show_start(
 
 
 def _search(
+    console: "Console",
+    tuner: "NetworkTuner",
+    trials: int,
+    log: Path,
+    session: "MeasureSession",
+    delivery: Delivery,
+) -> None:
+    """Search to the end, or until the devices are lost, which is no reason to lose the rest."""
+    try:
+        _search_rounds(console, tuner, trials, log, session)
+    except MeasureError as error:
+        if all(task.latency_s is None for task in tuner.results()):
+            raise
+        delivery.problems.append(str(error))
+    if tuner.out_of_time:
+        console.print(
+            f"out of time after {show.minutes(tuner.elapsed.total_s)}: {tuner.trials} of {trials} "
+            "trials done; run the same command again to search on"
+        )
+
+
+def _search_rounds(
     console: "Console", tuner: "NetworkTuner", trials: int, log: Path, session: "MeasureSession"
 ) -> None:
     with (
@@ -286,8 +307,14 @@ def _search(
 
 
 def _choose_ahead(
-    console: "Console", search: "AheadSearch", log: Path, session: "MeasureSession"
+    console: "Console",
+    search: "AheadSearch",
+    trials: int,
+    log: Path,
+    session: "MeasureSession",
+    delivery: Delivery,
 ) -> None:
+    """Choose without a search; nothing can be lost meanwhile."""
     with (
         divert_native_messages(messages_file(log), console.print),
         stop_on_interrupt(session),
@@ -299,97 +326,3 @@ def _choose_ahead(
                 soft_wrap=True,
                 markup=False,
             )
-
-
-def _print_tasks(tuner: "NetworkTuner | AheadSearch") -> None:
-    console = show.stdout_console()
-    show.print_table(
-        console,
-        "tasks" if tuner.trials else "tasks (predicted)",
-        ("task", "weight", "GFLOP", "trials", "latency", "GFLOP/s"),
-        [
-            [
-                f"{index} {show.shorten(task.name)}",
-                str(task.weight),
-                f"{task.flops / 1e9:.3g}" if task.flops > 0 else "-",
-                str(task.trials) if task.tuned else "not tuned",
-                show.milliseconds(task.latency_s),
-                f"{task.flops / 1e9 / task.latency_s:.1f}"
-                if task.latency_s and task.flops > 0
-                else "-",
-            ]
-            for index, task in enumerate(tuner.results())
-        ],
-    )
-
-
-def _print_delivery(
-    tuner: "NetworkTuner | AheadSearch", delivery: _Delivery, log: Path, export: Path | None
-) -> None:
-    console = show.stdout_console()
-    if delivery.gain is not None:
-        measured_s = tuner.network_latency_s if tuner.trials else None
-        _print_gain(console, delivery.gain, measured_s)
-    if delivery.exported is not None:
-        which = "" if delivery.exported == "tuned" else " (the untuned network, which is faster)"
-        console.print(f"library: {export}{which}", soft_wrap=True, markup=False)
-    console.print(f"log: {log}; {tuner.trials} trials", soft_wrap=True, markup=False)
-    for problem in delivery.problems:
-        show.stderr_console().print(f"tvm-cdmpp: {problem}", soft_wrap=True, markup=False)
-
-
-def _print_gain(console: "Console", gain: "Gain", sum_of_tasks_s: float | None) -> None:
-    show.print_table(
-        console,
-        f"network (medians of {gain.rounds} rounds in turns)",
-        ("", "latency", "range", "speed-up"),
-        [
-            [
-                name,
-                show.milliseconds(timing.latency_s),
-                f"{1e3 * timing.low_s:.4g} to {1e3 * timing.high_s:.4g} ms",
-                f"{gain.untuned.latency_s / timing.latency_s:.2f}",
-            ]
-            for name, timing in (("without the log", gain.untuned), ("with the log", gain.tuned))
-        ],
-    )
-    for line in _describe_gain(gain, sum_of_tasks_s):
-        console.print(line, soft_wrap=True, markup=False)
-
-
-def _describe_gain(gain: "Gain", sum_of_tasks_s: float | None) -> list[str]:
-    """Say how far the figures can be trusted, and what they do not say."""
-    lines = []
-    if gain.verdict == "no significant difference":
-        overlap = (
-            gain.tuned.high_s >= gain.untuned.low_s and gain.untuned.high_s >= gain.tuned.low_s
-        )
-        why = "the ranges overlap" if overlap else "too few rounds were quiet to tell"
-        lines.append(f"no significant difference: {why}")
-    elif gain.verdict == "slower":
-        lines.append("warning: the tuned network is slower than the untuned one; give more trials")
-    if not gain.quiet:
-        lines.append(
-            f"warning: the machine was busy in {gain.noisy_rounds} rounds, by a fixed program "
-            "measured in between; run the same command again when it is quiet"
-        )
-    elif gain.noisy_rounds:
-        lines.append(f"left out: {gain.noisy_rounds} rounds in which the machine was busy")
-    agree = "agree" if gain.outputs_agree else "DIFFER"
-    lines.append(
-        f"outputs of the tuned network and of {gain.reference} {agree} "
-        f"(largest relative difference {gain.max_relative_difference:.1e})"
-    )
-    if sum_of_tasks_s is not None:
-        lines.append(
-            f"the tasks' latencies add up to {show.milliseconds(sum_of_tasks_s)}, the network "
-            f"takes {show.milliseconds(gain.tuned.latency_s)}: a task's is the best of many "
-            "measurements, by itself and with empty caches, and the sum leaves out what is no "
-            "task, such as changes of layout"
-        )
-    if gain.num_tasks_without_record:
-        lines.append(
-            f"{gain.num_tasks_without_record} tasks have no valid record yet and run TVM's "
-            "slow fallback code; run the command again, with more trials if these are done"
-        )
-    return lines

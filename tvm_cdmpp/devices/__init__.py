@@ -5,6 +5,14 @@ from typing import TYPE_CHECKING
 from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
+    from tvm_cdmpp.devices.calibration import (
+        DeviceCalibration,
+        Levels,
+        MeasuredProgram,
+        calibration_file,
+        keep_calibration,
+        read_calibrations,
+    )
     from tvm_cdmpp.devices.cuda import read_cuda_gpus
     from tvm_cdmpp.devices.detect import detect_cpu, detect_gpus, device_for
     from tvm_cdmpp.devices.hardware import Hardware

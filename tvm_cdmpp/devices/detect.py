@@ -122,7 +122,7 @@ def _known_gpu(properties: CudaProperties, registry: Registry) -> DeviceSpec:
     entry = registry.match(properties.name)
     if entry is not None and entry.cores == properties.multiprocessors:
         return entry
-    return replace(describe_gpu(properties), name=_dashed(properties.name))
+    return registry.calibrated(replace(describe_gpu(properties), name=_dashed(properties.name)))
 
 
 def detect_cpu(
@@ -145,11 +145,12 @@ def detect_cpu(
         Figures from the registry where it knows the CPU, else from Linux's tables.
     """
     host = read_host_cpu()
-    entry = (registry or load_registry()).match(host.name)
+    known = registry or load_registry()
+    entry = known.match(host.name)
     cores = cores or host.physical_cores
     if entry is not None and entry.kind == "cpu":
         return _programmed(entry, cores, simd_bytes)
-    return _described(host, cores, simd_bytes)
+    return known.calibrated(_described(host, cores, simd_bytes))
 
 
 def _programmed(entry: DeviceSpec, cores: int, simd_bytes: int | None) -> DeviceSpec:

@@ -7,7 +7,8 @@
          "estimated from ...": {"int8_ops": 1.3e14}}}]}
 
 Figures stand under their source, so that none comes without one. Units are part of their names;
-`DeviceSpec` says what each means. A figure that is optional is null or left out where unknown.
+`DeviceSpec` says what each means. A figure that is optional is null or left out where unknown. A
+device that was calibrated has a field `calibration`, see `devices.calibration`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, get_type_hints
 
+from tvm_cdmpp.devices.calibration import DeviceCalibration
 from tvm_cdmpp.devices.spec import FIGURES, KINDS, OPTIONAL_FIGURES, REQUIRED_FIGURES, DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 
@@ -25,7 +27,7 @@ FORMAT = 1
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.+]*(-[a-z0-9.+]+)*")
 _INTEGERS = frozenset(name for name in FIGURES if get_type_hints(DeviceSpec)[name] is int)
-_KEYS = ("name", "kind", "figures", "aliases", "note")
+_KEYS = ("name", "kind", "figures", "aliases", "note", "calibration")
 _UNSOURCED = "not stated"
 
 
@@ -85,6 +87,7 @@ def _to_json(device: DeviceSpec) -> dict[str, Any]:
         "aliases": list(device.aliases),
         "note": device.note,
         "figures": figures,
+        **({"calibration": device.calibration.to_json()} if device.calibration else {}),
     }
 
 
@@ -109,10 +112,13 @@ def _parse_device(entry: Any, where: str) -> DeviceSpec:
     if not isinstance(note, str):
         raise ConfigError(f"{where}: note must be a string; got {_show(note)}.")
     figures, sources = _parse_figures(entry["figures"], where)
+    calibration = None
+    if "calibration" in entry:
+        calibration = DeviceCalibration.from_json(entry["calibration"], f"{where}: calibration")
     try:
         return DeviceSpec(
             name=name, kind=entry["kind"], aliases=tuple(aliases), note=note, sources=sources,
-            **figures,
+            calibration=calibration, **figures,
         )  # fmt: skip
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error

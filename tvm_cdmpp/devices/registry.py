@@ -9,11 +9,16 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tvm_cdmpp.devices.calibration import (
+    DeviceCalibration,
+    calibration_file,
+    read_calibrations,
+)
 from tvm_cdmpp.devices.jsonform import dump_devices, parse_devices
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
@@ -38,6 +43,8 @@ class Registry:
     """
 
     devices: tuple[DeviceSpec, ...]
+    calibrations: Mapping[str, DeviceCalibration] = field(default_factory=dict)
+    """What was measured on devices, by their names, of unknown ones as well."""
 
     def __post_init__(self) -> None:
         """Reject names that would be ambiguous."""
@@ -52,7 +59,13 @@ class Registry:
         """Return the device that has this name; None where there is none."""
         wanted = _key(name)
         fitting = (d for d in self.devices if wanted in map(_key, (d.name, *d.aliases)))
-        return next(fitting, None) if wanted else None
+        found = next(fitting, None) if wanted else None
+        return found and self.calibrated(found)
+
+    def calibrated(self, device: DeviceSpec) -> DeviceSpec:
+        """Return a device with what was measured on it, if anything was."""
+        calibration = self.calibrations.get(device.name)
+        return replace(device, calibration=calibration) if calibration else device
 
     def find(self, name: str) -> DeviceSpec:
         """Return the device that has this name.
@@ -94,24 +107,26 @@ def find_device(name: str) -> DeviceSpec:
 
 
 def load_registry(user_file: Path | None = None) -> Registry:
-    """Return the built-in devices and those of the user's file.
+    """Return the built-in devices and those of the user's file, with their calibrations.
 
     Parameters
     ----------
     user_file
-        The user's file, which need not exist; `user_device_file()` by default.
+        The user's file, which need not exist; `user_device_file()` by default. Calibrations are
+        in the same folder.
 
     Raises
     ------
     ConfigError
-        The user's file is damaged, or names a device as a built-in one.
+        A file is damaged, or the user's names a device as a built-in one.
     """
     if user_file is None:
         try:
             user_file = user_device_file()
         except ConfigError:  # no home folder, so no file either
             return _joined(())
-    return _joined(read_user_devices(user_file))
+    calibrations = read_calibrations(user_file.with_name(calibration_file().name))
+    return replace(_joined(read_user_devices(user_file)), calibrations=calibrations)
 
 
 def user_device_file() -> Path:

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from tvm_cdmpp.devices.calibration import DeviceCalibration
 from tvm_cdmpp.errors import ConfigError
 
 Kind: TypeAlias = Literal["cpu", "gpu", "accelerator"]
@@ -74,7 +75,7 @@ RANGES: Mapping[str, tuple[float, float, str]] = {
 class DeviceSpec:
     """The hardware that programs run on.
 
-    Devices are equal when name, kind and figures are.
+    Devices are equal when name, kind, figures and levels are.
 
     Raises
     ------
@@ -115,6 +116,8 @@ class DeviceSpec:
     """Where each figure comes from, by its name; empty where nobody said."""
     note: str = field(default="", compare=False, repr=False)
     """What to know about the figures, such as what is assumed."""
+    calibration: DeviceCalibration | None = field(default=None, repr=False)
+    """What `tvm-cdmpp device calibrate` measured on it; None where it did not."""
 
     def __post_init__(self) -> None:
         """Reject figures that cannot be true, and name their unit."""
@@ -142,6 +145,17 @@ class DeviceSpec:
         """
         per_cycle = 2.0 * self.fused_multiply_adds_per_cycle * self.simd_lanes
         return self.cores * self.clock_hz * per_cycle
+
+    def level(self, weights: str) -> float:
+        """Return ln(measured / predicted) for some weights, as far as it was measured; else 0."""
+        found = self.calibration.of(weights) if self.calibration else None
+        return float(found.level) if found else 0.0
+
+    def for_operator(self, operator: str) -> DeviceSpec:
+        """Return this device as it is for a class of operator: its level is that of the class."""
+        if self.calibration is None:
+            return self
+        return replace(self, calibration=self.calibration.for_operator(operator))
 
     def vector(self) -> npt.NDArray[np.float32]:
         """Return the device vector, of shape (len(DEVICE_FIELDS),), always finite."""

@@ -29,6 +29,7 @@ from tvm_cdmpp.bridge import check_compiler, load_tvm
 from tvm_cdmpp.errors import CDMPPError, MeasureError, RecordError
 from tvm_cdmpp.files import locked
 from tvm_cdmpp.measure.repeats import LOCAL_TIMES, REMOTE_TIMES, FewerRepeats
+from tvm_cdmpp.measure.watched import WatchedPool
 
 tvm = load_tvm()
 _measure = tvm.auto_scheduler.measure
@@ -40,6 +41,8 @@ _RUN_REMOTE = "auto_scheduler.rpc_runner.run"
 _CONNECT_TIMEOUT_S = 5
 # Workers start afresh after so many programs, which bounds what a leak can take.
 _USES_PER_WORKER = 512
+# Time to wait for a remote device that others use, next to the timeout of a run.
+_WAIT_S = 60.0
 
 
 class SearchStopped(CDMPPError):  # noqa: N818 -- no error, a request
@@ -165,6 +168,9 @@ class MeasureSession:
         self._stopping = False
         self._pools: dict[tuple[int, float | None], Any] = {}
         self._runner: Any = None
+        self._devices: RemoteDevices | None = None
+        """Where the programs of the batch in flight run, if not here."""
+        self._remote_timeout_s = _WAIT_S
         self._repeats = FewerRepeats()
         self._logs: set[Path] = set()
         self._scope = ExitStack()
@@ -176,7 +182,7 @@ class MeasureSession:
         self._replace(_measure, "PopenWorker", self._worker)
         self._override(_BUILD, self._build)
         self._override(_RUN, partial(self._run, LOCAL_TIMES))
-        self._override(_RUN_REMOTE, partial(self._run, REMOTE_TIMES))
+        self._override(_RUN_REMOTE, self._run_remote)
         return self
 
     def __exit__(
@@ -246,11 +252,23 @@ class MeasureSession:
         finally:
             self.run_s += time.perf_counter() - begin
 
+    def _run_remote(self, function: Any, *args: Any) -> Any:
+        key, host, port = args[2:5]
+        self._devices = RemoteDevices(host=str(host), port=int(port), key=str(key))
+        self._remote_timeout_s = _WAIT_S + float(args[REMOTE_TIMES][0])
+        return self._run(REMOTE_TIMES, function, *args)
+
     def _pool(self, n_parallel: int, timeout_s: float | None = None, *args: Any) -> Any:
         key = (n_parallel, timeout_s)
         if key not in self._pools:
-            self._pools[key] = _popen_pool.PopenPoolExecutor(
-                n_parallel, timeout_s, *args, maximum_process_uses=_USES_PER_WORKER
+            self._pools[key] = (
+                _popen_pool.PopenPoolExecutor(
+                    n_parallel, timeout_s, *args, maximum_process_uses=_USES_PER_WORKER
+                )
+                if timeout_s is not None or self._devices is None
+                else WatchedPool(
+                    n_parallel, self._remote_timeout_s, self._devices.count, _USES_PER_WORKER
+                )
             )
         return self._pools[key]
 

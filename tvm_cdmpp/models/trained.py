@@ -6,8 +6,10 @@ One network for each kind of device. What was learned ahead is kept beside what 
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,24 +79,40 @@ class TrainedPredictor:
         """Return what predicts for a device."""
         return self.experts["cpu" if device.kind == "cpu" else "gpu"]
 
+    @property
+    def origin(self) -> str:
+        """What tells the training that the weights come from; empty without one.
+
+        It is the same after a search, whose level then comes on top of the device's.
+        """
+        if not self.about:
+            return ""
+        text = json.dumps(dict(self.about), sort_keys=True).encode()
+        return hashlib.blake2b(text, digest_size=8).hexdigest()
+
+    def level(self, device: DeviceSpec) -> float:
+        """Return what is added to ln latency: by what was measured on the device, and searches."""
+        return self.expert(device).level + device.level(self.origin)
+
     def predict(
         self, batch: CompactASTBatch, device: DeviceSpec, *, num_threads: int = 1
     ) -> Prediction:
         """Predict latencies, their spread and their leaves; see `CostPredictor`."""
         expert = self.expert(device)
+        level = self.level(device)
         log_s, spread = np.empty(len(batch)), np.empty(len(batch))
         runs, leaf_s = np.ones(len(batch)), np.empty(len(batch.vectors))
         with torch_threads(num_threads), torch.inference_mode():
             for chosen in chunks(batch.leaf_counts):
                 part = batch.take(chosen)
                 found = expert.network(make_leaves(part, device))
-                log_s[chosen] = found.log_latency.numpy() + expert.level
+                log_s[chosen] = found.log_latency.numpy() + level
                 spread[chosen] = np.exp(np.clip(found.log_spread.numpy(), -7.0, 3.0))
                 if expert.predicts_failure:
                     runs[chosen] = torch.sigmoid(found.runs).numpy()
                 count = int(batch.leaf_counts[chosen[0]])
                 places = batch.offsets[chosen][:, None] + np.arange(count)
-                of_leaves = found.log_leaf_s.numpy().reshape(-1, count) + expert.level
+                of_leaves = found.log_leaf_s.numpy().reshape(-1, count) + level
                 leaf_s[places] = np.exp(np.clip(of_leaves, *_LOG_LIMITS))
         latency_s = np.exp(np.clip(log_s, *_LOG_LIMITS))
         return Prediction(latency_s, runs, expert.spread_factor * spread, leaf_s)
@@ -113,7 +131,7 @@ class TrainedPredictor:
             of_kind = np.array([_kind(device) == kind for device in rows.devices], bool)
             usable = np.flatnonzero(of_kind[rows.machine_of])
             failed = np.isinf(rows.latencies_s[usable])
-            chosen = rows.take(usable[thin(rows.groups[usable], _MOST_ROWS)])
+            chosen = self._as_uncalibrated(rows.take(usable[thin(rows.groups[usable], _MOST_ROWS)]))
             if not np.isfinite(chosen.latencies_s).any():
                 continue
             if expert.ahead is None:
@@ -121,6 +139,12 @@ class TrainedPredictor:
                 expert.ahead = {name: weight.detach().clone() for name, weight in state.items()}
             expert.level = adapt(expert.network, expert.ahead, chosen, AdaptConfig(), seed)
             expert.predicts_failure |= bool(failed.any())
+
+    def _as_uncalibrated(self, rows: TrainingRows) -> TrainingRows:
+        """Take the devices' levels from latencies, as the network is to learn the rest."""
+        levels = np.array([device.level(self.origin) for device in rows.devices])
+        latencies_s = rows.latencies_s * np.exp(-levels[rows.machine_of])
+        return replace(rows, latencies_s=latencies_s)
 
     def save(self, path: Path) -> None:
         """Write the predictor; see `CostPredictor`."""

@@ -36,7 +36,7 @@ class AheadSearch:
     weights
         How often each occurs in the network.
     model
-        A kind of CDMPP model for `make_cost_model`.
+        A kind of CDMPP model for `make_cost_model`, or one that was made.
     settings
         The seed, and how programs are built.
     log
@@ -64,7 +64,7 @@ class AheadSearch:
         self,
         tasks: Sequence[Any],
         weights: Sequence[int],
-        model: str,
+        model: Any,
         settings: TuneSettings,
         *,
         log: Path,
@@ -73,10 +73,15 @@ class AheadSearch:
         self.elapsed = TimeSplit()
         self._tasks, self._weights, self._log = list(tasks), list(weights), log
         self._settings, self._session = settings, session
-        check_search(model, "evolve")
-        self._model = make_cost_model(
-            model, seed=settings.seed, num_measures_per_round=1, num_tasks=len(tasks)
-        )
+        if settings.tasks is not None:
+            self._tasks = [self._tasks[index] for index in settings.tasks]
+            self._weights = [self._weights[index] for index in settings.tasks]
+        if isinstance(model, str):
+            check_search(model, "evolve")
+            model = make_cost_model(
+                model, seed=settings.seed, num_measures_per_round=1, num_tasks=len(tasks)
+            )
+        self._model = model
         self._builder = settings.measure.builder()
         self._results: list[TaskResult] = []
 

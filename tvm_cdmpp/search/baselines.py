@@ -17,6 +17,7 @@ from typing import Any
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import read_host_cpu
 from tvm_cdmpp.errors import ConfigError, MissingDependencyError
+from tvm_cdmpp.search.reports import SEARCHES
 
 auto_scheduler = load_tvm().auto_scheduler
 
@@ -29,6 +30,27 @@ COST_MODELS = (
     "xgb-adaptive",
     "random",
 )
+
+
+def arm_of(name: str) -> tuple[str, str]:
+    """Return the kind of cost model and the search that an arm of a comparison names.
+
+    `cdmpp:evolve` is the model `cdmpp` in the search `evolve`; `cdmpp` alone is in `sketch`.
+
+    Raises
+    ------
+    ConfigError
+        There is no such model or search, or they do not go together.
+    """
+    kind, _, search = name.partition(":")
+    search = search or "sketch"
+    check_cost_model(kind)
+    if search not in SEARCHES:
+        raise ConfigError(
+            f"unknown search {search!r} in {name!r}; expected one of {', '.join(SEARCHES)}"
+        )
+    check_search(kind, search)
+    return kind, search
 
 
 def make_cost_model(kind: str, *, seed: int, num_measures_per_round: int, num_tasks: int) -> Any:

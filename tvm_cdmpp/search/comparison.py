@@ -8,7 +8,7 @@ from typing import Any
 
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.measure import MeasureOptions, RemoteDevices
-from tvm_cdmpp.search.baselines import COST_MODELS
+from tvm_cdmpp.search.baselines import COST_MODELS, arm_of
 from tvm_cdmpp.search.reports import RoundReport, TimeSplit
 
 
@@ -17,7 +17,7 @@ class CompareSettings:
     """What is compared, and with which budget."""
 
     models: tuple[str, ...]
-    """Kinds for `make_cost_model`, each once."""
+    """Arms, each once: kinds for `make_cost_model`, with `:evolve` where the search is that."""
     seeds: int = 1
     """Searches per model, with the seeds 0, 1, ..."""
     trials: int = 1000
@@ -27,8 +27,8 @@ class CompareSettings:
     measure: MeasureOptions = field(default_factory=MeasureOptions)
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.models) - set(COST_MODELS))
-        if unknown or not self.models or len(set(self.models)) < len(self.models):
+        arms = {arm_of(name) for name in self.models}
+        if not arms or len(arms) < len(self.models):
             raise ConfigError(
                 f"expected some of {', '.join(COST_MODELS)}, each once; "
                 f"got {', '.join(self.models) or 'nothing'}"

@@ -24,7 +24,7 @@ from tvm_cdmpp.bridge import load_tvm, task_name
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.files import locked, write_atomically
 from tvm_cdmpp.measure import Failures, MeasureSession
-from tvm_cdmpp.search.baselines import num_threads
+from tvm_cdmpp.search.baselines import arm_of, num_threads
 from tvm_cdmpp.search.comparison import (
     CompareSettings,
     Point,
@@ -154,8 +154,9 @@ class _Search:
         settings: CompareSettings,
     ) -> None:
         self.model, self.seed = model, seed
-        self.log = folder / f"{model}-seed{seed}.json"
-        self._history = folder / f"{model}-seed{seed}.history.json"
+        name = f"{model.replace(':', '-')}-seed{seed}"
+        self.log = folder / f"{name}.json"
+        self._history = folder / f"{name}.history.json"
         self._points: list[Point] = []
         self._split = TimeSplit()
         self._tuner: NetworkTuner | None = None
@@ -189,14 +190,16 @@ class _Search:
         """Get ready to go on, unless all trials are done."""
         if self.trials == settings.trials:
             return
+        kind, search = arm_of(self.model)
         self._tuner = NetworkTuner(
             tasks,
             weights,
-            self.model,
+            kind,
             TuneSettings(
                 trials=settings.trials,
                 round_size=settings.round_size,
                 seed=self.seed,
+                search=search,
                 measure=settings.measure,
             ),
             log=self.log,

@@ -24,15 +24,17 @@ from tvm_cdmpp.bridge import (
     failed,
     latency_s,
     shapes_of,
+    task_dag,
     task_key,
     timed_out,
     with_dag,
 )
-from tvm_cdmpp.devices import DeviceSpec, Hardware
+from tvm_cdmpp.devices import DeviceCalibration, DeviceSpec, Hardware
 from tvm_cdmpp.errors import CDMPPError, CheckpointError, ConfigError, RecordError
 from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records
 from tvm_cdmpp.models import Content, Machine, TrainingRows
 from tvm_cdmpp.search.thinning import rows_to_keep
+from tvm_cdmpp.train import operator_of_dag
 
 _logger = logging.getLogger(__name__)
 
@@ -129,6 +131,8 @@ class SearchMemory:
         target = task.target
         device = self._device or device_of(target, hardware)
         self._check_kind(device, target)
+        if device.calibration is not None:
+            device = device.for_operator(operator_of_dag(task_dag(task)))
         graph = analyse(task.compute_dag)
         layout = LayoutRewrite(int(task.layout_rewrite_option))
         for remark in graph.remarks():
@@ -303,7 +307,7 @@ class SearchMemory:
             arrays["latencies_s"],
             arrays["tasks"],
             tuple(
-                Machine(DeviceSpec(**entry["device"]), Hardware(*entry["hardware"]))
+                Machine(_device_of(entry["device"]), Hardware(*entry["hardware"]))
                 for entry in settings["machines"]
             ),
             arrays["machine_of"],
@@ -311,7 +315,7 @@ class SearchMemory:
         keys = [str(key) for key in settings["task_keys"]]
         cannot_run = dict.fromkeys(map(str, settings["cannot_run"]))
         counters = int(settings["num_failed"]), int(settings["num_seen"]), int(settings["seed"])
-        device = DeviceSpec(**settings["device"]) if settings["device"] else None
+        device = _device_of(settings["device"]) if settings["device"] else None
         measured_on = [device, *rows.devices] if device else rows.devices
         kind = measured_on[0].kind if measured_on else None
         if self._device and kind and kind != self._device.kind:
@@ -334,7 +338,15 @@ class SearchMemory:
 
 
 def _figures(device: DeviceSpec) -> dict[str, Any]:
-    return {**asdict(device), "sources": dict(device.sources)}
+    calibration = device.calibration and device.calibration.to_json()
+    return {**asdict(device), "sources": dict(device.sources), "calibration": calibration}
+
+
+def _device_of(figures: Mapping[str, Any]) -> DeviceSpec:
+    calibration = figures.get("calibration")
+    if calibration is not None:
+        calibration = DeviceCalibration.from_json(calibration, f"the device {figures['name']}")
+    return DeviceSpec(**{**figures, "calibration": calibration})
 
 
 def _by_task(inputs: Sequence[Any]) -> list[list[int]]:

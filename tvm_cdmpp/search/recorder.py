@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.bridge import load_tvm
-from tvm_cdmpp.errors import CDMPPError
-from tvm_cdmpp.measure import Failures, check_disk, record_batch
+from tvm_cdmpp.bridge import failed_to_run, load_tvm
+from tvm_cdmpp.errors import CDMPPError, MeasureError
+from tvm_cdmpp.measure import Failures, RemoteDevices, check_disk, record_batch
 
 _PythonBasedMeasureCallback: Any = load_tvm().auto_scheduler.measure.PythonBasedMeasureCallback
 
@@ -31,9 +31,22 @@ class Progress:
 
 
 class Recorder(_PythonBasedMeasureCallback):
-    """Takes each measured batch: first to the disk, then into the count."""
+    """Takes each measured batch: first to the disk, then into the count.
 
-    def __init__(self, log: Path, progress: dict[str, Progress]) -> None:
+    Parameters
+    ----------
+    log
+        Where batches go.
+    progress
+        The counts, by workload key.
+    remote
+        Where programs run, if not here. When these devices are lost, what did not run does not get
+        into the log, as it says nothing about the programs.
+    """
+
+    def __init__(
+        self, log: Path, progress: dict[str, Progress], remote: RemoteDevices | None = None
+    ) -> None:
         super().__init__()
         self.error: CDMPPError | None = None
         self.all_failures = Failures()
@@ -42,19 +55,43 @@ class Recorder(_PythonBasedMeasureCallback):
         self._before: Counter[str] = Counter()
         self._log = log
         self._progress = progress
+        self._remote = remote
 
     def callback(self, policy: Any, inputs: Any, results: Any) -> None:
         """Take a measured batch, from TVM."""
         try:
-            recorded = record_batch(self._log, inputs, results)
+            lost = self._why_lost(results)
+            pairs = [
+                pair
+                for pair in zip(inputs, results, strict=True)
+                if lost is None or not failed_to_run(pair[1])
+            ]
+            recorded = record_batch(self._log, *zip(*pairs, strict=True)) if pairs else []
             for measured, result in recorded:
                 self.count(measured, result)
-            check_disk(self._log, len(recorded), len(inputs))
+            check_disk(self._log, len(recorded), len(pairs))
             self.on_batch()
+            if lost is not None:
+                raise lost
         except CDMPPError as error:
             # Kept, because older TVMs turn what passes through their C++ part into a TVMError.
             self.error = error
             raise
+
+    def _why_lost(self, results: Any) -> CDMPPError | None:
+        """Ask, when programs of a batch did not run, whether the devices are still there."""
+        if self._remote is None or not any(map(failed_to_run, results)):
+            return None
+        try:
+            self._remote.count()
+        except MeasureError as error:
+            missing = sum(map(failed_to_run, results))
+            return MeasureError(
+                f"the devices were lost: {missing} of the last {len(results)} programs did not "
+                f"run, and {error} All that was measured before is in the log {self._log}; run "
+                "the same command again to go on."
+            )
+        return None
 
     def count(self, measured: Any, result: Any) -> None:
         """Take one record into the count."""

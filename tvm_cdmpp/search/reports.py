@@ -1,5 +1,6 @@
 """What a search is given and what it reports: plain values, ready for `dataclasses.asdict`."""
 
+import math
 from dataclasses import dataclass, field
 
 from tvm_cdmpp.arguments import check_seed
@@ -21,6 +22,10 @@ class TuneSettings:
     seed: int = 0
     search: str = "sketch"
     """How candidates are found, one of `SEARCHES`."""
+    time_s: float = math.inf
+    """Time for the rounds of one run; none starts that would not fit."""
+    tasks: tuple[int, ...] | None = None
+    """Indices of the tasks to tune; None for all."""
     measure: MeasureOptions = field(default_factory=MeasureOptions)
 
     def __post_init__(self) -> None:
@@ -28,6 +33,8 @@ class TuneSettings:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         check_seed(self.seed)
+        if not self.time_s > 0:
+            raise ConfigError(f"the time for a search must be above 0 s, got {self.time_s}")
         if self.search not in SEARCHES:
             raise ConfigError(
                 f"unknown search {self.search!r}; expected one of {', '.join(SEARCHES)}"

@@ -76,7 +76,8 @@ class NetworkTuner:
     log_report
         What the log held at the start.
     left_out
-        Indices of the tasks that are not tuned because there are fewer trials than tasks.
+        Indices of the tasks that are not tuned: the settings leave them out, or there are fewer
+        trials than tasks.
     elapsed
         The time of all rounds of this run so far.
 
@@ -109,7 +110,7 @@ class NetworkTuner:
         self._settings, self._session = settings, session
         self._names = task_names(tasks)
         session.hold(log)
-        chosen = heaviest_tasks(tasks, weights, settings.trials)
+        chosen = heaviest_tasks(tasks, weights, settings.trials, among=settings.tasks)
         self._tuned = chosen
         self.left_out = tuple(sorted(set(range(len(tasks))) - set(chosen)))
         self.log_report = prepare_log(log, tasks, tasks[0].target)
@@ -125,11 +126,12 @@ class NetworkTuner:
             )
         self._model = TimedModel(UnrollGuard(model), session)
         self._progress = {str(task.workload_key): Progress() for task in tasks}
-        self._recorder = Recorder(log, self._progress)
+        self._recorder = Recorder(log, self._progress, settings.measure.remote)
         self._recorder.on_batch = lambda: on_batch(self._split_of_round())
         self._trials = self.log_report.num_valid
         self.elapsed = TimeSplit()
         self._is_done = False
+        self._longest_round_s = 0.0
         self._numpy = np.random.RandomState(settings.seed).get_state()
         self._scheduler = self._make_scheduler(log)
         if self._trials:
@@ -154,6 +156,8 @@ class NetworkTuner:
         """
         tasks_seen: set[int] = set()
         while self._trials < self._settings.trials and not self._session.stopping:
+            if self.out_of_time:
+                break
             with self._numpy_stream():
                 chosen = self._scheduler.next_task()
             if chosen is None:
@@ -183,6 +187,11 @@ class NetworkTuner:
     def trials(self) -> int:
         """Programs measured so far, those found in the log included."""
         return self._trials
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether another round, as long as the longest so far, would be too much."""
+        return self.elapsed.total_s + self._longest_round_s >= self._settings.time_s
 
     @property
     def saved_s(self) -> float:
@@ -279,6 +288,7 @@ class NetworkTuner:
         self._trials += recorder.measured
         split = self._split_of_round()
         self.elapsed += split
+        self._longest_round_s = max(self._longest_round_s, split.total_s)
         return self._report(self._tuned[chosen], split)
 
     def _split_of_round(self) -> TimeSplit:
@@ -359,8 +369,17 @@ def search_params(round_size: int) -> dict[str, Any]:
     return params
 
 
-def heaviest_tasks(tasks: Sequence[Any], weights: Sequence[int], number: int) -> list[int]:
-    """Return the indices of the tasks with the most work, weight x FLOPs, in their old order."""
+def heaviest_tasks(
+    tasks: Sequence[Any],
+    weights: Sequence[int],
+    number: int,
+    *,
+    among: Sequence[int] | None = None,
+) -> list[int]:
+    """Return the indices of the tasks with the most work, weight x FLOPs, in their old order.
+
+    Only those `among` which they are looked for, if that is given.
+    """
     work = [w * float(t.compute_dag.flop_ct) for t, w in zip(tasks, weights, strict=True)]
-    by_work = sorted(range(len(tasks)), key=lambda index: -work[index])
+    by_work = sorted(range(len(tasks)) if among is None else among, key=lambda index: -work[index])
     return sorted(by_work[:number])

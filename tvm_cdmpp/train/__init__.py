@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         OnboardSettings,
         keep_back,
     )
-    from tvm_cdmpp.train.operators import operator_of_tasks
+    from tvm_cdmpp.train.operators import operator_of_dag, operator_of_tasks
     from tvm_cdmpp.train.pretraining import (
         KINDS,
         Parts,

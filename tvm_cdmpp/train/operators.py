@@ -19,11 +19,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
-from tvm_cdmpp.data import RecordStore
+from tvm_cdmpp.data import operator_class
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.data import RecordStore
 
 Nodes: TypeAlias = list[dict[str, Any]]
 Variables: TypeAlias = frozenset[int]
@@ -58,6 +61,17 @@ def operator_of_tasks(store: RecordStore) -> list[str]:
     columns = (store.workloads[name].to_pylist() for name in ("operator", "dag"))
     classes = [_class(named, dag) for named, dag in zip(*columns, strict=True)]
     return [classes[workload] for workload in store.tasks["workload"].to_pylist()]
+
+
+def operator_of_dag(dag: str) -> str:
+    """Return the class of operator of a task that is in no store, as `operator_of_tasks` does.
+
+    Parameters
+    ----------
+    dag
+        As `tvm.ir.save_json` writes it.
+    """
+    return _class(operator_class(dag), dag)
 
 
 def operator_by_axes(dag: str) -> str:

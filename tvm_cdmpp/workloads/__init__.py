@@ -8,5 +8,6 @@ if TYPE_CHECKING:
     from tvm_cdmpp.workloads.derive import DerivedWorkloads
     from tvm_cdmpp.workloads.export import write_workloads
     from tvm_cdmpp.workloads.inspector import TvmInspector
+    from tvm_cdmpp.workloads.samples import sample_tasks
 
 __getattr__, __dir__ = offer(__name__)

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.bridge import task_dag
 from tvm_cdmpp.data import add_workloads
-
-tvm = load_tvm()
 
 
 def write_workloads(log: Path, tasks: Sequence[Any]) -> None:
@@ -27,5 +25,4 @@ def write_workloads(log: Path, tasks: Sequence[Any]) -> None:
     RecordError
         Another process is writing it, and does not end.
     """
-    dags = ((str(t.workload_key), tvm.ir.save_json(t.compute_dag.tensors)) for t in tasks)
-    add_workloads(log, dags)
+    add_workloads(log, ((str(task.workload_key), task_dag(task)) for task in tasks))

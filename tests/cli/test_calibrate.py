@@ -1,0 +1,157 @@
+"""`tvm-cdmpp device calibrate`, and what `tune` makes of it, with a home folder of its own."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tvm_cdmpp
+from tvm_cdmpp.bridge.target import default_target, device_of
+from tvm_cdmpp.cli import calibrate
+from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.cli.show import stderr_console
+from tvm_cdmpp.devices.calibration import (
+    DeviceCalibration,
+    Levels,
+    calibration_file,
+    keep_calibration,
+    read_calibrations,
+)
+from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
+from tvm_cdmpp.models.trained import TrainedPredictor
+from tvm_cdmpp.models.weights import load_weights
+from tvm_cdmpp.search.reports import TuneSettings
+
+Capture = pytest.CaptureFixture[str]
+KEPT = DeviceCalibration(levels=(Levels(weights="other", level=0.25),), date="2026-01-31")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    return tmp_path
+
+
+def origin(name: str) -> str:
+    predictor = load_weights(name)
+    assert isinstance(predictor, TrainedPredictor)
+    return predictor.origin
+
+
+def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
+    assert main(["device", "calibrate", "--programs", "8", "--json"]) == 0
+    out, err = capsys.readouterr()
+    said = json.loads(out)
+    assert f"measuring 8 small programs on {said['device']}" in err
+    assert ("warning: the machine was busy" in err) == said["disturbed"]
+    assert 4 <= len(said["programs"]) <= 8
+    assert [entry["weights"] for entry in said["levels"]] == [
+        *map(origin, ("shipped", "evaluation"))
+    ]
+    here = device_of(default_target())
+    assert here.name == said["device"]
+    assert here.level(origin("shipped")) == said["levels"][0]["level"]
+    ratios = [program["log_ratio"] for program in said["programs"]]
+    assert min(ratios) - 0.1 <= said["levels"][0]["level"] <= max(ratios) + 0.1 or math.isclose(
+        said["levels"][0]["level"], 0.0, abs_tol=0.5
+    )
+    assert main(["device", "calibrate", "--forget"]) == 0
+    assert capsys.readouterr().out == f"forgot {here.name}\n"
+    assert device_of(default_target()).calibration is None
+    assert main(["device", "calibrate", "--forget"]) == 0
+    assert capsys.readouterr().out == f"nothing was kept of {here.name}\n"
+
+
+def test_show_tells_what_is_kept(capsys: Capture) -> None:
+    keep_calibration("t4", KEPT, calibration_file())
+    assert main(["device", "show", "t4"]) == 0
+    told = "calibrated on 2026-01-31 with 0 programs: 1.28 times slower than predicted"
+    assert told in capsys.readouterr().out
+
+
+def test_a_killed_calibration_leaves_the_one_before(home: Path) -> None:
+    name = device_of(default_target()).name
+    keep_calibration(name, KEPT, calibration_file())
+    before = calibration_file().read_bytes()
+    command = subprocess.Popen(
+        [sys.executable, "-m", "tvm_cdmpp", "device", "calibrate"],
+        cwd=Path(tvm_cdmpp.__file__).parents[1],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert command.stderr is not None
+    assert "measuring 30 small programs" in command.stderr.readline()
+    command.send_signal(signal.SIGKILL)
+    command.communicate()
+    assert calibration_file().read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--programs", "3"], "--programs must be 8 to 1000, got 3"),
+        (["--device", "t5"], "got 't5'"),
+        (["--key", "k"], "--rpc and --key belong together"),
+        (["--rpc", "h:1", "--key", "k"], "give the --target of the remote devices"),
+    ],
+)
+def test_wrong_arguments(arguments: list[str], message: str, capsys: Capture) -> None:
+    assert main(["device", "calibrate", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("weights", "changes", "known", "measures"),
+    [
+        ("shipped", {}, False, True),
+        ("evaluation", {}, False, True),
+        ("shipped", {"trials": 199}, False, False),
+        ("shipped", {"time_s": 400.0}, False, False),
+        ("shipped", {}, True, False),
+        ("evaluation", {}, True, True),
+        ("none", {}, False, False),
+        (None, {}, False, False),
+    ],
+)
+def test_tune_calibrates_only_where_it_pays(
+    weights: str | None,
+    changes: dict[str, Any],
+    known: bool,
+    measures: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target = default_target()
+    found = DeviceCalibration(levels=(Levels(weights=origin("shipped"), level=0.5),))
+    if known:
+        keep_calibration(device_of(target).name, found, calibration_file())
+    asked: list[Any] = []
+
+    def measure(*arguments: Any) -> DeviceCalibration:
+        asked.append(arguments)
+        return found
+
+    monkeypatch.setattr(calibrate, "measure_and_keep", measure)
+    settings = TuneSettings(
+        **{"trials": 200, "time_s": 1000.0, "measure": MeasureOptions(), **changes}
+    )
+    device, left = calibrate.calibrate_first(
+        weights, target, None, settings, MeasureSession(), stderr_console()
+    )
+    assert device is None
+    assert (len(asked) == 1) == measures
+    assert (left.time_s < settings.time_s) == measures
+
+
+def test_a_damaged_file_is_named(capsys: Capture) -> None:
+    calibration_file().parent.mkdir(parents=True)
+    calibration_file().write_text("{")
+    assert main(["device", "show", "t4"]) == 2
+    assert f"The calibrations in {calibration_file()} cannot be read" in capsys.readouterr().err
+    calibration_file().unlink()
+    assert read_calibrations(calibration_file()) == {}

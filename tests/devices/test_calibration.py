@@ -1,0 +1,125 @@
+"""Calibrations: what is kept is read back, what is damaged is named, and who gets it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tvm_cdmpp.devices import detect
+from tvm_cdmpp.devices.calibration import (
+    DeviceCalibration,
+    Levels,
+    MeasuredProgram,
+    keep_calibration,
+    read_calibrations,
+)
+from tvm_cdmpp.devices.detect import detect_cpu
+from tvm_cdmpp.devices.host import HostCPU
+from tvm_cdmpp.devices.jsonform import dump_devices, parse_devices
+from tvm_cdmpp.devices.registry import load_registry
+from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.errors import ConfigError
+
+SLOWER = DeviceCalibration(
+    levels=(
+        Levels(weights="a", level=0.5, operators={"conv2d": 0.7, "pool": -0.1}),
+        Levels(weights="b", level=-0.25),
+    ),
+    programs=(MeasuredProgram(operator="pool", task="t", measured_s=1e-3, log_ratio=0.4),),
+    date="2026-01-31T12:00:00+00:00",
+    tvm="0.17.0",
+    disturbed=True,
+)
+levels = st.builds(
+    Levels,
+    weights=st.text(max_size=4),
+    level=st.floats(-20, 20),
+    operators=st.dictionaries(st.text(max_size=4), st.floats(-20, 20), max_size=3),
+)
+calibrations = st.builds(
+    DeviceCalibration,
+    levels=st.lists(levels, max_size=2).map(tuple),
+    commit=st.none() | st.text(max_size=4),
+    disturbed=st.booleans(),
+)
+
+
+@given(calibrations)
+def test_what_is_written_is_read(calibration: DeviceCalibration) -> None:
+    content = json.loads(json.dumps(calibration.to_json()))
+    read = DeviceCalibration.from_json(content, "file")
+    assert read.to_json() == calibration.to_json()
+    device = DeviceSpec(name="x", kind="cpu", calibration=calibration)
+    assert parse_devices(dump_devices([device]), "file") == (device,)
+
+
+def test_levels_are_those_of_the_weights_and_the_operator() -> None:
+    device = DeviceSpec(name="x", kind="cpu", calibration=SLOWER)
+    assert [device.level(weights) for weights in ("a", "b", "c", "")] == [0.5, -0.25, 0.0, 0.0]
+    conv2d = device.for_operator("conv2d")
+    assert [conv2d.level(weights) for weights in "abc"] == [0.7, -0.25, 0.0]
+    assert device.for_operator("softmax") == device != conv2d
+    plain = replace(device, calibration=None)
+    assert (plain.level("a"), plain.for_operator("pool")) == (0.0, plain)
+    assert len({device, conv2d, plain, device.for_operator("softmax")}) == 3
+
+
+def test_a_calibration_is_kept_and_forgotten(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "calibrations.json"
+    assert read_calibrations(file) == {}
+    assert not keep_calibration("x", None, file)
+    assert not keep_calibration("x", SLOWER, file)
+    assert not keep_calibration("y", DeviceCalibration(levels=()), file)
+    assert keep_calibration("x", replace(SLOWER, levels=()), file)
+    assert read_calibrations(file)["x"].programs == SLOWER.programs
+    assert keep_calibration("x", None, file)
+    assert list(read_calibrations(file)) == ["y"]
+
+
+def test_devices_of_all_sources_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    user_file = tmp_path / "devices.json"
+    user_file.write_text(dump_devices([DeviceSpec(name="my-cpu", kind="cpu")]))
+    for name in ("t4", "my-cpu", "new-chip-9000"):
+        keep_calibration(name, SLOWER, tmp_path / "calibrations.json")
+    registry = load_registry(user_file)
+    assert registry.find("NVIDIA T4").calibration == SLOWER
+    assert registry.find("my-cpu").calibration == SLOWER
+    assert registry.find("v100").calibration is None
+    host = HostCPU(architecture="x86_64", name="New Chip 9000", flags=frozenset(), physical_cores=2)
+    monkeypatch.setattr(detect, "read_host_cpu", lambda: host)
+    assert detect_cpu(registry=registry).calibration == SLOWER
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read: .*Remove the file"),
+        ([], 'must be an object with "format": 1'),
+        ({"format": 2}, 'must be an object with "format": 1'),
+        ({"format": 1, "calibrations": []}, "must be an object, by the names of devices"),
+        ({"format": 1, "calibrations": {"x": 3}}, "'x' must be a calibration with levels"),
+        ({"format": 1, "calibrations": {"x": {}}}, "'levels' is missing"),
+        ({"format": 1, "calibrations": {"x": {"levels": [{"weights": "a", "level": "1"}]}}},
+         "a level must be a number; got '1'"),
+        ({"format": 1, "calibrations": {"x": {"levels": [{"weights": "a", "level": 21}]}}},
+         "a level must be within 20 of 0; got 21"),
+        ({"format": 1, "calibrations": {"x": {"levels": [], "more": 1}}}, "more"),
+        ({"format": 1, "calibrations": {"x": {"levels": [], "programs": [
+            {"operator": "pool", "task": "t", "measured_s": 0, "log_ratio": 1}]}}},
+         "a program of t must have finite seconds above 0"),
+    ],
+)  # fmt: skip
+def test_what_is_damaged_is_named(tmp_path: Path, content: Any, message: str) -> None:
+    file = tmp_path / "calibrations.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    before = file.read_bytes()
+    with pytest.raises(ConfigError, match=message) as raised:
+        keep_calibration("y", SLOWER, file)
+    assert str(file) in str(raised.value)
+    assert file.read_bytes() == before
+    with pytest.raises(ConfigError, match=message):
+        load_registry(tmp_path / "devices.json")

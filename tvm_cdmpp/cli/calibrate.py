@@ -1,0 +1,235 @@
+"""`tvm-cdmpp device calibrate`: measure some small programs once, for all later predictions.
+
+Progress goes to stderr, the result to stdout. A calibration is kept at the very end, whole or not
+at all: one that was interrupted or failed leaves the one before. Exit code 130 after Ctrl-C.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tvm_cdmpp.cli import show
+from tvm_cdmpp.cli.data_collect import device_to_measure, parse_remote
+from tvm_cdmpp.cli.inputs import add_target, add_timeouts, check_gpu_is_here, measure_options
+from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
+from tvm_cdmpp.errors import CDMPPError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tvm_cdmpp.devices import DeviceCalibration, DeviceSpec
+    from tvm_cdmpp.measure import FirstMinuteConfig, MeasureOptions, MeasureSession
+    from tvm_cdmpp.search import TuneSettings
+
+LEAST_TRIALS, LEAST_TIME_S = 200, 420.0
+"""Searches that are shorter do not begin with a calibration, which takes as long as some thirty
+trials: at most 15 % of the time."""
+
+
+def add_parser(actions: Any) -> None:
+    """Register the sub-command."""
+    parser = actions.add_parser(
+        "calibrate",
+        help="measure small programs once, for all later predictions for a device",
+        description="Measure some small programs of several operators, about a minute, and keep "
+        "how much longer they take than predicted. All later predictions for the device use it.",
+    )
+    parser.add_argument(
+        "--device", metavar="NAME", help="the known device to measure (default: this machine's)"
+    )
+    add_target(parser)
+    parser.add_argument(
+        "--programs", type=int, default=30, metavar="N", help="how many (default: 30)"
+    )
+    parser.add_argument(
+        "--rpc", metavar="HOST:PORT", help="measure a device of this TVM RPC tracker"
+    )
+    parser.add_argument("--key", metavar="K", help="which device of the tracker")
+    add_timeouts(parser)
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument(
+        "--forget", action="store_true", help="forget what is kept of the device, measure nothing"
+    )
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, keep, tell."""
+    remote = parse_remote(args.rpc, args.key, args.target)
+    if remote is None:
+        check_gpu_is_here(args.target)
+    from tvm_cdmpp.bridge import device_of, parse_target
+    from tvm_cdmpp.devices import calibration_file, keep_calibration
+    from tvm_cdmpp.measure import FirstMinuteConfig, MeasureSession
+
+    config, options = FirstMinuteConfig(programs=args.programs), measure_options(args, remote)
+    target = parse_target(args.target)
+    device = device_to_measure(args.device, target, remote) or device_of(target)
+    if args.forget:
+        was_kept = keep_calibration(device.name, None, calibration_file())
+        print(f"{'forgot' if was_kept else 'nothing was kept of'} {device.name}")
+        return 0
+    console = show.stderr_console()
+    with MeasureSession() as session, stop_on_interrupt(session):
+        begin = time.perf_counter()
+        calibration = measure_and_keep(console, device, target, session, options, config)
+        seconds = time.perf_counter() - begin
+    if calibration is None:
+        console.print("stopped; nothing was kept")
+        return EXIT_INTERRUPTED
+    if args.json:
+        content = {"device": device.name, "target": str(target), "seconds": seconds}
+        print(json.dumps({**content, **calibration.to_json()}, indent=1))
+        return 0
+    _print(calibration, device.name)
+    print(f"kept in {calibration_file()}, after {show.minutes(seconds)}")
+    return 0
+
+
+def measure_and_keep(
+    console: "Console",
+    device: "DeviceSpec",
+    target: Any,
+    session: "MeasureSession",
+    options: "MeasureOptions",
+    config: "FirstMinuteConfig | None" = None,
+) -> "DeviceCalibration | None":
+    """Calibrate a device with the package's weights, and keep the result.
+
+    Parameters
+    ----------
+    console
+        Where progress is shown, and what disturbed it.
+    device, target, session, options, config
+        As `calibrate_device` takes them.
+
+    Returns
+    -------
+    calibration
+        None when the session was stopped; then the one before is still kept.
+
+    Raises
+    ------
+    MeasureError, ConfigError, RecordError
+        It could not be measured or kept.
+    """
+    from tvm_cdmpp.devices import calibration_file, keep_calibration, read_calibrations
+    from tvm_cdmpp.measure import FirstMinuteConfig, calibrate_device
+    from tvm_cdmpp.models import WEIGHTS, TrainedPredictor, load_weights
+    from tvm_cdmpp.search import find_commit
+
+    file, config = calibration_file(), config or FirstMinuteConfig()
+    read_calibrations(file)  # a damaged one is found before the minute
+    predictors = [p for p in map(load_weights, WEIGHTS) if isinstance(p, TrainedPredictor)]
+    console.print(
+        f"measuring {config.programs} small programs on {device.name}", soft_wrap=True, markup=False
+    )
+    try:
+        with show.show_progress(console, "programs", config.programs, 0) as show_step:
+            found = calibrate_device(
+                device, target, predictors, session, options, config,
+                on_task=lambda name, programs: show_step(show.shorten(name), programs, ""),
+            )  # fmt: skip
+    except Exception:  # older TVMs turn SearchStopped into a TVMError on its way through C++
+        if session.stopping:
+            return None
+        raise
+    found = replace(found, commit=find_commit())
+    keep_calibration(device.name, found, file)
+    if found.disturbed:
+        console.print(
+            "warning: the machine was busy meanwhile, by a fixed program measured in between; run "
+            "`tvm-cdmpp device calibrate` again when it is quiet",
+            soft_wrap=True,
+        )
+    return found
+
+
+def calibrate_first(
+    weights: str | None,
+    target: Any,
+    device: "DeviceSpec | None",
+    settings: "TuneSettings",
+    session: "MeasureSession",
+    console: "Console",
+) -> "tuple[DeviceSpec | None, TuneSettings]":
+    """Calibrate a device before a search, where that pays and was not done yet.
+
+    Parameters
+    ----------
+    weights
+        What the search starts from; levels are measured for the package's weights only.
+    target, device
+        What programs are built for, and where they run; None where the target tells it.
+    settings, session, console
+        Of the search.
+
+    Returns
+    -------
+    device
+        With what was measured; None where the target tells it.
+    settings
+        With the time that is left.
+    """
+    from tvm_cdmpp.bridge import device_of
+    from tvm_cdmpp.models import WEIGHTS, TrainedPredictor, load_weights
+
+    too_short = settings.trials < LEAST_TRIALS or settings.time_s < LEAST_TIME_S
+    if too_short or weights not in WEIGHTS:
+        return device, settings
+    known, predictor = device or device_of(target), load_weights(weights)
+    if not isinstance(predictor, TrainedPredictor) or _is_known(known, predictor.origin):
+        return device, settings
+    begin, found = time.perf_counter(), None
+    try:
+        with stop_on_interrupt(session):
+            found = measure_and_keep(console, known, target, session, settings.measure)
+    except (CDMPPError, OSError) as error:  # the search will do without
+        console.print(f"not calibrated: {error}", soft_wrap=True, markup=False)
+    spent_s = time.perf_counter() - begin
+    if found is not None:
+        device = device and replace(device, calibration=found)
+        console.print(
+            f"{known.name} is {describe_level(found.levels[0].level)}; measured once, in "
+            f"{show.minutes(spent_s)}, and kept for later searches",
+            soft_wrap=True,
+            markup=False,
+        )
+    return device, replace(settings, time_s=max(1.0, settings.time_s - spent_s))
+
+
+def _is_known(device: "DeviceSpec", origin: str) -> bool:
+    return device.calibration is not None and device.calibration.of(origin) is not None
+
+
+def describe_level(level: float) -> str:
+    """Say in words how measured and predicted latencies go together."""
+    factor = math.exp(abs(level))
+    return f"{factor:.2f} times {'slower' if level >= 0 else 'faster'} than predicted"
+
+
+def describe_calibration(calibration: "DeviceCalibration") -> str:
+    """Say in a line what is kept of a device."""
+    return (
+        f"calibrated on {calibration.date[:10]} with {len(calibration.programs)} programs: "
+        f"{describe_level(calibration.levels[0].level)}"
+        + (", on a busy machine" if calibration.disturbed else "")
+    )
+
+
+def _print(calibration: "DeviceCalibration", name: str) -> None:
+    console, levels = show.stdout_console(), calibration.levels[0]
+    counts = Counter(program.operator for program in calibration.programs)
+    show.print_table(
+        console,
+        f"{name}: {len(calibration.programs)} programs, {describe_level(levels.level)}",
+        ("operator", "programs", "measured / predicted"),
+        [
+            [operator, str(counts[operator]), f"{math.exp(level):.2f}"]
+            for operator, level in sorted(levels.operators.items())
+        ],
+    )

@@ -1,0 +1,209 @@
+"""What a device's first minute told: how much slower it is than predicted, and by which programs.
+
+Levels are natural logarithms of measured / predicted seconds, kept for the weights that predicted:
+other weights, such as those that were fine-tuned on the device, have other levels or none. They
+are kept in a file of their own, as built-in devices and this machine's CPU have them, too:
+
+    {"format": 1, "calibrations": {"my-cpu": {
+       "date": "2026-01-31T12:00:00+00:00", "tvm": "0.17.0", "commit": null, "disturbed": false,
+       "levels": [{"weights": "a35f...", "level": 0.21, "operators": {"conv2d": 0.3, ...}}],
+       "programs": [{"operator": "conv2d", "task": "conv2d 1x32x28x28,...", "measured_s": 1e-3,
+                     "log_ratio": 0.28}, ...]}}}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.files import config_folder, locked, write_atomically
+
+FORMAT = 1
+
+_FARTHEST = 20.0
+"""Natural logarithm; nothing is so many times slower than predicted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Levels:
+    """How much slower a device is than some weights say: ln(measured / predicted)."""
+
+    weights: str
+    """What tells the weights, `TrainedPredictor.origin`."""
+    level: float
+    """Of all programs."""
+    operators: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Of each class of operator that was measured, that of all included."""
+
+    def __post_init__(self) -> None:
+        """Reject what no machine can be."""
+        for value in (self.level, *self.operators.values()):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigError(f"a level must be a number; got {value!r}")
+            if not abs(value) <= _FARTHEST:
+                raise ConfigError(f"a level must be within {_FARTHEST:g} of 0; got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredProgram:
+    """One program of a device's signature."""
+
+    operator: str
+    task: str
+    measured_s: float
+    log_ratio: float
+    """ln(measured / predicted), by the first of the levels' weights."""
+
+    def __post_init__(self) -> None:
+        """Reject what was not measured."""
+        if not (0 < self.measured_s < math.inf and math.isfinite(self.log_ratio)):
+            raise ConfigError(
+                f"a program of {self.task} must have finite seconds above 0 and a finite ratio; "
+                f"got {self.measured_s} and {self.log_ratio}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceCalibration:
+    """What was measured on a device once, for every later prediction for it."""
+
+    levels: tuple[Levels, ...]
+    programs: tuple[MeasuredProgram, ...] = field(default=(), compare=False, repr=False)
+    date: str = field(default="", compare=False)
+    """When, in UTC, as ISO 8601."""
+    tvm: str = field(default="", compare=False)
+    """Version of TVM that built the programs."""
+    commit: str | None = field(default=None, compare=False)
+    """Of this package, where it ran from a git checkout."""
+    disturbed: bool = field(default=False, compare=False)
+    """Whether something else was running on the machine meanwhile."""
+
+    def of(self, weights: str) -> Levels | None:
+        """Return the levels for some weights; None where there are none."""
+        return next((found for found in self.levels if found.weights == weights), None)
+
+    def for_operator(self, operator: str) -> DeviceCalibration:
+        """Return this with the levels of one class of operator, where they were measured."""
+        levels = [
+            replace(found, level=found.operators.get(operator, found.level))
+            for found in self.levels
+        ]
+        return replace(self, levels=tuple(levels))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values; `from_json` reads them back."""
+        content = asdict(self)
+        return {**content, "levels": list(content["levels"]), "programs": list(content["programs"])}
+
+    @staticmethod
+    def from_json(content: Any, where: str) -> DeviceCalibration:
+        """Read what `to_json` wrote.
+
+        Parameters
+        ----------
+        content
+            JSON values.
+        where
+            What to call them in errors.
+
+        Raises
+        ------
+        ConfigError
+            They are something else.
+        """
+        try:
+            levels = tuple(Levels(**entry) for entry in content["levels"])
+            programs = tuple(MeasuredProgram(**entry) for entry in content.get("programs", ()))
+            rest = {k: v for k, v in content.items() if k not in ("levels", "programs")}
+            return DeviceCalibration(levels=levels, programs=programs, **rest)
+        except (ConfigError, KeyError, TypeError, AttributeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise ConfigError(
+                f"{where} must be a calibration with {', '.join(_names(DeviceCalibration))}: "
+                f"{reason}. `tvm-cdmpp device calibrate` makes a new one."
+            ) from error
+
+
+def calibration_file() -> Path:
+    """Return where the calibrations of devices are kept; the file need not exist.
+
+    Raises
+    ------
+    ConfigError
+        This user has no home folder.
+    """
+    return config_folder() / "calibrations.json"
+
+
+def read_calibrations(file: Path) -> dict[str, DeviceCalibration]:
+    """Read calibrations by the name of the device; none where there is no file.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read, or has another form.
+    """
+    try:
+        document = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"The calibrations in {file} cannot be read: {error}. Remove the file; "
+            "`tvm-cdmpp device calibrate` writes a new one."
+        ) from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise ConfigError(f'{file} must be an object with "format": {FORMAT}; remove it.')
+    entries = document.get("calibrations")
+    if not isinstance(entries, dict):
+        raise ConfigError(f"{file}: calibrations must be an object, by the names of devices.")
+    return {
+        name: DeviceCalibration.from_json(entry, f"{file}, '{name}'")
+        for name, entry in entries.items()
+    }
+
+
+def keep_calibration(name: str, calibration: DeviceCalibration | None, file: Path) -> bool:
+    """Keep a device's calibration, atomically, or forget it.
+
+    Parameters
+    ----------
+    name
+        The device's.
+    calibration
+        What takes the place of the one before; None to forget that.
+    file
+        Where they are kept.
+
+    Returns
+    -------
+    replaced
+        Whether there was one.
+
+    Raises
+    ------
+    ConfigError
+        The file is damaged; it is then unchanged.
+    RecordError
+        Another process changes the file.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with locked(file.with_name(f".{file.name}.lock"), f"a change of {file}", wait_s=10.0):
+        found = read_calibrations(file)
+        before = found.pop(name, None)
+        if calibration is not None:
+            found[name] = calibration
+        if calibration is not None or before is not None:
+            entries = {name: kept.to_json() for name, kept in sorted(found.items())}
+            document = {"format": FORMAT, "calibrations": entries}
+            write_atomically(file, (json.dumps(document, indent=1) + "\n").encode())
+    return before is not None
+
+
+def _names(kind: Any) -> list[str]:
+    return [entry.name for entry in fields(kind)]

@@ -1,0 +1,226 @@
+"""A device's first minute: some thirty small programs, measured once and compared with a model.
+
+The programs are TVM's own samples of small operators of many kinds (`workloads.samples`), always
+the same ones for a target, of each operator some from the fastest to the median of what the model
+says. What they take, by what the model says, gives the device's level and those of its operators.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from tvm_cdmpp.bridge import latency_s, load_tvm, task_dag, task_name
+from tvm_cdmpp.devices import DeviceCalibration, DeviceSpec, Hardware, Levels, MeasuredProgram
+from tvm_cdmpp.errors import ConfigError, MeasureError
+from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records
+from tvm_cdmpp.measure.calibration import CalibrationConfig, matmul_timer
+from tvm_cdmpp.measure.outcomes import Failures
+from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
+from tvm_cdmpp.models import TrainedPredictor
+from tvm_cdmpp.train import LevelCorrection, operator_of_dag
+from tvm_cdmpp.workloads import sample_tasks
+
+tvm = load_tvm()
+auto_scheduler = tvm.auto_scheduler
+
+_SAMPLED = 48
+"""Programs of an operator to choose from."""
+_SLOWEST = 0.5
+"""Quantile of what is predicted up to which programs are taken: searches care for fast ones."""
+_LEAST_VALID = 0.5
+"""Share of the programs that must run; of fewer, nothing is said."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FirstMinuteConfig:
+    """What is measured."""
+
+    programs: int = 30
+    """Programs of all operators together."""
+    seed: int = 0
+    """Of the sampling; one seed gives one choice."""
+
+    def __post_init__(self) -> None:
+        """Reject what says nothing."""
+        if not 8 <= self.programs <= 1000:
+            raise ConfigError(f"--programs must be 8 to 1000, got {self.programs}")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A program to measure, what it is of, and what models say of it."""
+
+    operator: str
+    task: int
+    name: str
+    measured: Any
+    """TVM's `MeasureInput`."""
+    log_s: Mapping[str, float]
+    """Natural logarithm of predicted seconds, by the origin of the weights."""
+
+
+def calibrate_device(
+    device: DeviceSpec,
+    target: Any,
+    predictors: Sequence[TrainedPredictor],
+    session: MeasureSession,
+    options: MeasureOptions,
+    config: FirstMinuteConfig | None = None,
+    *,
+    on_task: Callable[[str, int], None] = lambda name, programs: None,
+) -> DeviceCalibration:
+    """Measure a device.
+
+    Parameters
+    ----------
+    device
+        What predictions are for; a calibration that it has is left out of account.
+    target
+        What programs are built for.
+    predictors
+        Trained ahead; the programs are chosen by the first, and each gets its levels.
+    session
+        An entered session; after its `stop`, `SearchStopped` comes out of this.
+    options
+        How programs are measured, and where.
+    config
+        Which programs.
+    on_task
+        Called with the name of an operator and how many of its programs were measured.
+
+    Raises
+    ------
+    MeasureError
+        Too few programs could be built and run, or the remote devices cannot be reached.
+    """
+    samples = choose_programs(device, target, predictors, config or FirstMinuteConfig())
+    builder = options.builder()
+    runner = options.runner(on_cpu=str(target.kind.name) == "llvm")
+    copies = 1 if options.remote is None else options.remote.count()
+    check = matmul_timer(builder, runner, target, num_devices=copies)
+    check()  # the first program of a process is slower
+    checks_s, failures = [check()], Failures()
+    found: list[tuple[Sample, float]] = []
+    for task in dict.fromkeys(sample.task for sample in samples):
+        session.check()
+        own = [sample for sample in samples if sample.task == task]
+        inputs = [sample.measured for sample in own]
+        results = runner.run(inputs, builder.build(inputs, verbose=0), verbose=0)
+        for sample, result in zip(own, results, strict=True):
+            if not failures.count(result):
+                found.append((sample, latency_s(result)))
+        checks_s.append(check())
+        on_task(own[0].name, len(own))
+    if len(found) < _LEAST_VALID * len(samples):
+        kinds = ", ".join(f"{number} x {kind}" for kind, number in failures.counts.most_common())
+        raise MeasureError(
+            f"only {len(found)} of {len(samples)} small programs ran on {device.name} ({kinds}); "
+            f"for example: {failures.example or 'no message'}. Nothing was kept; run `tvm-cdmpp "
+            "doctor`, or look at the messages of the RPC server."
+        )
+    limit_s = (1 + CalibrationConfig().bound) * min(checks_s)
+    return DeviceCalibration(
+        levels=tuple(levels_of(found, predictor.origin) for predictor in predictors),
+        programs=tuple(
+            MeasuredProgram(
+                operator=sample.operator,
+                task=sample.name,
+                measured_s=measured_s,
+                log_ratio=math.log(measured_s) - sample.log_s[predictors[0].origin],
+            )
+            for sample, measured_s in found
+        ),
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        tvm=str(tvm.__version__),
+        # One slow program in eleven happens on any machine.
+        disturbed=sum(check_s > limit_s for check_s in checks_s) > 1,
+    )
+
+
+def levels_of(found: Sequence[tuple[Sample, float]], origin: str) -> Levels:
+    """Return the levels of one set of weights: robust, and drawn towards no difference.
+
+    Parameters
+    ----------
+    found
+        Samples and their measured seconds.
+    origin
+        Of the weights.
+    """
+    ratios = np.array([math.log(measured_s) - sample.log_s[origin] for sample, measured_s in found])
+    fitted = LevelCorrection.fit(
+        ratios,
+        np.array([sample.operator for sample, _ in found]),
+        np.array([sample.task for sample, _ in found]),
+    )
+    operators = {str(name): float(level) for name, level in fitted.operators.items()}
+    return Levels(weights=origin, level=float(fitted.device), operators=operators)
+
+
+def choose_programs(
+    device: DeviceSpec,
+    target: Any,
+    predictors: Sequence[TrainedPredictor],
+    config: FirstMinuteConfig,
+) -> list[Sample]:
+    """Return the programs to measure, operator by operator, the fastest by prediction first.
+
+    The parameters are those of `calibrate_device`.
+    """
+    device = replace(device, calibration=None)
+    tasks = sample_tasks(target)
+    shares = np.diff(np.linspace(0, config.programs, len(tasks) + 1).round().astype(int))
+    chosen = []
+    for number, (task, share) in enumerate(zip(tasks, shares.tolist(), strict=True)):
+        with _numpy_unchanged():
+            candidates = _sampled(task, config.seed + number)
+        hardware = Hardware.of(task.hardware_params)
+        extractor = StepExtractor(
+            analyse(task.compute_dag), hardware, LayoutRewrite(int(task.layout_rewrite_option))
+        )
+        batch, errors = extractor.extract(dump_records(task, candidates))
+        usable = [place for place in range(len(candidates)) if place not in errors]
+        if not usable or not share:
+            continue
+        batch = batch.take(np.array(usable))
+        log_s = {p.origin: np.log(p.predict(batch, device).latency_s) for p in predictors}
+        order = np.argsort(log_s[predictors[0].origin], kind="stable")
+        last = max(min(share, len(order)), round(_SLOWEST * len(order))) - 1
+        operator, name = operator_of_dag(task_dag(task)), task_name(task)
+        for place in order[np.unique(np.linspace(0, last, share).round().astype(int))].tolist():
+            measured = auto_scheduler.MeasureInput(task, candidates[usable[place]])
+            said = {origin: float(values[place]) for origin, values in log_s.items()}
+            chosen.append(Sample(operator, number, name, measured, said))
+    return chosen
+
+
+def _sampled(task: Any, seed: int) -> list[Any]:
+    """Let TVM sample programs of a task, which differ."""
+    policy = auto_scheduler.SketchPolicy(
+        task,
+        params={
+            **auto_scheduler.SketchPolicy.DEFAULT_PARAMS,
+            "evolutionary_search_population": _SAMPLED,
+            "sample_init_min_population": _SAMPLED // 2,
+        },
+        seed=1 + seed,  # TVM reads 0 as "no seed"
+        verbose=0,
+    )
+    states = policy.sample_initial_population()
+    return list({str(state): state for state in states}.values())
+
+
+@contextmanager
+def _numpy_unchanged() -> Iterator[None]:
+    """Keep what TVM's sampling draws from NumPy's global generator from searches."""
+    before = np.random.get_state()  # noqa: NPY002
+    try:
+        np.random.seed(0)  # noqa: NPY002
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
