@@ -6,6 +6,7 @@ One network for each kind of device. What was learned ahead is kept beside what 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -76,6 +77,16 @@ class TrainedPredictor:
     def expert(self, device: DeviceSpec) -> Expert:
         """Return what predicts for a device."""
         return self.experts["cpu" if device.kind == "cpu" else "gpu"]
+
+    def ahead(self) -> TrainedPredictor:
+        """Return a copy that predicts as before a search changed anything."""
+        experts = {}
+        for kind, expert in self.experts.items():
+            network = copy.deepcopy(expert.network)
+            if expert.ahead is not None:
+                network.load_state_dict(expert.ahead)
+            experts[kind] = Expert(network, expert.spread_factor)
+        return TrainedPredictor(experts, self.about)
 
     def predict(
         self, batch: CompactASTBatch, device: DeviceSpec, *, num_threads: int = 1

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         explain_program,
         task_roofline,
     )
+    from tvm_cdmpp.search.guard import Guard, GuardConfig, Overruled
     from tvm_cdmpp.search.measured_log import MeasuredLog, MeasuredTask, read_measured_log
     from tvm_cdmpp.search.provenance import describe_machine, find_commit
     from tvm_cdmpp.search.reports import SEARCHES, RoundReport, TimeSplit, TuneSettings

@@ -8,8 +8,9 @@ turns between several searches. Choices:
   TVM's default, and because the rounds that come after know more.
   With fewer trials than tasks, where TVM gives up, only the heaviest tasks are tuned.
 - Small rounds breed fewer candidates: TVM's 2,048 would take ten times as long as measuring two.
-- A log that exists is continued: no program is measured twice, the model learns from the records,
-  and they count as trials.
+- A log that exists is continued: no program is measured twice, its records count as trials, and
+  what the search knew is taken from the state that was saved with it, see `resuming`, or learned
+  from the records anew.
 - Every batch is on the disk before the next one starts; a killed search loses the one in flight.
 - TVM's random models draw from NumPy's global generator, so each search swaps in a stream of its
   own while it runs.
@@ -23,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, task_names
-from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, read_records, task_names
+from tvm_cdmpp.errors import CheckpointError, ConfigError
 from tvm_cdmpp.measure import (
     HOPELESS,
     MeasureSession,
@@ -35,6 +36,7 @@ from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
 from tvm_cdmpp.search.gain_scheduler import BatchMeasurer, GainScheduler
 from tvm_cdmpp.search.recorder import Progress, Recorder
 from tvm_cdmpp.search.reports import RoundReport, TaskResult, TimeSplit, TuneSettings
+from tvm_cdmpp.search.resuming import Resumable, read_state, write_state
 from tvm_cdmpp.search.scheduler import StepwiseScheduler
 from tvm_cdmpp.search.timed_model import TimedModel
 from tvm_cdmpp.search.unroll_guard import UnrollGuard
@@ -79,6 +81,9 @@ class NetworkTuner:
         Indices of the tasks that are not tuned because there are fewer trials than tasks.
     elapsed
         The time of all rounds of this run so far.
+    state_problem
+        Why the state that was saved with the log could not be taken, so that the model learned from
+        the log again; empty where it was, or there was none.
 
     Raises
     ------
@@ -115,6 +120,7 @@ class NetworkTuner:
         self.log_report = prepare_log(log, tasks, tasks[0].target)
         write_workloads(log, tasks)
         self._round_size = min(settings.round_size, largest_round(settings.trials, len(chosen)))
+        kind = model if isinstance(model, str) else type(model).__name__
         if isinstance(model, str):
             check_search(model, settings.search)
             model = make_cost_model(
@@ -123,6 +129,13 @@ class NetworkTuner:
                 num_measures_per_round=self._round_size,
                 num_tasks=len(chosen),
             )
+        self._given = model
+        self._identity = {
+            "search": settings.search,
+            "model": kind,
+            "seed": settings.seed,
+            "target": str(tasks[0].target),
+        }
         self._model = TimedModel(UnrollGuard(model), session)
         self._progress = {str(task.workload_key): Progress() for task in tasks}
         self._recorder = Recorder(log, self._progress)
@@ -132,8 +145,9 @@ class NetworkTuner:
         self._is_done = False
         self._numpy = np.random.RandomState(settings.seed).get_state()
         self._scheduler = self._make_scheduler(log)
+        self.state_problem = ""
         if self._trials:
-            self._restore(log)
+            self._resume(log)
 
     def rounds(self) -> Iterator[RoundReport]:
         """Search round by round until the trials are used up or nothing is left to measure.
@@ -247,21 +261,60 @@ class NetworkTuner:
             round_size=self._round_size,
         )
 
-    def _restore(self, log: Path) -> None:
-        """Take costs, counts and the model's knowledge from the log."""
-        self._scheduler.restore(log)
+    def _resume(self, log: Path) -> None:
+        """Go on from the saved state, and with the records that are not in it."""
+        saved = None
+        if isinstance(self._given, Resumable):
+            try:
+                saved = read_state(log, self._identity)
+            except CheckpointError as error:
+                self.state_problem = str(error)
+        if saved is None:
+            self._scheduler.restore(log)
+            self._learn(log, 0)
+            return
+        try:
+            self._given.restore(saved.content.part("model"), saved.path)
+            self._model.model.restore(saved.content.part("unrolling"))
+            self._recorder.restore(saved.content.part("recorder"))
+            self._scheduler.restore_content(saved.content.part("scheduler"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"The state of the search in '{saved.path}' is damaged: {error}. Delete it, and "
+                "the search learns from the log again."
+            ) from error
+        if not saved.is_whole:
+            self._scheduler.count(self._learn(log, saved.num_lines))
+
+    def _learn(self, log: Path, first: int) -> Sequence[Any]:
+        """Learn from the records of the log after so many lines; return their inputs."""
         tasks = {str(task.workload_key): task for task in self._tasks}
+        records, _ = read_records(log)
         known = [
             (auto_scheduler.MeasureInput(task, measured.state), result)
-            for measured, result in auto_scheduler.RecordReader(str(log))
-            if (task := tasks.get(str(measured.task.workload_key))) is not None
+            for line, (measured, result) in records.items()
+            if line > first and (task := tasks.get(str(measured.task.workload_key))) is not None
         ]
+        if not known:
+            return ()
         for measured, result in known:
             self._recorder.count(measured, result)
         inputs, results = zip(*known, strict=True)
         self._scheduler.preload(inputs, results)
         with self._numpy_stream():
             self._model.update(list(inputs), list(results))
+        return list(inputs)
+
+    def _save(self) -> None:
+        """Save all that the next round depends on, but what TVM keeps to itself."""
+        if isinstance(self._given, Resumable):
+            parts = {
+                "model": self._given.content(),
+                "unrolling": self._model.model.content(),
+                "recorder": self._recorder.content(),
+                "scheduler": self._scheduler.content(),
+            }
+            write_state(self.log_report.path, self._identity, parts)
 
     def _run_round(self, chosen: int) -> RoundReport:
         recorder = self._recorder
@@ -277,6 +330,8 @@ class NetworkTuner:
             if not self._session.stopping:
                 raise
         self._trials += recorder.measured
+        if recorder.measured:
+            self._save()
         split = self._split_of_round()
         self.elapsed += split
         return self._report(self._tuned[chosen], split)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.train.finetuning import FINETUNE_CONFIG, finetune
     from tvm_cdmpp.train.levels import LastLayer, LevelCorrection, LevelVariances
     from tvm_cdmpp.train.loop import Workers
-    from tvm_cdmpp.train.operators import operator_of_tasks
+    from tvm_cdmpp.train.operators import operator_of_dag, operator_of_tasks
     from tvm_cdmpp.train.pretraining import (
         KINDS,
         Parts,

@@ -23,7 +23,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
-from tvm_cdmpp.data import RecordStore
+from tvm_cdmpp.data import RecordStore, operator_class
 
 Nodes: TypeAlias = list[dict[str, Any]]
 Variables: TypeAlias = frozenset[int]
@@ -58,6 +58,17 @@ def operator_of_tasks(store: RecordStore) -> list[str]:
     columns = (store.workloads[name].to_pylist() for name in ("operator", "dag"))
     classes = [_class(named, dag) for named, dag in zip(*columns, strict=True)]
     return [classes[workload] for workload in store.tasks["workload"].to_pylist()]
+
+
+def operator_of_dag(dag: str) -> str:
+    """Return the class of operator of a DAG, of the classes of `operator_of_tasks`.
+
+    Parameters
+    ----------
+    dag
+        As `tvm.ir.save_json` writes it.
+    """
+    return _class(operator_class(dag), dag)
 
 
 def operator_by_axes(dag: str) -> str:
