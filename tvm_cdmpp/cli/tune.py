@@ -33,6 +33,12 @@ if TYPE_CHECKING:
     from tvm_cdmpp.search import AheadSearch, NetworkTuner
 
 _EXIT_INCOMPLETE = 1
+_DECIDES = {
+    "trees": "trees that learned from it decide",
+    "analytic": "the analytic estimate decides",
+    "adapted": "the trees and the analytic estimate weigh most",
+    "prior": "the trees and the analytic estimate weigh most",
+}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -226,6 +232,7 @@ def _result(
         "log": str(log),
         "trials": tuner.trials,
         "trials_saved_s": tuner.saved_s,
+        "overruled": [asdict(found) for found in tuner.overruled],
         "sum_of_task_latencies_s": tuner.network_latency_s,
         "time": asdict(tuner.elapsed),
         "tasks": [asdict(task) for task in tuner.results()],
@@ -255,6 +262,8 @@ def _show_start(
     state = f"continues with its {report.num_valid} records" if report.num_valid else "is new"
     lines = [f"{num_tasks} tasks; the log {log} {state}"]
     lines += show.describe_log(report)
+    if tuner.state_problem:
+        lines.append(f"the model learns from the log again: {tuner.state_problem}")
     if tuner.left_out:
         lines.append(
             f"fewer trials than tasks: only the {num_tasks - len(tuner.left_out)} with the most "
@@ -277,6 +286,12 @@ def _search(
     ):
         for report in tuner.rounds():
             show_round(report, "")
+            for found in report.overruled:
+                console.print(
+                    f"{found.operator}: what was measured contradicts the model's weights; "
+                    f"{_DECIDES[found.by]} now",
+                    soft_wrap=True,
+                )
     if tuner.saved_s:
         console.print(
             f"stopped after {tuner.trials} of {trials} trials, which saves about "

@@ -54,7 +54,7 @@ class GuardConfig:
 
     trust: tuple[float, ...] = (0.98, 0.009, 0.009, 0.002)
     """Weights of `MEMBERS` at first."""
-    rate: float = 0.6
+    rate: float = 1.2
     """What a program that was all wrong takes off the logarithm of a weight."""
     half_life: float = 128.0
     """Measured programs after which a loss counts half."""

@@ -20,18 +20,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, read_records, task_names
 from tvm_cdmpp.errors import CheckpointError, ConfigError
-from tvm_cdmpp.measure import (
-    HOPELESS,
-    MeasureSession,
-    hopeless_error,
-)
+from tvm_cdmpp.measure import HOPELESS, MeasureSession, hopeless_error
 from tvm_cdmpp.search.baselines import check_search, make_cost_model
+from tvm_cdmpp.search.budget import heaviest_tasks, largest_round, search_params
 from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
 from tvm_cdmpp.search.gain_scheduler import BatchMeasurer, GainScheduler
 from tvm_cdmpp.search.recorder import Progress, Recorder
@@ -42,11 +39,10 @@ from tvm_cdmpp.search.timed_model import TimedModel
 from tvm_cdmpp.search.unroll_guard import UnrollGuard
 from tvm_cdmpp.workloads import write_workloads
 
-tvm = load_tvm()
-auto_scheduler = tvm.auto_scheduler
+if TYPE_CHECKING:
+    from tvm_cdmpp.search.guard import Overruled
 
-# Candidates per generation: for each program that a round measures, and at least.
-_CANDIDATES_PER_PROGRAM, _LEAST_POPULATION = 128, 256
+auto_scheduler = load_tvm().auto_scheduler
 
 
 class NetworkTuner:
@@ -146,6 +142,7 @@ class NetworkTuner:
         self._numpy = np.random.RandomState(settings.seed).get_state()
         self._scheduler = self._make_scheduler(log)
         self.state_problem = ""
+        self._told: set[str] = set()
         if self._trials:
             self._resume(log)
 
@@ -197,6 +194,11 @@ class NetworkTuner:
     def trials(self) -> int:
         """Programs measured so far, those found in the log included."""
         return self._trials
+
+    @property
+    def overruled(self) -> "tuple[Overruled, ...]":
+        """Classes of operator for which what was measured overrules the model's weights now."""
+        return tuple(getattr(self._given, "overruled", ()))
 
     @property
     def saved_s(self) -> float:
@@ -364,7 +366,13 @@ class NetworkTuner:
             split=split,
             elapsed_s=elapsed_s,
             eta_s=elapsed_s / measured_in_run * left,
+            overruled=self._newly_overruled(),
         )
+
+    def _newly_overruled(self) -> "tuple[Overruled, ...]":
+        found = tuple(o for o in self.overruled if o.operator not in self._told)
+        self._told.update(o.operator for o in found)
+        return found
 
     def _clocks(self) -> tuple[float, float, float, float]:
         model, session = self._model, self._session
@@ -388,34 +396,3 @@ class NetworkTuner:
         finally:
             self._numpy = np.random.get_state()  # noqa: NPY002
             np.random.set_state(outside)  # noqa: NPY002
-
-
-def largest_round(trials: int, num_tasks: int) -> int:
-    """Return how many programs a round may have, so that few trials reach all tasks.
-
-    Every task gets one round, and half of the trials are left for more.
-
-    The first rounds choose with a model that knows nothing of a task yet. Rounds of less than two
-    programs would leave cores idle while they are built.
-    """
-    return max(trials // (2 * num_tasks), min(2, trials // num_tasks))
-
-
-def search_params(round_size: int) -> dict[str, Any]:
-    """Return the parameters of `SketchPolicy` for a round of so many programs.
-
-    They are TVM's defaults, except that rounds of fewer than 16 programs get a population in
-    proportion, so that choosing programs does not take many times as long as measuring them.
-    """
-    params = dict(auto_scheduler.SketchPolicy.DEFAULT_PARAMS)
-    wanted = max(_LEAST_POPULATION, _CANDIDATES_PER_PROGRAM * round_size)
-    name = "evolutionary_search_population"
-    params[name] = min(params[name], wanted)
-    return params
-
-
-def heaviest_tasks(tasks: Sequence[Any], weights: Sequence[int], number: int) -> list[int]:
-    """Return the indices of the tasks with the most work, weight x FLOPs, in their old order."""
-    work = [w * float(t.compute_dag.flop_ct) for t, w in zip(tasks, weights, strict=True)]
-    by_work = sorted(range(len(tasks)), key=lambda index: -work[index])
-    return sorted(by_work[:number])
