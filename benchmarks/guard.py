@@ -130,8 +130,10 @@ class Search:
         batch, device = pool.rows.batch(), pool.rows.devices[0]
         if self._guard is None:
             return np.log(self._predictor.predict(batch, device).latency_s)
-        task = {"task": pool.task, "operator": pool.operator}
-        return np.log(self._guard.predict(self._predictor, batch, device, **task).latency_s)
+        found = self._guard.predict(
+            self._predictor, batch, device, task=pool.task, operator=pool.operator
+        )
+        return np.log(found.latency_s)
 
     def learn(self, rows: TrainingRows) -> None:
         """Learn as a search does."""
