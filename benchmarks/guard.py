@@ -126,14 +126,14 @@ class Search:
         self._updates = 0
 
     def log_s(self, pool: Pool) -> Floats:
-        """Score the programs of a pool, as ln seconds."""
+        """Return what programs of a pool are ordered by, as ln seconds."""
         batch, device = pool.rows.batch(), pool.rows.devices[0]
         if self._guard is None:
-            return np.log(self._predictor.predict(batch, device).latency_s)
+            return np.log(self._predictor.predict(batch, device).order_s)
         found = self._guard.predict(
             self._predictor, batch, device, task=pool.task, operator=pool.operator
         )
-        return np.log(found.latency_s)
+        return np.log(found.order_s)
 
     def learn(self, rows: TrainingRows) -> None:
         """Learn as a search does."""
@@ -161,10 +161,10 @@ class TreeSearch:
         self._generator = np.random.default_rng(seed) if random else None
 
     def log_s(self, pool: Pool) -> Floats:
-        """Score the programs of a pool, as ln seconds."""
+        """Return what programs of a pool are ordered by, as ln seconds."""
         if self._generator is not None and not (self._known.tasks == pool.task).any():
             return self._generator.random(len(pool.rows))
-        return np.log(self._trees.predict(pool.rows.batch(), pool.rows.devices[0]).latency_s)
+        return np.log(self._trees.predict(pool.rows.batch(), pool.rows.devices[0]).order_s)
 
     def learn(self, rows: TrainingRows) -> None:
         """Grow trees anew."""

@@ -165,21 +165,26 @@ class Guard:
         Returns
         -------
         prediction
-            What the network says where it alone is trusted; else latencies of all that are, and
-            none of leaves.
+            What the network says where it alone is trusted; else latencies by all that are, the
+            network's spread as far as it has the say, and nothing of leaves.
         """
         said = predictor.predict(batch, device, num_threads=num_threads)
         asked = {n: w for n, w in self.weights(operator).items() if w >= self._config.least}
         if list(asked) == ["adapted"]:
             return said
+        total = sum(asked.values())
         levels = dict(zip(MEMBERS, self._levels(task), strict=True))
         log_s = np.zeros(len(batch))
         for name, weight in asked.items():
-            of_member = np.log(said.latency_s) if name == "adapted" else None
-            if of_member is None:
+            if name == "adapted":
+                of_member = np.log(said.latency_s)
+            else:
                 of_member = self._log_s(name, batch, device, num_threads)
-            log_s += weight * (of_member + levels[name])
-        return replace(said, latency_s=np.exp(log_s / sum(asked.values())), leaf_s=None)
+            log_s += weight / total * (of_member + levels[name])
+        # Only the networks have an idea of their error, by which programs are ordered as well.
+        share = sum(asked.get(name, 0.0) for name in _NETWORKS) / total
+        spread = None if said.spread is None else share * said.spread
+        return replace(said, latency_s=np.exp(log_s), spread=spread, leaf_s=None)
 
     def judge(
         self,
