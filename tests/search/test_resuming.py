@@ -14,6 +14,7 @@ from tests.tiny_tasks import auto_scheduler, matmul, read_log, shrink_search
 from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.measure import MeasureOptions, MeasureSession
 from tvm_cdmpp.models import Content, read_checkpoint, write_checkpoint
+from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
 from tvm_cdmpp.search.gain_scheduler import BatchMeasurer
 from tvm_cdmpp.search.reports import TuneSettings
 from tvm_cdmpp.search.resuming import state_path
@@ -91,17 +92,24 @@ def test_records_that_came_after_the_state_are_learned(
     tmp_path: Path, session: MeasureSession, measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = tmp_path / "log.json"
-    first = search(log, session)
-    rounds(first, 2)
-    # As when a search is killed after a batch has reached the log.
-    monkeypatch.setattr(first, "_save", lambda: None)
-    rounds(first, 1)
+    with MeasureSession() as stopped:
+        first = search(log, stopped)
+        rounds(first, 2)
+
+        def stop(*_: Any) -> None:  # a batch has reached the log, and nobody has learned from it
+            stopped.stop()
+            raise InterruptedError
+
+        monkeypatch.setattr(EvolutionPolicy, "note", stop)
+        rounds(first, 1)
+    monkeypatch.undo()
+    shrink_search(monkeypatch)
+    monkeypatch.setattr(BatchMeasurer, "measure", lambda *args: measured(*args))
     second = search(log, session)
-    assert (second.state_problem, second.trials) == ("", 12)
-    rows = second._given._online.memory.rows
-    assert len(rows) == 12
+    assert (second.state_problem, second.trials, first.trials) == ("", 12, 12)
+    assert len(second._given._online.memory.rows) == 12
     assert [result.trials for result in second.results()] == [r.trials for r in first.results()]
-    assert second._scheduler.task_cts == first._scheduler.task_cts
+    assert sum(second._scheduler.task_cts) == 3
     rounds(second, 1)
     programs = [program for batch in measured.batches for program in batch]
     assert len(set(programs)) == len(programs) == 16

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from tvm_cdmpp.errors import CheckpointError
+from tvm_cdmpp.errors import CheckpointError, RecordError
 from tvm_cdmpp.models import Content, read_checkpoint, write_checkpoint
 
 
@@ -59,12 +59,19 @@ def write_state(log: Path, identity: Mapping[str, Any], parts: Mapping[str, Cont
 
     Raises
     ------
-    OSError
+    RecordError
         The file cannot be written; an older one is then unchanged.
     """
     known = log.read_bytes()
     about = {**_description(known), "identity": dict(identity)}
-    write_checkpoint(state_path(log), Content.under(log=Content(about, {}), **parts))
+    path = state_path(log)
+    try:
+        write_checkpoint(path, Content.under(log=Content(about, {}), **parts))
+    except OSError as error:
+        raise RecordError(
+            f"the state of the search could not be written to {path}: {error.strerror}. The log "
+            "holds all records; free some space, and run again."
+        ) from error
 
 
 def read_state(log: Path, identity: Mapping[str, Any]) -> SavedState | None:

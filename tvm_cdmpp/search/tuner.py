@@ -331,9 +331,10 @@ class NetworkTuner:
                 raise recorder.error from None
             if not self._session.stopping:
                 raise
+        else:  # a round that was cut short was not learned from
+            if recorder.measured:
+                self._save()
         self._trials += recorder.measured
-        if recorder.measured:
-            self._save()
         split = self._split_of_round()
         self.elapsed += split
         return self._report(self._tuned[chosen], split)
