@@ -104,7 +104,8 @@ def test_tune_from_end_to_end(tuned: Path) -> None:
     executor.run(data=np.zeros((1, 1, 28, 28), np.float32))
     assert executor.get_output(0).numpy().sum() == pytest.approx(1)
     names = {path.name for path in (tuned / "logs").iterdir()} - {"mlp.json.tvm.txt"}
-    assert names == {"mlp.json", ".mlp.json.lock", ".workloads.jsonl.lock", "workloads.jsonl"}
+    written = {"mlp.json", "mlp.json.state.safetensors", "workloads.jsonl"}
+    assert names == written | {".mlp.json.lock", ".workloads.jsonl.lock"}
 
 
 def test_import_knows_what_tune_wrote(tuned: Path, tmp_path: Path) -> None:
@@ -122,6 +123,8 @@ def test_nothing_left_to_search_is_said(tuned: Path) -> None:
     assert "8 of 8 trials done; raise --trials to search on" in run.stderr
     result = json.loads(run.stdout)
     assert (result["trials"], result["problems"], result["export"]) == (8, [], None)
+    assert "learns from the log again" not in run.stderr
+    assert {found["operator"] for found in result["overruled"]} <= {"matmul", "batch_matmul"}
     assert result["gain"]["rounds"] >= 3
     assert log.read_bytes() == before
 

@@ -26,9 +26,9 @@ from tvm_cdmpp.bridge.logs import append_records, check_log
 from tvm_cdmpp.data.workload_book import WorkloadBook
 from tvm_cdmpp.errors import ConfigError, MeasureError, MissingDependencyError, RecordError
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
-from tvm_cdmpp.search import tuner as tuner_module
+from tvm_cdmpp.search.budget import largest_round, search_params
 from tvm_cdmpp.search.reports import TuneSettings
-from tvm_cdmpp.search.tuner import NetworkTuner, search_params
+from tvm_cdmpp.search.tuner import NetworkTuner
 
 TASKS = [matmul(16, 16, 16), matmul(32, 32, 32)]
 FAST = MeasureOptions(repeat=2)
@@ -106,7 +106,7 @@ def test_search_and_resume(tmp_path: Path, session: MeasureSession) -> None:
     [(1, 1, 1), (64, 24, 2), (96, 24, 2), (24, 24, 1), (144, 24, 3), (1000, 24, 20), (7, 2, 2)],
 )
 def test_few_trials_make_small_rounds(trials: int, tasks: int, expected: int) -> None:
-    assert tuner_module.largest_round(trials, tasks) == expected
+    assert largest_round(trials, tasks) == expected
 
 
 def test_small_rounds_breed_fewer_candidates(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,12 @@ if TYPE_CHECKING:
     from tvm_cdmpp.search import AheadSearch, NetworkTuner, TuneSettings
 
 _EXIT_INCOMPLETE = 1
+_DECIDES = {
+    "trees": "trees that learned from it decide",
+    "analytic": "the analytic estimate decides",
+    "adapted": "the trees and the analytic estimate weigh most",
+    "prior": "the trees and the analytic estimate weigh most",
+}
 
 _WEIGHTS = {"cdmpp": "shipped", "cdmpp-evaluation": "evaluation", "cdmpp-untrained": "none"}
 """What the CDMPP models start from."""
@@ -254,6 +260,8 @@ def _show_start(
     state = f"continues with its {report.num_valid} records" if report.num_valid else "is new"
     lines = [f"{num_tasks} tasks; the log {log} {state}"]
     lines += show.describe_log(report)
+    if tuner.state_problem:
+        lines.append(f"the model learns from the log again: {tuner.state_problem}")
     if tuner.left_out and trials < num_tasks:
         lines.append(
             f"fewer trials than tasks: only the {num_tasks - len(tuner.left_out)} with the most "
@@ -298,6 +306,12 @@ def _search_rounds(
     ):
         for report in tuner.rounds():
             show_round(report, "")
+            for found in report.overruled:
+                console.print(
+                    f"{found.operator}: what was measured contradicts the model's weights; "
+                    f"{_DECIDES[found.by]} now",
+                    soft_wrap=True,
+                )
     if tuner.saved_s:
         console.print(
             f"stopped after {tuner.trials} of {trials} trials, which saves about "

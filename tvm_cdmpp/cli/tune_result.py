@@ -96,6 +96,7 @@ def result_of(
         "log": str(log),
         "trials": tuner.trials,
         "trials_saved_s": tuner.saved_s,
+        "overruled": [asdict(found) for found in tuner.overruled],
         "sum_of_task_latencies_s": tuner.network_latency_s,
         "time": asdict(tuner.elapsed),
         "tasks": [asdict(task) for task in tuner.results()],

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
-    from tvm_cdmpp.models.adaptation import AdaptConfig, adapt
+    from tvm_cdmpp.models.adaptation import AdaptConfig, adapt, thin
     from tvm_cdmpp.models.additive import (
         AdditiveConfig,
         AdditiveNetwork,
@@ -24,7 +24,14 @@ if TYPE_CHECKING:
         leaf_terms_s,
     )
     from tvm_cdmpp.models.attribution import INPUT_GROUPS, Attribution, attribute
-    from tvm_cdmpp.models.baselines import BASELINES, Baseline, ModelSize, make_baseline
+    from tvm_cdmpp.models.baselines import (
+        BASELINES,
+        Baseline,
+        ModelSize,
+        TreeOptions,
+        TreePredictor,
+        make_baseline,
+    )
     from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
     from tvm_cdmpp.models.contract import CostPredictor, Prediction
     from tvm_cdmpp.models.fitting import FitConfig

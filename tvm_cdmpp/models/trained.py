@@ -6,6 +6,7 @@ One network for each kind of device. What was learned ahead is kept beside what 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
@@ -93,6 +94,16 @@ class TrainedPredictor:
     def level(self, device: DeviceSpec) -> float:
         """Return what is added to ln latency: by what was measured on the device, and searches."""
         return self.expert(device).level + device.level(self.origin)
+
+    def ahead(self) -> TrainedPredictor:
+        """Return a copy that predicts as before a search changed anything."""
+        experts = {}
+        for kind, expert in self.experts.items():
+            network = copy.deepcopy(expert.network)
+            if expert.ahead is not None:
+                network.load_state_dict(expert.ahead)
+            experts[kind] = Expert(network, expert.spread_factor)
+        return TrainedPredictor(experts, self.about)
 
     def predict(
         self, batch: CompactASTBatch, device: DeviceSpec, *, num_threads: int = 1

@@ -7,6 +7,7 @@ from tvm_cdmpp.offers import offer
 if TYPE_CHECKING:
     from tvm_cdmpp.search.ahead import AheadSearch
     from tvm_cdmpp.search.baselines import check_cost_model, check_search
+    from tvm_cdmpp.search.budget import heaviest_tasks
     from tvm_cdmpp.search.comparison import (
         CompareSettings,
         SearchComparison,
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
         explain_program,
         task_roofline,
     )
+    from tvm_cdmpp.search.guard import Guard, GuardConfig, Overruled
     from tvm_cdmpp.search.measured_log import MeasuredLog, MeasuredTask, read_measured_log
     from tvm_cdmpp.search.provenance import describe_machine, find_commit
     from tvm_cdmpp.search.reports import SEARCHES, RoundReport, TimeSplit, TuneSettings
     from tvm_cdmpp.search.review import SearchReview, TaskReview, review_search
     from tvm_cdmpp.search.selftest import run_selftest
-    from tvm_cdmpp.search.tuner import NetworkTuner, heaviest_tasks
+    from tvm_cdmpp.search.tuner import NetworkTuner
 
 __getattr__, __dir__ = offer(__name__)

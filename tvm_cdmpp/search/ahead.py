@@ -46,8 +46,8 @@ class AheadSearch:
 
     Attributes
     ----------
-    trials, saved_s
-        0, as there is no search.
+    trials, saved_s, overruled
+        Nothing, as there is no search.
     elapsed
         The time so far.
 
@@ -59,6 +59,7 @@ class AheadSearch:
 
     trials = 0
     saved_s = 0.0
+    overruled = ()
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.files import locked, write_atomically
 from tvm_cdmpp.measure import Failures, MeasureSession
 from tvm_cdmpp.search.baselines import arm_of, num_threads
+from tvm_cdmpp.search.budget import largest_round
 from tvm_cdmpp.search.comparison import (
     CompareSettings,
     Point,
@@ -34,7 +35,7 @@ from tvm_cdmpp.search.comparison import (
 )
 from tvm_cdmpp.search.provenance import describe_machine, find_commit
 from tvm_cdmpp.search.reports import RoundReport, TimeSplit, TuneSettings
-from tvm_cdmpp.search.tuner import NetworkTuner, largest_round
+from tvm_cdmpp.search.tuner import NetworkTuner
 from tvm_cdmpp.search.winners import WinnerTimes, time_winners
 
 auto_scheduler = load_tvm().auto_scheduler

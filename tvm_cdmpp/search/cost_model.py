@@ -11,8 +11,9 @@ from tvm_cdmpp.arguments import as_path
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import DeviceSpec
-from tvm_cdmpp.models import FitConfig, Prediction, PredictorConfig
+from tvm_cdmpp.models import Content, FitConfig, Prediction, PredictorConfig
 from tvm_cdmpp.search.explanation import Explanation
+from tvm_cdmpp.search.guard import Overruled
 from tvm_cdmpp.search.online import OnlinePredictor
 
 PythonBasedModel = load_tvm().auto_scheduler.cost_model.cost_model.PythonBasedModel
@@ -59,6 +60,11 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         self._lock = threading.Lock()
 
     @property
+    def origin(self) -> str:
+        """What tells the training that the weights come from; empty without one."""
+        return self._online.origin
+
+    @property
     def seed(self) -> int:
         """The seed, a loaded model's own after `load`."""
         return self._online.seed
@@ -72,6 +78,14 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
     def num_unscored(self) -> int:
         """Programs and records that could not be used so far; programs got the lowest score."""
         return self._online.memory.num_unscored
+
+    @property
+    def overruled(self) -> tuple[Overruled, ...]:
+        """The classes of operator for which the weights it started with turned out to be wrong.
+
+        What was measured decides there, through trees or the analytic estimate.
+        """
+        return self._online.overruled
 
     def predict(self, task: Any, states: Sequence[Any]) -> list[float]:
         """Return one score per state, positive, higher is better; `-inf` rules a program out.
@@ -130,6 +144,16 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         """
         with self._lock:
             return self._online.explain(task, state, against)
+
+    def content(self) -> Content:
+        """Return what a checkpoint holds of this model."""
+        with self._lock:
+            return self._online.content()
+
+    def restore(self, content: Content, path: Path) -> None:
+        """Continue from what a checkpoint holds; see `load`."""
+        with self._lock:
+            self._online.restore(content, path)
 
     def save(self, file_name: str) -> None:
         """Write the predictor and all it was trained on to one file."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from tvm_cdmpp.models import Content
 from tvm_cdmpp.search.scheduler import FIRST_ATTEMPTS, UNKNOWN_COST, StepwiseScheduler
 
 
@@ -54,6 +55,26 @@ class GainScheduler(StepwiseScheduler):
             ]
             if own:
                 policy.preload(*zip(*own, strict=True))
+
+    def content(self) -> Content:
+        """Return what a checkpoint holds: counts and costs by task, and the policies' state."""
+        policies = {
+            f"policy{index}": policy.content()
+            for index, policy in enumerate(self._policies)
+            if self.task_cts[index]
+        }
+        names = {str(self.tasks[int(name[6:])].workload_key): name for name in policies}
+        own = Content({"names": names, **super().content().settings}, {})
+        return Content.under(scheduler=own, **policies)
+
+    def restore_content(self, content: Content) -> None:
+        """Continue from what a checkpoint holds, with the tasks that are in it."""
+        own = content.part("scheduler")
+        super().restore_content(own)
+        for task, policy in zip(self.tasks, self._policies, strict=True):
+            name = own.settings["names"].get(str(task.workload_key))
+            if name is not None:
+                policy.restore(content.part(name))
 
     def next_task(self) -> int | None:
         """Return the index of the task to tune next; None when no task would gain anything."""

@@ -23,6 +23,7 @@ from tvm_cdmpp.bridge import (
     does_not_apply,
     failed,
     latency_s,
+    load_tvm,
     shapes_of,
     task_dag,
     task_key,
@@ -62,6 +63,8 @@ class KnownTask:
     extractor: StepExtractor
     shapes: tuple[str, ...]
     """Of its tensors, to tell its states from those of other tasks."""
+    operator: str
+    """Its class of operator."""
     scores: dict[int, float] = field(default_factory=dict)
     """Scores since the last update, by the hash of the record, whose result is always the same
     placeholder; a search asks for the same programs many times."""
@@ -141,7 +144,18 @@ class SearchMemory:
             self._task_keys.append(key)
         extractor = StepExtractor(graph, hardware, layout)
         shapes = shapes_of(task.compute_dag.init_state)
-        return KnownTask(self._task_keys.index(key), Machine(device, hardware), extractor, shapes)
+        return KnownTask(
+            self._task_keys.index(key),
+            Machine(device, hardware),
+            extractor,
+            shapes,
+            operator_of_dag(str(load_tvm().ir.save_json(task.compute_dag.tensors))),
+        )
+
+    @property
+    def operators(self) -> dict[int, str]:
+        """The class of operator of each task that was analysed, by the task's number."""
+        return {known.number: known.operator for known in self._tasks.values()}
 
     def _check_kind(self, device: DeviceSpec, target: Any) -> None:
         expected = "cpu" if target.kind.name in ("llvm", "c") else "gpu"
@@ -152,11 +166,15 @@ class SearchMemory:
                 "Make one CDMPPModel per device."
             )
 
-    def learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, CDMPPError]:
+    def learn(
+        self, inputs: Sequence[Any], results: Sequence[Any]
+    ) -> tuple[TrainingRows, dict[int, CDMPPError]]:
         """Take measurements in.
 
         Returns
         -------
+        rows
+            Those that can be used.
         problems
             What is wrong with those that cannot be used, by place.
 
@@ -166,7 +184,7 @@ class SearchMemory:
             There are not as many results as inputs, or one is something else.
         """
         check_measurements(inputs, results)
-        parts, problems = [self.rows], dict[int, CDMPPError]()
+        parts, problems = list[TrainingRows](), dict[int, CDMPPError]()
         for members in _by_task(inputs):
             try:
                 task = with_dag(inputs[members[0]].task)
@@ -192,13 +210,14 @@ class SearchMemory:
                 latencies_s.append(measured_s)
             numbers = np.full(len(usable), known.number, np.int64)
             parts.append(TrainingRows.on(known.machine, batch.take(usable), latencies_s, numbers))
-        self._remember(TrainingRows.join(parts))
+        learned = TrainingRows.join(parts)
+        self._remember(learned)
         self._say_why(results)
-        return problems
+        return learned, problems
 
-    def _remember(self, rows: TrainingRows) -> None:
-        """Keep rows, those known before among them, or as many as there is room for."""
-        num_new = len(rows) - len(self.rows)
+    def _remember(self, new: TrainingRows) -> None:
+        """Keep new rows with those known before, or as many as there is room for."""
+        rows, num_new = TrainingRows.join([self.rows, new]), len(new)
         generator = np.random.default_rng((self._seed, self._num_seen))
         self._num_seen += num_new
         draws = np.concatenate([self._draws, generator.random(num_new)])

@@ -32,6 +32,7 @@ from tvm_cdmpp.models import (
     write_checkpoint,
 )
 from tvm_cdmpp.search.explanation import Explanation, Measured, explain_program
+from tvm_cdmpp.search.guard import Guard, Overruled
 from tvm_cdmpp.search.memory import KnownTask, SearchMemory
 
 _UNKNOWN_SCORE = 1e-6
@@ -107,10 +108,19 @@ class OnlinePredictor:
             predictor, device, seed=seed, fit_config=fit_config, num_threads=num_threads
         )
 
+    @property
+    def origin(self) -> str:
+        """See `TrainedPredictor.origin`."""
+        predictor = self._predictor
+        return predictor.origin if isinstance(predictor, TrainedPredictor) else ""
+
     def _take(self, predictor: Predictor | TrainedPredictor) -> None:
         if isinstance(predictor, Predictor):
             predictor.fit_config = self._fit_config
         self._predictor = predictor
+        self._guard: Guard | None = None
+        if isinstance(predictor, TrainedPredictor):
+            self._guard = Guard(predictor, self.seed)
 
     def score(self, task: Any, states: Sequence[Any]) -> list[float]:
         """Return one score per state, positive; `-inf` rules a state out, but never all of them."""
@@ -139,11 +149,7 @@ class OnlinePredictor:
         scores = np.full(len(batch), _UNKNOWN_SCORE)
         usable = np.flatnonzero(batch.leaf_counts > 0)
         if usable.size:
-            found = self._predictor.predict(
-                batch if usable.size == len(batch) else batch.take(usable),
-                known.machine.device,
-                num_threads=self._num_threads,
-            )
+            found = self._predict(known, batch if usable.size == len(batch) else batch.take(usable))
             scores[usable] = np.maximum(found.runs_probability, 1e-3) / found.order_s
         programs = list(new)
         known.scores.update(zip(programs, scores.tolist(), strict=True))
@@ -167,8 +173,25 @@ class OnlinePredictor:
 
     def predict_asts(self, task: Any, batch: CompactASTBatch) -> Prediction:
         """Predict programs of a task, given by their compact ASTs."""
-        device = self.memory.task(task).machine.device
-        return self._predictor.predict(batch, device, num_threads=self._num_threads)
+        return self._predict(self.memory.task(task), batch)
+
+    def _predict(self, known: KnownTask, batch: CompactASTBatch) -> Prediction:
+        device, num_threads = known.machine.device, self._num_threads
+        if self._guard is None:
+            return self._predictor.predict(batch, device, num_threads=num_threads)
+        return self._guard.predict(
+            self._predictor,
+            batch,
+            device,
+            task=known.number,
+            operator=known.operator,
+            num_threads=num_threads,
+        )
+
+    @property
+    def overruled(self) -> tuple[Overruled, ...]:
+        """The classes of operator where the network is not believed now; see `guard`."""
+        return self._guard.overruled if self._guard else ()
 
     def learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
         """Learn from measurements; those of no use are counted.
@@ -182,11 +205,16 @@ class OnlinePredictor:
 
     def _learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, CDMPPError]:
         """Learn, and return what is wrong with measurements of no use, by place."""
-        problems = self.memory.learn(inputs, results)
-        if len(problems) < len(inputs):
+        before = self.memory.rows
+        learned, problems = self.memory.learn(inputs, results)
+        if len(learned):
+            if self._guard:
+                self._guard.judge(self._predictor, learned, before, self.memory.operators)
             self._num_updates += 1
             seed = self.seed + self._num_updates
             self._predictor.fit(self.memory.rows, seed=seed)
+            if self._guard:
+                self._guard.learn(self.memory.rows)
             self.memory.forget_scores()
         return problems
 
@@ -222,9 +250,15 @@ class OnlinePredictor:
 
     def save(self, path: Path) -> None:
         """Write the predictor and all it was trained on to one file, atomically."""
+        write_checkpoint(path, self.content())
+
+    def content(self) -> Content:
+        """Return what a checkpoint holds of the search."""
         own = Content({"num_updates": self._num_updates, "seed": self.seed}, {})
         parts = {"predictor": self._predictor.content(), "memory": self.memory.content()}
-        write_checkpoint(path, Content.under(search=own, **parts))
+        if self._guard is not None:
+            parts["guard"] = self._guard.content()
+        return Content.under(search=own, **parts)
 
     def load(self, path: Path) -> None:
         """Continue from a saved search.
@@ -235,11 +269,17 @@ class OnlinePredictor:
             The file is not one that `save` wrote, or is for another kind of device; nothing has
             changed then.
         """
-        content = read_checkpoint(path)
+        self.restore(read_checkpoint(path), path)
+
+    def restore(self, content: Content, path: Path) -> None:
+        """Continue from what a checkpoint holds; see `load`."""
         try:
             own = content.part("search").settings
             counters = int(own["num_updates"]), int(own["seed"])
             predictor = predictor_of(content, path)
+            guard = None
+            if isinstance(predictor, TrainedPredictor):
+                guard = Guard.of_content(content.part("guard"), predictor)
             self.memory.restore(content.part("memory"))
         except CheckpointError:
             raise
@@ -249,4 +289,7 @@ class OnlinePredictor:
                 f"{error}."
             ) from error
         self._take(predictor)
+        self._guard = guard
+        if guard is not None:
+            guard.learn(self.memory.rows)
         self._num_updates, self.seed = counters

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from tvm_cdmpp.bridge import failed_to_run, load_tvm
 from tvm_cdmpp.errors import CDMPPError, MeasureError
 from tvm_cdmpp.measure import Failures, RemoteDevices, check_disk, record_batch
+from tvm_cdmpp.models import Content
 
 _PythonBasedMeasureCallback: Any = load_tvm().auto_scheduler.measure.PythonBasedMeasureCallback
 
@@ -102,6 +103,21 @@ class Recorder(_PythonBasedMeasureCallback):
     def start_round(self) -> None:
         """Count from zero, except for the sum of all failures."""
         self.measured, self._before = 0, self.all_failures.counts.copy()
+
+    def content(self) -> Content:
+        """Return what a checkpoint holds of the counts."""
+        progress = {key: asdict(found) for key, found in self._progress.items() if found.trials}
+        failures = {"counts": self.all_failures.counts, "example": self.all_failures.example}
+        return Content({"progress": progress, "failures": failures}, {})
+
+    def restore(self, content: Content) -> None:
+        """Take the counts of a checkpoint; tasks that are not tuned now are left out."""
+        for key, found in content.settings["progress"].items():
+            if key in self._progress:
+                self._progress[key].trials = int(found["trials"])
+                self._progress[key].latency_s = found["latency_s"]
+        self.all_failures.counts = Counter(content.settings["failures"]["counts"])
+        self.all_failures.example = str(content.settings["failures"]["example"])
 
     @property
     def failures(self) -> Counter[str]:

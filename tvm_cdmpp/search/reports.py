@@ -2,10 +2,14 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from tvm_cdmpp.arguments import check_seed
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.measure import MeasureOptions
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.search.guard import Overruled
 
 SEARCHES = ("sketch", "evolve")
 """TVM's `SketchPolicy`; or its sketches, and evolution without TVM, for CDMPP models."""
@@ -92,6 +96,9 @@ class RoundReport:
     """The time of all rounds of this run so far."""
     eta_s: float
     """Expected time to the end, at this run's pace."""
+    overruled: "tuple[Overruled, ...]" = ()
+    """Classes of operator for which the weights that the model started with are wrong here, as this
+    round was the first of the run to show."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

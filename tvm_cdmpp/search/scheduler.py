@@ -12,6 +12,7 @@ from typing import Any
 
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.models import Content
 
 auto_scheduler = load_tvm().auto_scheduler
 _TaskScheduler: Any = auto_scheduler.TaskScheduler
@@ -81,6 +82,40 @@ class StepwiseScheduler(_TaskScheduler):
     def restore(self, log: Path) -> None:
         """Take over the costs and counts that a log holds for these tasks."""
         self._restore_status(str(log), self._round_size)
+
+    def count(self, inputs: Sequence[Any]) -> None:
+        """Count rounds that were measured in another run, given what they measured."""
+        for index, task in enumerate(self.tasks):
+            found = sum(measured.task.workload_key == task.workload_key for measured in inputs)
+            self.task_cts[index] += -(-found // self._round_size)
+
+    def content(self) -> Content:
+        """Return what a checkpoint holds: counts and costs by task."""
+        tasks = {
+            str(task.workload_key): {
+                "rounds": self.task_cts[index],
+                "best_round": self.task_best_cts[index],
+                "cost_s": float(self.best_costs[index]),
+                "costs_s": [float(cost) for cost in self.task_costs_history[index]],
+                "is_dead": index in self.dead_tasks,
+            }
+            for index, task in enumerate(self.tasks)
+        }
+        return Content({"tasks": tasks}, {})
+
+    def restore_content(self, content: Content) -> None:
+        """Continue from what a checkpoint holds, with the tasks that are in it."""
+        for index, task in enumerate(self.tasks):
+            found = content.settings["tasks"].get(str(task.workload_key))
+            if found is None:
+                continue
+            self.task_cts[index] = int(found["rounds"])
+            self.task_best_cts[index] = int(found["best_round"])
+            self.best_costs[index] = float(found["cost_s"])
+            self.task_costs_history[index] = [float(cost) for cost in found["costs_s"]]
+            if found["is_dead"]:
+                self.dead_tasks.add(index)
+        self.cur_score = self._compute_score(self.best_costs)
 
     def preload(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
         """Hand measured programs of these tasks to policies that do not read logs themselves."""

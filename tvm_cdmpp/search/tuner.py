@@ -8,8 +8,9 @@ turns between several searches. Choices:
   TVM's default, and because the rounds that come after know more.
   With fewer trials than tasks, where TVM gives up, only the heaviest tasks are tuned.
 - Small rounds breed fewer candidates: TVM's 2,048 would take ten times as long as measuring two.
-- A log that exists is continued: no program is measured twice, the model learns from the records,
-  and they count as trials.
+- A log that exists is continued: no program is measured twice, its records count as trials, and
+  what the search knew is taken from the state that was saved with it, see `resuming`, or learned
+  from the records anew.
 - Every batch is on the disk before the next one starts; a killed search loses the one in flight.
 - TVM's random models draw from NumPy's global generator, so each search swaps in a stream of its
   own while it runs.
@@ -19,32 +20,29 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, task_names
-from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.measure import (
-    HOPELESS,
-    MeasureSession,
-    hopeless_error,
-)
+from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, read_records, task_names
+from tvm_cdmpp.errors import CheckpointError, ConfigError
+from tvm_cdmpp.measure import HOPELESS, MeasureSession, hopeless_error
 from tvm_cdmpp.search.baselines import check_search, make_cost_model
+from tvm_cdmpp.search.budget import heaviest_tasks, largest_round, search_params
 from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
 from tvm_cdmpp.search.gain_scheduler import BatchMeasurer, GainScheduler
 from tvm_cdmpp.search.recorder import Progress, Recorder
 from tvm_cdmpp.search.reports import RoundReport, TaskResult, TimeSplit, TuneSettings
+from tvm_cdmpp.search.resuming import Resumable, read_state, write_state
 from tvm_cdmpp.search.scheduler import StepwiseScheduler
 from tvm_cdmpp.search.timed_model import TimedModel
 from tvm_cdmpp.search.unroll_guard import UnrollGuard
 from tvm_cdmpp.workloads import write_workloads
 
-tvm = load_tvm()
-auto_scheduler = tvm.auto_scheduler
+if TYPE_CHECKING:
+    from tvm_cdmpp.search.guard import Overruled
 
-# Candidates per generation: for each program that a round measures, and at least.
-_CANDIDATES_PER_PROGRAM, _LEAST_POPULATION = 128, 256
+auto_scheduler = load_tvm().auto_scheduler
 
 
 class NetworkTuner:
@@ -80,6 +78,9 @@ class NetworkTuner:
         trials than tasks.
     elapsed
         The time of all rounds of this run so far.
+    state_problem
+        Why the state that was saved with the log could not be taken, so that the model learned from
+        the log again; empty where it was, or there was none.
 
     Raises
     ------
@@ -116,6 +117,7 @@ class NetworkTuner:
         self.log_report = prepare_log(log, tasks, tasks[0].target)
         write_workloads(log, tasks)
         self._round_size = min(settings.round_size, largest_round(settings.trials, len(chosen)))
+        kind = model if isinstance(model, str) else type(model).__name__
         if isinstance(model, str):
             check_search(model, settings.search)
             model = make_cost_model(
@@ -124,6 +126,14 @@ class NetworkTuner:
                 num_measures_per_round=self._round_size,
                 num_tasks=len(chosen),
             )
+        self._given = model
+        self._identity = {
+            "search": settings.search,
+            "model": kind,
+            "weights": str(getattr(model, "origin", "")),
+            "seed": settings.seed,
+            "target": str(tasks[0].target),
+        }
         self._model = TimedModel(UnrollGuard(model), session)
         self._progress = {str(task.workload_key): Progress() for task in tasks}
         self._recorder = Recorder(log, self._progress, settings.measure.remote)
@@ -134,8 +144,10 @@ class NetworkTuner:
         self._longest_round_s = 0.0
         self._numpy = np.random.RandomState(settings.seed).get_state()
         self._scheduler = self._make_scheduler(log)
+        self.state_problem = ""
+        self._told: set[str] = set()
         if self._trials:
-            self._restore(log)
+            self._resume(log)
 
     def rounds(self) -> Iterator[RoundReport]:
         """Search round by round until the trials are used up or nothing is left to measure.
@@ -192,6 +204,11 @@ class NetworkTuner:
     def out_of_time(self) -> bool:
         """Whether another round, as long as the longest so far, would be too much."""
         return self.elapsed.total_s + self._longest_round_s >= self._settings.time_s
+
+    @property
+    def overruled(self) -> "tuple[Overruled, ...]":
+        """Classes of operator for which what was measured overrules the model's weights now."""
+        return tuple(getattr(self._given, "overruled", ()))
 
     @property
     def saved_s(self) -> float:
@@ -256,21 +273,60 @@ class NetworkTuner:
             round_size=self._round_size,
         )
 
-    def _restore(self, log: Path) -> None:
-        """Take costs, counts and the model's knowledge from the log."""
-        self._scheduler.restore(log)
+    def _resume(self, log: Path) -> None:
+        """Go on from the saved state, and with the records that are not in it."""
+        saved = None
+        if isinstance(self._given, Resumable):
+            try:
+                saved = read_state(log, self._identity)
+            except CheckpointError as error:
+                self.state_problem = str(error)
+        if saved is None:
+            self._scheduler.restore(log)
+            self._learn(log, 0)
+            return
+        try:
+            self._given.restore(saved.content.part("model"), saved.path)
+            self._model.model.restore(saved.content.part("unrolling"))
+            self._recorder.restore(saved.content.part("recorder"))
+            self._scheduler.restore_content(saved.content.part("scheduler"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"The state of the search in '{saved.path}' is damaged: {error}. Delete it, and "
+                "the search learns from the log again."
+            ) from error
+        if not saved.is_whole:
+            self._scheduler.count(self._learn(log, saved.num_lines))
+
+    def _learn(self, log: Path, first: int) -> Sequence[Any]:
+        """Learn from the records of the log after so many lines; return their inputs."""
         tasks = {str(task.workload_key): task for task in self._tasks}
+        records, _ = read_records(log)
         known = [
             (auto_scheduler.MeasureInput(task, measured.state), result)
-            for measured, result in auto_scheduler.RecordReader(str(log))
-            if (task := tasks.get(str(measured.task.workload_key))) is not None
+            for line, (measured, result) in records.items()
+            if line > first and (task := tasks.get(str(measured.task.workload_key))) is not None
         ]
+        if not known:
+            return ()
         for measured, result in known:
             self._recorder.count(measured, result)
         inputs, results = zip(*known, strict=True)
         self._scheduler.preload(inputs, results)
         with self._numpy_stream():
             self._model.update(list(inputs), list(results))
+        return list(inputs)
+
+    def _save(self) -> None:
+        """Save all that the next round depends on, but what TVM keeps to itself."""
+        if isinstance(self._given, Resumable):
+            parts = {
+                "model": self._given.content(),
+                "unrolling": self._model.model.content(),
+                "recorder": self._recorder.content(),
+                "scheduler": self._scheduler.content(),
+            }
+            write_state(self.log_report.path, self._identity, parts)
 
     def _run_round(self, chosen: int) -> RoundReport:
         recorder = self._recorder
@@ -285,6 +341,9 @@ class NetworkTuner:
                 raise recorder.error from None
             if not self._session.stopping:
                 raise
+        else:  # a round that was cut short was not learned from
+            if recorder.measured:
+                self._save()
         self._trials += recorder.measured
         split = self._split_of_round()
         self.elapsed += split
@@ -319,7 +378,13 @@ class NetworkTuner:
             split=split,
             elapsed_s=elapsed_s,
             eta_s=elapsed_s / measured_in_run * left,
+            overruled=self._newly_overruled(),
         )
+
+    def _newly_overruled(self) -> "tuple[Overruled, ...]":
+        found = tuple(o for o in self.overruled if o.operator not in self._told)
+        self._told.update(o.operator for o in found)
+        return found
 
     def _clocks(self) -> tuple[float, float, float, float]:
         model, session = self._model, self._session
@@ -343,43 +408,3 @@ class NetworkTuner:
         finally:
             self._numpy = np.random.get_state()  # noqa: NPY002
             np.random.set_state(outside)  # noqa: NPY002
-
-
-def largest_round(trials: int, num_tasks: int) -> int:
-    """Return how many programs a round may have, so that few trials reach all tasks.
-
-    Every task gets one round, and half of the trials are left for more.
-
-    The first rounds choose with a model that knows nothing of a task yet. Rounds of less than two
-    programs would leave cores idle while they are built.
-    """
-    return max(trials // (2 * num_tasks), min(2, trials // num_tasks))
-
-
-def search_params(round_size: int) -> dict[str, Any]:
-    """Return the parameters of `SketchPolicy` for a round of so many programs.
-
-    They are TVM's defaults, except that rounds of fewer than 16 programs get a population in
-    proportion, so that choosing programs does not take many times as long as measuring them.
-    """
-    params = dict(auto_scheduler.SketchPolicy.DEFAULT_PARAMS)
-    wanted = max(_LEAST_POPULATION, _CANDIDATES_PER_PROGRAM * round_size)
-    name = "evolutionary_search_population"
-    params[name] = min(params[name], wanted)
-    return params
-
-
-def heaviest_tasks(
-    tasks: Sequence[Any],
-    weights: Sequence[int],
-    number: int,
-    *,
-    among: Sequence[int] | None = None,
-) -> list[int]:
-    """Return the indices of the tasks with the most work, weight x FLOPs, in their old order.
-
-    Only those `among` which they are looked for, if that is given.
-    """
-    work = [w * float(t.compute_dag.flop_ct) for t, w in zip(tasks, weights, strict=True)]
-    by_work = sorted(range(len(tasks)) if among is None else among, key=lambda index: -work[index])
-    return sorted(by_work[:number])

@@ -16,6 +16,7 @@ import numpy as np
 from tvm_cdmpp.ast import COLUMN, CompactASTBatch
 from tvm_cdmpp.bridge import build_timed_out, load_tvm
 from tvm_cdmpp.extract import dump_records
+from tvm_cdmpp.models import Content
 
 _PythonBasedModel: Any = load_tvm().auto_scheduler.cost_model.cost_model.PythonBasedModel
 
@@ -63,6 +64,19 @@ class UnrollGuard(_PythonBasedModel):
             (steps,) = _unrolling(measured.task, [measured.state])
             balance = self._balance.setdefault(str(measured.task.workload_key), Counter())
             balance[steps] += 1 if build_timed_out(result) else -1
+
+    def content(self) -> Content:
+        """Return what a checkpoint holds: what was built and what was not, by task."""
+        balance = {key: list(found.items()) for key, found in self._balance.items()}
+        return Content({"balance": balance}, {})
+
+    def restore(self, content: Content) -> None:
+        """Continue from what a checkpoint holds."""
+        balance = content.settings["balance"]
+        self._balance = {
+            key: Counter({int(steps): int(late) for steps, late in found})
+            for key, found in balance.items()
+        }
 
     def _limit(self, workload_key: str) -> int | None:
         """Return the fewest steps of unrolling at which builds of a task mostly time out."""

@@ -64,7 +64,7 @@ def operator_of_tasks(store: RecordStore) -> list[str]:
 
 
 def operator_of_dag(dag: str) -> str:
-    """Return the class of operator of a task that is in no store, as `operator_of_tasks` does.
+    """Return the class of operator of a DAG, of the classes of `operator_of_tasks`.
 
     Parameters
     ----------

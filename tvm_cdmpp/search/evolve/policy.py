@@ -6,6 +6,7 @@ were chosen, and measures them. All that is between is in the other modules here
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.bridge import failed, latency_s, load_tvm
 from tvm_cdmpp.errors import RecordError
-from tvm_cdmpp.models import Prediction
+from tvm_cdmpp.models import Content, Prediction
 from tvm_cdmpp.search.evolve.choice import (
     ChoiceConfig,
     Floats,
@@ -41,6 +42,10 @@ _SPREAD = 0.15
 
 _TRUST = 0.1
 """Gains that count as expected and come true before the first were."""
+
+
+_FIGURES = ("gain", "is_done", "_round", "_low_gains", "_promise", "_promised", "_kept")
+"""What a policy knows in single numbers."""
 
 
 class Model(Protocol):
@@ -104,6 +109,7 @@ class EvolutionPolicy(_SearchPolicy):
         self._residuals: list[float] = []
         self._measured: set[int] = set()
         self._seen: set[str] = set()
+        """Hashes of states."""
         self._best = self._space.programs([], [])
         """The best found in the round before."""
         self._samples = self._best
@@ -191,6 +197,43 @@ class EvolutionPolicy(_SearchPolicy):
         self.note(singles, results, [np.nan] * len(singles))
         self._forbid(programs)
 
+    def content(self) -> Content:
+        """Return what a checkpoint holds: all that the next round depends on."""
+        good_s = np.array([measured_s for measured_s, _ in self._good])
+        parts = {
+            "space": self._space.content(),
+            "best": self._best.content(),
+            "samples": self._samples.content(),
+            "good": Programs.join([program for _, program in self._good]).content(),
+        }
+        measured = np.array(sorted(self._measured), np.uint64)
+        figures = {name: getattr(self, name) for name in _FIGURES}
+        own = Content(
+            {**figures, "residuals": self._residuals, "seen": sorted(self._seen)},
+            {"measured": measured, "good_s": good_s},
+        )
+        return Content.under(policy=own, **parts)
+
+    def restore(self, content: Content) -> None:
+        """Continue from what a checkpoint holds, which is of the same task.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            Something is missing or is not what it should be.
+        """
+        own = content.part("policy")
+        self._space.restore(content.part("space"))
+        self._best = Programs.of_content(content.part("best"))
+        self._samples = Programs.of_content(content.part("samples"))
+        good, good_s = Programs.of_content(content.part("good")), own.arrays["good_s"].tolist()
+        self._good = [(s, good.take([n])) for n, s in enumerate(good_s)]
+        for name in _FIGURES:
+            setattr(self, name, type(getattr(self, name))(own.settings[name]))
+        self._residuals = [float(residual) for residual in own.settings["residuals"]]
+        self._measured = set(own.arrays["measured"].tolist())
+        self._seen = set(own.settings["seen"])
+
     def _sample(self) -> None:
         """Let TVM sample programs: many at first, later some that may have other skeletons."""
         if self._round and self._space.kind == "gpu":
@@ -245,8 +288,8 @@ class EvolutionPolicy(_SearchPolicy):
             )
             some = rest[chosen]
             for place, state in zip(some, self._space.states(pool.take(some)), strict=True):
-                if state is not None and str(state) not in self._seen:
-                    self._seen.add(str(state))
+                if state is not None and (text := _hash(state)) not in self._seen:
+                    self._seen.add(text)
                     taken.append((state, pool.take([place]), float(log_s[place])))
             self._measured.update(fingerprints(batch.take(some)).tolist())
             rest = np.setdiff1d(rest, some)
@@ -275,3 +318,7 @@ class EvolutionPolicy(_SearchPolicy):
         self.gain = self._promise * min(1.0, self._kept / self._promised)
         self._low_gains = self._low_gains + 1 if self.gain < self._choice.least_gain else 0
         self.is_done = self._low_gains >= self._choice.patience
+
+
+def _hash(state: Any) -> str:
+    return hashlib.blake2b(str(state).encode(), digest_size=12).hexdigest()

@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from tvm_cdmpp.models import Content
+
 Ints: TypeAlias = npt.NDArray[np.int64]
 Step: TypeAlias = list[Any]
 
@@ -85,6 +87,15 @@ class Programs:
             )]),
             np.concatenate([none, *wide]),
         )  # fmt: skip
+
+    def content(self) -> Content:
+        """Return what a checkpoint holds of them; their skeletons are the space's."""
+        return Content({}, {"skeletons": self.skeletons, "numbers": self.numbers})
+
+    @staticmethod
+    def of_content(content: Content) -> Programs:
+        """Make programs of what a checkpoint holds."""
+        return Programs(content.arrays["skeletons"], content.arrays["numbers"])
 
     def keys(self) -> npt.NDArray[np.uint64]:
         """Return a hash of each program; (n,)."""

@@ -13,6 +13,7 @@ from tvm_cdmpp.ast import COUNTED, CompactASTBatch
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import Hardware
 from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records
+from tvm_cdmpp.models import Content
 from tvm_cdmpp.search.evolve.mutation import MAX_INNERMOST
 from tvm_cdmpp.search.evolve.programs import Programs, Skeletons, Step
 from tvm_cdmpp.search.evolve.structure import neighbours
@@ -126,6 +127,18 @@ class ProgramSpace:
                 found = neighbours(self.skeletons.steps[skeleton], self._extractor)
             self._neighbours[skeleton] = [self.add(steps)[0] for steps in found]
         return self._neighbours[skeleton]
+
+    def content(self) -> Content:
+        """Return what a checkpoint holds: all skeletons, in order, and neighbours of some."""
+        neighbours_of = [[skeleton, *found] for skeleton, found in self._neighbours.items()]
+        return Content({"skeletons": self.skeletons.steps, "neighbours": neighbours_of}, {})
+
+    def restore(self, content: Content) -> None:
+        """Take in the skeletons of a checkpoint, before any other."""
+        for steps in content.settings["skeletons"]:
+            self.add(steps)
+        neighbours_of = content.settings["neighbours"]
+        self._neighbours = {int(skeleton): found for skeleton, *found in neighbours_of}
 
     def steps(self, programs: Programs) -> list[list[Step]]:
         """Return the transform steps of programs."""
