@@ -55,7 +55,7 @@ def test_compare_from_end_to_end_and_again(
         (["--seeds", "0"], "seeds must be at least 1"),
         (["--round", "0"], "round_size must be at least 1"),
         (["--tasks", "0"], "--tasks must be at least 1"),
-        (["--models", "cdmpp,gbm"], "expected some of cdmpp"),
+        (["--models", "cdmpp,gbm"], "unknown cost model 'gbm'; expected one of cdmpp"),
         (["--input-shape", "data"], "NAME:SIZE"),
         (["--build-timeout", "0"], "--build-timeout must be at least 1 second"),
     ],

@@ -31,7 +31,7 @@ OPTIONS: dict[str, set[str]] = {
     "data info": {"--out", "--alike", "--json"},
     "train": {
         "--out", "--split", "--kinds", "--config", "--steps", "--seed", "--per-task", "--width",
-        "--layers",
+        "--layers", "--torch-device",
     },
     "finetune": {
         "--weights", "--out", "--device", "--network", "--records", "--select", "--domain",
