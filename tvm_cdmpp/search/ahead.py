@@ -145,8 +145,8 @@ class AheadSearch:
 
     def _first_built(self, task: Any, policy: EvolutionPolicy) -> tuple[Any, float] | None:
         """Return the first program that TVM can build, and its predicted seconds."""
-        for state, _, log_s in policy.find(_CHOICES):
-            measured = auto_scheduler.MeasureInput(task, state)
+        for each in policy.find(_CHOICES):
+            measured = auto_scheduler.MeasureInput(task, each.state)
             if int(self._builder.build([measured], verbose=0)[0].error_no) == 0:
-                return measured, math.exp(log_s)
+                return measured, math.exp(each.log_s)
         return None

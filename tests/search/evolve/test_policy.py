@@ -14,7 +14,7 @@ from tvm_cdmpp.models import Prediction
 from tvm_cdmpp.models.analytic import estimate_latency_s
 from tvm_cdmpp.search.evolve.choice import ChoiceConfig
 from tvm_cdmpp.search.evolve.evolution import EvolutionConfig
-from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
+from tvm_cdmpp.search.evolve.policy import EvolutionPolicy, rung_shares
 
 SMALL = EvolutionConfig(generations=1, children=96, parents=48, descents=1, sweeps=1)
 
@@ -127,3 +127,20 @@ def test_a_task_that_gains_nothing_is_done() -> None:
             break
     assert search.is_done
     assert search.gain < 0.01
+
+
+def test_a_batch_is_divided_among_rungs() -> None:
+    for count in range(40):
+        for favourite in range(3):
+            for round_number in range(4):
+                shares = rung_shares(count, favourite, round_number)
+                assert sum(shares) == count
+                assert min(shares) >= 0
+                if count > 3:
+                    assert min(shares) >= count // 4
+                if round_number and count:
+                    assert shares[favourite] >= count / 2 or count == 2
+    assert rung_shares(15, 2, 0) == [5, 5, 5]
+    assert rung_shares(15, 0, 1) == [9, 3, 3]
+    # Small batches take turns.
+    assert {tuple(rung_shares(2, 2, n)) for n in (1, 2, 3)} == {(0, 1, 1), (0, 0, 2), (1, 0, 1)}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import numpy as np
@@ -44,7 +46,22 @@ _TRUST = 0.1
 """Gains that count as expected and come true before the first were."""
 
 
-_FIGURES = ("gain", "is_done", "_round", "_low_gains", "_promise", "_promised", "_kept")
+_RUNGS = 3
+"""Where a batch comes from: what TVM sampled, the best of one generation, the best that was found.
+
+The farther candidates are bred towards what a model likes, the more of them are its mistakes.
+"""
+
+_FIGURES = (
+    "gain",
+    "is_done",
+    "_round",
+    "_favourite",
+    "_low_gains",
+    "_promise",
+    "_promised",
+    "_kept",
+)
 """What a policy knows in single numbers."""
 
 
@@ -63,6 +80,18 @@ class Measurer(Protocol):
 
     def measure(self, policy: Any, inputs: Sequence[Any]) -> list[Any]:
         """Return a `MeasureResult` for each `MeasureInput`."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A program that was chosen to be measured."""
+
+    state: Any
+    program: Programs
+    log_s: float
+    """Predicted ln seconds."""
+    rung: int = _RUNGS - 1
+    """Where it comes from, of `_RUNGS`."""
 
 
 class EvolutionPolicy(_SearchPolicy):
@@ -102,6 +131,8 @@ class EvolutionPolicy(_SearchPolicy):
         self._choice = choice or ChoiceConfig()
         self._space = ProgramSpace(task)
         self._round = 0
+        self._favourite = _RUNGS - 1
+        """The rung that gave the best program of the last batch."""
         self._low_gains = 0
         self._promise = 0.0
         self._promised = self._kept = _TRUST
@@ -127,13 +158,14 @@ class EvolutionPolicy(_SearchPolicy):
             What was measured; nothing when the task has no new programs.
         """
         found = self.find(num_measure)
-        inputs = [auto_scheduler.MeasureInput(self._task, state) for state, _, _ in found]
+        inputs = [auto_scheduler.MeasureInput(self._task, each.state) for each in found]
         if not inputs:
             self.is_done, self.gain = True, 0.0
             return [], []
         results = measurer.measure(self, inputs)
         before_s = self._good[0][0] if self._good else None
-        self.note([program for _, program, _ in found], results, [log_s for _, _, log_s in found])
+        self.note([each.program for each in found], results, [each.log_s for each in found])
+        self._favour(found, results)
         self._model.update(inputs, results)
         if before_s is not None:
             self._promised += self._promise
@@ -141,26 +173,31 @@ class EvolutionPolicy(_SearchPolicy):
         self._look_ahead(num_measure)
         return inputs, results
 
-    def find(self, count: int) -> list[tuple[Any, Programs, float]]:
+    def find(self, count: int) -> list[Found]:
         """Breed programs, and choose some that were not chosen before.
 
         Returns
         -------
         found
-            State, program and predicted ln seconds; fewer where the task has no more.
+            Fewer where the task has no more.
         """
         self._sample()
         start = Programs.join([self._samples, self._best, *(p for _, p in self._good)])
         evolution = Evolution(
             self._space, self._score, start, self._evolution, seed=(self._seed, self._round)
         )
+        some = slice(max(_LEAST_POOL, _POOL * count))
+        evolution.breed()
+        one_generation = evolution.programs.take(some)
         evolution.run()
-        self._round += 1
         self._best = evolution.programs
-        pool = evolution.programs.take(slice(max(_LEAST_POOL, _POOL * count)))
         explored = min(count, round(self._choice.explored * count))
-        found = self._take(pool, count - explored)
-        found += self._take(self._shuffled(self._samples), explored, random=True)
+        shares = rung_shares(count - explored, self._favourite, self._round)
+        self._round += 1
+        pools = (self._samples, one_generation, self._best.take(some))
+        parts = [self._take(pools[n], shares[n], n) for n in reversed(range(_RUNGS))]
+        found = [each for row in zip_longest(*parts) for each in row if each is not None]
+        found += self._take(self._shuffled(self._samples), explored, 0, random=True)
         return found + self._take(evolution.programs, count - len(found))
 
     def note(
@@ -262,8 +299,8 @@ class EvolutionPolicy(_SearchPolicy):
         return score
 
     def _take(
-        self, pool: Programs, count: int, *, random: bool = False
-    ) -> list[tuple[Any, Programs, float]]:
+        self, pool: Programs, count: int, rung: int = _RUNGS - 1, *, random: bool = False
+    ) -> list[Found]:
         """Take programs that are new from a pool, of most worth or as they come."""
         batch, usable = self._space.describe(pool)
         pool = pool.take(usable)
@@ -276,7 +313,7 @@ class EvolutionPolicy(_SearchPolicy):
         worth = np.log(np.maximum(said.runs_probability, 1e-9)) - np.log(said.order_s)
         if random:
             worth = -np.arange(len(pool), dtype=np.float64)
-        taken: list[tuple[Any, Programs, float]] = []
+        taken: list[Found] = []
         rest = np.arange(len(pool))
         while len(taken) < count and len(rest):
             chosen = choose(
@@ -290,10 +327,23 @@ class EvolutionPolicy(_SearchPolicy):
             for place, state in zip(some, self._space.states(pool.take(some)), strict=True):
                 if state is not None and (text := _hash(state)) not in self._seen:
                     self._seen.add(text)
-                    taken.append((state, pool.take([place]), float(log_s[place])))
+                    taken.append(Found(state, pool.take([place]), float(log_s[place]), rung))
             self._measured.update(fingerprints(batch.take(some)).tolist())
             rest = np.setdiff1d(rest, some)
         return taken
+
+    def _favour(self, found: Sequence[Found], results: Sequence[Any]) -> None:
+        """See which rung gave the best program of a batch."""
+        best_s = np.inf
+        for each, result in zip(found, results, strict=True):
+            if failed(result):
+                continue
+            try:
+                measured_s = latency_s(result)
+            except RecordError:
+                continue
+            if measured_s < best_s:
+                best_s, self._favourite = measured_s, each.rung
 
     def _forbid(self, programs: Programs) -> None:
         batch, _ = self._space.describe(programs)
@@ -322,3 +372,28 @@ class EvolutionPolicy(_SearchPolicy):
 
 def _hash(state: Any) -> str:
     return hashlib.blake2b(str(state).encode(), digest_size=12).hexdigest()
+
+
+def rung_shares(count: int, favourite: int, round_number: int) -> list[int]:
+    """Divide a batch among the rungs.
+
+    Parameters
+    ----------
+    count
+        Programs.
+    favourite
+        Rung that gets half, and what cannot be divided; in the first round all get as much.
+    round_number
+        Says whose turn it is where there are fewer programs than rungs.
+
+    Returns
+    -------
+    shares
+        Adding up to `count`; (_RUNGS,).
+    """
+    others = count // (_RUNGS if round_number == 0 else _RUNGS + 1)
+    shares = [others] * _RUNGS
+    if 1 < count < _RUNGS or (others == 0 and count > 1):
+        shares[round_number % _RUNGS] += 1
+    shares[favourite] += count - sum(shares)
+    return shares
