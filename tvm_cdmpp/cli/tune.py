@@ -72,10 +72,9 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument(
         "--search",
-        default="sketch",
         metavar="KIND",
         help="how candidates are found: sketch, by TVM, or evolve, many times faster (default: "
-        "sketch)",
+        "evolve for a CPU and a cdmpp model with weights, else sketch)",
     )
     parser.add_argument(
         "--model",
@@ -150,6 +149,9 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args, remote)
     console = show.stderr_console()
     target = _usable_target(args.target, remote, console)
+    if args.search is None:
+        args.search = _usual_search(args, target)
+        settings = replace(settings, search=args.search)
     device = device_to_measure(args.device, target, remote)
     _make_model(args, device)
     network = load_network(args.network, **inputs)
@@ -197,7 +199,7 @@ def _settings(args: argparse.Namespace, remote: "RemoteDevices | None") -> "Tune
     from tvm_cdmpp.search import TuneSettings, check_cost_model, check_search
 
     check_cost_model(args.model)
-    check_search(args.model, args.search if args.trials else "evolve")
+    check_search(args.model, (args.search or "sketch") if args.trials else "evolve")
     if args.weights is not None and args.model != "cdmpp":
         raise ConfigError(f"--weights are those of the model cdmpp; got --model {args.model}")
     if args.export is not None:
@@ -205,10 +207,16 @@ def _settings(args: argparse.Namespace, remote: "RemoteDevices | None") -> "Tune
     return TuneSettings(
         trials=args.trials or 1,  # 0 is no search
         seed=args.seed,
-        search=args.search,
+        search=args.search or "sketch",
         measure=measure_options(args, remote),
         time_s=math.inf if args.minutes is None else 60.0 * args.minutes,
     )
+
+
+def _usual_search(args: argparse.Namespace, target: Any) -> str:
+    """Return the search that found better programs sooner where both were measured."""
+    has_weights = _weights(args) not in (None, "none")
+    return "evolve" if has_weights and target.kind.name == "llvm" else "sketch"
 
 
 def _weights(args: argparse.Namespace) -> str | None:
