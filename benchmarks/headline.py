@@ -1,8 +1,8 @@
-"""The README's block of results: the comparison with XGBoost, and the picture of a search."""
+"""The README's block of results: the comparison with XGBoost, and a picture of searches."""
 
 import json
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from benchmarks.markdown import hardware, over_seeds, table_head, table_row
 BEGIN, END = "<!-- headline -->", "<!-- /headline -->"
 
 _RESULTS = Path(__file__).parent / "results"
-_SEARCH = "resnet-18-untrained"
-_OURS, _BASELINE = "cdmpp", "xgb-warm"
+_SEARCH, _OURS = "search", "cdmpp"
+_BUDGETS = ("7", "64")
 _WEIGHTS, _TREES = "cdmpp-evaluation", "trees"
 _DEVICES = {"x86-24t": "a CPU of 24 threads", "nvidia-a100": "an A100"}
 
@@ -30,62 +30,73 @@ def _read(name: str) -> dict[str, Any]:
 
 
 def _headline() -> Iterator[str]:
-    """Yield the comparison with XGBoost in one table, and the picture of a search."""
+    """Yield the comparison with XGBoost in one table, and the picture of the searches."""
     search, throughput = _read(_SEARCH), _read("throughput")
-    trials, seeds = search["settings"]["trials"], search["settings"]["seeds"]
+    settings, summary = search["settings"], search["summary"]
+    ours, trials = summary["arms"][_OURS], summary["reference_trials"]
+    what = f"{len(search['tasks'])} tasks of networks that were not trained on"
     yield from table_head("", "this predictor", "TVM's XGBoost", "")
+    sooner = ours["sooner"]["seconds"]
     yield table_row(
-        f"{search['network']}, {len(search['tasks'])} heaviest tasks: latency after {trials} "
-        "programs in all",
-        *_in_two(
-            [
-                _middle(s["remeasured_latency_s"] for s in _of(search, m))
-                for m in (_OURS, _BASELINE)
-            ],
-            1e3,
-            "ms",
-        ),
+        f"{what}: time until a search is as good as XGBoost's after {trials} programs",
+        f"{_seconds(search, _OURS):.0f} s",
+        f"{_seconds(search, summary['reference']):.0f} s",
+        f"{sooner['mean']:.1f} x ({sooner['low']:.1f} to {sooner['high']:.1f})",
     )
-    yield table_row(
-        "time until the search is as good as XGBoost's at its end",
-        *_in_two([_middle(_times_to_match(search, model)) for model in (_OURS, _BASELINE)], 1, "s"),
-    )
+    for budget in _BUDGETS:
+        found = ours["latency_to_goal"][budget]
+        yield table_row(
+            f"latency after {budget} programs of a task, to XGBoost's after {trials}",
+            f"{found['mean']:.2f} ({found['low']:.2f} to {found['high']:.2f})",
+            f"{summary['arms'][summary['reference']]['latency_to_goal'][budget]['mean']:.2f}",
+            "",
+        )
     yield table_row(
         f"programs scored per second, geometric mean over {len(throughput['tasks'])} tasks",
         *_rates(throughput),
     )
-    for device, what in _DEVICES.items():
-        yield table_row(*_error(device, what))
-    picture = f"benchmarks/results/{_SEARCH}.png"
+    for device, name in _DEVICES.items():
+        yield table_row(*_error(device, name))
     yield ""
     yield (
-        "The predictor starts untrained in the search; XGBoost is "
-        f"`{_BASELINE}`, TVM's model with the shortest random start. "
-        f"{over_seeds(seeds, 'Mean', 'Median')}, winners timed together. "
+        "Searches start from the weights `evaluation`, which know none of these networks nor this "
+        f"machine; XGBoost is `{summary['reference']}`, TVM's model with the shortest random "
+        "start. "
+        f"{over_seeds(settings['seeds'], 'Mean', 'Median').capitalize()}; seconds are medians over "
+        "tasks, ratios geometric means with 95 % intervals over tasks. "
         f"{search['date'][:10]}, {hardware(search)}. Errors are those of the weights `evaluation`, "
         "trained on at most 1,000 programs of a task, and of trees on our features and at most 200 "
         "programs of the same tasks. All tables, with commands and machines, are "
         "in [benchmarks/RESULTS.md](benchmarks/RESULTS.md)."
     )
     yield ""
+    picture = f"benchmarks/results/{_SEARCH}.png"
     yield f"![Latency against programs measured, and against time]({picture})"
 
 
-def _of(comparison: dict[str, Any], model: str) -> list[dict[str, Any]]:
-    # Ours may be one of several that differ in their weights.
-    return [search for search in comparison["searches"] if search["model"].startswith(model)]
+def _seconds(search: dict[str, Any], arm: str) -> float:
+    """Return the median seconds until an arm's searches were as good as the reference's in the end.
 
-
-def _times_to_match(comparison: dict[str, Any], model: str) -> Iterator[float | None]:
-    """Yield, per seed, when a search was as fast as the baseline's is at its end; None if never."""
-    for search, other in zip(_of(comparison, model), _of(comparison, _BASELINE), strict=True):
-        goal_s = other["points"][-1]["network_latency_s"]
-        reached = (
-            point["elapsed_s"]
-            for point in search["points"]
-            if goal_s is not None and (point["network_latency_s"] or goal_s + 1) <= goal_s
+    A search that never was stands with all of its seconds.
+    """
+    reference = search["summary"]["reference"]
+    goals = {
+        (each["task"], each["seed"]): each["steps"][-1]["latency_s"]
+        for each in search["searches"]
+        if each["arm"] == reference
+    }
+    return statistics.median(
+        next(
+            (
+                step["elapsed_s"]
+                for step in each["steps"]
+                if step["latency_s"] <= goals[each["task"], each["seed"]]
+            ),
+            sum(each["split_s"].values()),
         )
-        yield next(reached, None)
+        for each in search["searches"]
+        if each["arm"] == arm
+    )
 
 
 def _rates(throughput: dict[str, Any]) -> tuple[str, str, str]:
@@ -109,19 +120,3 @@ def _error(device: str, what: str) -> tuple[str, ...]:
         f"{theirs:.0f} %, on our features",
         f"{ours / theirs - 1:+.0%}",
     )
-
-
-def _in_two(values: list[float | None], scale: float, unit: str) -> tuple[str, str, str]:
-    """Write our figure, the baseline's, and by how much ours is smaller."""
-    cells = ["-" if value is None else f"{value * scale:.3g} {unit}" for value in values]
-    ours, theirs = values
-    if ours is None or theirs is None:
-        return cells[0], cells[1], ""
-    factor = theirs / ours
-    return cells[0], cells[1], f"{factor:.1f} x" if factor >= 2 else f"{ours / theirs - 1:+.0%}"
-
-
-def _middle(values: Iterable[float | None]) -> float | None:
-    """Return the median, the mean of two; None unless all are known."""
-    known = list(values)
-    return None if None in known else statistics.median(v for v in known if v is not None)

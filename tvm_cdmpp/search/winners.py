@@ -63,8 +63,8 @@ def time_winners(
     """Time the best programs of several logs together, in `PASSES` passes.
 
     All tasks are in every pass, so that a disturbance of some seconds meets one sample of each;
-    and each pass begins with another log, since what runs first after a build may be disturbed
-    by it.
+    each pass begins with another log. What runs first after a build may take twice as long, so
+    the first program of a task is run once more before them, and that run is not counted.
 
     Raises
     ------
@@ -80,8 +80,8 @@ def time_winners(
         if not turn:
             continue
         turn = turn[number % len(turn) :] + turn[: number % len(turn)]
-        programs = [winners[k][index] for k in turn]
-        results = runner.run(programs, builder.build(programs, verbose=0), verbose=0)
+        programs = [winners[k][index] for k in (turn[0], *turn)]
+        _, *results = runner.run(programs, builder.build(programs, verbose=0), verbose=0)
         for k, result in zip(turn, results, strict=True):
             failed = int(result.error_no) != 0
             costs = () if failed else tuple(float(cost.value) for cost in result.costs)
