@@ -85,7 +85,7 @@ def _seconds(search: dict[str, Any], arm: str) -> float:
         for each in search["searches"]
         if each["arm"] == reference
     }
-    return statistics.median(
+    taken_s: list[float] = [
         next(
             (
                 step["elapsed_s"]
@@ -96,7 +96,8 @@ def _seconds(search: dict[str, Any], arm: str) -> float:
         )
         for each in search["searches"]
         if each["arm"] == arm
-    )
+    ]
+    return statistics.median(taken_s)
 
 
 def _rates(throughput: dict[str, Any]) -> tuple[str, str, str]:

@@ -149,14 +149,15 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args, remote)
     console = show.stderr_console()
     target = _usable_target(args.target, remote, console)
-    if args.search is None:
-        args.search = _usual_search(args, target)
-        settings = replace(settings, search=args.search)
     device = device_to_measure(args.device, target, remote)
     _make_model(args, device)
     network = load_network(args.network, **inputs)
     tasks, weights = extract_tasks(network, target)
-    settings = replace(settings, tasks=parse_tasks(args.tasks, tasks, weights))
+    settings = replace(
+        settings,
+        tasks=parse_tasks(args.tasks, tasks, weights),
+        search=_take_search(args, target),
+    )
     log = args.log or default_log(network.name, target)
     log, kind = (log, NetworkTuner) if args.trials else (predicted_log(log), AheadSearch)
     with MeasureSession() as session:
@@ -213,10 +214,12 @@ def _settings(args: argparse.Namespace, remote: "RemoteDevices | None") -> "Tune
     )
 
 
-def _usual_search(args: argparse.Namespace, target: Any) -> str:
-    """Return the search that found better programs sooner where both were measured."""
-    has_weights = _weights(args) not in (None, "none")
-    return "evolve" if has_weights and target.kind.name == "llvm" else "sketch"
+def _take_search(args: argparse.Namespace, target: Any) -> str:
+    """Return the search asked for; without one, take that which is sooner where it was measured."""
+    if args.search is None:
+        has_weights = _weights(args) not in (None, "none")
+        args.search = "evolve" if has_weights and target.kind.name == "llvm" else "sketch"
+    return str(args.search)
 
 
 def _weights(args: argparse.Namespace) -> str | None:
