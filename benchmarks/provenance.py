@@ -3,7 +3,7 @@
 import json
 import sys
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def provenance(*packages: str) -> dict[str, Any]:
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(["python -m", f"benchmarks.{module}", *_portable(sys.argv[1:])]),
         "commit": find_commit(),
-        "machine": {**describe_machine(), **{name: version(name) for name in packages}},
+        "machine": {**describe_machine(), **{name: _version(name) for name in packages}},
     }
 
 
@@ -34,6 +34,14 @@ def write_json(path: Path, result: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def _version(package: str) -> str:
+    """Return the version of a distribution, or of the one for CPUs that stands in for it."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return version(f"{package}-cpu")
 
 
 def _portable(arguments: list[str]) -> list[str]:

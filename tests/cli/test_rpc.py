@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -88,6 +89,20 @@ def test_programs_are_measured_on_a_server(
     assert f"tvm-cdmpp rpc tracker --port {port}" in capsys.readouterr().err
 
 
+def wait_for(remote: measure.RemoteDevices) -> None:
+    """Wait until the tracker knows of a server: one that listens has yet to tell it."""
+    end = time.monotonic() + 30.0
+    while True:
+        try:
+            remote.count()
+        except MeasureError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+        else:
+            return
+
+
 def test_a_search_ends_well_when_its_server_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +122,7 @@ def test_a_search_ends_well_when_its_server_dies(
             "server", "--tracker", f"127.0.0.1:{port}", "--key", "loop", *where, str(free_port())
         )
         with server:
+            wait_for(remote)
             search = NetworkTuner(tasks, [1, 1], "random", settings, log=log, session=session)
             rounds = search.rounds()
             reports.append(next(rounds))
