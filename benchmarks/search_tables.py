@@ -75,6 +75,24 @@ def _replay(file: Path, result: dict[str, Any]) -> Iterator[str]:
     yield origin(result)
 
 
+def guard_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield a section on searches whose weights were spoiled on purpose."""
+    settings, rounds = result["settings"], range(1, result["settings"]["rounds"] + 1)
+    yield (
+        f"**Weights that are wrong, with the guard and without** ([data](results/{file.name})). "
+        f"Regret on recorded pools of {settings['pool']:,} programs, {settings['picks']} picks a "
+        f"round, {settings['part']} part of the split `{settings['split']}`: latency of the best "
+        "pick over that of the pool's best, less 1; mean over "
+        f"{result['summary'][0]['tasks']} tasks."
+    )
+    yield ""
+    yield from table_head("weights", "who chooses", *(f"after round {n}" for n in rounds))
+    for row in result["summary"]:
+        yield table_row(row["prior"], row["arm"], *(f"{100 * it:.1f} %" for it in row["regret"]))
+    yield ""
+    yield origin(result)
+
+
 def _interval(figures: dict[str, Any] | None) -> str:
     if figures is None or figures["mean"] is None:
         return "-"

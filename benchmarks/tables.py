@@ -26,7 +26,7 @@ from benchmarks.predictor_tables import (
     intervals_section,
     speed_section,
 )
-from benchmarks.search_tables import search_section
+from benchmarks.search_tables import guard_section, search_section
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -73,6 +73,7 @@ def _section(file: Path) -> str:
         "install": _install_size,
         "training": speed_section,
         "search": search_section,
+        "guard": guard_section,
         "data": _data_import if "import" in result else _data_quality,
     }
     make = makers.get(kind, _comparison)
