@@ -19,6 +19,7 @@ _CAUTION = 0.5
 """Spreads that programs are ordered above their predicted latency; chosen on the validation part of
 the split `networks`, where it leaves 8.2 % to the best program of a task in place of 9.4 %."""
 _MOST_SPREAD = 10.0
+"""Larger ones count as this in the order, which is the last place by then: no number overflows."""
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,8 @@ turns between several searches. Choices:
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, read_records, task_names
 from tvm_cdmpp.errors import CheckpointError, ConfigError
@@ -31,6 +28,7 @@ from tvm_cdmpp.search.baselines import check_search, make_cost_model
 from tvm_cdmpp.search.budget import heaviest_tasks, largest_round, search_params
 from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
 from tvm_cdmpp.search.gain_scheduler import BatchMeasurer, GainScheduler
+from tvm_cdmpp.search.numpy_stream import NumpyStream
 from tvm_cdmpp.search.recorder import Progress, Recorder
 from tvm_cdmpp.search.reports import RoundReport, TaskResult, TimeSplit, TuneSettings
 from tvm_cdmpp.search.resuming import Resumable, read_state, write_state
@@ -142,7 +140,7 @@ class NetworkTuner:
         self.elapsed = TimeSplit()
         self._is_done = False
         self._longest_round_s = 0.0
-        self._numpy = np.random.RandomState(settings.seed).get_state()
+        self._numpy_stream = NumpyStream(settings.seed)
         self._scheduler = self._make_scheduler(log)
         self.state_problem = ""
         self._told: set[str] = set()
@@ -170,7 +168,7 @@ class NetworkTuner:
         while self._trials < self._settings.trials and not self._session.stopping:
             if self.out_of_time:
                 break
-            with self._numpy_stream():
+            with self._numpy_stream.used():
                 chosen = self._scheduler.next_task()
             if chosen is None:
                 self._is_done = True
@@ -313,7 +311,7 @@ class NetworkTuner:
             self._recorder.count(measured, result)
         inputs, results = zip(*known, strict=True)
         self._scheduler.preload(inputs, results)
-        with self._numpy_stream():
+        with self._numpy_stream.used():
             self._model.update(list(inputs), list(results))
         return list(inputs)
 
@@ -334,7 +332,7 @@ class NetworkTuner:
         recorder.start_round()
         num_programs = min(self._round_size, self._settings.trials - self._trials)
         try:
-            with self._numpy_stream():
+            with self._numpy_stream.used():
                 self._scheduler.tune_task(chosen, num_programs)
         except Exception:
             if recorder.error is not None:
@@ -397,14 +395,3 @@ class NetworkTuner:
         if valid or not (over or enough) or not self._trials:
             return
         raise hopeless_error(self.log_report.path, self._trials, self._recorder.all_failures)
-
-    @contextmanager
-    def _numpy_stream(self) -> Iterator[None]:
-        """Let NumPy's global generator be this search's own."""
-        outside = np.random.get_state()  # noqa: NPY002
-        np.random.set_state(self._numpy)  # noqa: NPY002
-        try:
-            yield
-        finally:
-            self._numpy = np.random.get_state()  # noqa: NPY002
-            np.random.set_state(outside)  # noqa: NPY002
