@@ -41,9 +41,9 @@ from tvm_cdmpp.models import (
     Expert,
     TrainedPredictor,
     TrainingRows,
-    fit_input_scale,
     load_weights,
     make_leaves,
+    stack_devices,
 )
 from tvm_cdmpp.train import (
     FINETUNE_CONFIG,
@@ -151,7 +151,7 @@ def from_scratch(device: Device, pool: Ints, budget: int, seed: int) -> Learned:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = AdditiveNetwork(device.start.experts[device.kind].network.config)
-    fit_input_scale(network, make_leaves(rows.batch(), rows.devices[0]))
+    network.fit_inputs(make_leaves(rows.batch(), rows.devices[0]), stack_devices(rows.devices))
     found = finetune(Expert(network), rows, rows.take(np.zeros(0, np.int64)), config=_SCRATCH,
                      seed=seed)  # fmt: skip
     return chosen, TrainedPredictor({**device.start.experts, device.kind: found})

@@ -18,7 +18,13 @@ from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.models.adaptation import thin
-from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, Layout, make_leaves
+from tvm_cdmpp.models.additive import (
+    AdditiveConfig,
+    AdditiveNetwork,
+    Layout,
+    make_leaves,
+    stack_devices,
+)
 from tvm_cdmpp.models.analytic import estimate_latency_s
 from tvm_cdmpp.models.checkpoint import Content, write_checkpoint
 from tvm_cdmpp.models.rows import Machine, TrainingRows
@@ -82,6 +88,46 @@ def test_twice_the_rates_is_half_the_time(predictor: TrainedPredictor) -> None:
                    bandwidth_bytes_per_s=2 * DEVICE.bandwidth_bytes_per_s)  # fmt: skip
     slow_s, fast_s = (predictor.predict(batch, device).latency_s for device in (DEVICE, fast))
     np.testing.assert_allclose(slow_s, 2 * fast_s, rtol=1e-4)
+
+
+def test_a_field_beyond_all_devices_of_the_training_counts_as_the_nearest() -> None:
+    known = [replace(DEVICE, l2_bytes=size) for size in (2**18, 2**20)]
+    leaves = make_leaves(random_batch(20), known[0])
+    torch.manual_seed(0)
+    network = AdditiveNetwork(AdditiveConfig()).eval()
+    torch.nn.init.normal_(network.correction.weight)
+    network.fit_inputs(leaves, stack_devices(known))
+
+    def predict(device: DeviceSpec) -> torch.Tensor:
+        with torch.no_grad():
+            vectors = stack_devices([device]).expand(len(leaves.counts), -1)
+            found: torch.Tensor = network(replace(leaves, device=vectors)).log_latency
+        return found
+
+    small, large, larger = map(predict, (*known, replace(DEVICE, l2_bytes=2**24)))
+    assert not torch.allclose(small, large)
+    torch.testing.assert_close(larger, large)
+    # All had the same number of threads, and how much these matter is not known.
+    more = replace(known[0], cores=64)
+    torch.testing.assert_close(predict(more), small)
+    # Training on such devices starts where the field makes no difference, and may end elsewhere.
+    network.widen(stack_devices([more]))
+    torch.testing.assert_close(predict(known[0]), small)
+    torch.testing.assert_close(predict(more), small)
+    torch.nn.init.normal_(network.device.weight)
+    assert not torch.allclose(predict(more), predict(known[0]))
+
+
+def test_weights_of_earlier_versions_have_no_bounds(
+    predictor: TrainedPredictor, tmp_path: Path
+) -> None:
+    content = predictor.content()
+    arrays = {k: v for k, v in content.arrays.items() if "device_low" not in k}
+    write_checkpoint(tmp_path / "w.safetensors", Content(content.settings, arrays))
+    found = TrainedPredictor.load(tmp_path / "w.safetensors").predict(random_batch(5), DEVICE)
+    np.testing.assert_array_equal(
+        found.latency_s, predictor.predict(random_batch(5), DEVICE).latency_s
+    )
 
 
 def test_padding_changes_nothing(predictor: TrainedPredictor) -> None:

@@ -12,7 +12,7 @@ from tests.models.programs import random_batch
 from tvm_cdmpp.ast.schema import COLUMN
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, fit_input_scale, make_leaves
+from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, make_leaves
 from tvm_cdmpp.models.rows import TrainingRows
 from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.loop import Trainer, learning_share, loss_of, predict
@@ -44,7 +44,7 @@ def trainer(rows: TrainingRows, seed: int = 0, config: TrainConfig = CONFIG) -> 
     torch.manual_seed(5)
     network = AdditiveNetwork(SMALL)
     windows = Windows(rows, operators_of(rows), config, seed)
-    fit_input_scale(network, windows.draw(0).all()[0])
+    network.fit_inputs(windows.draw(0).all()[0], windows.devices)
     return Trainer(network, windows, config)
 
 

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
         AdditiveNetwork,
         Leaves,
         Output,
-        fit_input_scale,
         leaf_inputs,
         make_leaves,
         stack_devices,

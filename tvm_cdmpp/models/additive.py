@@ -12,14 +12,16 @@ sum makes the prediction one that can be taken apart.
 - The analytic bounds of a leaf (see `analytic.TERMS`) are among its inputs.
 - Leaves of all programs lie one after the other; only attention needs them side by side, so nothing
   is computed for padding.
-- The device vector and the pre-order position of the leaf are added to its embedding.
+- The device vector and the pre-order position of the leaf are added to its embedding. A field
+  beyond those of all devices that were trained on counts as the nearest of theirs: what it does
+  there, nothing has told.
 
 Shapes: B programs, N leaves of all of them, L leaves of the longest, F inputs, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +39,8 @@ NUM_INPUTS = NUM_FIELDS + len(TERMS) + 1
 
 _CLOCK = DEVICE_FIELDS.index("clock_hz")
 _PER_SECOND = ("clock_hz", "peak_flops", "bandwidth_bytes_per_s")
+_ANY_FIELD = 1e3
+"""Beyond any field of a device vector."""
 _LEAST_SHARE = 2.0**-10
 _LARGEST_CORRECTION = 6.0
 _LARGEST_INPUT = 8.0
@@ -175,6 +179,10 @@ class AdditiveNetwork(nn.Module):
         self.encoding: Tensor
         self.register_buffer("input_mean", torch.zeros(NUM_INPUTS))
         self.register_buffer("input_scale", torch.ones(NUM_INPUTS))
+        self.device_low: Tensor
+        self.device_high: Tensor
+        self.register_buffer("device_low", torch.full((len(DEVICE_FIELDS),), -_ANY_FIELD))
+        self.register_buffer("device_high", torch.full((len(DEVICE_FIELDS),), _ANY_FIELD))
         known = positional_encoding(np.arange(_MOST_POSITIONS, dtype=np.int32), width)
         self.register_buffer("encoding", torch.from_numpy(known), persistent=False)
         per_second = torch.tensor([float(name in _PER_SECOND) for name in DEVICE_FIELDS])
@@ -203,7 +211,7 @@ class AdditiveNetwork(nn.Module):
         clock = layout.of_leaves(leaves.log2_clock)
         scaled[:, -1] += clock * self.input_scale[-1]
         scaled = scaled.clamp_(-_LARGEST_INPUT, _LARGEST_INPUT)
-        about = leaves.device - leaves.log2_clock[:, None] * self.per_second
+        about = self._in_cycles(leaves.device).clamp(self.device_low, self.device_high)
         if self.training and self.config.input_noise:
             scaled = scaled + self.config.input_noise * torch.randn_like(scaled)
         known = self.encoding[leaves.positions.clamp(max=_MOST_POSITIONS - 1)]
@@ -229,7 +237,63 @@ class AdditiveNetwork(nn.Module):
         log_latency, log_leaf_s = log_sum - _LN2 * leaves.log2_clock, log_leaf - _LN2 * clock
         return Output(log_latency, log_leaf_s, spread, runs, features, encoder)
 
+    def _in_cycles(self, devices: Tensor) -> Tensor:
+        """Return device vectors whose rates are per cycle, not per second."""
+        return devices - devices[:, _CLOCK, None] * self.per_second
 
+    def fit_inputs(self, leaves: Leaves, devices: Tensor) -> None:
+        """Learn how large inputs are.
+
+        Parameters
+        ----------
+        leaves
+            Programs of the training. Their inputs are centred and scaled to unit variance; those
+            that hardly vary are left small.
+        devices
+            Vectors of all devices of the training; (devices, len(DEVICE_FIELDS)).
+        """
+        inputs = leaves.inputs.clone()
+        inputs[:, -1] += torch.repeat_interleave(leaves.log2_clock, leaves.counts)
+        self.input_mean.copy_(inputs.mean(dim=0))
+        self.input_scale.copy_(1.0 / inputs.std(dim=0, correction=0).clamp(min=0.25))
+        known = self._in_cycles(devices)
+        self.device_low.copy_(known.amin(dim=0))
+        self.device_high.copy_(known.amax(dim=0))
+
+    @torch.no_grad()
+    def widen(self, devices: Tensor) -> None:
+        """Let the network tell more devices apart, before it is trained on them.
+
+        Predictions for devices within the bounds stay as they are. Fields that had one value only
+        start to matter from zero.
+
+        Parameters
+        ----------
+        devices
+            Vectors of devices; (devices, len(DEVICE_FIELDS)).
+        """
+        new = self._in_cycles(devices)
+        alone = self.device_low == self.device_high
+        for layer in (self.device, self.start):
+            layer.bias.add_(layer.weight[:, alone] @ self.device_low[alone])
+            layer.weight[:, alone] = 0.0
+        self.device_low.copy_(torch.minimum(self.device_low, new.amin(dim=0)))
+        self.device_high.copy_(torch.maximum(self.device_high, new.amax(dim=0)))
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over the weights of another network of the same size.
+
+        Raises
+        ------
+        RuntimeError
+            Some are missing or of another shape. The bounds of devices may be missing, as they are
+            from files of earlier versions; then there are none.
+        """
+        bounds = {name: getattr(AdditiveNetwork(self.config), name) for name in _BOUNDS}
+        self.load_state_dict({**bounds, **weights})
+
+
+_BOUNDS = ("device_low", "device_high")
 _MOST_POSITIONS = 1024
 """Positions that are told apart; trees have at most a few hundred nodes."""
 
@@ -305,14 +369,6 @@ class FlatEncoderLayer(nn.Module):
         hidden = hidden + self.dropout(self.out(layout.in_a_row(mixed)))
         changed: Tensor = self.dropout(self.mlp(self.norm2(hidden)))
         return hidden + changed
-
-
-def fit_input_scale(network: AdditiveNetwork, leaves: Leaves) -> None:
-    """Centre inputs and scale them to unit variance; those that hardly vary are left small."""
-    inputs = leaves.inputs.clone()
-    inputs[:, -1] += torch.repeat_interleave(leaves.log2_clock, leaves.counts)
-    network.input_mean.copy_(inputs.mean(dim=0))
-    network.input_scale.copy_(1.0 / inputs.std(dim=0, correction=0).clamp(min=0.25))
 
 
 def stack_devices(devices: Sequence[DeviceSpec]) -> Tensor:

@@ -234,9 +234,9 @@ def _expert_of(content: Content) -> Expert:
             raise ValueError(f"{name} has values that are not finite")
     network = AdditiveNetwork(AdditiveConfig(**settings["config"]))
     ahead = _tensors(arrays, "ahead.") or None
-    network.load_state_dict(_tensors(arrays, "network."))
+    network.load_weights(_tensors(arrays, "network."))
     if ahead is not None:
-        AdditiveNetwork(network.config).load_state_dict(ahead)  # it must fit
+        AdditiveNetwork(network.config).load_weights(ahead)  # it must fit
     return Expert(
         network,
         float(settings["spread_factor"]),

@@ -19,7 +19,7 @@ Ranking = Literal["pairwise", "listmle"]
 class TrainConfig:
     """How to train."""
 
-    steps: int = 8_000
+    steps: int = 32_000
     groups_per_batch: int = 24
     programs_per_group: int = 16
     window_batches: int = 80

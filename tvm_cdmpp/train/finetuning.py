@@ -107,7 +107,9 @@ def finetune(
     if unlabelled is not None and len(unlabelled) and config.domain != "none":
         others = Windows(unlabelled, _one_operator(unlabelled), config, seed + 1)
         read.append(unlabelled)
-    trainer = Trainer(copy.deepcopy(expert.network), windows, config, unlabelled=others)
+    network = copy.deepcopy(expert.network)
+    network.widen(windows.devices)
+    trainer = Trainer(network, windows, config, unlabelled=others)
     identity = _identity(expert.network, read, config, seed)
     if file is not None and file.exists():
         _take_up(trainer, file, identity)

@@ -28,7 +28,6 @@ from tvm_cdmpp.models import (
     Ints,
     TrainedPredictor,
     TrainingRows,
-    fit_input_scale,
     read_checkpoint,
     round_weights,
     write_checkpoint,
@@ -59,7 +58,7 @@ class PretrainSettings:
     config: TrainConfig = field(default_factory=TrainConfig)
     evaluate_every: int = 1000
     """Steps between looks at the validation part, and between what is kept."""
-    patience: int = 8
+    patience: int = 16
     """Looks without a better result after which training ends."""
     spread_margin: float = 1.3
     """Errors on networks that were not trained on, over those on the validation part, whose
@@ -222,7 +221,7 @@ def pretrain_on(
         torch.manual_seed(settings.seed)
         network = AdditiveNetwork(settings.network)
     windows = Windows(parts.train, parts.operators, settings.config, settings.seed)
-    fit_input_scale(network, windows.draw(0).all()[0])
+    network.fit_inputs(windows.draw(0).all()[0], windows.devices)
     others = None
     if parts.unlabelled is not None and settings.config.domain != "none":
         alike = np.full(len(parts.unlabelled), "any")

@@ -65,6 +65,11 @@ class Windows:
         self._shares = weights / weights.sum()
         self._devices = stack_devices(rows.devices)
 
+    @property
+    def devices(self) -> Tensor:
+        """Vectors of the devices that programs ran on; (devices, len(DEVICE_FIELDS))."""
+        return self._devices[np.unique(self._rows.machine_of)]
+
     def draw(self, number: int) -> Window:
         """Return a window; the same for the same number."""
         generator = np.random.default_rng((self.seed, number))
