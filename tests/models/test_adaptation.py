@@ -25,7 +25,7 @@ def test_steps_are_those_of_pytorch() -> None:
         theirs.param_groups[0]["lr"] = rate
         pull = sum((w - a).square().sum() for w, a in zip(other.parameters(), anchor, strict=True))
         theirs.zero_grad()
-        (loss(other) + config.anchor * pull).backward()
+        (loss(other) + config.anchor * pull).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(other.parameters(), config.gradient_clip)
         theirs.step()
     for mine, expected in zip(network.parameters(), other.parameters(), strict=True):
