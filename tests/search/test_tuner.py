@@ -128,13 +128,12 @@ def test_all_programs_failing_is_an_error_with_reasons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A machine whose compiler is broken: what was built cannot be linked.
-    for name, tool in (("tar", "tar"), ("gzip", "gzip"), ("g++", "false")):
-        (tmp_path / name).symlink_to(shutil.which(tool) or "")
+    (tmp_path / "g++").symlink_to(shutil.which("false") or "")
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with MeasureSession() as fresh:
         search = tuner(tmp_path / "log.json", fresh)
-        with pytest.raises(MeasureError, match=r"none of 6 programs .*6 x load failed.*example"):
+        with pytest.raises(MeasureError, match=r"none of 6 programs .* x build failed.*example"):
             list(search.rounds())
     assert check_log(tmp_path / "log.json", TASKS, TARGET).num_failed == 6
     # They count as trials, so the message says how to start afresh.

@@ -12,9 +12,11 @@ from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import detect_cpu, generic_gpu
 from tvm_cdmpp.models import Prediction
 from tvm_cdmpp.models.analytic import estimate_latency_s
-from tvm_cdmpp.search.evolve.choice import ChoiceConfig
+from tvm_cdmpp.search.evolve.building import log_build_cost
+from tvm_cdmpp.search.evolve.choice import ChoiceConfig, rung_shares
 from tvm_cdmpp.search.evolve.evolution import EvolutionConfig
-from tvm_cdmpp.search.evolve.policy import EvolutionPolicy, rung_shares
+from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
+from tvm_cdmpp.search.evolve.space import ProgramSpace
 
 SMALL = EvolutionConfig(generations=1, children=96, parents=48, descents=1, sweeps=1)
 
@@ -72,6 +74,20 @@ def test_no_program_is_measured_twice(name: str) -> None:
         assert 0.0 <= search.gain <= 1.0
     texts = measurer.texts()
     assert len(set(texts)) == len(texts) == model.learned == 24
+
+
+def test_what_builds_sooner_comes_sooner_and_rather() -> None:
+    def costs(weight: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+        search, _ = policy("conv2d", explored=0.0, build_weight=weight)
+        inputs, _ = search.continue_search_one_round(8, Pretending())
+        made = ProgramSpace(task("conv2d"))
+        batch, _ = made.describe(made.read_states([each.state for each in inputs]))
+        return log_build_cost(batch)
+
+    any_cost, cheap = costs(0.0), costs(1.0)
+    assert (np.diff(any_cost) >= 0.0).all()
+    assert (np.diff(cheap) >= 0.0).all()
+    assert cheap.mean() < any_cost.mean() - 0.2
 
 
 def test_one_seed_one_search() -> None:

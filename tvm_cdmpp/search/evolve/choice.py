@@ -1,6 +1,7 @@
 """What to measure of the programs that were found, and whether another round would gain anything.
 
-- A program is worth its place in the predicted order (`Prediction.order_s`).
+- A program is worth its place in the predicted order (`Prediction.order_s`); of programs that are
+  nearly alike in that, those come first that take less time to build.
 - No two of a batch are alike: they differ in more than one split or unroll limit, or in their
   skeleton, as far as there are enough that do.
 - A few places go to programs drawn at random, from which the model learns what is not near its
@@ -18,6 +19,12 @@ from tvm_cdmpp.search.evolve.programs import Programs, Skeletons
 
 Floats = npt.NDArray[np.float64]
 
+RUNGS = 3
+"""Where a batch comes from: what TVM sampled, the best of one generation, the best that was found.
+
+The farther candidates are bred towards what a model likes, the more of them are its mistakes.
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChoiceConfig:
@@ -30,6 +37,9 @@ class ChoiceConfig:
     least_gain: float = 0.01
     """A task is done when another round is expected to gain less than this share, twice."""
     patience: int = 2
+    build_weight: float = 0.15
+    """Of ln build time against ln latency: how much slower a program may be predicted that is built
+    in a fraction of the time."""
 
 
 def choose(
@@ -130,3 +140,28 @@ def spread_within(residuals: list[float], expected: float, weight: float = 4.0) 
     """
     squares = float(np.var(residuals)) * len(residuals) if residuals else 0.0
     return float(np.sqrt((squares + weight * expected**2) / (len(residuals) + weight)))
+
+
+def rung_shares(count: int, favourite: int, round_number: int) -> list[int]:
+    """Divide a batch among the rungs.
+
+    Parameters
+    ----------
+    count
+        Programs.
+    favourite
+        Rung that gets half, and what cannot be divided; in the first round all get as much.
+    round_number
+        Says whose turn it is where there are fewer programs than rungs.
+
+    Returns
+    -------
+    shares
+        Adding up to `count`; (RUNGS,).
+    """
+    others = count // (RUNGS if round_number == 0 else RUNGS + 1)
+    shares = [others] * RUNGS
+    if 1 < count < RUNGS or (others == 0 and count > 1):
+        shares[round_number % RUNGS] += 1
+    shares[favourite] += count - sum(shares)
+    return shares

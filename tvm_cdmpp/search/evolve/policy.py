@@ -18,11 +18,14 @@ from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.bridge import failed, latency_s, load_tvm
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.models import Content, Prediction
+from tvm_cdmpp.search.evolve.building import log_build_cost
 from tvm_cdmpp.search.evolve.choice import (
+    RUNGS,
     ChoiceConfig,
     Floats,
     choose,
     expected_gain,
+    rung_shares,
     spread_within,
 )
 from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig
@@ -45,12 +48,6 @@ _SPREAD = 0.15
 _TRUST = 0.1
 """Gains that count as expected and come true before the first were."""
 
-
-_RUNGS = 3
-"""Where a batch comes from: what TVM sampled, the best of one generation, the best that was found.
-
-The farther candidates are bred towards what a model likes, the more of them are its mistakes.
-"""
 
 _FIGURES = (
     "gain",
@@ -90,8 +87,10 @@ class Found:
     program: Programs
     log_s: float
     """Predicted ln seconds."""
-    rung: int = _RUNGS - 1
-    """Where it comes from, of `_RUNGS`."""
+    rung: int = RUNGS - 1
+    """Where it comes from, of `RUNGS`."""
+    build_cost: float = 0.0
+    """What it takes to build, as ln of any unit."""
 
 
 class EvolutionPolicy(_SearchPolicy):
@@ -131,7 +130,7 @@ class EvolutionPolicy(_SearchPolicy):
         self._choice = choice or ChoiceConfig()
         self._space = ProgramSpace(task)
         self._round = 0
-        self._favourite = _RUNGS - 1
+        self._favourite = RUNGS - 1
         """The rung that gave the best program of the last batch."""
         self._low_gains = 0
         self._promise = 0.0
@@ -157,7 +156,8 @@ class EvolutionPolicy(_SearchPolicy):
         inputs, results
             What was measured; nothing when the task has no new programs.
         """
-        found = self.find(num_measure)
+        # What takes as long to build is built together, and what is built soon is known soon.
+        found = sorted(self.find(num_measure), key=lambda each: each.build_cost)
         inputs = [auto_scheduler.MeasureInput(self._task, each.state) for each in found]
         if not inputs:
             self.is_done, self.gain = True, 0.0
@@ -195,7 +195,7 @@ class EvolutionPolicy(_SearchPolicy):
         shares = rung_shares(count - explored, self._favourite, self._round)
         self._round += 1
         pools = (self._samples, one_generation, self._best.take(some))
-        parts = [self._take(pools[n], shares[n], n) for n in reversed(range(_RUNGS))]
+        parts = [self._take(pools[n], shares[n], n) for n in reversed(range(RUNGS))]
         found = [each for row in zip_longest(*parts) for each in row if each is not None]
         found += self._take(self._shuffled(self._samples), explored, 0, random=True)
         return found + self._take(evolution.programs, count - len(found))
@@ -299,7 +299,7 @@ class EvolutionPolicy(_SearchPolicy):
         return score
 
     def _take(
-        self, pool: Programs, count: int, rung: int = _RUNGS - 1, *, random: bool = False
+        self, pool: Programs, count: int, rung: int = RUNGS - 1, *, random: bool = False
     ) -> list[Found]:
         """Take programs that are new from a pool, of most worth or as they come."""
         batch, usable = self._space.describe(pool)
@@ -311,6 +311,8 @@ class EvolutionPolicy(_SearchPolicy):
         said = self._model.predict_asts(self._task, batch)
         log_s = np.log(said.latency_s)
         worth = np.log(np.maximum(said.runs_probability, 1e-9)) - np.log(said.order_s)
+        costs = log_build_cost(batch)
+        worth -= self._choice.build_weight * costs
         if random:
             worth = -np.arange(len(pool), dtype=np.float64)
         taken: list[Found] = []
@@ -327,7 +329,8 @@ class EvolutionPolicy(_SearchPolicy):
             for place, state in zip(some, self._space.states(pool.take(some)), strict=True):
                 if state is not None and (text := _hash(state)) not in self._seen:
                     self._seen.add(text)
-                    taken.append(Found(state, pool.take([place]), float(log_s[place]), rung))
+                    program, predicted = pool.take([place]), float(log_s[place])
+                    taken.append(Found(state, program, predicted, rung, float(costs[place])))
             self._measured.update(fingerprints(batch.take(some)).tolist())
             rest = np.setdiff1d(rest, some)
         return taken
@@ -372,28 +375,3 @@ class EvolutionPolicy(_SearchPolicy):
 
 def _hash(state: Any) -> str:
     return hashlib.blake2b(str(state).encode(), digest_size=12).hexdigest()
-
-
-def rung_shares(count: int, favourite: int, round_number: int) -> list[int]:
-    """Divide a batch among the rungs.
-
-    Parameters
-    ----------
-    count
-        Programs.
-    favourite
-        Rung that gets half, and what cannot be divided; in the first round all get as much.
-    round_number
-        Says whose turn it is where there are fewer programs than rungs.
-
-    Returns
-    -------
-    shares
-        Adding up to `count`; (_RUNGS,).
-    """
-    others = count // (_RUNGS if round_number == 0 else _RUNGS + 1)
-    shares = [others] * _RUNGS
-    if 1 < count < _RUNGS or (others == 0 and count > 1):
-        shares[round_number % _RUNGS] += 1
-    shares[favourite] += count - sum(shares)
-    return shares

@@ -1,0 +1,35 @@
+"""Programs are linked as they are built, whatever builder was made last; others' are packed."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny_tasks import TARGET, auto_scheduler, tvm
+from tvm_cdmpp.bridge import failed
+from tvm_cdmpp.measure import MeasureOptions, MeasureSession
+
+
+@auto_scheduler.register_workload
+def tiny_functions(n: int) -> list[Any]:
+    """Call what the mathematical library has, and the compiler's library for half precision."""
+    te = tvm.te
+    a, half = te.placeholder((n,), name="A"), te.placeholder((n,), "float16", name="H")
+    b = te.compute((n,), lambda i: te.erf(a[i]) + te.tan(half[i].astype("float32")), "B")
+    return [a, half, b]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TVM links as it does elsewhere")
+def test_programs_run_as_linked_or_packed() -> None:
+    task = auto_scheduler.SearchTask(func=tiny_functions, args=(64,), target=TARGET)
+    programs = [auto_scheduler.MeasureInput(task, task.compute_dag.get_init_state())] * 2
+    options = MeasureOptions(repeat=1)
+    with MeasureSession():
+        linking, runner = options.builder(), options.runner(on_cpu=True)
+        packing = auto_scheduler.LocalBuilder()
+        for builder, suffix in ((linking, ".so"), (packing, ".tar"), (linking, ".so")):
+            built = builder.build(programs, verbose=0)
+            assert {Path(str(each.filename)).suffix for each in built} == {suffix}
+            for result in runner.run(programs, built, verbose=0):
+                assert not failed(result), result.error_msg
