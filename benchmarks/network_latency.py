@@ -1,224 +1,280 @@
 """Predicted latencies of whole networks against measured ones, on this machine.
 
-    python -m benchmarks.network_latency --networks mlp,resnet-18,model.onnx --batches 1,4 \
-        --logs tuned --out benchmarks/results/network-latency.json
+    python -m benchmarks.network_latency --prepare
+    python -m benchmarks.network_latency --out benchmarks/results/network-latency.json
 
-Each network is compiled with TVM's own schedules and, where the folder of logs has a
-`NETWORK.bBATCH.json`, with that log; the two are timed in turns, and the median of the rounds is
-what counts. Next to each: every operator timed by itself, and
+The first line makes a small log of each network (or takes `NETWORK.bBATCH.json` of `--logs`) and
+compiles it, with TVM's own schedules and with the log; a busy machine does for that. The second
+measures, on a quiet one: in each of some rounds both libraries, run by run, and each operator by
+itself (`benchmarks.operator_times`). Medians count. A fixed program is measured after each round; a
+round that was noisy is measured again. Beside the measured network stand
 
 - replayed: the replayer with the measured operators, which is the replayer's own error;
-- predicted: the whole, nothing measured;
-- rooflines: each operator at its peak or at the memory's bandwidth, whichever is slower;
-- FLOPs: all operations at the rate that one matrix product was measured at;
-- scaled: what the operators took on another device, scaled as Habitat scales kernels (Yu et al.,
-  ATC 2021, wave scaling). `--source FILE --source-device NAME` gives a result file of this program
-  from there; operators that it does not have take as long as the rooflines say, and are counted.
+- alone: the same with operators that are run again and again, their memory in the caches;
+- predictions and simpler estimates (`benchmarks.latency_estimates`).
 
-What is in the result file is not measured again, so a run that was killed goes on; `--again` starts
-anew. Run it on a machine that does nothing else.
+All is kept below `--folder`, so a run that was killed goes on with the next network.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
-import statistics
-from collections.abc import Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.latency_estimates import Source, estimates, matrix_flops_per_s
+from benchmarks.latency_files import FILES, write_files
 from benchmarks.latency_tables import summary
+from benchmarks.operator_times import TimedNetwork
 from benchmarks.provenance import provenance, write_json
-from tvm_cdmpp.bridge import default_target, device_of, load_tvm, quiet_tvm
-from tvm_cdmpp.devices import DeviceSpec, find_device
-from tvm_cdmpp.networks import Deployed, Network, deploy, load_network, random_inputs
-from tvm_cdmpp.replay import NetworkForecast, QueueConfig, read_graph, replay
+from tvm_cdmpp.bridge import default_target, device_of, load_tvm
+from tvm_cdmpp.measure import (
+    Calibration,
+    CalibrationConfig,
+    MeasureOptions,
+    MeasureSession,
+    matmul_timer,
+)
+from tvm_cdmpp.networks import Network, deploy, load_network, random_inputs
+from tvm_cdmpp.replay import QueueConfig, read_graph, replay
 
 tvm = load_tvm()
 
+NETWORKS = ("mlp", "dcgan", "squeezenet", "mobilenet", "resnet-18", "vit-tiny", *FILES)
+OWN, LOG = "TVM's own", "log"
+
 _ROUNDS = 7
-_LEAST_MS = 300
-_MATRIX = 512
+_RUNS_S = 0.2
+"""Time of the runs of a network in a round."""
+_OPERATOR_RUNS = 5
 
 
-@dataclass
-class Timed:
-    """A compiled network, ready to be timed here."""
+@dataclass(frozen=True)
+class Case:
+    """A network at one size of its batch, and what is kept of it."""
 
-    deployed: Deployed
+    name: str
+    batch: int
+    folder: Path
 
-    def __post_init__(self) -> None:
-        """Load it and set its inputs."""
-        factory, self.device = self.deployed.factory, tvm.cpu(0)
-        self.inputs = random_inputs(self.deployed.network, seed=0)
-        module = tvm.contrib.graph_executor.GraphModule(factory["default"](self.device))
-        for name, array in self.inputs.items():
-            module.set_input(name, array)
-        self.module = module
+    @property
+    def log(self) -> Path:
+        """Of its schedules."""
+        return self.folder / "log.json"
 
-    def latency_s(self) -> float:
-        """Time the whole network once, over at least `_LEAST_MS`."""
-        found = self.module.benchmark(self.device, repeat=1, number=1, min_repeat_ms=_LEAST_MS)
-        return float(found.mean)
+    @property
+    def measured(self) -> Path:
+        """Result of the measurement."""
+        return self.folder / "measured.json"
 
-    def operators_s(self) -> dict[str, float]:
-        """Time every operator by itself; the mean over the calls of each function."""
-        factory = self.deployed.factory
-        graph = json.loads(factory.get_graph_json())
-        debugger = tvm.contrib.debugger.debug_executor.create(
-            factory.get_graph_json(), factory.get_lib(), self.device
+    def library(self, schedules: str) -> Path:
+        """Return where the compiled network is."""
+        return self.folder / ("own.so" if schedules == OWN else "log.so")
+
+    def load(self) -> Network:
+        """Make the network."""
+        if self.name not in FILES:
+            return load_network(self.name, batch=self.batch)
+        file = self.folder.parent / self.name
+        write_files(self.folder.parent)
+        return load_network(str(file), **FILES[self.name](self.batch))
+
+    def prepare(self, logs: Path | None, trials: int) -> None:
+        """Make what is missing of the log and of both libraries."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if all(self.library(schedules).exists() for schedules in (OWN, LOG)):
+            return
+        network = self.load()
+        if not self.log.exists():
+            given = None if logs is None else logs / f"{self.folder.name}.json"
+            if given is not None and given.exists():
+                self.log.write_bytes(given.read_bytes())
+            else:
+                self._tune(trials)
+        for schedules, log in ((OWN, None), (LOG, self.log)):
+            if not self.library(schedules).exists():
+                print(f"{self.folder.name}: compiling, schedules: {schedules}", flush=True)
+                deploy(network, default_target(), log).export(self.library(schedules))
+
+    def measure(self, quiet: Quiet) -> None:
+        """Time both libraries and their operators."""
+        inputs = random_inputs(self.load(), seed=0)
+        timed = {
+            schedules: TimedNetwork(tvm.runtime.load_module(str(self.library(schedules))), inputs)
+            for schedules in (OWN, LOG)
+        }
+        begin = time.monotonic()
+        rounds = [
+            quiet.take(lambda: {schedules: _round(network) for schedules, network in timed.items()})
+            for _ in range(_ROUNDS)
+        ]
+        content = {
+            "flops_per_s": quiet.take(matrix_flops_per_s)[0],
+            "seconds": time.monotonic() - begin,
+            "noisy_rounds": sum(not is_quiet for _, is_quiet in rounds),
+            **{
+                schedules: {
+                    "graph": network.graph_json,
+                    "parameters": sorted(network.parameters),
+                    "samples_s": _joined([found[schedules] for found, _ in rounds]),
+                }
+                for schedules, network in timed.items()
+            },
+        }
+        write_json(self.measured, content)
+
+    def rows(self, adapted: Path | None) -> list[dict[str, Any]]:
+        """Return what was measured beside all estimates."""
+        content, network = json.loads(self.measured.read_bytes()), self.load()
+        found = []
+        for schedules, log in ((OWN, None), (LOG, self.log)):
+            samples = content[schedules]["samples_s"]
+            graph = read_graph(content[schedules]["graph"], content[schedules]["parameters"])
+            operators_s = _medians(samples["operators"])
+            alone_s = _medians(samples["alone"])
+            found.append(
+                {
+                    "network": network.name,
+                    "batch": self.batch,
+                    "schedules": schedules,
+                    "measured_s": float(np.median(samples["network"])),
+                    "quartiles_s": np.quantile(samples["network"], [0.25, 0.75]).tolist(),
+                    "noisy_rounds": content["noisy_rounds"],
+                    "replayed_s": replay(graph, operators_s, QueueConfig()).latency_s,
+                    "alone_s": replay(graph, alone_s, QueueConfig()).latency_s,
+                    "operators": len(graph.operators),
+                    "operators_s": operators_s,
+                    **estimates(
+                        network, log, device_of(default_target()), content["flops_per_s"], adapted
+                    ),
+                }
+            )
+        return found
+
+    def _tune(self, trials: int) -> None:
+        """Search a few programs, in a process of its own."""
+        options = ["--log", str(self.log), "--trials", str(trials), "--no-calibrate"]
+        network = self.name
+        if self.name in FILES:
+            network = str(self.folder.parent / self.name)
+            given = FILES[self.name](self.batch)
+            for name, shape in given.get("input_shapes", {}).items():
+                options += ["--input-shape", f"{name}:{'x'.join(map(str, shape))}"]
+            if "batch" in given:
+                options += ["--batch", str(self.batch)]
+        else:
+            options += ["--batch", str(self.batch)]
+        subprocess.run([sys.executable, "-m", "tvm_cdmpp", "tune", network, *options], check=True)
+
+
+class Quiet:
+    """Measures on a quiet machine; use it inside an entered `MeasureSession`."""
+
+    def __init__(self, folder: Path, config: CalibrationConfig) -> None:
+        options, target = MeasureOptions(), default_target()
+        timer = matmul_timer(options.builder(), options.runner(on_cpu=True), target, num_devices=1)
+        self._calibration = Calibration(timer, config, folder / "calibration.jsonl")
+        self._config = config
+        for _ in range(config.start_measurements):
+            self._calibration.check()
+
+    def take(self, measure: Callable[[], Any]) -> tuple[Any, bool]:
+        """Measure, again while the machine is noisy; return what was found, and if it was quiet."""
+        for attempt in range(1, self._config.attempts + 1):
+            found, is_quiet = measure(), self._calibration.check()
+            self._calibration.write(0, 0)
+            if is_quiet or (attempt == self._config.attempts and self._config.keep_noisy):
+                return found, is_quiet
+            if attempt < self._config.attempts:
+                time.sleep(self._config.pause_s)
+        raise SystemExit(
+            "the machine is noisy: end other programs and run again, or give --keep-noisy"
         )
-        debugger.set_input(**factory.get_params())
-        debugger.set_input(**self.inputs)
-        rows = debugger.run_individual(number=10, repeat=3, min_repeat_ms=10)
-        samples: dict[str, list[float]] = {}
-        for node, times_s in zip(graph["nodes"], rows, strict=True):
-            if node["op"] != "null":
-                median_s = statistics.median(map(float, times_s))
-                samples.setdefault(node["attrs"]["func_name"], []).append(median_s)
-        return {name: statistics.fmean(found) for name, found in samples.items()}
 
 
 def main() -> None:
-    """Measure what is missing, write, print."""
+    """Prepare what is missing; measure, write, print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--networks", required=True)
-    parser.add_argument("--batches", default="1")
-    parser.add_argument("--logs", type=Path, default=Path("tuned"))
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--networks", default=",".join(NETWORKS))
+    parser.add_argument("--batches", default="1,4")
+    parser.add_argument("--logs", type=Path, help="folder with NETWORK.bBATCH.json")
+    parser.add_argument("--trials", type=int, default=64, help="of a log that is made here")
+    parser.add_argument("--folder", type=Path, default=Path("latency-runs"))
+    parser.add_argument("--prepare", action="store_true", help="tune and compile, measure nothing")
+    parser.add_argument("--keep-noisy", action="store_true")
+    parser.add_argument("--adapted", type=Path, help="weights of `adapt` for this machine")
     parser.add_argument("--source", type=Path, help="result file of another device")
     parser.add_argument("--source-device", help="that device, as `device show` lists it")
+    parser.add_argument("--out", type=Path, default=Path("network-latency.json"))
     args = parser.parse_args()
     if (args.source is None) != (args.source_device is None):
         parser.error("--source and --source-device belong together")
     source = None if args.source is None else Source.read(args.source, args.source_device)
-    rows: list[dict[str, Any]] = []
-    if args.out.exists() and not args.again:
-        rows = json.loads(args.out.read_bytes())["rows"]
-    known = {(row["network"], row["batch"]) for row in rows}
-    for name in args.networks.split(","):
-        for batch in map(int, args.batches.split(",")):
-            network = load_network(name, batch=batch)
-            if (network.name, batch) not in known:
-                log = args.logs / f"{network.name}.b{batch}.json"
-                rows += _measure(network, batch, log if log.exists() else None)
-                write_json(args.out, {**provenance("numpy", "torch"), "rows": rows})
+    cases = [
+        Case(name, int(batch), args.folder / f"{name}.b{int(batch)}")
+        for name in args.networks.split(",")
+        for batch in args.batches.split(",")
+    ]
+    for case in cases:
+        case.prepare(args.logs, args.trials)
+    if args.prepare:
+        return
+    _measure([case for case in cases if not case.measured.exists()], args)
+    rows = [row for case in cases for row in case.rows(args.adapted)]
     if source is not None:
         here = device_of(default_target())
         rows = [{**row, **source.scale(row, here)} for row in rows]
-        write_json(args.out, {**provenance("numpy", "torch"), "rows": rows})
+    write_json(args.out, {**provenance("numpy", "torch"), "rows": rows})
     print("\n".join(summary(rows)))
 
 
-@dataclass(frozen=True)
-class Source:
-    """What was measured on another device."""
-
-    device: DeviceSpec
-    rows: Mapping[tuple[str, int, str], dict[str, Any]]
-    """By network, batch and schedules."""
-
-    @staticmethod
-    def read(file: Path, device: str) -> "Source":
-        """Read a result file of this program."""
-        rows = json.loads(file.read_bytes())["rows"]
-        found = {(row["network"], row["batch"], row["schedules"]): row for row in rows}
-        return Source(find_device(device), found)
-
-    def scale(self, row: dict[str, Any], here: DeviceSpec) -> dict[str, Any]:
-        """Return the estimate for a network, and how many operators it lacked; none without it."""
-        there = self.rows.get((row["network"], row["batch"], row["schedules"]))
-        if there is None:
-            return {}
-        total_s, missing = 0.0, 0
-        for function, figures in row["functions"].items():
-            measured_s = there["operators_s"].get(function)
-            if measured_s is None:
-                missing += 1
-                one_s = roofline_s(figures, here)
-            else:
-                one_s = measured_s * wave_scaling(figures, self.device, here)
-            total_s += figures["count"] * one_s
-        return {"scaled_s": total_s, "scaled_without_source": missing}
+def _measure(cases: Sequence[Case], args: argparse.Namespace) -> None:
+    if not cases:
+        return
+    with MeasureSession():
+        quiet = Quiet(args.folder, CalibrationConfig(keep_noisy=args.keep_noisy))
+        for number, case in enumerate(cases, start=1):
+            begin = time.monotonic()
+            case.measure(quiet)
+            seconds = time.monotonic() - begin
+            print(f"{number} of {len(cases)}: {case.folder.name}, {seconds:.0f} s", flush=True)
 
 
-def roofline_s(figures: Mapping[str, float], device: DeviceSpec) -> float:
-    """Return the least that an operator can take on a device."""
-    return max(
-        figures["flops"] / device.peak_flops,
-        figures["moved_bytes"] / device.bandwidth_bytes_per_s,
-    )
+def _round(network: TimedNetwork) -> dict[str, Any]:
+    """Time a network and each of its operators."""
+    once_s = float(network.run_s(1)[0])
+    return {
+        "network": network.run_s(int(np.clip(_RUNS_S / once_s, 3, 200))).tolist(),
+        "operators": {
+            name: network.operator_s(name, _OPERATOR_RUNS).tolist() for name in network.functions
+        },
+        "alone": {
+            name: network.operator_s(name, _OPERATOR_RUNS, alone=True).tolist()
+            for name in network.functions
+        },
+    }
 
 
-def wave_scaling(figures: Mapping[str, float], there: DeviceSpec, here: DeviceSpec) -> float:
-    """Return by what an operator's latency changes from one device to another.
-
-    Habitat's equations 2 and 3: the ratio of bandwidths to the power of g, times that of what all
-    cores do at a time (width and clock, together the peak) to the power of 1 - g. With x the
-    operations per byte and R those at which the device's peak and its bandwidth are in balance,
-    g = 1 - x / (2 R) where x < R, else R / (2 x).
-    """
-    intensity = figures["flops"] / max(figures["moved_bytes"], 1.0)
-    balance = here.peak_flops / here.bandwidth_bytes_per_s
-    memory = 1.0 - intensity / (2 * balance) if intensity < balance else balance / (2 * intensity)
-    bandwidth = there.bandwidth_bytes_per_s / here.bandwidth_bytes_per_s
-    peak = there.peak_flops / here.peak_flops
-    return float(bandwidth**memory * peak ** (1.0 - memory))
+def _joined(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Join the samples of rounds."""
+    joined: dict[str, Any] = {"network": [s for found in rounds for s in found["network"]]}
+    for kind in ("operators", "alone"):
+        joined[kind] = {
+            name: [s for found in rounds for s in found[kind][name]] for name in rounds[0][kind]
+        }
+    return joined
 
 
-def _measure(network: Network, batch: int, log: Path | None) -> list[dict[str, Any]]:
-    """Time a network untuned and, where there is a log, tuned, in turns."""
-    target = default_target()
-    logs = [None] if log is None else [None, log]
-    with quiet_tvm():
-        timed = [Timed(deploy(network, target, own)) for own in logs]
-    rounds = [[network_.latency_s() for network_ in timed] for _ in range(_ROUNDS)]
-    rate = _matrix_flops_per_s()
-    rows = []
-    for place, (own, compiled) in enumerate(zip(logs, timed, strict=True)):
-        factory = compiled.deployed.factory
-        graph = read_graph(factory.get_graph_json(), list(factory.get_params()))
-        device = device_of(target)
-        found = NetworkForecast(network, log=own).on(device)
-        moved = {operator.function: operator.moved_bytes for operator in graph.operators}
-        operators_s = compiled.operators_s()
-        functions = {
-            task.function: {
-                "count": task.count, "flops": task.flops, "moved_bytes": moved[task.function]
-            }
-            for task in found.tasks
-        }  # fmt: skip
-        rows.append(
-            {
-                "network": network.name,
-                "batch": batch,
-                "schedules": "TVM's own" if own is None else "log",
-                "measured_s": statistics.median(row[place] for row in rounds),
-                "rounds_s": [row[place] for row in rounds],
-                "replayed_s": replay(graph, operators_s, QueueConfig()).latency_s,
-                "predicted_s": found.latency_s,
-                "interval_s": found.interval_s,
-                "rooflines_s": sum(f["count"] * roofline_s(f, device) for f in functions.values()),
-                "flops_s": sum(task.count * task.flops for task in found.tasks) / rate,
-                "operators": len(graph.operators),
-                "operators_s": operators_s,
-                "functions": functions,
-                "without_record": found.num_tasks_without_record,
-            }
-        )
-    return rows
-
-
-def _matrix_flops_per_s() -> float:
-    """Return the rate of one large matrix product in NumPy's library, with all its threads."""
-    import timeit
-
-    a = np.ones((_MATRIX, _MATRIX), np.float32)
-    best_s = min(timeit.repeat(lambda: a @ a, number=5, repeat=5)) / 5
-    return float(2 * _MATRIX**3 / best_s)
+def _medians(samples: dict[str, list[float]]) -> dict[str, float]:
+    return {name: float(np.median(found)) for name, found in samples.items()}
 
 
 if __name__ == "__main__":
