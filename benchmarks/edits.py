@@ -214,11 +214,11 @@ def _judged(
     """Yield what is said of each edit of a program, and what was measured."""
     base_s, *edits_s = latencies_s
     for number, (kind, edit_s) in enumerate(zip(edited.kinds, edits_s, strict=True), start=1):
-        runs = base_s is not None and edit_s is not None
+        change = None if base_s is None or edit_s is None else float(np.log(edit_s / base_s))
         yield {
             "kind": kind,
             "said": _said(edited.batch.take([0, number]), predictor, device),
-            "measured": float(np.log(edit_s / base_s)) if runs else None,
+            "measured": change,
         }
 
 

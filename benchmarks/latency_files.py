@@ -13,7 +13,7 @@ _CHANNELS = (3, 32, 64, 128)
 _IMAGE = (3, 64, 64)
 
 FILES: dict[str, Callable[[int], dict[str, Any]]] = {
-    "users-cnn.pt": lambda batch: {"input_shapes": {"input0": (batch, *_IMAGE)}},
+    "users-cnn.pt": lambda batch: {"input_shapes": {"input": (batch, *_IMAGE)}},
     "users-mlp.onnx": lambda batch: {"batch": batch},
 }
 """Options of `load_network` at a size of the batch, by the file's name."""

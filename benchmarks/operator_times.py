@@ -165,7 +165,7 @@ def _values_of(executor: Any, graph: Mapping[str, Any]) -> list[Any]:
 
 
 def _num_bytes(array: Any) -> int:
-    return math.prod(array.shape) * -(-tvm.DataType(array.dtype).bits // 8)
+    return int(math.prod(array.shape) * -(-tvm.DataType(array.dtype).bits // 8))
 
 
 _PARTS = 64

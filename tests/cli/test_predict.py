@@ -12,11 +12,13 @@ def test_devices_and_batches_side_by_side(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trace, plot = tmp_path / "trace.json", tmp_path / "plot.png"
-    line = ["predict", "mlp", "--device", "epyc-7452,xeon-silver-4210", "--batch", "1,2"]
+    line = ["predict", "mlp", "--device", "epyc-7452,xeon-silver-4210,epyc-7452"]
+    line += ["--batch", "1,2,2"]
     assert main([*line, "--trace", str(trace), "--plot", str(plot)]) == 0
     out = capsys.readouterr().out
     for text in ("mlp on epyc-7452, batch 2", "held down by", "by class:", "xeon-silver-4210"):
         assert text in out
+    assert out.count("mlp on epyc-7452, batch 2") == 1
     traces = sorted(tmp_path.glob("trace.*.json"))
     assert [t.name for t in traces] == [
         f"trace.{device}.{batch}.json"

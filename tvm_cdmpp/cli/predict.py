@@ -5,10 +5,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
 from tvm_cdmpp.cli.inputs import parse_input_dtypes, parse_input_shapes
+from tvm_cdmpp.cli.messages import divert_native_messages
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.files import write_atomically
 
@@ -70,19 +72,20 @@ def run(args: argparse.Namespace) -> int:
     # TVM takes seconds to load; a wrong command line must not.
     from tvm_cdmpp.devices import find_device
 
-    names = list(filter(None, (name.strip() for name in args.device.split(","))))
+    names = dict.fromkeys(filter(None, (name.strip() for name in args.device.split(","))))
     if not names:
         raise ConfigError("--device takes names of devices, as in t4,a100-40gb; got none")
     devices = [find_device(name) for name in names]
     from tvm_cdmpp.replay import NetworkForecast
 
     predictions = []
-    for batch in batches:
-        forecast = NetworkForecast(
-            args.network, log=args.log, trials=args.trials, weights=args.weights, batch=batch,
-            **inputs,
-        )  # fmt: skip
-        predictions += [forecast.on(device) for device in devices]
+    with TemporaryDirectory() as folder, divert_native_messages(Path(folder) / "tvm", _ignore):
+        for batch in batches:
+            forecast = NetworkForecast(
+                args.network, log=args.log, trials=args.trials, weights=args.weights, batch=batch,
+                **inputs,
+            )  # fmt: skip
+            predictions += [forecast.on(device) for device in devices]
     if args.json:
         json.dump(_as_json(predictions), sys.stdout, indent=1)
         print()
@@ -97,13 +100,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _ignore(_: str) -> None:
+    """Leave what TVM says about its own GPU schedules unsaid: it lowers them all the same."""
+
+
 def _parse_batches(text: str) -> list[int | None]:
     if not text:
         return [None]
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) for part in parts):
         raise ConfigError(f"--batch takes numbers above 0, as in 1,4; got {text!r}")
-    return [int(part) for part in parts]
+    return list(dict.fromkeys(map(int, parts)))
 
 
 def _as_json(predictions: "Sequence[NetworkPrediction]") -> dict[str, Any]:
@@ -148,7 +155,7 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
             str(p.batch),
             show.milliseconds(p.latency_s),
             _range(p.interval_s),
-            f"{p.peak_bytes / 1e6:.1f} MB",
+            f"{p.peak_bytes / 1e6:.3g} MB",
             p.bound,
         ]
         for p in predictions

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         stack_devices,
     )
     from tvm_cdmpp.models.analytic import (
+        PROGRAM_START_S,
         TERMS,
         bound_names,
         bound_shares,

@@ -62,7 +62,8 @@ _AUTOMATIC_LANES_EXPONENT = 0.5
 _OVERLAP_LOST = 0.25
 """Share of the faster resources' time that does not hide behind the slowest."""
 _PARALLEL_START_S = 3e-6
-_PROGRAM_START_S = 5e-7
+PROGRAM_START_S = 5e-7
+"""Of every program, whatever it does."""
 _L2_BYTES_PER_CYCLE = 32.0
 _L3_BYTES_PER_CYCLE = 12.0
 
@@ -112,7 +113,7 @@ def bound_shares(program: CompactASTBatch, device: DeviceSpec) -> dict[str, floa
 def sum_leaves(batch: CompactASTBatch, leaf_s: FloatArray) -> FloatArray:
     """Return the seconds that programs take, given those of their leaves; shape (n,)."""
     programs = np.repeat(np.arange(len(batch)), batch.leaf_counts)
-    return _PROGRAM_START_S + np.bincount(programs, leaf_s, minlength=len(batch))
+    return PROGRAM_START_S + np.bincount(programs, leaf_s, minlength=len(batch))
 
 
 class _Facts:

@@ -331,7 +331,11 @@ def _remarks(
     remarks = []
     for basis, what in (
         ("analytic estimate", "are no task of Ansor's and have the analytic estimate"),
-        ("moved bytes", "have no readable program and are priced by the bytes they move"),
+        (
+            "moved bytes",
+            "have no readable program and are priced by the bytes they move, the "
+            "least that they take",
+        ),
     ):
         number = sum(counts[name] for name, price in prices.items() if price.basis == basis)
         if number:

@@ -3,7 +3,8 @@
 Functions with a reduction are what Ansor tunes, and are priced by the predictor. The others
 (layout transforms, concatenations, elementwise operators that fused with nothing) have hardly any
 choice of schedule, and the predictor was not trained on them: they get the analytic estimate. What
-has no readable program, such as a library call, gets the time of moving its inputs and outputs.
+has no readable program, such as a library call or a sort, gets a start-up and the time of moving
+its inputs and outputs: the least that it can take.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from tvm_cdmpp.ast import CompactASTBatch, Leaf
 from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import LoweringError
 from tvm_cdmpp.extract import describe, leaves_of
-from tvm_cdmpp.models import CostPredictor, bound_shares, estimate_latency_s
+from tvm_cdmpp.models import PROGRAM_START_S, CostPredictor, bound_shares, estimate_latency_s
 
 Basis: TypeAlias = Literal["predicted", "analytic estimate", "moved bytes"]
 
 ANALYTIC_SPREAD = 0.9
 """Standard deviation of ln(measured / analytic estimate): half of the programs of networks that
 were not trained on are off by more than 63 % (benchmarks/RESULTS.md, roofline)."""
+
+LEAST_SPREAD = 1.5
+"""The same for what is priced by the bytes it moves: assumed, as a sort may take tens
+of times that."""
 
 SPREAD_FACTORS = {"cpu": 1.3, "gpu": 1.5, "accelerator": 1.5}
 """By how much the predictor's own spread is widened: so much it takes for 90 % of the tasks of
@@ -47,7 +52,9 @@ _CLASSES = (
     ("layout_transform", "layout"),
     ("transpose", "layout"),
     ("concatenate", "layout"),
-    ("copy", "communication"),
+    ("device_copy", "communication"),
+    ("__copy", "communication"),
+    ("copy", "layout"),
     ("mean", "reduction"),
     ("sum", "reduction"),
     ("max", "reduction"),
@@ -173,10 +180,11 @@ def _flops(leaf: Leaf) -> float:
 
 
 def _by_bytes(moved_bytes: float, device: DeviceSpec) -> Price:
+    moved_s = moved_bytes / device.bandwidth_bytes_per_s
     return Price(
-        latency_s=moved_bytes / device.bandwidth_bytes_per_s,
-        spread=ANALYTIC_SPREAD,
+        latency_s=PROGRAM_START_S + moved_s,
+        spread=LEAST_SPREAD,
         basis="moved bytes",
-        bounds={"memory": 1.0},
+        bounds={"start-up": PROGRAM_START_S, "memory": moved_s},
         flops=0.0,
     )
