@@ -240,7 +240,8 @@ def _measure(cases: Sequence[Case], args: argparse.Namespace) -> None:
     if not cases:
         return
     with MeasureSession():
-        quiet = Quiet(args.folder, CalibrationConfig(keep_noisy=args.keep_noisy))
+        config = CalibrationConfig(keep_noisy=args.keep_noisy, attempts=1 if args.keep_noisy else 3)
+        quiet = Quiet(args.folder, config)
         for number, case in enumerate(cases, start=1):
             begin = time.monotonic()
             case.measure(quiet)
