@@ -21,7 +21,9 @@ from tvm_cdmpp.models.adaptation import thin
 from tvm_cdmpp.models.additive import (
     AdditiveConfig,
     AdditiveNetwork,
+    Dropout,
     Layout,
+    leaves_of,
     make_leaves,
     stack_devices,
 )
@@ -130,8 +132,8 @@ def test_weights_of_earlier_versions_have_no_bounds(
     )
 
 
-def test_padding_changes_nothing(predictor: TrainedPredictor) -> None:
-    """Training lays programs of several sizes side by side; scoring takes one size at a time."""
+def test_company_changes_nothing(predictor: TrainedPredictor) -> None:
+    """Training takes programs of several sizes at once; scoring takes one size at a time."""
     batch = random_batch(40)
     assert len(set(batch.leaf_counts)) > 1
     network = predictor.expert(DEVICE).network
@@ -152,15 +154,41 @@ def test_features_are_the_gradient_of_the_last_layer(predictor: TrainedPredictor
     np.testing.assert_allclose(gradient[0], found.features[0].detach(), rtol=1e-4, atol=1e-6)
 
 
-def test_layouts_undo_themselves() -> None:
-    for counts in ([3, 1, 2], [2, 2], [1]):
-        layout = Layout.of(torch.tensor(counts))
-        values = torch.arange(float(sum(counts)))[:, None]
-        side_by_side = layout.side_by_side(values, -1.0)
-        assert side_by_side.shape == (len(counts), max(counts), 1)
-        assert torch.equal(layout.in_a_row(side_by_side), values)
-        programs = layout.of_leaves(torch.arange(float(len(counts))))
-        assert programs.tolist() == np.repeat(np.arange(len(counts)), counts).tolist()
+@pytest.mark.parametrize("counts", [[3, 1, 2, 1], [2, 2], [1], []])
+def test_layouts_keep_leaves_with_their_programs(counts: list[int]) -> None:
+    given = torch.tensor(counts, dtype=torch.int64)
+    layout = Layout.of(given)
+    order = torch.arange(len(counts)) if layout.programs is None else layout.programs
+    owners = torch.arange(len(counts)).repeat_interleave(given)
+    in_order = owners[leaves_of(given, order, given.cumsum(0) - given)]
+    assert layout.of_leaves(order).tolist() == in_order.tolist()
+    assert layout.sum(torch.ones(len(owners))).tolist() == given[order].tolist()
+    for block in layout.by_count(in_order):
+        assert (block == block[:, :1]).all()
+    spread = layout.log_sum_exp(torch.zeros(len(owners)), torch.zeros(len(counts)))
+    torch.testing.assert_close(spread, torch.log(given[order] + 1.0))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_dropout_is_that_of_pytorch(share: float) -> None:
+    dropout, values = Dropout(share), torch.ones(400, 501, requires_grad=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        found = dropout(values)
+        kept = found != 0
+        assert (found[kept] - 1 / (1 - share)).abs().max() < 1e-4
+        assert kept.float().mean() == pytest.approx(1 - share, abs=3e-3)
+        # Neighbours, which one integer decides over, are independent.
+        for apart in (1, 2, 3):
+            both = (kept.flatten()[:-apart] & kept.flatten()[apart:]).float().mean()
+            assert both == pytest.approx((1 - share) ** 2, abs=5e-3)
+        (gradient,) = torch.autograd.grad(found.sum(), values)
+        assert torch.equal(gradient, found)
+        assert not torch.equal(dropout(values), found)
+        torch.manual_seed(0)
+        assert torch.equal(dropout(values), found)
+    assert dropout.eval()(values) is values
+    assert Dropout(0.0)(values) is values
 
 
 def test_a_level_is_learned_from_few_programs(predictor: TrainedPredictor) -> None:

@@ -10,8 +10,8 @@ sum makes the prediction one that can be taken apart.
 - Inside the network time is counted in cycles: a device whose clock and bandwidth are twice as
   fast runs everything in half the time, and that need not be learned.
 - The analytic bounds of a leaf (see `analytic.TERMS`) are among its inputs.
-- Leaves of all programs lie one after the other; only attention needs them side by side, so nothing
-  is computed for padding.
+- Leaves of all programs lie one after the other, and programs that have as many of them are
+  neighbours: attention and sums take those of one leaf count at a time, so there is no padding.
 - The device vector and the pre-order position of the leaf are added to its embedding. A field
   beyond those of all devices that were trained on counts as the nearest of theirs: what it does
   there, nothing has told.
@@ -99,13 +99,13 @@ class Leaves:
 
     def take(self, programs: Tensor, firsts: Tensor) -> Leaves:
         """Return some programs, in the given order; `firsts` has the first leaf of all of them."""
-        counts = self.counts[programs]
-        before = torch.cumsum(counts, 0) - counts
-        total = int(counts.sum())
-        within = torch.arange(total, device=counts.device)
-        within -= torch.repeat_interleave(before, counts)
-        leaves = torch.repeat_interleave(firsts[programs], counts) + within
-        return Leaves(self.inputs[leaves], self.positions[leaves], counts, self.device[programs])
+        leaves = leaves_of(self.counts, programs, firsts)
+        return Leaves(
+            self.inputs[leaves],
+            self.positions[leaves],
+            self.counts[programs],
+            self.device[programs],
+        )
 
     def to(self, torch_device: torch.device) -> Leaves:
         """Return the same where PyTorch is to compute."""
@@ -116,6 +116,13 @@ class Leaves:
     def log2_clock(self) -> Tensor:
         """Logarithm of the clock, relative to the reference device's; (B,)."""
         return self.device[:, _CLOCK]
+
+
+def leaves_of(counts: Tensor, programs: Tensor, firsts: Tensor) -> Tensor:
+    """Return the leaves of some programs, given all programs' numbers of leaves and first ones."""
+    counts = counts[programs]
+    shifts = firsts[programs] - (torch.cumsum(counts, 0) - counts)
+    return torch.arange(int(counts.sum()), device=counts.device) + shifts.repeat_interleave(counts)
 
 
 def leaf_inputs(batch: CompactASTBatch, device: DeviceSpec) -> npt.NDArray[np.float32]:
@@ -193,7 +200,7 @@ class AdditiveNetwork(nn.Module):
         self.layers = nn.ModuleList(FlatEncoderLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
         self.hidden = nn.Linear(width, config.hidden)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.correction = nn.Linear(config.hidden, 1)
         self.start = nn.Linear(len(DEVICE_FIELDS), 1)
         self.about_program = nn.Linear(config.hidden, 2)
@@ -206,6 +213,23 @@ class AdditiveNetwork(nn.Module):
     def forward(self, leaves: Leaves) -> Output:
         """Predict programs."""
         layout = Layout.of(leaves.counts)
+        if layout.programs is None:
+            return self._predict(leaves, layout)
+        firsts = torch.cumsum(leaves.counts, 0) - leaves.counts
+        found = self._predict(leaves.take(layout.programs, firsts), layout)
+        back = layout.programs.argsort()
+        of_leaves = leaves_of(leaves.counts, layout.programs, firsts).argsort()
+        return Output(
+            found.log_latency[back],
+            found.log_leaf_s[of_leaves],
+            found.log_spread[back],
+            found.runs[back],
+            found.features[back],
+            found.encoder[back],
+        )
+
+    def _predict(self, leaves: Leaves, layout: Layout) -> Output:
+        """Predict programs that are in the order of a layout."""
         shift = -self.input_mean * self.input_scale
         scaled = torch.addcmul(shift, leaves.inputs, self.input_scale)
         clock = layout.of_leaves(leaves.log2_clock)
@@ -225,15 +249,12 @@ class AdditiveNetwork(nn.Module):
             limit, base = 2.0 * limit, torch.full_like(base, _LOG_COMMON_LEAF_S)
         bounded = limit * torch.tanh(correction / limit)
         log_leaf = base + bounded
-        dense = layout.side_by_side(log_leaf, -torch.inf)
-        start = float(np.log(_INITIAL_START_S)) + self.start(about)
-        log_sum = torch.logsumexp(torch.cat([dense, start], dim=1), dim=1)
-        share = torch.exp(dense - log_sum[:, None])
-        steepness = 1.0 - (bounded / limit) ** 2
-        by_leaf = layout.side_by_side(last * steepness[:, None], 0.0)
-        features = torch.einsum("bl,blh->bh", share, by_leaf)
+        start = float(np.log(_INITIAL_START_S)) + self.start(about)[:, 0]
+        log_sum = layout.log_sum_exp(log_leaf, start)
+        share = torch.exp(log_leaf - layout.of_leaves(log_sum)) * (1.0 - (bounded / limit) ** 2)
+        features = layout.sum(last * share[:, None])
         spread, runs = self.about_program(features).unbind(dim=1)
-        encoder = layout.side_by_side(hidden, 0.0).sum(dim=1) / leaves.counts[:, None]
+        encoder = layout.sum(hidden) / leaves.counts[:, None]
         log_latency, log_leaf_s = log_sum - _LN2 * leaves.log2_clock, log_leaf - _LN2 * clock
         return Output(log_latency, log_leaf_s, spread, runs, features, encoder)
 
@@ -300,46 +321,70 @@ _MOST_POSITIONS = 1024
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the leaves of each program lie; `slots` is None where all programs have as many."""
+    """Programs by leaf count: those that have as many leaves lie one after the other."""
 
-    programs: int
-    longest: int
-    slots: Tensor | None
-    """Place of each leaf among programs x longest; (N,)."""
-    of_leaf: Tensor | None
-    """Program of each leaf; (N,)."""
-    mask: Tensor | None
-    """True where there is a leaf; (B, 1, 1, L)."""
+    programs: Tensor | None
+    """Programs in the order of this layout, (B,); None where all have as many leaves."""
+    counts: Tensor
+    """Leaves per program, in this order; (B,)."""
+    blocks: tuple[tuple[int, int], ...]
+    """Programs of each leaf count, and leaves of each of them."""
 
     @staticmethod
     def of(counts: Tensor) -> Layout:
         """Lay programs out."""
-        programs, longest = len(counts), int(counts.max()) if len(counts) else 1
-        if not programs or int(counts.min()) == longest:
-            return Layout(programs, longest, None, None, None)
-        mask = torch.arange(longest, device=counts.device) < counts[:, None]
-        slots = mask.flatten().nonzero()[:, 0]
-        of_leaf = torch.div(slots, longest, rounding_mode="floor")
-        return Layout(programs, longest, slots, of_leaf, mask[:, None, None, :])
+        leaves, programs = torch.unique(counts, return_counts=True)
+        blocks = tuple(zip(programs.tolist(), leaves.tolist(), strict=True))
+        if len(blocks) <= 1:
+            return Layout(None, counts, blocks or ((0, 1),))
+        order = counts.argsort(stable=True)
+        return Layout(order, counts[order], blocks)
 
     def of_leaves(self, values: Tensor) -> Tensor:
         """Give each leaf the values of its program; (B, ...) to (N, ...)."""
-        if self.of_leaf is None:
-            return values.repeat_interleave(self.longest, dim=0)
-        return values[self.of_leaf]
+        if self.programs is None:
+            return values.repeat_interleave(self.blocks[0][1], dim=0)
+        return values.repeat_interleave(self.counts, dim=0)
 
-    def side_by_side(self, values: Tensor, fill: float) -> Tensor:
-        """Lay leaves out by program; (N, ...) to (B, L, ...)."""
-        shape = (self.programs, self.longest, *values.shape[1:])
-        if self.slots is None:
-            return values.view(shape)
-        dense = values.new_full((self.programs * self.longest, *values.shape[1:]), fill)
-        return dense.index_copy(0, self.slots, values).view(shape)
+    def by_count(self, values: Tensor) -> list[Tensor]:
+        """Divide values of leaves by leaf count; (N, ...) to (programs, leaves, ...) of each."""
+        sizes = [programs * leaves for programs, leaves in self.blocks]
+        parts = zip(torch.split(values, sizes), self.blocks, strict=True)
+        return [part.view(*block, *values.shape[1:]) for part, block in parts]
 
-    def in_a_row(self, values: Tensor) -> Tensor:
-        """Undo `side_by_side`."""
-        flat = values.reshape(self.programs * self.longest, *values.shape[2:])
-        return flat if self.slots is None else flat[self.slots]
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over the leaves of each program; (N, ...) to (B, ...)."""
+        return join([block.sum(dim=1) for block in self.by_count(values)])
+
+    def log_sum_exp(self, values: Tensor, another: Tensor) -> Tensor:
+        """Add up exponentials of what leaves and their program say; (N,) and (B,) to (B,)."""
+        of_leaves = join([block.logsumexp(dim=1) for block in self.by_count(values)])
+        return torch.logaddexp(of_leaves, another)
+
+
+def join(parts: Sequence[Tensor]) -> Tensor:
+    """Return parts one after the other; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+class Dropout(nn.Module):
+    """Dropout of PyTorch's distribution, its share rounded to 1 / 65536, in half the time.
+
+    One random integer decides over four values.
+    """
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self._least = round(share * 2**16) - 2**15
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Return values with some of them 0, in training."""
+        if not self.training or self._least == -(2**15):
+            return values
+        drawn = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device)
+        drawn = drawn.random_(-(2**63), None).view(torch.int16)[: values.numel()]
+        kept = (drawn >= self._least).to(values.dtype).mul_(2**16 / (2**15 - self._least))
+        return values * kept.view_as(values)
 
 
 class FlatEncoderLayer(nn.Module):
@@ -357,18 +402,22 @@ class FlatEncoderLayer(nn.Module):
             nn.ReLU(),
             nn.Linear(config.hidden, config.width, bias=False),
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
         """Return the layer's output, of the shape of `hidden`, (N, D)."""
-        qkv = layout.side_by_side(self.qkv(self.norm1(hidden)), 0.0)
-        parts = qkv.view(layout.programs, layout.longest, 3, self.heads, -1)
-        query, key, value = parts.permute(2, 0, 3, 1, 4)  # (B, heads, L, D / heads)
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=layout.mask)
-        mixed = mixed.transpose(1, 2).reshape(layout.programs, layout.longest, -1)
-        hidden = hidden + self.dropout(self.out(layout.in_a_row(mixed)))
+        qkv = self.qkv(self.norm1(hidden))
+        mixed = join([self._mix(block) for block in layout.by_count(qkv)])
+        hidden = hidden + self.dropout(self.out(mixed))
         changed: Tensor = self.dropout(self.mlp(self.norm2(hidden)))
         return hidden + changed
+
+    def _mix(self, qkv: Tensor) -> Tensor:
+        """Return what attention says of programs with as many leaves; (B, L, 3 D) to (B L, D)."""
+        programs, leaves, _ = qkv.shape
+        query, key, value = qkv.view(programs, leaves, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+        return mixed.transpose(1, 2).reshape(programs * leaves, -1)
 
 
 def stack_devices(devices: Sequence[DeviceSpec]) -> Tensor:

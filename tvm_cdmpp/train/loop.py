@@ -154,7 +154,7 @@ class Trainer:
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        self._optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
     @property
     def done(self) -> bool:
