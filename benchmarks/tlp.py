@@ -12,8 +12,7 @@ What differs from the original in `paper` settings:
   `tlp` learns from all devices at once: the original trains a model per device, or MTL-TLP.
 - Programs are ranked against those of a minibatch that were measured on the same device; a
   minibatch holds several devices. Weights of pairs are divided by their sum.
-- AdamW and a cycle of learning rates stand in for Adam at a constant rate. How many minibatches of
-  1024 there are is that of `Training.steps`; 50 passes in the original.
+- How many minibatches of 1024 there are is that of `Training.steps`; 50 passes in the original.
 - Seconds come from a line through the scores of training programs, so only the order of the
   programs of a task says anything about the method. MTL-TLP has no head for a device that it did
   not see in training: the mean of the others' of its kind takes its place.
@@ -82,6 +81,8 @@ SETTINGS: dict[str, tuple[TLPConfig, Training]] = {
             batch_size=1024,
             group_size=1,
             learning_rate=7e-4,
+            schedule="constant",
+            optimizer="adam",
             weight_decay=1e-6,
             gradient_clip=0.5,
         ),

@@ -35,6 +35,8 @@ def small(kind: type[NetworkPredictor], setting: str = "tuned", **changes: Any) 
     config = SMALL[kind]
     if kind is GraphPredictor:
         config = replace(config, skip=setting == "skip")
+    if kind is RecursiveLSTMPredictor:
+        config = replace(config, merges=setting == "paper")
     return kind.make(config, replace(training, **(brief | changes)), seed=0)
 
 

@@ -18,20 +18,8 @@ from tvm_cdmpp.models.baselines.graph import GraphPredictor
 from tvm_cdmpp.models.baselines.habitat import HabitatPredictor
 from tvm_cdmpp.models.baselines.lstm import RecursiveLSTMPredictor
 from tvm_cdmpp.models.baselines.mlp import MLPPredictor
-from tvm_cdmpp.models.baselines.training import (
-    Training,
-    draw_order,
-    latency_loss,
-    ranking_loss,
-)
+from tvm_cdmpp.models.baselines.training import Training, draw_order, make_schedule
 from tvm_cdmpp.models.rows import TrainingRows
-
-GROUPS = np.zeros(3, np.int64)
-GAINS = np.array([1.0, 0.5, 0.1])
-
-
-def logs(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -135,52 +123,6 @@ def test_order_has_every_row_once_in_runs_of_one_group() -> None:
     assert (np.diff(alone) != 1).any()
 
 
-def test_percentage_error() -> None:
-    measured = np.log([1.0, 1.0, 4.0])
-    predicted = np.log([1.5, 0.5, 2.0])
-    found = latency_loss(torch.from_numpy(predicted), torch.from_numpy(measured), "mape")
-    assert float(found) == pytest.approx(0.5)
-    far, farther = (latency_loss(logs(value), logs(0.0), "mape") for value in (6.0, 60.0))
-    assert float(far) < float(farther) < 1e5
-
-
-def test_huber_is_linear_for_large_errors() -> None:
-    one, two, three = (float(latency_loss(logs(x), logs(0.0), "huber")) for x in (1.0, 2.0, 3.0))
-    assert two - one == pytest.approx(three - two) == pytest.approx(1.0)
-    assert float(latency_loss(logs(0.1), logs(0.0), "huber")) < 0.05
-
-
-def test_ranking_wants_the_faster_first() -> None:
-    right = ranking_loss(logs(1.0, 2.0, 3.0), GAINS, GROUPS)
-    wrong = ranking_loss(logs(3.0, 2.0, 1.0), GAINS, GROUPS)
-    tied = ranking_loss(logs(2.0, 2.0, 2.0), GAINS, GROUPS)
-    assert float(right) < 0.01 < float(tied) < float(wrong)
-
-
-def test_ranking_cares_most_for_the_best() -> None:
-    """Exchanging the first two places costs more than exchanging the last two."""
-    gains = np.array([1.0, 0.8, 0.6, 0.4, 0.2])
-    groups = np.zeros(5, np.int64)
-    first = ranking_loss(logs(2.0, 1.0, 3.0, 4.0, 5.0), gains, groups)
-    last = ranking_loss(logs(1.0, 2.0, 3.0, 5.0, 4.0), gains, groups)
-    assert float(first) > 1.5 * float(last)
-
-
-def test_ranking_compares_within_groups_only() -> None:
-    predicted = logs(3.0, 2.0, 1.0).requires_grad_()
-    loss = ranking_loss(predicted, GAINS, np.array([0, 1, 2]))
-    loss.backward()  # type: ignore[no-untyped-call]
-    assert float(loss.detach()) == 0.0
-    assert predicted.grad is not None
-    assert (predicted.grad == 0).all()
-    # Groups do not change each other's places.
-    both = ranking_loss(
-        logs(1.0, 2.0, 9.0, 8.0), np.array([1, 0.5, 1, 0.5]), np.array([0, 0, 1, 1])
-    )
-    wrong = ranking_loss(logs(9.0, 8.0), np.array([1, 0.5]), np.array([1, 1]))
-    assert float(both) == pytest.approx(float(wrong) / 2, rel=1e-3)
-
-
 def test_programs_of_other_tasks_may_be_ranked_too() -> None:
     """In minibatches with one program of a task each, there is nobody else to compare with."""
     rows = rows_by_tile(60)
@@ -189,6 +131,21 @@ def test_programs_of_other_tasks_may_be_ranked_too() -> None:
         model = small(MLPPredictor, "paper", steps=1, ranked=ranked, batch_size=2, group_size=1)
         model.fit(pairs, seed=0)
         assert bool(model.content().arrays["score.weight"].any()) == learns
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"),
+    [("constant", [1.0, 1.0, 1.0, 1.0]), ("drop", [1.0, 1.0, 0.2, 0.2])],
+)
+def test_learning_rates_of_published_settings(schedule: Any, rates: list[float]) -> None:
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    steps = make_schedule(optimizer, Training(steps=4, schedule=schedule, learning_rate=1.0))
+    found = []
+    for _ in rates:
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        steps.step()
+    assert found == pytest.approx(rates)
 
 
 def test_what_the_optimiser_saw_is_counted() -> None:

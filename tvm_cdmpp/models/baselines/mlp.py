@@ -3,8 +3,9 @@
 Each leaf goes through two layers of 256; their sum over the leaves goes through two residual layers
 of 256 and becomes one score. What differs from the original: our computation vectors and device
 vector stand in for Ansor's features, inputs are standardised instead of divided by their largest
-value, AdamW and a cycle of learning rates stand in for Adam and steps, and only programs of one
-task and machine are ranked against each other, not those of whole minibatches.
+value, and programs are ranked against those of the minibatch that were measured on the same device
+(the original trains a model per device). How long it trains is that of `Training.steps`; 50 passes
+at most in the original.
 """
 
 from __future__ import annotations
@@ -66,7 +67,11 @@ class MLPPredictor(NetworkPredictor):
             MLPConfig(),
             Training(
                 loss="none",
+                ranked="machine",
+                group_size=1,
                 learning_rate=7e-4,
+                schedule="constant",
+                optimizer="adam",
                 weight_decay=1e-6,
                 gradient_clip=0.5,
             ),

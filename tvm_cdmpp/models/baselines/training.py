@@ -1,20 +1,10 @@
 """How the networks among the baselines learn: one loop for all of them.
 
 So they differ only in what they are, and in settings. A network gives each program a number z; the
-latency is exp(mean + std * z) seconds, or that many times the analytic latency. Losses, all of the
-logarithm of the latency and averaged over programs:
-
-- `huber`: Huber's (1964) of the error of the logarithm, linear beyond `_HUBER_NATS`.
-- `mape`: the absolute percentage error |predicted / measured - 1|; from predictions that are
-  exp(`_LARGEST_LOG_RATIO`) times too long on it grows linearly with the logarithm.
-- `none`: no level is learned. What ranking leaves open is then settled by a least-squares line from
-  z to log latencies of the first window, so that z orders programs and the line gives seconds.
-
-A ranking term may be added: LambdaRank (Burges, 2010) among the programs of one task and machine,
-or among all of one machine in a minibatch, as TenSet and TLP have it. Of two, the truly slower one
-(relative to the best of its task) shall be predicted slower; a pair weighs what exchanging its
-predicted places would change in the discounted gain, where the gain of a program is
-2^(best / latency).
+latency is exp(mean + std * z) seconds, or that many times the analytic latency. Losses are those of
+`losses`. Without one of the latency no level is learned: what ranking leaves open is settled by a
+least-squares line from z to log latencies of the first window, so that z orders programs and the
+line gives seconds.
 
 Minibatches hold runs of programs of one group, so that there are pairs to rank. Rows are prepared a
 window at a time, so that they need not fit into memory.
@@ -22,29 +12,21 @@ window at a time, so that they need not fit into memory.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Generic, Literal, Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.baselines.inputs import NUM_INPUTS, WINDOW, ProgramInputs
+from tvm_cdmpp.models.baselines.losses import Floats, LatencyLoss, latency_loss, ranking_loss
 from tvm_cdmpp.models.network import torch_threads
 from tvm_cdmpp.models.rows import Ints, TrainingRows
 
-Floats = npt.NDArray[np.float64]
-
-_HUBER_NATS = 0.3
-"""About the error that good predictors are left with: 35 %."""
-_RANKING_NATS = 0.1
-"""Programs predicted this far apart count as told apart by 73 %; measurements repeat to within."""
-_LARGEST_LOG_RATIO = 5.0
 _LARGEST_INPUT = 8.0
 _LEAST_SLOPE = 1e-3
 _WARM_UP = 0.2 + 1e-9
@@ -55,8 +37,8 @@ _WARM_UP = 0.2 + 1e-9
 class Training:
     """How a network learns."""
 
-    loss: Literal["huber", "mape", "none"] = "huber"
-    """Of the latency; see the module."""
+    loss: LatencyLoss = "huber"
+    """Of the latency; see `losses`."""
     ranking_weight: float = 1.0
     """Weight of the ranking term next to it."""
     ranked: Literal["task", "machine"] = "task"
@@ -69,6 +51,9 @@ class Training:
     group_size: int = 32
     """Programs of one task and machine that lie in a row in a minibatch, at most."""
     learning_rate: float = 1e-3
+    schedule: Literal["cycle", "constant", "drop"] = "cycle"
+    """Of the learning rate: up and down once, the same all along, or a fifth after half of it."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
     weight_decay: float = 1e-4
     gradient_clip: float = 1.0
     window: int = WINDOW
@@ -234,12 +219,10 @@ def train(
         network.fit_scale(window.inputs)
     device, seen = torch.device(torch_device), 0
     network.to(device).train()
-    optimizer = torch.optim.AdamW(
+    optimizer = _OPTIMIZERS[training.optimizer](
         network.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, training.learning_rate, total_steps=max(training.steps, 1), pct_start=_WARM_UP
-    )
+    schedule = make_schedule(optimizer, training)
     with torch_threads(1), torch.random.fork_rng(devices=[device] if device.type != "cpu" else []):
         torch.manual_seed(seed)  # dropout
         for _ in range(training.steps):
@@ -262,6 +245,27 @@ def train(
     if training.loss == "none":
         scale = _calibrated(network, first_window, scale)
     return Trained(scale, seen)
+
+
+_OPTIMIZERS: Mapping[str, type[torch.optim.Adam]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+}
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, training: Training
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """Return what changes the learning rate after each step; see `Training.schedule`."""
+    if training.schedule == "cycle":
+        steps = max(training.steps, 1)
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, training.learning_rate, total_steps=steps, pct_start=_WARM_UP
+        )
+    later = 1.0 if training.schedule == "constant" else 0.2
+    return torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: later if step >= training.steps // 2 else 1.0
+    )
 
 
 @dataclass(frozen=True)
@@ -318,49 +322,6 @@ def draw_order(groups: Ints, run_length: int, generator: np.random.Generator) ->
     in_group = np.arange(len(order)) - np.repeat(first, sizes)
     run = np.cumsum(in_group % run_length == 0) - 1
     return order[np.argsort(generator.permutation(run[-1] + 1)[run], kind="stable")]
-
-
-def latency_loss(
-    predicted: Tensor, measured: Tensor, kind: Literal["huber", "mape", "none"]
-) -> Tensor:
-    """Return the loss of predicted logarithms of latencies, both (B,); see the module."""
-    error = predicted - measured
-    if kind == "huber":
-        zero = torch.zeros_like(error)
-        return nn.functional.huber_loss(error, zero, delta=_HUBER_NATS) / _HUBER_NATS
-    if kind == "mape":
-        bounded = error.clamp(max=_LARGEST_LOG_RATIO)
-        beyond = math.exp(_LARGEST_LOG_RATIO) * (error - bounded)
-        return (torch.expm1(bounded).abs() + beyond).mean()
-    return 0.0 * error.sum()
-
-
-def ranking_loss(predicted: Tensor, gains: Floats, groups: Ints) -> Tensor:
-    """Return the LambdaRank loss of predicted logarithms of latencies; see the module.
-
-    Parameters
-    ----------
-    predicted
-        Of shape (B,).
-    gains
-        Best latency of the group over that of the program, in (0, 1]; (B,).
-    groups
-        Programs of one number are compared; (B,).
-    """
-    order = np.lexsort((predicted.detach().cpu().numpy(), groups))
-    _, first, sizes = np.unique(groups[order], return_index=True, return_counts=True)
-    place = np.empty(len(order))
-    place[order] = np.arange(len(order)) - np.repeat(first, sizes)
-    better, worse = np.nonzero((groups[:, None] == groups) & (gains[:, None] > gains))
-    if not better.size:
-        return 0.0 * predicted.sum()
-    gain, discount = np.exp2(gains), 1.0 / np.log2(2.0 + place)
-    weights = (gain[better] - gain[worse]) * np.abs(discount[better] - discount[worse])
-    device = predicted.device
-    slower, faster = (torch.from_numpy(places).to(device) for places in (worse, better))
-    gap = (predicted[faster] - predicted[slower]) / _RANKING_NATS
-    losses = torch.from_numpy(weights / weights.sum()).to(device) * nn.functional.softplus(gap)
-    return losses.sum() * _RANKING_NATS
 
 
 def _gains(latencies_s: Floats, groups: Ints) -> Floats:
