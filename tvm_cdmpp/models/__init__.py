@@ -7,6 +7,7 @@ from tvm_cdmpp.offers import offer
 if TYPE_CHECKING:
     from tvm_cdmpp.models.adaptation import AdaptConfig, adapt, thin
     from tvm_cdmpp.models.additive import (
+        NUM_INPUTS,
         AdditiveConfig,
         AdditiveNetwork,
         Leaves,

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from tvm_cdmpp.models import Ints, Leaves, TrainingRows, leaf_inputs, stack_devices
+from tvm_cdmpp.models import NUM_INPUTS, Ints, Leaves, TrainingRows, leaf_inputs, stack_devices
 from tvm_cdmpp.train.config import PROGRAMS_PER_GROUP, TrainConfig
 
 
@@ -132,27 +132,21 @@ def prepare(rows: TrainingRows, chosen: Ints, devices: Tensor, batches: Ints) ->
     unique, back = np.unique(chosen, return_inverse=True)
     batch = rows.asts.take(unique)
     machine_of = rows.machine_of[unique]
-    parts: list[npt.NDArray[np.float32]] = []
-    order: list[Ints] = []
+    machine_of_leaf = np.repeat(machine_of, batch.leaf_counts)
+    inputs = np.empty((len(machine_of_leaf), NUM_INPUTS), np.float32)
     for machine in np.unique(machine_of).tolist():
-        programs = np.flatnonzero(machine_of == machine)
-        order.append(programs)
-        parts.append(leaf_inputs(batch.take(programs), rows.machines[machine].device))
-    by_machine = np.concatenate(order)
-    # Place of each unique program among the parts, which are ordered by machine.
-    place = np.empty(len(unique), np.int64)
-    place[by_machine] = np.arange(len(unique))
-    joined = batch.take(by_machine)
-    at = torch.from_numpy(place[back])
+        programs = batch.take(np.flatnonzero(machine_of == machine))
+        inputs[machine_of_leaf == machine] = leaf_inputs(programs, rows.machines[machine].device)
+    at = torch.from_numpy(back)
     leaves = Leaves(
-        torch.from_numpy(np.concatenate(parts)),
-        torch.from_numpy(joined.positions),
-        torch.from_numpy(joined.leaf_counts)[at],
+        torch.from_numpy(inputs),
+        torch.from_numpy(batch.positions),
+        torch.from_numpy(batch.leaf_counts)[at],
         devices[torch.from_numpy(rows.machine_of[chosen])],
     )
     return Window(
         leaves,
-        torch.from_numpy(joined.offsets[:-1])[at],
+        torch.from_numpy(batch.offsets[:-1])[at],
         torch.from_numpy(np.log(rows.latencies_s[chosen]).astype(np.float32)),
         batches,
     )
