@@ -333,8 +333,8 @@ class Layout:
     @staticmethod
     def of(counts: Tensor) -> Layout:
         """Lay programs out."""
-        leaves, programs = torch.unique(counts, return_counts=True)
-        blocks = tuple(zip(programs.tolist(), leaves.tolist(), strict=True))
+        by_count = enumerate(torch.bincount(counts).tolist())
+        blocks = tuple((programs, leaves) for leaves, programs in by_count if programs)
         if len(blocks) <= 1:
             return Layout(None, counts, blocks or ((0, 1),))
         order = counts.argsort(stable=True)
