@@ -22,8 +22,6 @@ from tvm_cdmpp.models.additive import (
     AdditiveConfig,
     AdditiveNetwork,
     Dropout,
-    Layout,
-    leaves_of,
     make_leaves,
     stack_devices,
 )
@@ -152,21 +150,6 @@ def test_features_are_the_gradient_of_the_last_layer(predictor: TrainedPredictor
         found.log_latency.sum(), network.correction.weight, retain_graph=True
     )
     np.testing.assert_allclose(gradient[0], found.features[0].detach(), rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("counts", [[3, 1, 2, 1], [2, 2], [1], []])
-def test_layouts_keep_leaves_with_their_programs(counts: list[int]) -> None:
-    given = torch.tensor(counts, dtype=torch.int64)
-    layout = Layout.of(given)
-    order = torch.arange(len(counts)) if layout.programs is None else layout.programs
-    owners = torch.arange(len(counts)).repeat_interleave(given)
-    in_order = owners[leaves_of(given, order, given.cumsum(0) - given)]
-    assert layout.of_leaves(order).tolist() == in_order.tolist()
-    assert layout.sum(torch.ones(len(owners))).tolist() == given[order].tolist()
-    for block in layout.by_count(in_order):
-        assert (block == block[:, :1]).all()
-    spread = layout.log_sum_exp(torch.zeros(len(owners)), torch.zeros(len(counts)))
-    torch.testing.assert_close(spread, torch.log(given[order] + 1.0))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
