@@ -46,6 +46,7 @@ from tvm_cdmpp.models import (
     Ints,
     Predictor,
     PredictorConfig,
+    TrainedPredictor,
     load_weights,
     read_checkpoint,
 )
@@ -99,7 +100,7 @@ class Settings:
 
 
 def known_models(
-    ansor_features: Path = ANSOR_FEATURES, torch_device: str = "cpu"
+    ansor_features: Path = ANSOR_FEATURES, torch_device: str = "cpu", weights: Path | None = None
 ) -> dict[str, Model]:
     """Return the models by name, those of this package first.
 
@@ -109,6 +110,8 @@ def known_models(
         Folder of the features of `benchmarks.ansor_features`.
     torch_device
         Where networks train.
+    weights
+        What `tvm-cdmpp train` made of the split.
     """
     on_device = {"torch_device": torch_device}
     models = {
@@ -116,6 +119,7 @@ def known_models(
         "cdmpp-evaluation": Model(
             lambda _: load_weights("evaluation"), is_fitted=False, splits=("networks",)
         ),
+        "cdmpp-weights": Model(partial(_read, weights), is_fitted=False, is_usual=False),
         "cdmpp-untrained": Model(lambda seed: Predictor.untrained(PredictorConfig(), seed)),
     }
     for name, baseline in BASELINES.items():
@@ -253,7 +257,7 @@ def run(args: argparse.Namespace) -> None:
     """Make the parts that are missing."""
     store = RecordStore.open(args.store)
     programs = Programs(store, args.per_task, args.test_per_task)
-    known = known_models(args.ansor_features, args.torch_device)
+    known = known_models(args.ansor_features, args.torch_device, args.weights)
     args.out.mkdir(parents=True, exist_ok=True)
     by_split: dict[str, tuple[StoredPrograms, StoredPrograms]] = {}
     for split, name, seed in parts(args.models, args.splits, args.seeds):
@@ -270,6 +274,8 @@ def run(args: argparse.Namespace) -> None:
             if json.loads(path.read_text(encoding="utf-8"))["settings"] != asdict(settings):
                 raise SystemExit(f"{path} is of other settings; remove it, or use another --out")
             continue
+        if name == "cdmpp-weights":
+            _check_split(known[name].make(0), split)
         if split not in by_split:
             by_split[split] = programs.of(split)
         part = make_part(settings, known[name], *by_split[split], programs.noise)
@@ -296,8 +302,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="folder where Ansor's features are kept",
     )
     parser.add_argument("--torch-device", default="cpu", help="where networks train, such as cuda")
+    parser.add_argument(
+        "--weights", type=Path, help="what `tvm-cdmpp train` made of the split, for cdmpp-weights"
+    )
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the result files")
     run(parser.parse_args(arguments))
+
+
+def _read(weights: Path | None, _: int) -> TrainedPredictor:
+    if weights is None:
+        raise SystemExit("cdmpp-weights needs --weights FILE, made by `tvm-cdmpp train STORE`")
+    return load_weights(weights)
+
+
+def _check_split(predictor: TrainedPredictor, split: str) -> None:
+    trained_on = predictor.about.get("split")
+    if trained_on != split:
+        raise SystemExit(f"the weights must be of the split '{split}'; got '{trained_on}'")
 
 
 def _make_tlp(setting: str, by_device: bool, _: int) -> StoreModel:

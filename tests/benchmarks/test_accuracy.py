@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import accuracy
+from benchmarks.accuracy import known_models
 from benchmarks.accuracy_tables import accuracy_sections
 from benchmarks.pretrained import Pretrained
 from benchmarks.stored import StoredPrograms
@@ -24,6 +25,8 @@ from tvm_cdmpp.models.fitting import FitConfig
 from tvm_cdmpp.models.network import PredictorConfig
 from tvm_cdmpp.models.predictor import Predictor
 from tvm_cdmpp.models.rows import TrainingRows
+from tvm_cdmpp.models.trained import TrainedPredictor
+from tvm_cdmpp.models.weights import load_weights
 from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.features import load_features
 from tvm_cdmpp.train.pretraining import PretrainSettings
@@ -85,6 +88,20 @@ def test_every_part_is_made_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_known_models_can_be_made() -> None:
     model = accuracy.known_models()["cdmpp-untrained"].make(3)
     assert isinstance(model, Predictor)
+
+
+def test_weights_must_be_of_the_split(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy, "known_models", known_models)
+    arguments = [str(folder / "store"), "--models", "cdmpp-weights", "--out", str(folder / "out")]
+    with pytest.raises(SystemExit, match="needs --weights FILE"):
+        accuracy.main(arguments)
+    weights = tmp_path / "weights.safetensors"
+    TrainedPredictor({**load_weights("evaluation").experts}, {"split": "paper"}).save(weights)
+    arguments += ["--weights", str(weights), "--splits"]
+    with pytest.raises(SystemExit, match="of the split 'networks'; got 'paper'"):
+        accuracy.main([*arguments, "networks"])
 
 
 @pytest.mark.parametrize("name", ["tlp", "mtl-tlp-paper"])
