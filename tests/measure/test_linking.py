@@ -1,5 +1,6 @@
 """Programs are linked as they are built, whatever builder was made last; others' are packed."""
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from tests.tiny_tasks import TARGET, auto_scheduler, tvm
 from tvm_cdmpp.bridge import failed
 from tvm_cdmpp.measure import MeasureOptions, MeasureSession
+from tvm_cdmpp.measure.linking import local_build_func
 
 
 @auto_scheduler.register_workload
@@ -33,3 +35,22 @@ def test_programs_run_as_linked_or_packed() -> None:
             assert {Path(str(each.filename)).suffix for each in built} == {suffix}
             for result in runner.run(programs, built, verbose=0):
                 assert not failed(result), result.error_msg
+
+
+def called_by(library: Path) -> set[str]:
+    """Return the names and versions of what a library calls of others."""
+    command = ["nm", "-D", "--undefined-only", str(library)]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {line.split()[-1] for line in listed.splitlines()}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TVM links as it does elsewhere")
+def test_the_same_functions_are_called_as_elsewhere(tmp_path: Path) -> None:
+    functions = {"exp", "expf", "log", "logf", "erff", "tanh"}
+    source, ours, others = (tmp_path / name for name in ("a.c", "ours.so", "others.so"))
+    calls = " + ".join(f"{name}(x)" for name in sorted(functions))
+    source.write_text(f"#include <math.h>\ndouble f(double x) {{ return {calls}; }}\n")
+    local_build_func()(str(ours), [str(source)])
+    tvm.contrib.cc.create_shared(str(others), [str(source)])
+    assert {name.split("@")[0] for name in called_by(ours)} == functions
+    assert called_by(ours) <= called_by(others)
