@@ -233,10 +233,12 @@ def _expert_of(content: Content) -> Expert:
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has values that are not finite")
     network = AdditiveNetwork(AdditiveConfig(**settings["config"]))
-    ahead = _tensors(arrays, "ahead.") or None
+    ahead: Mapping[str, Tensor] | None = _tensors(arrays, "ahead.") or None
     network.load_weights(_tensors(arrays, "network."))
     if ahead is not None:
-        AdditiveNetwork(network.config).load_weights(ahead)  # it must fit
+        before = AdditiveNetwork(network.config)
+        before.load_weights(ahead)
+        ahead = before.state_dict()
     return Expert(
         network,
         float(settings["spread_factor"]),
