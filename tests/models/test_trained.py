@@ -148,6 +148,12 @@ def test_company_changes_nothing(predictor: TrainedPredictor) -> None:
     np.testing.assert_allclose(np.exp(together.log_leaf_s.numpy()), found.leaf_s, rtol=1e-4)
 
 
+def test_no_programs_have_no_latencies(predictor: TrainedPredictor) -> None:
+    none = random_batch(2).take(np.zeros(0, np.int64))
+    found = predictor.expert(DEVICE).network(make_leaves(none, DEVICE))
+    assert found.log_latency.shape == found.log_leaf_s.shape == (0,)
+
+
 def test_features_are_the_gradient_of_the_last_layer(predictor: TrainedPredictor) -> None:
     network = predictor.expert(DEVICE).network
     found = network(make_leaves(random_batch(1), DEVICE))

@@ -360,10 +360,11 @@ class FlatEncoderLayer(nn.Module):
 
     def _mix(self, qkv: Tensor) -> Tensor:
         """Return what attention says of programs with as many leaves; (B, L, 3 D) to (B L, D)."""
-        programs, leaves, _ = qkv.shape
-        query, key, value = qkv.view(programs, leaves, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        programs, leaves, width = qkv.shape
+        parts = qkv.view(programs, leaves, 3, self.heads, width // (3 * self.heads))
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value)
-        return mixed.transpose(1, 2).reshape(programs * leaves, -1)
+        return mixed.transpose(1, 2).reshape(programs * leaves, width // 3)
 
 
 def stack_devices(devices: Sequence[DeviceSpec]) -> Tensor:
