@@ -312,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _read(weights: Path | None, _: int) -> TrainedPredictor:
     if weights is None:
         raise SystemExit("cdmpp-weights needs --weights FILE, made by `tvm-cdmpp train STORE`")
-    return load_weights(weights)
+    return TrainedPredictor.load(weights)
 
 
 def _check_split(predictor: TrainedPredictor, split: str) -> None:

@@ -18,6 +18,7 @@ from tests.models.baselines.examples import small
 from tests.models.contract import CPU, MeanOfLeafCount
 from tests.models.programs import random_batch
 from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.baselines.mlp import MLPPredictor
 from tvm_cdmpp.models.baselines.roofline import RooflinePredictor
 from tvm_cdmpp.models.baselines.trees import TreeOptions, TreePredictor
@@ -26,7 +27,6 @@ from tvm_cdmpp.models.network import PredictorConfig
 from tvm_cdmpp.models.predictor import Predictor
 from tvm_cdmpp.models.rows import TrainingRows
 from tvm_cdmpp.models.trained import TrainedPredictor
-from tvm_cdmpp.models.weights import load_weights
 from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.features import load_features
 from tvm_cdmpp.train.pretraining import PretrainSettings
@@ -98,7 +98,8 @@ def test_weights_must_be_of_the_split(
     with pytest.raises(SystemExit, match="needs --weights FILE"):
         accuracy.main(arguments)
     weights = tmp_path / "weights.safetensors"
-    TrainedPredictor({**load_weights("evaluation").experts}, {"split": "paper"}).save(weights)
+    untrained = TrainedPredictor.untrained(AdditiveConfig(), seed=0)
+    TrainedPredictor(untrained.experts, {"split": "paper"}).save(weights)
     arguments += ["--weights", str(weights), "--splits"]
     with pytest.raises(SystemExit, match="of the split 'networks'; got 'paper'"):
         accuracy.main([*arguments, "networks"])

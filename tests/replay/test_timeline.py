@@ -92,3 +92,9 @@ def test_what_cannot_be_replayed_is_refused() -> None:
         QueueConfig(queues=0)
     with pytest.raises(ConfigError, match="not be negative"):
         QueueConfig(operator_start_s=-1.0)
+
+
+def test_gpus_take_a_start_up_however_many_queues() -> None:
+    for kind, least_s in (("cpu", 0.0), ("gpu", 1e-5 + 2e-6), ("accelerator", 1e-5 + 2e-6)):
+        config = QueueConfig.of(kind, queues=3)
+        assert (config.queues, config.operator_start_s + config.network_start_s) == (3, least_s)

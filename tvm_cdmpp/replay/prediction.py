@@ -36,8 +36,6 @@ CORRELATION = 0.2
 """Of the errors of ln latency of two tasks on one device; 0.2 (mean over devices) or 0.1 (over all
 pairs) as measured, see `network_intervals` in benchmarks/results."""
 _SIGMAS_90 = 1.645
-_GPU_START_S = 2e-6
-"""A launch on a stream that is busy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,11 +173,7 @@ class NetworkForecast:
         if isinstance(device, str):
             device = find_device(device)
         if queues is None:
-            queues = (
-                QueueConfig()
-                if device.kind == "cpu"
-                else QueueConfig(operator_start_s=_GPU_START_S, network_start_s=10e-6)
-            )
+            queues = QueueConfig.of(device.kind)
         target = self._target(device)
         lowered, graph = self._lower(target, device)
         moved = {operator.function: operator.moved_bytes for operator in graph.operators}
