@@ -58,7 +58,7 @@ def test_the_target_gets_better_and_the_sources_stay(expert: Expert, domain: str
     config = TrainConfig(**{**vars(CONFIG), "domain": domain})
     before = {name: w.clone() for name, w in expert.network.state_dict().items()}
     found = finetune(expert, target, sources, config=config, unlabelled=target)
-    assert error(found, target) < 0.6 * error(expert, target)
+    assert error(found, target) < 0.7 * error(expert, target)
     assert error(found, sources) < error(expert, sources) + 0.15
     assert all(torch.equal(before[name], w) for name, w in expert.network.state_dict().items())
     assert found.spread_factor == 1.5

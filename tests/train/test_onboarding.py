@@ -98,7 +98,7 @@ def test_the_error_falls(num_tasks: int) -> None:
 def test_sources_are_not_forgotten() -> None:
     target, sources = rows_on(NEW, 5.0, 12), rows_on(CPU, 1.0, 6)
     config = TrainConfig(
-        steps=60, learning_rate=1e-2, groups_per_batch=4, programs_per_group=8,
+        steps=120, learning_rate=1e-2, groups_per_batch=4, programs_per_group=8,
         window_batches=10, average=0.9, domain="cmd",
     )  # fmt: skip
     found = {}
