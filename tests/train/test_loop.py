@@ -99,6 +99,19 @@ def test_a_batch_holds_several_programs_of_each_group() -> None:
     assert not torch.equal(window.log_latency, windows.draw(4).log_latency)
 
 
+def test_rows_that_are_kept_give_the_same_batches() -> None:
+    rows = some_rows()
+    each = [
+        Windows(rows, operators_of(rows), CONFIG, 0, keep_on=keep_on).draw(3)
+        for keep_on in (None, "cpu")
+    ]
+    assert each[1].leaves.inputs.shape[0] == sum(rows.asts.leaf_counts)
+    for (read, read_s), (kept, kept_s) in zip(*each, strict=True):
+        for name in ("inputs", "positions", "counts", "device"):
+            assert torch.equal(getattr(read, name), getattr(kept, name)), name
+        assert torch.equal(read_s, kept_s)
+
+
 def test_rare_operators_are_drawn_more_often() -> None:
     rows = some_rows()
     shares = []

@@ -37,7 +37,8 @@ class Layout:
         """Give each leaf the values of its program; (B, ...) to (N, ...)."""
         if self.programs is None:
             return values.repeat_interleave(self.blocks[0][1], dim=0)
-        return values.repeat_interleave(self.counts, dim=0)
+        leaves = sum(programs * leaves for programs, leaves in self.blocks)
+        return values.repeat_interleave(self.counts, dim=0, output_size=leaves)
 
     def by_count(self, values: Tensor) -> list[Tensor]:
         """Divide values of leaves by leaf count; (N, ...) to (programs, leaves, ...) of each."""
@@ -64,4 +65,6 @@ def leaves_of(counts: Tensor, programs: Tensor, firsts: Tensor) -> Tensor:
     """Return the leaves of some programs, given all programs' numbers of leaves and first ones."""
     counts = counts[programs]
     shifts = firsts[programs] - (torch.cumsum(counts, 0) - counts)
-    return torch.arange(int(counts.sum()), device=counts.device) + shifts.repeat_interleave(counts)
+    leaves = int(counts.sum())
+    each = shifts.repeat_interleave(counts, output_size=leaves)
+    return torch.arange(leaves, device=counts.device) + each

@@ -220,12 +220,16 @@ def pretrain_on(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = AdditiveNetwork(settings.network)
-    windows = Windows(parts.train, parts.operators, settings.config, settings.seed)
-    network.fit_inputs(windows.draw(0).all()[0], windows.devices)
+    keep_on = None if torch.device(torch_device).type == "cpu" else torch_device
+    windows = Windows(parts.train, parts.operators, settings.config, settings.seed, keep_on=keep_on)
+    network.to(torch_device)
+    network.fit_inputs(windows.draw(0).all()[0], windows.devices.to(torch_device))
     others = None
     if parts.unlabelled is not None and settings.config.domain != "none":
         alike = np.full(len(parts.unlabelled), "any")
-        others = Windows(parts.unlabelled, alike, settings.config, settings.seed + 1)
+        others = Windows(
+            parts.unlabelled, alike, settings.config, settings.seed + 1, keep_on=keep_on
+        )
     trainer = Trainer(network, windows, settings.config, workers, others, torch_device)
     run = _Run(folder / f"{kind}.safetensors", trainer, settings, data_hash, workers)
     for progress in run.go(parts.validation, kind):

@@ -6,6 +6,8 @@ gives the ranking term its pairs.
 
 A window depends on the seed and its number alone, so that a run that was killed goes on as if it
 had not been.
+
+Where all rows are kept, as in the memory of a GPU, a window is but their places.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ class Windows:
         One seed gives one sequence of windows.
     emphasis
         Which groups, as numbered in the rows, get a share of the windows, and which share.
+    keep_on
+        Where all rows are kept, as PyTorch calls the device; None reads those of every window anew.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class Windows:
         config: TrainConfig,
         seed: int,
         emphasis: tuple[Ints, float] | None = None,
+        keep_on: str | None = None,
     ) -> None:
         self.seed = seed
         self._rows, self._config = rows, config
@@ -64,6 +69,10 @@ class Windows:
                 weights[part] *= share / max(weights[part].sum(), 1e-12)
         self._shares = weights / weights.sum()
         self._devices = stack_devices(rows.devices)
+        self._kept: Window | None = None
+        if keep_on is not None:
+            every = prepare(rows, np.arange(len(rows)), self._devices, np.empty((0, 0), np.int64))
+            self._kept = every.to(torch.device(keep_on))
 
     @property
     def devices(self) -> Tensor:
@@ -78,6 +87,8 @@ class Windows:
         groups = generator.choice(len(self._sizes), num_groups, p=self._shares)
         chosen = np.concatenate([self._draw_group(g, generator) for g in groups.tolist()])
         order = _batches(num_groups, self._config, generator)
+        if self._kept is not None:
+            return self._kept.deal(chosen, order)
         return prepare(self._rows, chosen, self._devices, order)
 
     def _draw_group(self, group: int, generator: np.random.Generator) -> Ints:
@@ -117,6 +128,12 @@ class Window:
         """Return the same where PyTorch is to compute."""
         leaves, firsts = self.leaves.to(torch_device), self.firsts.to(torch_device)
         return Window(leaves, firsts, self.log_latency.to(torch_device), self.batches)
+
+    def deal(self, programs: Ints, batches: Ints) -> Window:
+        """Return a window of some of these programs; their leaves are not copied."""
+        at, every = torch.from_numpy(programs).to(self.firsts.device), self.leaves
+        leaves = Leaves(every.inputs, every.positions, every.counts[at], every.device[at])
+        return Window(leaves, self.firsts[at], self.log_latency[at], batches)
 
     def all(self) -> tuple[Leaves, Tensor]:
         """Return all programs, each as often as it was drawn."""
