@@ -8,7 +8,8 @@ of this one with its own first. A part of the result, a change with one seed, is
 
 `no positions` gives every leaf the position 0; `no device vector` leaves of it the clock alone,
 which the network counts in. `cmd` and `mmd` look at the programs of the test part, not at their
-latencies. All but `operators alike` let tasks of rare operators come more often.
+latencies. All but `operators alike` let tasks of rare operators come more often. `distilled from
+trees` learns labels that are half measured and half told (`benchmarks.distillation`).
 """
 
 import argparse
@@ -23,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.accuracy import Model, Programs, Settings, make_part
-from benchmarks.pretrained import Pretrained
+from benchmarks.distillation import distil
+from benchmarks.pretrained import Pretrained, Relabel
 from benchmarks.provenance import RESULTS, write_json
 from benchmarks.stored import StoredPrograms
 from tvm_cdmpp.ast import CompactASTBatch
@@ -96,6 +98,8 @@ class Change:
     """Fields of `TrainConfig`."""
     rows: Callable[[TrainingRows], TrainingRows] = lambda rows: rows
     """What is done to programs, in training and in test."""
+    relabel: Relabel | None = None
+    """Gives the programs that are trained on other labels."""
     per_task: int | None = None
     """Training programs of a task at most."""
 
@@ -127,6 +131,7 @@ CHANGES: Mapping[str, Change] = {
     "three layers": Change(network={"layers": 3}),
     "width 48": Change(network={"width": 48, "hidden": 48}),
     "width 192": Change(network={"width": 192, "hidden": 192}),
+    "distilled from trees": Change(relabel=distil),
     "20 programs a task": Change(per_task=20),
     "60 programs a task": Change(per_task=60),
 }
@@ -145,7 +150,7 @@ def make_ablation(
     change = CHANGES[name]
     config = replace(TrainConfig(), **{"steps": steps, "rare_exponent": _RARE, **change.config})
     how = PretrainSettings(network=replace(AdditiveConfig(), **change.network), config=config)
-    options: dict[str, Any] = {"torch_device": torch_device}
+    options: dict[str, Any] = {"torch_device": torch_device, "relabel": change.relabel}
     if change.per_task is not None:
         kept = choose_rows(train.rows.groups, change.per_task, settings.seed)
         train = StoredPrograms(train.store, train.used[kept], train.rows.take(kept))

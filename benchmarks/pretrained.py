@@ -1,6 +1,7 @@
 """The predictor as a model of the comparison: trained ahead on the rows that all models get."""
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy.typing as npt
 
 from benchmarks.stored import StoredPrograms
 from tvm_cdmpp.data import choose_validation
-from tvm_cdmpp.models import Prediction, TrainingRows
+from tvm_cdmpp.models import Ints, Prediction, TrainingRows
 from tvm_cdmpp.train import (
     KINDS,
     Parts,
@@ -22,6 +23,9 @@ from tvm_cdmpp.train import (
 )
 
 _VALIDATION_SHARE = 0.05
+
+Relabel = Callable[[TrainingRows, Ints, int], npt.NDArray[np.float64]]
+"""Gives rows other latencies, from the number of each one's workload, and the seed."""
 
 
 class Pretrained:
@@ -42,12 +46,22 @@ class Pretrained:
         seed: int,
         torch_device: str = "cpu",
         unlabelled: TrainingRows | None = None,
+        relabel: Relabel | None = None,
     ) -> None:
-        """Train a network for each kind of device; `unlabelled` is as in `Parts`."""
+        """Train a network for each kind of device.
+
+        `unlabelled` is as in `Parts`. `relabel` sees and changes the rows trained on, not those
+        that say when to stop.
+        """
         settings, rows, store = replace(self.settings, seed=seed), programs.rows, programs.store
         names, workloads = np.unique(store.tasks["workload_id"].to_pylist(), return_inverse=True)
         everything = np.ones(len(rows), bool)
         held = choose_validation(names, workloads[rows.tasks], everything, _VALIDATION_SHARE, seed)
+        if relabel is not None:
+            trained_on, latencies_s = np.flatnonzero(~held), rows.latencies_s.copy()
+            part = rows.take(trained_on)
+            latencies_s[trained_on] = relabel(part, workloads[part.tasks], seed)
+            rows = replace(rows, latencies_s=latencies_s)
         operators = np.array(operator_of_tasks(store))
         experts, self.programs_seen = {}, 0
         batch = settings.config.groups_per_batch * settings.config.programs_per_group
