@@ -3,8 +3,9 @@
     python -m benchmarks.adaptation STORE --weights FILE
 
 takes the devices that the official split `devices` holds out, one after the other, and writes
-`results/adaptation.json` after every step, so a stopped run goes on where it was. The weights are
-to be those of `tvm-cdmpp train STORE --split devices`.
+`results/adaptation/<device>.json` of each after every step, so a stopped run goes on where it was,
+and processes with different `--devices` run side by side. The weights are to be those of
+`tvm-cdmpp train STORE --split devices`.
 
 - Half of a device's tasks, drawn by each seed, may be measured; programs of them are chosen by one
   of the methods of `tvm_cdmpp.train.select_programs`. "never" below means the other half, which is
@@ -19,10 +20,9 @@ to be those of `tvm-cdmpp train STORE --split devices`.
 import argparse
 import hashlib
 import json
-import statistics
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import kendalltau
 
-from benchmarks.adaptation_tables import adaptation_tables
+from benchmarks.adaptation_tables import adaptation_section
 from benchmarks.adapting import (
     CLOSED_FORM,
     SPLIT,
@@ -53,6 +53,7 @@ from tvm_cdmpp.train import (
     select_programs,
 )
 
+OUT = RESULTS / "adaptation"
 BUDGETS = (0, 10, 50, 200, 1000, 5000)
 METHODS: tuple[SelectionMethod, ...] = ("random", "kmeans", "center", "uncertain")
 _MIN_FOR_TAU = 5
@@ -109,27 +110,25 @@ def _draw_per_task(rows: Ints, tasks: Ints, per_task: int) -> Ints:
 def run(
     targets: Iterator[tuple[Target, dict[str, int]]],
     settings: Settings,
-    path: Path,
+    folder: Path,
     adaptations: Mapping[str, Adaptation] = CLOSED_FORM,
-) -> dict[str, Any]:
-    """Measure what is missing from the result file, and return its content."""
-    result = _resume(settings, path)
-    keys = ("device", "seed", "method", "budget", "adaptation")
-    done = {tuple(outcome[key] for key in keys) for outcome in result["runs"]}
+) -> None:
+    """Measure what is missing from the result files, one for each device."""
     for target, not_used in targets:
-        result["devices"][target.device] = {
+        path = folder / f"{target.device}.json"
+        result = _resume(settings, path) | {
+            "device": target.device,
             "programs": len(target.rows),
             "tasks": len(np.unique(target.rows.tasks)),
             "not_used": not_used,
         }
-        for seed, method, budget in _steps(target, settings):
-            wanted = [
-                name
-                for name in adaptations
-                if (target.device, seed, method, budget, name) not in done
-            ]
+        keys = ("seed", "method", "budget", "adaptation")
+        done = {tuple(outcome[key] for key in keys) for outcome in result["runs"]}
+        for step in _steps(target, settings):
+            wanted = [name for name in adaptations if (*step, name) not in done]
             if not wanted:
                 continue
+            seed, method, budget = step
             begin = time.perf_counter()
             closed = half_of_tasks(target.rows.tasks, seed)
             measured = _choose(target, ~closed, method, budget, seed)
@@ -137,9 +136,7 @@ def run(
             for name in wanted:
                 begin = time.perf_counter()
                 log_predicted, forgotten = adaptations[name](target, measured)
-                outcome: dict[str, Any] = dict(
-                    zip(keys, (target.device, seed, method, budget, name), strict=True)
-                )
+                outcome: dict[str, Any] = dict(zip(keys, (*step, name), strict=True))
                 outcome |= {
                     "measured_programs": len(measured),
                     "measured_tasks": len(np.unique(target.rows.tasks[measured])),
@@ -149,10 +146,8 @@ def run(
                     "scores": score_parts(target, log_predicted, measured, closed),
                 }
                 result["runs"].append(outcome)
-            result["summary"] = summarise(result["runs"])
             write_json(path, result)
         print(f"{target.device}: {len(target.rows)} programs", flush=True)
-    return result
 
 
 def _steps(target: Target, settings: Settings) -> Iterator[tuple[int, SelectionMethod, int]]:
@@ -225,43 +220,6 @@ def _score(
     }
 
 
-def summarise(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return each metric by device and as the mean over devices, with its spread over seeds."""
-    by_step: dict[tuple[str, str, int, str], list[dict[str, Any]]] = {}
-    for outcome in runs:
-        step = (outcome["adaptation"], outcome["method"], outcome["budget"])
-        for device in ("all devices", outcome["device"]):
-            by_step.setdefault((*step, device), []).append(outcome)
-    rows = []
-    for (adaptation, method, budget, device), outcomes in sorted(by_step.items()):
-        row: dict[str, Any] = {
-            "adaptation": adaptation, "method": method, "budget": budget, "device": device
-        }  # fmt: skip
-        for part in ("all", "never"):
-            for metric in METRICS:
-                row[f"{part}_{metric}"] = _over_seeds(
-                    (outcome["seed"], (outcome["scores"][part] or {}).get(metric))
-                    for outcome in outcomes
-                )
-        row["sources_median_ape"] = _over_seeds(
-            (outcome["seed"], outcome["sources_median_ape"]) for outcome in outcomes
-        )
-        rows.append({name: value for name, value in row.items() if value is not None})
-    return rows
-
-
-def _over_seeds(values: Iterable[tuple[int, float | None]]) -> dict[str, float] | None:
-    by_seed: dict[int, list[float]] = {}
-    for seed, value in values:
-        if value is not None:
-            by_seed.setdefault(seed, []).append(value)
-    if not by_seed:
-        return None
-    means = [statistics.fmean(of_seed) for of_seed in by_seed.values()]
-    spread = statistics.stdev(means) if len(means) > 1 else 0.0
-    return {"mean": round(statistics.fmean(means), 4), "spread": round(spread, 4)}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -270,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--devices", nargs="+", default=(), help="only these; a part of the run")
     parser.add_argument("--per-task", type=int, default=200, help="programs at most")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the result files")
     args = parser.parse_args(arguments)
     store, predictor = RecordStore.open(args.store), load_weights(args.weights)
     if not isinstance(predictor, TrainedPredictor) or predictor.about.get("split") != SPLIT:
@@ -286,8 +244,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         **CLOSED_FORM,
         "fine-tuned": FineTuning.of_store(store, predictor),
     }
-    result = run(targets, settings, args.out / "adaptation.json", adaptations)
-    print("\n".join(adaptation_tables(result)))
+    args.out.mkdir(parents=True, exist_ok=True)
+    run(targets, settings, args.out, adaptations)
+    print("\n".join(adaptation_section(args.out)))
     return 0
 
 
@@ -297,9 +256,7 @@ def _resume(settings: Settings, path: Path) -> dict[str, Any]:
         **provenance("numpy", "torch", "scipy"),
         "settings": json.loads(json.dumps(asdict(settings))),
         "metrics": METRICS,
-        "devices": {},
         "runs": [],
-        "summary": [],
     }
     if path.exists():
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

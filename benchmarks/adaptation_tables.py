@@ -1,5 +1,7 @@
 """The tables of `benchmarks.adaptation`: error by programs measured on devices not seen before."""
 
+import json
+import statistics
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,47 +9,67 @@ from typing import Any
 from benchmarks.markdown import origin, table_head, table_row
 
 
-def adaptation_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of the section of a result file."""
-    devices = (f"{name} {device['programs']:,}" for name, device in result["devices"].items())
+def adaptation_section(folder: Path) -> Iterator[str]:
+    """Yield the lines of the section, from the files of a folder; none where there are none.
+
+    Raises
+    ------
+    ValueError
+        The files are of different settings.
+    """
+    devices = {
+        file.name: json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted(folder.glob("*.json"))
+    }
+    if not devices:
+        return
+    first = next(iter(devices.values()))
+    others = [name for name, it in devices.items() if it["settings"] != first["settings"]]
+    if others:
+        raise ValueError(
+            f"{', '.join(others)} in '{folder}' must be of the settings of {next(iter(devices))}; "
+            "remove what is old, or measure it anew"
+        )
+    programs = (f"{it['device']} {it['programs']:,}" for it in devices.values())
     yield (
         f"**Devices that the weights have not seen, by programs measured there** "
-        f"([data](results/{file.name})). Programs: {', '.join(devices)}; half of the tasks may be "
-        f"measured, and scored are the programs that were not. Mean over "
-        f"{result['settings']['seeds']} seeds."
+        f"([data](results/{folder.name})). Programs: {', '.join(programs)}; half of the tasks may "
+        f"be measured, and scored are the programs that were not. Mean over "
+        f"{first['settings']['seeds']} seeds."
     )
     yield ""
-    yield from adaptation_tables(result)
+    runs = [{"device": it["device"], **run} for it in devices.values() for run in it["runs"]]
+    yield from _tables(runs)
     yield ""
-    yield origin(result)
+    yield origin(first)
 
 
-def adaptation_tables(result: dict[str, Any]) -> Iterator[str]:
-    """Lay the result of `benchmarks.adaptation` out: means over devices, then each device."""
-    summary = result["summary"]
+def _tables(runs: list[dict[str, Any]]) -> Iterator[str]:
+    """Lay all runs out: means over devices, then each device."""
     yield (
         "Mean absolute percentage error, every task weighing the same, mean over devices: of tasks "
         "that were never measured / of all programs that were not."
     )
     yield ""
-    over_all = [row for row in summary if row["device"] == "all devices"]
-    names = ("adaptation", "method")
-    cells = _cells_by_budget(over_all, names, ("never_mape_by_task", "all_mape_by_task"))
+    cells = _cells_by_budget(
+        runs, ("adaptation", "method"), ("never", "mape_by_task"), ("all", "mape_by_task")
+    )
     yield from _table_by_budget(("adaptation", "programs chosen"), cells)
     yield ""
     yield "By device, programs chosen at random: mean / median absolute percentage error of all."
     yield ""
-    by_device = [
-        row for row in summary if row["device"] != "all devices" and row["method"] == "random"
-    ]
+    at_random = [run for run in runs if run["method"] == "random"]
     names = ("device", "adaptation")
-    cells = _cells_by_budget(by_device, names, ("all_mape", "all_median_ape"))
-    yield from _table_by_budget(names, dict(sorted(cells.items())))
-    kept = [row for row in over_all if "sources_median_ape" in row and row["method"] == "random"]
-    if kept:
+    cells = _cells_by_budget(at_random, names, ("all", "mape"), ("all", "median_ape"))
+    yield from _table_by_budget(names, cells)
+    forgotten: dict[int, list[float]] = {}
+    for run in at_random:
+        if run["sources_median_ape"] is not None:
+            forgotten.setdefault(run["budget"], []).append(run["sources_median_ape"])
+    if forgotten:
         errors = ", ".join(
-            f"{100 * row['sources_median_ape']['mean']:.1f} % with {row['budget']:,}"
-            for row in sorted(kept, key=lambda row: int(row["budget"]))
+            f"{100 * statistics.fmean(found):.1f} % with {budget:,}"
+            for budget, found in sorted(forgotten.items())
         )
         yield ""
         yield (
@@ -57,13 +79,20 @@ def adaptation_tables(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _cells_by_budget(
-    rows: Iterable[dict[str, Any]], names: tuple[str, str], metrics: tuple[str, str]
+    runs: Iterable[dict[str, Any]], names: tuple[str, str], *figures: tuple[str, str]
 ) -> dict[tuple[str, str], dict[int, str]]:
+    """Return the means of figures, by two names and by budget; a figure is of a part."""
+    found: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for run in runs:
+        found.setdefault((run[names[0]], run[names[1]], run["budget"]), []).append(run["scores"])
     cells: dict[tuple[str, str], dict[int, str]] = {}
-    for row in rows:
-        means = (100 * row[metric]["mean"] for metric in metrics)
-        cell = " / ".join(f"{mean:.0f}" for mean in means) + " %"
-        cells.setdefault((row[names[0]], row[names[1]]), {})[row["budget"]] = cell
+    for (first, second, budget), scores in sorted(found.items()):
+        means = (
+            statistics.fmean(it[part][metric] for it in scores if it[part])
+            for part, metric in figures
+        )
+        cell = " / ".join(f"{100 * mean:.0f}" for mean in means) + " %"
+        cells.setdefault((first, second), {})[budget] = cell
     return cells
 
 

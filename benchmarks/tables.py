@@ -49,11 +49,12 @@ def results_page() -> str:
     sections = [_section(file) for file in sorted(RESULTS.glob("*.json"))]
     sections += accuracy_sections(RESULTS / "accuracy")
     sections.append("\n".join(ablation_section(RESULTS / "predictor-ablation")))
+    sections.append("\n".join(adaptation_section(RESULTS / "adaptation")))
     head = (
         "# Results\n\nMade by `python -m benchmarks.tables` from the files in `results/`; below "
         "each table, where, when and by which command it was measured."
     )
-    return "\n\n".join([head, *sections]) + "\n"
+    return "\n\n".join([head, *filter(None, sections)]) + "\n"
 
 
 def _section(file: Path) -> str:
@@ -62,7 +63,6 @@ def _section(file: Path) -> str:
     # Files of other names are comparisons, which are called after their network.
     makers = {
         "ablation": _ablation,
-        "adaptation": adaptation_section,
         "device": choice_section,
         "onboarding": onboarding_section,
         "throughput": _throughput,

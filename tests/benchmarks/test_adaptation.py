@@ -1,5 +1,6 @@
 """Curves of adaptation: what is measured is not scored, and a run goes on where it was."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from benchmarks.adaptation import Settings, load_targets, run
-from benchmarks.adaptation_tables import adaptation_tables
+from benchmarks.adaptation_tables import adaptation_section
 from benchmarks.adapting import CLOSED_FORM, Adapted, FineTuning, Target, make_target
 from tests.data.logs import book, import_all, log_file, records, write_log
 from tests.models.contract import CPU, MeanOfLeafCount
@@ -24,7 +25,7 @@ from tvm_cdmpp.models.trained import TrainedPredictor
 SETTINGS = Settings(store="s", weights="p", per_task=20, seeds=2, budgets=(0, 8, 40))
 
 
-def target(factor: float = 3.0) -> Target:
+def target(factor: float = 3.0, device: str = "cpu") -> Target:
     """Programs of six tasks that take `factor` times as long as the predictor says."""
     batch = random_batch(120)
     predictor = Predictor.untrained(PredictorConfig(), seed=0)
@@ -32,15 +33,20 @@ def target(factor: float = 3.0) -> Target:
     latencies_s = predictor.predict(batch, CPU).latency_s * factor * noise
     tasks = np.repeat(np.arange(6), 20)
     rows = TrainingRows.on(CPU, batch, latencies_s, tasks)
-    return make_target("cpu", rows, np.array(["conv2d", "dense"])[tasks % 2], predictor)
+    return make_target(device, rows, np.array(["conv2d", "dense"])[tasks % 2], predictor)
 
 
 def targets() -> Iterator[tuple[Target, dict[str, int]]]:
     yield target(), {"failed": 0}
 
 
+def read(folder: Path) -> Any:
+    return json.loads((folder / "cpu.json").read_text(encoding="utf-8"))
+
+
 def test_errors_fall_with_measured_programs(tmp_path: Path) -> None:
-    result = run(targets(), SETTINGS, tmp_path / "r.json")
+    run(targets(), SETTINGS, tmp_path)
+    result = read(tmp_path)
     # Two seeds of: nothing measured, then two budgets with each method that needs no spread.
     assert len(result["runs"]) == 2 * (1 + 2 * 3) * len(CLOSED_FORM)
     for outcome in result["runs"]:
@@ -54,7 +60,7 @@ def test_errors_fall_with_measured_programs(tmp_path: Path) -> None:
             assert error == pytest.approx(2 / 3, abs=0.02)
         elif outcome["budget"] == 40:
             assert error < 0.3
-    lines = list(adaptation_tables(result))
+    lines = list(adaptation_section(tmp_path))
     assert "| none | random | 67 / 67 % | 67 / 67 % | 67 / 67 % |" in lines
     assert "| cpu | none | 67 / 67 % | 67 / 67 % | 67 / 67 % |" in lines
     assert sum(line.startswith("| levels | ") for line in lines) == 3
@@ -72,14 +78,29 @@ def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
 
         return {"mine": adapt}
 
-    path = tmp_path / "r.json"
     with pytest.raises(KeyboardInterrupt):
-        run(targets(), SETTINGS, path, stop_at(5))
-    result = run(targets(), SETTINGS, path, stop_at(99))
-    assert len(asked) == len(result["runs"]) == 2 * (1 + 2 * 3)
-    run(targets(), SETTINGS, path, stop_at(14))
+        run(targets(), SETTINGS, tmp_path, stop_at(5))
+    run(targets(), SETTINGS, tmp_path, stop_at(99))
+    assert len(asked) == len(read(tmp_path)["runs"]) == 2 * (1 + 2 * 3)
+    run(targets(), SETTINGS, tmp_path, stop_at(14))
     other = Settings(store="other", weights="p", per_task=20, seeds=1, budgets=(0,))
-    assert len(run(targets(), other, path, stop_at(99))["runs"]) == 1
+    run(targets(), other, tmp_path, stop_at(99))
+    assert len(read(tmp_path)["runs"]) == 1
+
+
+def test_devices_are_apart_and_told_together(tmp_path: Path) -> None:
+    assert not list(adaptation_section(tmp_path))
+    run(targets(), SETTINGS, tmp_path)
+    alone = (tmp_path / "cpu.json").read_bytes()
+    run(iter([(target(2.0, "near"), {"failed": 0})]), SETTINGS, tmp_path)
+    assert (tmp_path / "cpu.json").read_bytes() == alone
+    lines = list(adaptation_section(tmp_path))
+    assert "| none | random | 59 / 58 % | 59 / 58 % | 59 / 58 % |" in lines
+    assert "| near | none | 50 / 50 % | 50 / 50 % | 50 / 50 % |" in lines
+    other = Settings(store="other", weights="p", per_task=20, seeds=1, budgets=(0,))
+    run(targets(), other, tmp_path)
+    with pytest.raises(ValueError, match=r"near\.json .* settings of cpu\.json"):
+        list(adaptation_section(tmp_path))
 
 
 def test_targets_are_the_held_out_devices(tmp_path: Path) -> None:
