@@ -3,7 +3,8 @@
 `python -m benchmarks.training_speed STORE` trains each model of `benchmarks.accuracy`, in its tuned
 and its published setting, on the same programs, lets it predict others, and writes
 `results/training-speed.json`. Models take turns, round after round, so that a machine that is slow
-for a while is so for all of them.
+for a while is so for all of them. The file is written after every turn; a stopped run goes on where
+it was, if it is on the same machine.
 
 The rate is that of a training under way. A model is trained anew twice, for one window of programs
 and for three; the rate is what the longer one saw more, over the seconds that it took more. So
@@ -15,9 +16,10 @@ A rate is the median over rounds, with the least and the largest.
 """
 
 import argparse
+import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +101,39 @@ def summary(name: str, rates: Sequence[tuple[float, float]]) -> dict[str, Any]:
     }
 
 
+def run(
+    names: Sequence[str],
+    settings: dict[str, Any],
+    path: Path,
+    measure_model: Callable[[str], tuple[float, float]],
+) -> None:
+    """Measure what is missing from the result file."""
+    result = _resume(settings, path)
+    turns: dict[str, list[tuple[float, float]]] = result["turns"]
+    for number in range(settings["rounds"]):
+        for name in names:
+            of_model = turns.setdefault(name, [])
+            if len(of_model) > number:
+                continue
+            learned, predicted = measure_model(name)
+            of_model.append((learned, predicted))
+            result["rates"] = [summary(it, turns[it]) for it in MODELS if turns.get(it)]
+            write_json(path, result)
+            print(f"round {number + 1}, {name}: {learned:,.0f}, {predicted:,.0f}", flush=True)
+
+
+def _resume(settings: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the content of the result file, or a new one if it is of something else."""
+    about = provenance("torch", "xgboost")
+    fresh: dict[str, Any] = {**about, "settings": settings, "turns": {}, "rates": []}
+    if path.exists():
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if all(found.get(key) == fresh[key] for key in ("settings", "machine")):
+            return found
+        print(f"{path.name} is of other settings or another machine; starting anew", flush=True)
+    return fresh
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -109,18 +144,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--test-per-task", type=int, default=10, help="programs to predict")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args(arguments)
-    programs = Programs(RecordStore.open(args.store), args.per_task, args.test_per_task)
-    train, test = programs.of("networks")
+    store = RecordStore.open(args.store)
+    train, test = Programs(store, args.per_task, args.test_per_task).of("networks")
     known = known_models()
-    rates: dict[str, list[tuple[float, float]]] = {name: [] for name in args.models}
-    for number in range(args.rounds):
-        for name in args.models:
-            rates[name].append(measure(known[name], train, test))
-            learned, predicted = rates[name][-1]
-            print(f"round {number + 1}, {name}: {learned:,.0f}, {predicted:,.0f}", flush=True)
-    found = [summary(name, of_model) for name, of_model in rates.items()]
-    settings = {"rounds": args.rounds, "per_task": args.per_task}
-    write_json(args.out, {**provenance("torch", "xgboost"), "settings": settings, "rates": found})
+    settings = {
+        "store": store.content_hash,
+        "rounds": args.rounds,
+        "per_task": args.per_task,
+        "test_per_task": args.test_per_task,
+    }
+    run(args.models, settings, args.out, lambda name: measure(known[name], train, test))
 
 
 if __name__ == "__main__":

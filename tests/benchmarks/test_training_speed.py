@@ -1,5 +1,6 @@
 """How fast models train: the rate is that of a training under way."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,32 @@ def test_models_train_for_whole_windows(name: str) -> None:
     elif isinstance(one, TLP | MLPPredictor):
         assert one.training.steps * one.training.batch_size == one.training.window
         assert three.training.steps == 3 * one.training.steps
+
+
+def test_a_stopped_run_goes_on(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def measure(name: str) -> tuple[float, float]:
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(name)
+        return 10.0 * len(asked), 1.0
+
+    def again(name: str) -> tuple[float, float]:
+        asked.append(name)
+        return 10.0 * len(asked), 1.0
+
+    path, settings = tmp_path / "r.json", {"rounds": 2}
+    with pytest.raises(KeyboardInterrupt):
+        training_speed.run(["trees", "cdmpp"], settings, path, measure)
+    training_speed.run(["trees", "cdmpp"], settings, path, again)
+    training_speed.run(["trees", "cdmpp"], settings, path, again)
+    assert asked == ["trees", "cdmpp", "trees", "cdmpp"]
+    ours, trees = json.loads(path.read_text(encoding="utf-8"))["rates"]
+    assert (ours["model"], ours["trained_per_s_range"]) == ("cdmpp", [20.0, 40.0])
+    assert (trees["model"], trees["trained_per_s"]) == ("trees", 20.0)
+    training_speed.run(["trees"], {"rounds": 1}, path, again)
+    assert len(json.loads(path.read_text(encoding="utf-8"))["rates"]) == 1
 
 
 def test_the_table_compares_with_ours() -> None:
