@@ -81,14 +81,23 @@ class Settings:
 def load_targets(
     store: RecordStore, predictor: CostPredictor, per_task: int, devices: Sequence[str] = ()
 ) -> Iterator[tuple[Target, dict[str, int]]]:
-    """Yield each held-out device, or those named, and how many programs are not used and why."""
+    """Yield each held-out device, or those named, and how many programs are not used and why.
+
+    Raises
+    ------
+    SystemExit
+        A named device is not held out, or has no programs.
+    """
     labels, features = make_labels(store), load_features(store)
     operators = np.array(operator_of_tasks(store), str)
     test = official_split(store, SPLIT).test
     task_of = store.columns("task")["task"].to_numpy()[test]
     device_of_task = np.array(store.tasks["device"].to_pylist(), str)
     usable = np.isfinite(labels.latency_s) & ~labels.impossible & (features.leaf_counts > 0)
-    for device in devices or np.unique(device_of_task[task_of]).tolist():
+    known = np.unique(device_of_task[task_of]).tolist()
+    if unknown := sorted({*devices} - {*known}):
+        raise SystemExit(f"--devices takes {', '.join(known)}; got {', '.join(unknown)}")
+    for device in devices or known:
         of_device = test[device_of_task[task_of] == device]
         kept = of_device[usable[of_device]]
         drawn = _draw_per_task(kept, task_of[np.searchsorted(test, kept)], per_task)

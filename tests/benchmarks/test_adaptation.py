@@ -112,6 +112,8 @@ def test_targets_are_the_held_out_devices(tmp_path: Path) -> None:
     ]
     import_all(tmp_path / "store", *logs, known=book(37, 80, 96, 64))
     store = RecordStore.open(tmp_path / "store")
+    with pytest.raises(SystemExit, match="takes cortex-a72; got a100"):
+        next(load_targets(store, MeanOfLeafCount(), 10, ["cortex-a72", "a100"]))
     found = list(load_targets(store, MeanOfLeafCount(), per_task=10))
     assert len(found) == 1
     device, not_used = found[0]
