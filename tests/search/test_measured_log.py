@@ -5,9 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.search.logs import write_tiny_log
+from tests.search.logs import TARGET, write_tiny_log
+from tests.tiny_tasks import auto_scheduler, invent, tiny_matmul
+from tvm_cdmpp.bridge import append_records
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.search import read_measured_log
+from tvm_cdmpp.workloads import write_workloads
 
 
 def test_programs_keep_their_lines_and_failures_are_counted(tmp_path: Path) -> None:
@@ -39,6 +42,22 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
         log.of_line(7)
     with pytest.raises(RecordError, match="no such record"):
         log.of_line(99)
+
+
+def test_a_renamed_log_is_read_and_a_moved_one_lacks_its_workloads(tmp_path: Path) -> None:
+    graph = auto_scheduler.ComputeDAG(tiny_matmul(64, 32, 16))
+    task = auto_scheduler.SearchTask(
+        compute_dag=graph, workload_key=graph.workload_key(), target=TARGET
+    )
+    path = tmp_path / "log.json"
+    append_records(path, *invent(task, [1e-5, 2e-5]))
+    write_workloads(path, [task])
+    renamed, moved = path.rename(tmp_path / "renamed.json"), tmp_path / "other" / "log.json"
+    assert read_measured_log(renamed).num_records == 2
+    moved.parent.mkdir()
+    renamed.rename(moved)
+    with pytest.raises(RecordError, match=rf"copy .* to {moved.with_name('workloads.jsonl')}"):
+        read_measured_log(moved)
 
 
 def test_a_log_of_which_nothing_can_be_used_is_refused(tmp_path: Path) -> None:

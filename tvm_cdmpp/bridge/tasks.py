@@ -73,9 +73,8 @@ def with_dag(task: Any) -> Any:
         )
     except (KeyError, ValueError, tvm.TVMError) as error:
         raise RecordError(
-            f"The workload {task.workload_key} of a record is not registered; keep the log where "
-            "it was written, under its name, as the workloads.jsonl next to it has what its keys "
-            "mean; or extract the tasks of its network first, or register its function"
+            f"The workload {task.workload_key} of a record is not registered; extract the tasks of "
+            "its network first, or register its function"
         ) from error
 
 

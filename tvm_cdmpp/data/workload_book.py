@@ -141,9 +141,12 @@ class WorkloadBook:
     ) -> list[Workload]:
         """Return what a record's key may mean in a log: what the book says comes first.
 
-        A name may mean several things; of the tasks of networks, the book's is as good as any.
+        A name may mean several things; of the tasks of networks, the book's is as good as any. A
+        hash means in a log that was renamed what it means in the others, if that is one thing.
         """
         found = self.find(key, log_name)
+        if found is None and is_hash(key):
+            found = self._find_elsewhere(key)
         if found and is_hash(key):
             return [found]
         return [*([found] if found else []), *inspector.rebuild(key, target)]
@@ -164,6 +167,11 @@ class WorkloadBook:
                 found, workload_key=facts.workload_key, flops=facts.flops
             )
         return self._checked[found]
+
+    def _find_elsewhere(self, key: str) -> Workload | None:
+        plain = flat_key(key)
+        meanings = {w.workload_id: w for (name, _), w in self._specific.items() if name == plain}
+        return next(iter(meanings.values())) if len(meanings) == 1 else None
 
     def _add(self, entry: dict[str, Any]) -> None:
         names = [entry["workload_key"]]

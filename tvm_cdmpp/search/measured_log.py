@@ -149,7 +149,7 @@ def read_measured_log(log: Path, device: DeviceSpec | None = None) -> MeasuredLo
     for (key, target), lines in groups.items():
         try:
             task = records[lines[0]][0].task
-            found.append((_with_dag(task, book, log.name, inspector), lines))
+            found.append((_with_dag(task, book, log, inspector), lines))
         except CDMPPError as error:
             problems |= dict.fromkeys(lines, f"task {key} for {target}: {error}")
     names = task_names([task for task, _ in found])
@@ -169,13 +169,20 @@ def _book_of(log: Path) -> WorkloadBook:
     return WorkloadBook.read([file for file in files if file.is_file()])
 
 
-def _with_dag(task: Any, book: WorkloadBook, log_name: str, inspector: TvmInspector) -> Any:
+def _with_dag(task: Any, book: WorkloadBook, log: Path, inspector: TvmInspector) -> Any:
     """Return a task with its DAG and hardware parameters."""
     key = str(task.workload_key)
     parameters = task.hardware_params or hardware_params(task.target)
-    known = book.candidates(key, str(task.target), log_name, inspector)
+    known = book.candidates(key, str(task.target), log.name, inspector)
     if not known:
-        return with_dag(task)
+        try:
+            return with_dag(task)
+        except RecordError as error:
+            raise RecordError(
+                f"nothing says what this key means in {log.name}; copy the workloads.jsonl next to "
+                f"the log as it was written to {log.with_name('workloads.jsonl')}, and give the "
+                "log its old name if that does not suffice"
+            ) from error
     return auto_scheduler.SearchTask(
         compute_dag=load_dag(known[0].dag),
         workload_key=key,
