@@ -7,6 +7,7 @@ import pytest
 
 from tests.search.logs import write_tiny_log
 from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.search import explanation
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +33,22 @@ def test_a_line_is_explained_next_to_another(log: Path, capsys: pytest.CaptureFi
 def test_json_names_lines_and_measurements(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", str(log), "--task", "0", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["line"] == found["neighbours"][0]["line"] == 9  # the best of the task
+    assert found["line"] == 9  # the best of the task
+    assert 9 not in [neighbour["line"] for neighbour in found["neighbours"]]
     assert found["measured_s"] == pytest.approx(1e-5)
     assert found["latency_s"] > 0
+
+
+def test_a_prediction_below_the_roofline_is_remarked(
+    log: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["explain", str(log)]) == 0
+    assert "times faster at most" in capsys.readouterr().out
+    monkeypatch.setattr(explanation, "task_roofline", lambda task, device: (1.0, "memory"))
+    assert main(["explain", str(log)]) == 0
+    out = capsys.readouterr().out
+    assert "roofline 1000 ms by memory: the prediction is below it" in out
+    assert "at most" not in out
 
 
 @pytest.mark.parametrize(

@@ -154,9 +154,14 @@ def _print(
         f"{1e3 * high:.3g} ms), measured {measured}; runs with a probability of "
         f"{explanation.runs_probability:.2f}"
     )
+    faster = explanation.latency_s / explanation.roofline_s
     say(
         f"roofline {show.milliseconds(explanation.roofline_s)} by {explanation.roofline_bound}: "
-        f"{explanation.latency_s / explanation.roofline_s:.3g} times faster at most"
+        + (
+            f"{faster:.3g} times faster at most"
+            if faster >= 1
+            else "the prediction is below it, so it is too low, or the device's figures are"
+        )
     )
     rows = [
         [

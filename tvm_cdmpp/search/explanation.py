@@ -65,7 +65,7 @@ class Neighbour:
     latency_s: float
     """As measured; infinite where it failed."""
     distance: float
-    """Root mean square over the scaled features of both; 0 for the same program."""
+    """Root mean square over the scaled features of both, above 0."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,7 +93,7 @@ class Explanation:
     other_s: float | None
     """Predicted latency of that other program, whatever its leaves."""
     neighbours: tuple[Neighbour, ...]
-    """The nearest measured programs, the nearest first."""
+    """The nearest measured programs but itself, the nearest first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,11 +267,12 @@ def _neighbours(
         return ()
     features = program_features(concatenate([program, measured.asts])).astype(np.float64)
     distances = np.sqrt(((features[1:] - features[0]) ** 2).mean(axis=1))
+    nearest = np.argsort(distances, kind="stable")
     return tuple(
         Neighbour(
             row=int(row),
             latency_s=float(measured.latencies_s[row]),
             distance=float(distances[row]),
         )
-        for row in np.argsort(distances, kind="stable")[:number]
+        for row in nearest[distances[nearest] > 0][:number]
     )
