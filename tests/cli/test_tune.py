@@ -31,7 +31,7 @@ def test_default_log_names_network_and_cpu() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--trials", "-1"], "trials must be at least 1"),
+        (["--trials", "-1"], "--trials must be at least 0, got -1"),
         (["--search", "climb"], "unknown search 'climb'"),
         (["--search", "evolve", "--model", "xgb"], "needs a cdmpp model"),
         (["--trials", "0", "--model", "xgb"], "needs a cdmpp model"),

@@ -199,6 +199,8 @@ def _settings(args: argparse.Namespace, remote: "RemoteDevices | None") -> "Tune
     from tvm_cdmpp.networks import check_export_path
     from tvm_cdmpp.search import TuneSettings, check_cost_model, check_search
 
+    if args.trials < 0:
+        raise ConfigError(f"--trials must be at least 0, got {args.trials}")
     check_cost_model(args.model)
     check_search(args.model, (args.search or "sketch") if args.trials else "evolve")
     if args.weights is not None and args.model != "cdmpp":
