@@ -1,6 +1,7 @@
 """`predict`: tables, JSON, traces and plots of a named network."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ def test_devices_and_batches_side_by_side(
     for text in ("mlp on epyc-7452, batch 2", "held down by", "by class:", "xeon-silver-4210"):
         assert text in out
     assert out.count("mlp on epyc-7452, batch 2") == 1
+    assert "start-up of the network" not in out
     traces = sorted(tmp_path.glob("trace.*.json"))
     assert [t.name for t in traces] == [
         f"trace.{device}.{batch}.json"
@@ -37,6 +39,16 @@ def test_json_is_by_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert low < found["latency_s"] < high
     assert {"name", "count", "latency_s", "interval_s", "bound"} <= set(found["tasks"][0])
     assert timeline.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_rows_add_up_to_the_latency(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "mlp", "--device", "t4"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [re.search(r"(\d+) +(\S+) ms .* (?:predicted|assumed)$", line) for line in lines]
+    sum_ms = sum(int(row[1]) * float(row[2]) for row in rows if row)
+    (whole,) = (line.split() for line in lines if line.startswith("t4 "))
+    assert sum_ms == pytest.approx(float(whole[2]), rel=2e-3)
+    assert sum("start-up of the network" in line for line in lines) == 1
 
 
 @pytest.mark.parametrize(

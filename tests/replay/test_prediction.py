@@ -49,10 +49,11 @@ def test_equal_operators_are_counted_as_often_as_they_occur(forecast: NetworkFor
     (dense,) = [task for task in found.tasks if "dense" in task.name]
     assert (dense.count, dense.operator_class, dense.basis) == (2, "matmul", "predicted")
     assert dense.flops == pytest.approx(2 * 16 * 64 * 64, rel=0.1)
-    config = QueueConfig()
-    starts_s = config.network_start_s + len(found.timeline.events) * config.operator_start_s
-    work_s = sum(task.count * task.latency_s for task in found.tasks)
-    assert found.latency_s == pytest.approx(work_s + starts_s)
+    for device, start_s in ((CPU, 0.0), (GPU, 1e-5 + len(found.timeline.events) * 2e-6)):
+        parts = forecast.on(device)
+        assert parts.start_s == pytest.approx(start_s)
+        work_s = sum(task.count * task.latency_s for task in parts.tasks)
+        assert parts.latency_s == pytest.approx(work_s + parts.start_s)
     assert sum(task.share for task in found.tasks) == pytest.approx(1)
     assert sum(found.shares.values()) == pytest.approx(1)
     assert found.interval_s[0] < found.latency_s < found.interval_s[1]

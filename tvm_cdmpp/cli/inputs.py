@@ -42,15 +42,20 @@ def check_gpu_is_here(target: str) -> None:
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add what a model file may leave open; `input_options` reads it."""
+    add_input_forms(parser)
+    parser.add_argument(
+        "--batch", type=int, metavar="N", help="size of the open first axes of a model file"
+    )
+
+
+def add_input_forms(parser: argparse.ArgumentParser) -> None:
+    """Add `--input-shape` and `--input-dtype`."""
     parser.add_argument(
         "--input-shape",
         action="append",
         default=[],
         metavar="NAME:1x3x224x224",
         help="shape of an input of a model file; repeat for further inputs",
-    )
-    parser.add_argument(
-        "--batch", type=int, metavar="N", help="size of the open first axes of a model file"
     )
     parser.add_argument(
         "--input-dtype",

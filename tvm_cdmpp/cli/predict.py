@@ -9,13 +9,15 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.inputs import parse_input_dtypes, parse_input_shapes
+from tvm_cdmpp.cli.inputs import add_input_forms, parse_input_dtypes, parse_input_shapes
 from tvm_cdmpp.cli.messages import divert_native_messages
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.files import write_atomically
 
 if TYPE_CHECKING:
     from tvm_cdmpp.replay import NetworkPrediction
+
+_START = "start-up of the network and its operators"
 
 
 def add_parser(subparsers: Any) -> None:
@@ -57,8 +59,7 @@ def add_parser(subparsers: Any) -> None:
     )  # fmt: skip
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw all side by side")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--input-shape", action="append", default=[], metavar="NAME:1x3x224x224")
-    parser.add_argument("--input-dtype", action="append", default=[], metavar="NAME:float16")
+    add_input_forms(parser)
     parser.set_defaults(func=run)
 
 
@@ -143,6 +144,9 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
             ]
             for task in sorted(p.tasks, key=lambda task: -task.share)
         ]
+        if p.start_s:
+            start = show.milliseconds(p.start_s)
+            rows.append([_START, "1", start, "-", "-", "-", "start-up", "assumed"])
         show.print_table(console, title, header, rows)
         shares = ", ".join(f"{name} {100 * share:.0f}%" for name, share in p.shares.items())
         console.print(f"by class: {shares}", soft_wrap=True, markup=False)

@@ -73,6 +73,8 @@ class NetworkPrediction:
     latency_s: float
     interval_s: tuple[float, float]
     """Holds it in 90 % of cases."""
+    start_s: float
+    """Start-ups of the network and of all its operators together, which no function holds."""
     tasks: tuple[FunctionPrediction, ...]
     """Functions that TVM compiles, those that Ansor does not tune among them."""
     peak_bytes: float
@@ -181,7 +183,8 @@ class NetworkForecast:
         hardware = Hardware() if parameters is None else Hardware.of(parameters)
         prices = price_functions(lowered.programs, moved, device, hardware, self._predictor)
         timeline = replay(graph, {name: p.latency_s for name, p in prices.items()}, queues)
-        return self._summary(device, lowered, timeline, prices)
+        start_s = queues.network_start_s + len(timeline.events) * queues.operator_start_s
+        return self._summary(device, lowered, timeline, prices, start_s)
 
     def _target(self, device: DeviceSpec) -> Any:
         if self._log_targets is None:
@@ -216,6 +219,7 @@ class NetworkForecast:
         lowered: LoweredNetwork,
         timeline: Timeline,
         prices: dict[str, Price],
+        start_s: float,
     ) -> NetworkPrediction:
         counts = timeline.graph.counts
         work_s = sum(counts[name] * price.latency_s for name, price in prices.items())
@@ -244,6 +248,7 @@ class NetworkForecast:
             schedules=self._describe_schedules(),
             latency_s=timeline.latency_s,
             interval_s=interval(timeline.latency_s, spread),
+            start_s=start_s,
             tasks=tasks,
             peak_bytes=timeline.graph.peak_bytes,
             num_tasks_without_record=lowered.num_tasks_without_record,
