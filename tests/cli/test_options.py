@@ -1,10 +1,15 @@
 """The command line is an interface: its set of options changes on purpose only."""
 
 import argparse
+import re
 
 import pytest
 
 from tvm_cdmpp.cli.main import build_parser
+from tvm_cdmpp.data.splits import official_rules
+from tvm_cdmpp.measure.sampling import SampleMix
+from tvm_cdmpp.train.finetuning import FINETUNE_CONFIG
+from tvm_cdmpp.train.pretraining import PretrainSettings
 
 OPTIONS: dict[str, set[str]] = {
     "tune": {"--trials", "--search", "--model", "--target", "--log", "--seed", "--json", "--export",
@@ -79,6 +84,27 @@ def test_options_of_every_command() -> None:
     }
     assert found == {name: options | COMMON for name, options in OPTIONS.items()}
     assert all(len(options) <= 20 for options in OPTIONS.values())
+
+
+def test_help_names_splits_and_defaults() -> None:
+    texts = {
+        name: " ".join(parser.format_help().split()).replace("- ", "-")  # of lines that end in -
+        for name, parser in leaf_parsers(build_parser()).items()
+    }
+    for name in ("train", "finetune", "autotune", "eval"):
+        words = re.findall(r"[\w-]+", texts[name])
+        assert set(official_rules()) <= set(words), name
+    ahead = PretrainSettings()
+    for option, default in {
+        "--steps N": ahead.config.steps,
+        "--per-task N": ahead.most_per_task,
+        "--width N": ahead.network.width,
+        "--layers N": ahead.network.layers,
+    }.items():
+        assert re.search(rf" {option} [^()]*\(default: {default}\)", texts["train"]), option
+    assert f"training steps (default: {FINETUNE_CONFIG.steps})" in texts["finetune"]
+    mix = SampleMix()
+    assert f"{mix.random:.0%} random ones, {mix.evolved:.0%} that" in texts["data collect"]
 
 
 def test_defaults_of_tune() -> None:

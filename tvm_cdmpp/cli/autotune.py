@@ -9,6 +9,8 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvm_cdmpp.cli.inputs import SPLITS
+
 if TYPE_CHECKING:
     from tvm_cdmpp.train import AutotuneSettings, Progress
 
@@ -43,7 +45,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--split",
         default="networks",
-        help="official split whose test part is left out; `none` for all records "
+        metavar="NAME",
+        help=f"official split whose test part is left out: {SPLITS}; `none` for all records "
         "(default: networks)",
     )
     parser.add_argument(

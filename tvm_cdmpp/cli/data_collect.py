@@ -35,9 +35,11 @@ def add_parser(commands: Any) -> None:
         "collect",
         help="measure programs of networks into an Ansor log",
         description="Measure programs of each task of the networks into an Ansor log: 40% random "
-        "ones, 60% from evolutionary search. Running the same command again goes on. A fixed "
-        "program, measured after every batch, tells whether the machine is quiet; its latencies "
-        "go to FILE.calibration.jsonl, and the tasks' DAGs, which `data import` needs, to "
+        "ones, 30% that evolution with the predictor keeps, and 30% the best of that. Running "
+        "the same command again goes on. A fixed program, measured after every batch, tells "
+        "whether the machine is quiet: if it takes over 10% longer than its best, the batch is "
+        "measured again after a pause, and the run stops if that does not help. Its latencies go "
+        "to FILE.calibration.jsonl, and the tasks' DAGs, which `data import` needs, to "
         "workloads.jsonl next to it.",
     )
     parser.add_argument(
@@ -54,7 +56,10 @@ def add_parser(commands: Any) -> None:
         help="programs of each task, those in the log included (default: 64)",
     )
     parser.add_argument(
-        "--predictor", type=Path, metavar="FILE", help="saved predictor to start evolution with"
+        "--predictor",
+        type=Path,
+        metavar="FILE",
+        help="saved predictor for the evolution (default: the shipped weights)",
     )
     add_target(parser)
     add_inputs(parser)

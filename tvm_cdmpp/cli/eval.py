@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvm_cdmpp.cli.inputs import SPLITS
 from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,11 +42,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--split",
         metavar="NAME",
-        help="only programs of an official split, such as networks; its test part says nothing of "
+        help=f"only programs of an official split: {SPLITS}; its test part says nothing of "
         "weights that were trained on it (default: all programs)",
     )
     parser.add_argument(
-        "--part", choices=_PARTS, help="part of the split (default: test)", metavar="PART"
+        "--part",
+        choices=_PARTS,
+        metavar="PART",
+        help=f"part of the split: {', '.join(_PARTS)} (default: test)",
     )
     parser.add_argument(
         "--weights",

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvm_cdmpp.cli.inputs import SPLITS
 from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,10 +61,10 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--split", metavar="NAME",
-        help="official split whose test part teaches nothing but what --records takes from it; "
-        "`none` for all records (default: that of the weights)",
+        help="official split whose test part teaches nothing but what --records takes from it: "
+        f"{SPLITS}; `none` for all records (default: that of the weights)",
     )  # fmt: skip
-    parser.add_argument("--steps", type=int, help="training steps")
+    parser.add_argument("--steps", type=int, metavar="N", help="training steps (default: 120)")
     parser.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
     parser.set_defaults(func=run)
 

@@ -10,6 +10,9 @@ from tvm_cdmpp.errors import ConfigError
 if TYPE_CHECKING:
     from tvm_cdmpp.measure import MeasureOptions, RemoteDevices
 
+SPLITS = "networks, devices, devices-shared-workloads or paper"
+"""The official splits, see `tvm_cdmpp.data.splits`."""
+
 
 def add_target(parser: argparse.ArgumentParser) -> None:
     """Add `--target`, which `bridge.parse_target` reads."""

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvm_cdmpp.cli.inputs import SPLITS
+
 if TYPE_CHECKING:
     from tvm_cdmpp.train import PretrainSettings, Workers
     from tvm_cdmpp.train import Progress as TrainProgress
@@ -34,25 +36,44 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--split",
         default="networks",
-        help="official split whose test part is left out; `none` for all records "
+        metavar="NAME",
+        help=f"official split whose test part is left out: {SPLITS}; `none` for all records "
         "(default: networks)",
     )
     parser.add_argument(
-        "--kinds", default="cpu,gpu", help="kinds of devices to train for (default: cpu,gpu)"
+        "--kinds",
+        default="cpu,gpu",
+        metavar="K[,K2]",
+        help="kinds of devices to train for (default: cpu,gpu)",
     )
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help="sizes and training, such as summary.json of `autotune`; the options below go before",
+        help="sizes and training, such as summary.json of `autotune`, instead of the defaults "
+        "below; options beside it go before",
     )
-    parser.add_argument("--steps", type=int, help="training steps of each network")
-    parser.add_argument("--seed", type=int, default=0, help="of the training (default: 0)")
-    parser.add_argument("--per-task", type=int, metavar="N", help="programs of a task at most")
-    parser.add_argument("--width", type=int, help="of the network")
-    parser.add_argument("--layers", type=int, help="of the network")
     parser.add_argument(
-        "--torch-device", default="cpu", help="where PyTorch computes, such as cuda (default: cpu)"
+        "--steps", type=int, metavar="N",
+        help="training steps of each network (default: 32000)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="of the training (default: 0)"
+    )
+    parser.add_argument(
+        "--per-task", type=int, metavar="N", help="programs of a task at most (default: 1000)"
+    )
+    parser.add_argument(
+        "--width", type=int, metavar="N", help="of the network, a multiple of 4 (default: 96)"
+    )
+    parser.add_argument(
+        "--layers", type=int, metavar="N", help="of the network's encoder (default: 2)"
+    )
+    parser.add_argument(
+        "--torch-device",
+        default="cpu",
+        metavar="D",
+        help="where PyTorch computes, such as cuda (default: cpu)",
     )
     parser.set_defaults(func=run)
 
