@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.tiny_tasks import TARGET, auto_scheduler, tvm
+from tests.tiny_tasks import TARGET, auto_scheduler, matmul, tvm
 from tvm_cdmpp.bridge import failed
 from tvm_cdmpp.measure import MeasureOptions, MeasureSession
-from tvm_cdmpp.measure.linking import local_build_func
+from tvm_cdmpp.measure.linking import can_link, link
 
 
 @auto_scheduler.register_workload
@@ -30,7 +30,13 @@ def test_programs_run_as_linked_or_packed() -> None:
     with MeasureSession():
         linking, runner = options.builder(), options.runner(on_cpu=True)
         packing = auto_scheduler.LocalBuilder()
-        for builder, suffix in ((linking, ".so"), (packing, ".tar"), (linking, ".so")):
+        # A user's own, of which TVM knows the last one only.
+        link_otherwise = tvm.contrib.cc.cross_compiler(
+            tvm.contrib.cc.create_shared, output_format="dylib"
+        )
+        own = auto_scheduler.LocalBuilder(build_func=link_otherwise)
+        order = ((linking, ".so"), (own, ".dylib"), (packing, ".tar"), (own, ".dylib"))
+        for builder, suffix in (*order, (linking, ".so")):
             built = builder.build(programs, verbose=0)
             assert {Path(str(each.filename)).suffix for each in built} == {suffix}
             for result in runner.run(programs, built, verbose=0):
@@ -50,7 +56,26 @@ def test_the_same_functions_are_called_as_elsewhere(tmp_path: Path) -> None:
     source, ours, others = (tmp_path / name for name in ("a.c", "ours.so", "others.so"))
     calls = " + ".join(f"{name}(x)" for name in sorted(functions))
     source.write_text(f"#include <math.h>\ndouble f(double x) {{ return {calls}; }}\n")
-    local_build_func()(str(ours), [str(source)])
+    link(str(ours), [str(source)])
     tvm.contrib.cc.create_shared(str(others), [str(source)])
     assert {name.split("@")[0] for name in called_by(ours)} == functions
     assert called_by(ours) <= called_by(others)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TVM links as it does elsewhere")
+def test_a_compiler_that_lacks_its_library_leaves_linking_to_tvm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert can_link(tvm.contrib.cc.get_cc())
+    compiler = tmp_path / "poor-c++"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *-lgcc*) exit 1;; esac\nexec g++ "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    task = matmul(16, 16, 16)
+    program = auto_scheduler.MeasureInput(task, task.compute_dag.get_init_state())
+    options = MeasureOptions(repeat=1)
+    with MeasureSession():
+        (built,) = options.builder().build([program], verbose=0)
+        (result,) = options.runner(on_cpu=True).run([program], [built], verbose=0)
+    assert Path(str(built.filename)).suffix == ".tar"
+    assert not failed(result), result.error_msg

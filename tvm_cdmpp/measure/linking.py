@@ -4,31 +4,76 @@ TVM packs what it builds, and unpacks and links it before it runs, one program a
 takes half of the time of measuring a small operator; as part of building it is done on all cores.
 The process that loads a program has all libraries loaded but the compiler's own. The mathematical
 library is named nevertheless: without its symbols' versions the oldest would be called, which are
-slower than those that the program would call elsewhere.
+slower than those that the program would call elsewhere. A compiler without that library, or without
+its own, leaves linking to TVM.
+
+TVM has one build function in a process, that of the builder made last. Builders from here leave it
+alone, and have a kind of their own, so that a session can tell them from a user's.
 """
 
+import multiprocessing
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tvm_cdmpp.bridge import load_tvm
 
 _tvm = load_tvm()
-_BuildFunc: Any = _tvm.auto_scheduler.measure.BuildFunc
-_FUNCTIONS: dict[str, Any] = {
-    "default": _tvm.contrib.tar.tar,
-    "custom": _tvm.contrib.cc.cross_compiler(
-        _tvm.contrib.cc.create_shared, options=["-nostdlib", "-lm", "-lgcc"]
-    ),
-}
-"""By the names that TVM has for kinds of functions: what packs, and what links."""
+_scheduler: Any = _tvm.auto_scheduler
+_BuildFunc: Any = _scheduler.measure.BuildFunc
+_cc = _tvm.contrib.cc
+
+link: Any = _cc.cross_compiler(_cc.create_shared, options=["-nostdlib", "-lm", "-lgcc"])
+"""Links object files or sources, as TVM takes a build function."""
+_PACKED, _LINKED = "default", "tvm_cdmpp.linked"
+_FUNCTIONS = {_PACKED: _tvm.contrib.tar.tar, _LINKED: link}
 
 
-def local_build_func() -> Any:
-    """Return what `LocalBuilder` takes as its function for programs that run on this machine."""
-    return _FUNCTIONS["custom"] if sys.platform == "linux" else "default"
+class SessionBuilder(_scheduler.LocalBuilder):
+    """TVM's `LocalBuilder`, one build per core at a time, for use in a `MeasureSession`.
+
+    Parameters
+    ----------
+    timeout_s
+        Time after which a build counts as failed.
+    is_local
+        Whether programs run on this machine.
+    """
+
+    def __init__(self, timeout_s: int, *, is_local: bool) -> None:
+        is_linking = is_local and sys.platform == "linux" and can_link(_cc.get_cc())
+        self.__init_handle_by_constructor__(
+            _scheduler._ffi_api.LocalBuilder,
+            timeout_s,
+            multiprocessing.cpu_count(),
+            _LINKED if is_linking else _PACKED,
+        )
 
 
-def use_build_func(kind: str) -> None:
-    """Let TVM pack or link as a builder expects; it knows only what the last one made expects."""
-    if kind in _FUNCTIONS and kind != _BuildFunc.name:
+@cache
+def can_link(compiler: str | None) -> bool:
+    """Tell whether a compiler has all that `link` asks of it, by linking nothing once."""
+    with TemporaryDirectory() as folder:
+        source = Path(folder, "nothing.c")
+        source.touch()
+        try:
+            link(str(source.with_suffix(".so")), [str(source)])
+        except (OSError, RuntimeError):
+            return False
+    return True
+
+
+@contextmanager
+def build_func_of(kind: str) -> Iterator[None]:
+    """Let TVM pack or link as a builder of this kind expects; that of others is left as it is."""
+    before = _BuildFunc.name, _BuildFunc.build_func
+    if kind in _FUNCTIONS:
         _BuildFunc.name, _BuildFunc.build_func = kind, _FUNCTIONS[kind]
+    try:
+        yield
+    finally:
+        _BuildFunc.name, _BuildFunc.build_func = before

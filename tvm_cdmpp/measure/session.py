@@ -28,7 +28,7 @@ from typing import Any
 from tvm_cdmpp.bridge import check_compiler, load_tvm
 from tvm_cdmpp.errors import CDMPPError, MeasureError, RecordError
 from tvm_cdmpp.files import locked
-from tvm_cdmpp.measure.linking import local_build_func, use_build_func
+from tvm_cdmpp.measure.linking import SessionBuilder, build_func_of
 from tvm_cdmpp.measure.repeats import LOCAL_TIMES, REMOTE_TIMES, FewerRepeats
 from tvm_cdmpp.measure.watched import WatchedPool
 
@@ -38,7 +38,7 @@ _popen_pool = tvm.contrib.popen_pool
 
 _BUILD = "auto_scheduler.local_builder.build"
 _BUILD_FUNC = 3
-"""Place of the function's name among the arguments of a build."""
+"""Place of the function's kind among the arguments of a build."""
 _RUN = "auto_scheduler.local_runner.run"
 _RUN_REMOTE = "auto_scheduler.rpc_runner.run"
 _CONNECT_TIMEOUT_S = 5
@@ -109,11 +109,8 @@ class MeasureOptions:
     """Where programs run; None for this machine, where they are built in any case."""
 
     def builder(self) -> Any:
-        """Return TVM's builder: one build per core at a time."""
-        return tvm.auto_scheduler.LocalBuilder(
-            timeout=self.build_timeout_s,
-            build_func=local_build_func() if self.remote is None else "default",
-        )
+        """Return TVM's builder, for use in a session: one build per core at a time."""
+        return SessionBuilder(self.build_timeout_s, is_local=self.remote is None)
 
     def runner(self, *, on_cpu: bool) -> Any:
         """Return TVM's runner; on a CPU, caches are flushed before each timed run.
@@ -245,10 +242,10 @@ class MeasureSession:
 
     def _build(self, function: Any, *args: Any) -> Any:
         self.check()  # between batches only: what was built is also run and recorded
-        use_build_func(str(args[_BUILD_FUNC]))
         begin = time.perf_counter()
         try:
-            return self._thread.submit(function, *args).result()
+            with build_func_of(str(args[_BUILD_FUNC])):
+                return self._thread.submit(function, *args).result()
         finally:
             self.build_s += time.perf_counter() - begin
 
