@@ -37,6 +37,8 @@ from tvm_cdmpp.train import PretrainSettings, TrainConfig, choose_rows
 OUT = RESULTS / "predictor-ablation"
 SEEDS = 3
 STEPS = 2000
+_GROUPS = 24
+"""`TrainConfig.groups_per_batch`; a quarter of the default."""
 _RARE = 0.5
 """`TrainConfig.rare_exponent` of all but one; the default is what came of this comparison."""
 
@@ -148,7 +150,9 @@ def make_ablation(
 ) -> dict[str, Any]:
     """Train with one change, and score on the test part; see `benchmarks.accuracy.make_part`."""
     change = CHANGES[name]
-    config = replace(TrainConfig(), **{"steps": steps, "rare_exponent": _RARE, **change.config})
+    config = replace(
+        TrainConfig(), **{"steps": steps, "rare_exponent": _RARE, **_BATCH, **change.config}
+    )
     how = PretrainSettings(network=replace(AdditiveConfig(), **change.network), config=config)
     options: dict[str, Any] = {"torch_device": torch_device, "relabel": change.relabel}
     if change.per_task is not None:

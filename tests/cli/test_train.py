@@ -10,11 +10,15 @@ import pytest
 
 from tests.data.logs import book, import_all, log_file, records, write_log
 from tests.models.programs import random_batch
+from tvm_cdmpp.ast import SCHEMA_VERSION
 from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.data import RecordStore
 from tvm_cdmpp.devices.registry import find_device
+from tvm_cdmpp.models import AdditiveConfig, TrainedPredictor
 from tvm_cdmpp.models.weights import load_weights
 
 SMALL = ["--split", "none", "--kinds", "cpu", "--steps", "40", "--width", "16", "--layers", "1"]
+SETTING = {"config": {"groups_per_batch": 24}}
 
 
 @pytest.fixture(scope="module")
@@ -23,26 +27,52 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = [*records(12), *records(12, 80), *records(12, 50)]
     log = log_file(write_log(folder / "a.json", made), "x86-8t")
     import_all(folder / "store", log, known=book(37, 80, 50))
+    (folder / "setting.json").write_text(json.dumps(SETTING), encoding="utf-8")
     return folder / "store"
 
 
+@pytest.fixture(scope="module")
+def small(store: Path) -> list[str]:
+    return [*SMALL, "--config", str(store.with_name("setting.json"))]
+
+
 def test_weights_that_can_be_evaluated(
-    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    store: Path, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "w.safetensors"
-    assert main(["train", str(store), "--out", str(out), *SMALL]) == 0
+    assert main(["train", str(store), "--out", str(out), *small]) == 0
     assert "wrote" in capsys.readouterr().out
     about = load_weights(out).about  # type: ignore[union-attr]
-    assert (about["split"], about["settings"]["config"]["steps"]) == (None, 40)
+    assert (about["split"], about["kinds"]["cpu"]["settings"]["config"]["steps"]) == (None, 40)
     assert main(["eval", str(store), "--weights", str(out), "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)["devices"]["x86-8t"]
     assert figures["programs"] == 36
     assert np.isfinite(figures["mape"])
 
 
-def test_two_processes_train_together(store: Path, tmp_path: Path) -> None:
+def test_a_kind_alone_leaves_the_network_of_the_other(
+    store: Path, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device, batch = find_device("amd-mi50"), random_batch(5)
+    out, known = tmp_path / "w.safetensors", TrainedPredictor.untrained(AdditiveConfig(), 3)
+    about = {"split": None, "schema_version": SCHEMA_VERSION, "kinds": {"gpu": {"command": "x"}}}
+    known.about = {**about, "data_hash": RecordStore.open(store).content_hash}
+    known.save(out)
+    assert main(["train", str(store), "--out", str(out), *small]) == 0
+    found = load_weights(out)
+    assert isinstance(found, TrainedPredictor)
+    assert set(found.about["kinds"]) == {"cpu", "gpu"}
+    expected = known.predict(batch, device).latency_s
+    np.testing.assert_allclose(found.predict(batch, device).latency_s, expected, rtol=1e-2)
+    known.about = {**about, "data_hash": "another"}
+    known.save(out)
+    assert main(["train", str(store), "--out", str(out), *small]) == 2
+    assert "holds a network of gpus with another data_hash" in capsys.readouterr().err
+
+
+def test_two_processes_train_together(store: Path, small: list[str], tmp_path: Path) -> None:
     alone, both = tmp_path / "alone", tmp_path / "both"
-    arguments = ["tvm_cdmpp", "train", str(store), *SMALL, "--out"]
+    arguments = ["tvm_cdmpp", "train", str(store), *small, "--out"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m"]
     for command in (
         [sys.executable, "-m", *arguments, str(alone)],

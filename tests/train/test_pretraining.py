@@ -101,9 +101,9 @@ def test_rows_of_each_group_are_limited() -> None:
 
 def test_the_weights_say_how_they_were_made(store: RecordStore, tmp_path: Path) -> None:
     expert = pretrain(store, tmp_path, SETTINGS, kind="cpu")
-    about = describe_training(store, SETTINGS, "tvm-cdmpp train")
+    about = describe_training(store, {"cpu": SETTINGS}, "tvm-cdmpp train")
     join_experts({"cpu": expert}, about).save(tmp_path / "w.safetensors")
     loaded = TrainedPredictor.load(tmp_path / "w.safetensors")
     assert loaded.about["data_hash"] == store.content_hash
-    assert loaded.about["settings"]["config"]["steps"] == 40
+    assert loaded.about["kinds"]["cpu"]["settings"]["config"]["steps"] == 40
     assert torch.equal(weights(loaded.experts["cpu"]), weights(expert))

@@ -91,13 +91,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _settings(args: argparse.Namespace) -> "AutotuneSettings":
-    from tvm_cdmpp.train import AutotuneSettings, PretrainSettings, TrainConfig
+    from dataclasses import replace
+
+    from tvm_cdmpp.train import TRIAL_CONFIG, AutotuneSettings, PretrainSettings
 
     base = PretrainSettings(
         split=None if args.split == "none" else args.split,
         seed=args.seed,
         most_per_task=args.per_task,
-        config=TrainConfig(steps=args.steps),
+        config=replace(TRIAL_CONFIG, steps=args.steps),
     )
     return AutotuneSettings(kinds=tuple(args.kinds.split(",")), base=base)
 

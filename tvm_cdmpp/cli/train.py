@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tvm_cdmpp.cli.inputs import SPLITS
 
 if TYPE_CHECKING:
+    from tvm_cdmpp.models import Expert
     from tvm_cdmpp.train import PretrainSettings, Workers
     from tvm_cdmpp.train import Progress as TrainProgress
 
@@ -25,9 +26,9 @@ def add_parser(commands: Any) -> None:
         "train",
         help="train a predictor on a record store",
         description="Train a predictor on the programs of a record store that `data import` made. "
-        "One network is trained for CPUs and one for GPUs. The state is kept next to the weights, "
-        "so that the same command goes on after an interruption. Under `torchrun`, several "
-        "processes train together.",
+        "One network is trained for CPUs and one for GPUs; where one kind is named, FILE keeps its "
+        "network of the other. The state is kept next to the weights, so that the same command "
+        "goes on after an interruption. Under `torchrun`, several processes train together.",
     )
     parser.add_argument("store", type=Path, metavar="STORE", help="the record store")
     parser.add_argument(
@@ -90,10 +91,12 @@ def run(args: argparse.Namespace) -> int:
     if args.out.is_dir():
         raise ConfigError(f"--out must be a file; {args.out} is a folder")
     store, settings = RecordStore.open(args.store), _settings(args)
+    command = " ".join(["tvm-cdmpp", *sys.argv[1:]])
+    about = describe_training(store, dict.fromkeys(kinds, settings), command)
+    experts, others = _kept(args.out, kinds, about)
     folder = args.out.with_name(f"{args.out.name}.run")
     with _workers() as workers:
         folder.mkdir(parents=True, exist_ok=True)
-        experts = {}
         for kind in kinds:
             with _shown(kind, settings, workers) as show:
                 experts[kind] = pretrain(
@@ -106,12 +109,31 @@ def run(args: argparse.Namespace) -> int:
                     on_progress=show,
                 )
         if workers.rank == 0:
-            command = " ".join(["tvm-cdmpp", *sys.argv[1:]])
-            about = describe_training(store, settings, command)
+            about["kinds"] = others | about["kinds"]
             join_experts(experts, about).save(args.out)
             size_kib = args.out.stat().st_size / 1024
             print(f"wrote {args.out} ({size_kib:.0f} KiB)")
     return 0
+
+
+def _kept(
+    out: Path, kinds: list[str], about: dict[str, Any]
+) -> tuple[dict[str, "Expert"], dict[str, Any]]:
+    """Return networks of other kinds that a file holds, and what it says of how they were made."""
+    from tvm_cdmpp.errors import ConfigError
+    from tvm_cdmpp.models import TrainedPredictor
+
+    if not out.is_file():
+        return {}, {}
+    known = TrainedPredictor.load(out)
+    others = {k: v for k, v in known.about.get("kinds", {}).items() if k not in kinds}
+    for key in ("data_hash", "schema_version", "split") if others else ():
+        if known.about.get(key) != about[key]:
+            raise ConfigError(
+                f"{out} holds a network of {', '.join(others)}s with another {key}: expected "
+                f"'{about[key]}', got '{known.about.get(key)}'; give another --out."
+            )
+    return {kind: known.experts[kind] for kind in others}, others
 
 
 def _settings(args: argparse.Namespace) -> "PretrainSettings":

@@ -19,8 +19,8 @@ Ranking = Literal["pairwise", "listmle"]
 class TrainConfig:
     """How to train."""
 
-    steps: int = 32_000
-    groups_per_batch: int = 24
+    steps: int = 21_000
+    groups_per_batch: int = 96
     programs_per_group: int = 16
     window_batches: int = 80
     learning_rate: float = 3e-3

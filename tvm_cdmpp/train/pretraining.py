@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -323,17 +323,28 @@ def _spread_factor(network: AdditiveNetwork, rows: TrainingRows) -> float:
 
 
 def describe_training(
-    store: RecordStore, settings: PretrainSettings, command: str
+    store: RecordStore, settings: Mapping[str, PretrainSettings], command: str
 ) -> dict[str, Any]:
-    """Return what the weights must say of how they were made, as JSON values."""
+    """Return what the weights must say of how they were made, as JSON values.
+
+    Parameters
+    ----------
+    store
+        The records.
+    settings
+        Of each kind of device that a network was trained for; all are of one split.
+    command
+        What was typed.
+    """
+    (split,) = {each.split for each in settings.values()}
     return {
         "schema_version": SCHEMA_VERSION,
         "data_hash": store.content_hash,
         "records": len(store),
-        "split": settings.split,
-        "seed": settings.seed,
-        "command": command,
-        "settings": asdict(settings),
+        "split": split,
+        "kinds": {
+            kind: {"command": command, "settings": asdict(each)} for kind, each in settings.items()
+        },
     }
 
 
