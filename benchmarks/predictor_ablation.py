@@ -150,9 +150,8 @@ def make_ablation(
 ) -> dict[str, Any]:
     """Train with one change, and score on the test part; see `benchmarks.accuracy.make_part`."""
     change = CHANGES[name]
-    config = replace(
-        TrainConfig(), **{"steps": steps, "rare_exponent": _RARE, **_BATCH, **change.config}
-    )
+    usual = TrainConfig(steps=steps, groups_per_batch=_GROUPS, rare_exponent=_RARE)
+    config = replace(usual, **change.config)
     how = PretrainSettings(network=replace(AdditiveConfig(), **change.network), config=config)
     options: dict[str, Any] = {"torch_device": torch_device, "relabel": change.relabel}
     if change.per_task is not None:
