@@ -9,7 +9,7 @@ from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import detect_cpu
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.analytic import estimate_latency_s
-from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig, moves
+from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig, around, moves
 from tvm_cdmpp.search.evolve.space import fingerprints
 
 SMALL = EvolutionConfig(generations=4, children=256, parents=64, descents=4)
@@ -54,10 +54,19 @@ def test_the_descent_ends_where_no_move_helps() -> None:
     evolution = Evolution(made, analytic_score, start, config)
     evolution.descend()
     best = evolution.scores[0]
-    around = moves(made, evolution.programs.take(slice(1)))
-    assert len(around) > 20
-    batch, _ = made.describe(around)
+    near = moves(made, evolution.programs.take(slice(1)))
+    assert len(near) > 20
+    batch, _ = made.describe(near)
     assert analytic_score(batch).max() <= best
+
+
+def test_what_is_around_programs_comes_once() -> None:
+    made, start = space("tiny")
+    one, other = (set(moves(made, start.take([n])).keys().tolist()) for n in (0, 1))
+    near = around(made, start.take([0, 1, 0]))
+    assert len(near) == len(one | other)
+    assert set(near.keys().tolist()) == one | other
+    assert not len(around(made, start.take(slice(0))))
 
 
 def test_a_task_with_few_programs_is_exhausted() -> None:

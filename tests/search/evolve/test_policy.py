@@ -13,8 +13,8 @@ from tvm_cdmpp.devices import detect_cpu, generic_gpu
 from tvm_cdmpp.models import Prediction
 from tvm_cdmpp.models.analytic import estimate_latency_s
 from tvm_cdmpp.search.evolve.building import log_build_cost
-from tvm_cdmpp.search.evolve.choice import ChoiceConfig, rung_shares
-from tvm_cdmpp.search.evolve.evolution import EvolutionConfig
+from tvm_cdmpp.search.evolve.choice import BRED, NEAR_MEASURED, ChoiceConfig, rung_shares
+from tvm_cdmpp.search.evolve.evolution import EvolutionConfig, around
 from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
 from tvm_cdmpp.search.evolve.space import ProgramSpace
 
@@ -128,9 +128,9 @@ def test_a_task_without_more_programs_is_done() -> None:
 
 def test_a_task_whose_programs_all_fail_goes_on() -> None:
     search, model = policy("tiny")
-    for _ in range(2):
+    for _ in range(4):  # each part of a batch has its turn
         search.continue_search_one_round(4, Pretending(float("inf")))
-    assert model.learned == 8
+    assert model.learned == 16
     assert search.gain == 1.0
     assert not search.is_done
 
@@ -147,16 +147,40 @@ def test_a_task_that_gains_nothing_is_done() -> None:
 
 def test_a_batch_is_divided_among_rungs() -> None:
     for count in range(40):
-        for favourite in range(3):
+        for favourite in range(4):
             for round_number in range(4):
                 shares = rung_shares(count, favourite, round_number)
                 assert sum(shares) == count
                 assert min(shares) >= 0
-                if count > 3:
-                    assert min(shares) >= count // 4
-                if round_number and count:
-                    assert shares[favourite] >= count / 2 or count == 2
-    assert rung_shares(15, 2, 0) == [5, 5, 5]
-    assert rung_shares(15, 0, 1) == [9, 3, 3]
+                if count > 4 and round_number:
+                    assert min(shares) >= count // 5
+                    assert shares[favourite] >= 2 * min(shares)
+    assert rung_shares(15, BRED, 0) == [5, 5, 5, 0]
+    assert rung_shares(15, NEAR_MEASURED, 1) == [3, 3, 3, 6]
     # Small batches take turns.
-    assert {tuple(rung_shares(2, 2, n)) for n in (1, 2, 3)} == {(0, 1, 1), (0, 0, 2), (1, 0, 1)}
+    turns = {tuple(rung_shares(2, BRED, n)) for n in range(1, 5)}
+    assert turns == {(1, 0, 1, 0), (0, 1, 1, 0), (0, 0, 2, 0), (0, 0, 1, 1)}
+
+
+def test_what_is_near_the_fastest_programs_is_measured() -> None:
+    """As far as it is predicted well, whatever was predicted of them."""
+    search, _ = policy("conv2d", explored=0.0)
+    assert all(each.rung != NEAR_MEASURED for each in search.find(4))
+    space = search._space
+
+    class Surprising(Pretending):
+        """The program of a batch that is thought slowest is the fastest."""
+
+        def measure(self, _policy: Any, inputs: Sequence[Any]) -> list[Any]:
+            results = super().measure(_policy, inputs)
+            batch, _ = space.describe(space.read_states([each.state for each in inputs]))
+            self.slowest = int(np.argmax(estimate_latency_s(batch, detect_cpu())))
+            results[self.slowest] = auto_scheduler.MeasureResult([1e-5], 0, "", 0.1, 1.0)
+            return results
+
+    measurer = Surprising()
+    inputs, _ = search.continue_search_one_round(10, measurer)
+    near = around(space, space.read_states([inputs[measurer.slowest].state]))
+    found = [each.program for each in search.find(10) if each.rung == NEAR_MEASURED]
+    assert len(found) >= 2
+    assert {int(each.keys()[0]) for each in found} <= set(near.keys().tolist())

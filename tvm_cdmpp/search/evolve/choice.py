@@ -19,11 +19,14 @@ from tvm_cdmpp.search.evolve.programs import Programs, Skeletons
 
 Floats = npt.NDArray[np.float64]
 
-RUNGS = 3
-"""Where a batch comes from: what TVM sampled, the best of one generation, the best that was found.
+SAMPLED, ONE_GENERATION, BRED, NEAR_MEASURED = range(4)
+"""The rungs, where a batch comes from: what TVM sampled, the best of one generation, the best that
+was found, and what is one move from the fastest measured programs.
 
-The farther candidates are bred towards what a model likes, the more of them are its mistakes.
+The farther candidates are bred towards what a model likes, the more of them are its mistakes. What
+is near a program that was fast is mostly fast, whatever a model says.
 """
+RUNGS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +153,8 @@ def rung_shares(count: int, favourite: int, round_number: int) -> list[int]:
     count
         Programs.
     favourite
-        Rung that gets half, and what cannot be divided; in the first round all get as much.
+        Rung that gets twice as much, and what cannot be divided; in the first round all get as
+        much, but for the last one, as nothing is measured yet.
     round_number
         Says whose turn it is where there are fewer programs than rungs.
 
@@ -159,9 +163,10 @@ def rung_shares(count: int, favourite: int, round_number: int) -> list[int]:
     shares
         Adding up to `count`; (RUNGS,).
     """
-    others = count // (RUNGS if round_number == 0 else RUNGS + 1)
-    shares = [others] * RUNGS
-    if 1 < count < RUNGS or (others == 0 and count > 1):
-        shares[round_number % RUNGS] += 1
+    rungs = RUNGS if round_number else RUNGS - 1
+    others = count // (rungs + 1 if round_number else rungs)
+    shares = [others] * rungs + [0] * (RUNGS - rungs)
+    if others == 0 and count > 1:
+        shares[round_number % rungs] += 1
     shares[favourite] += count - sum(shares)
     return shares

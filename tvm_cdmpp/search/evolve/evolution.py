@@ -254,6 +254,12 @@ def moves(space: ProgramSpace, program: Programs) -> Programs:
     return Programs(skeletons, np.stack([*rows, *[numbers] * len(others)]))
 
 
+def around(space: ProgramSpace, programs: Programs) -> Programs:
+    """Return all that one move makes of programs, each once."""
+    near = Programs.join([moves(space, programs.take([n])) for n in range(len(programs))])
+    return near.take(_new(near.keys(), set()))
+
+
 def _new(keys: npt.NDArray[np.uint64], known: set[int]) -> list[int]:
     """Return the places of keys that are not known yet, which they are from now on."""
     new = []

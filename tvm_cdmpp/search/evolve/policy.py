@@ -15,12 +15,14 @@ from typing import Any, Protocol
 import numpy as np
 
 from tvm_cdmpp.ast import CompactASTBatch
-from tvm_cdmpp.bridge import failed, latency_s, load_tvm
+from tvm_cdmpp.bridge import latency_s, load_tvm
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.models import Content, Prediction
 from tvm_cdmpp.search.evolve.building import log_build_cost
 from tvm_cdmpp.search.evolve.choice import (
+    BRED,
     RUNGS,
+    SAMPLED,
     ChoiceConfig,
     Floats,
     choose,
@@ -28,7 +30,7 @@ from tvm_cdmpp.search.evolve.choice import (
     rung_shares,
     spread_within,
 )
-from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig
+from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig, around
 from tvm_cdmpp.search.evolve.programs import Programs
 from tvm_cdmpp.search.evolve.space import ProgramSpace, fingerprints
 
@@ -87,8 +89,8 @@ class Found:
     program: Programs
     log_s: float
     """Predicted ln seconds."""
-    rung: int = RUNGS - 1
-    """Where it comes from, of `RUNGS`."""
+    rung: int = BRED
+    """Where it comes from, see `choice`."""
     build_cost: float = 0.0
     """What it takes to build, as ln of any unit."""
 
@@ -130,7 +132,7 @@ class EvolutionPolicy(_SearchPolicy):
         self._choice = choice or ChoiceConfig()
         self._space = ProgramSpace(task)
         self._round = 0
-        self._favourite = RUNGS - 1
+        self._favourite = BRED
         """The rung that gave the best program of the last batch."""
         self._low_gains = 0
         self._promise = 0.0
@@ -182,7 +184,8 @@ class EvolutionPolicy(_SearchPolicy):
             Fewer where the task has no more.
         """
         self._sample()
-        start = Programs.join([self._samples, self._best, *(p for _, p in self._good)])
+        fastest = Programs.join([program for _, program in self._good])
+        start = Programs.join([self._samples, self._best, fastest])
         evolution = Evolution(
             self._space, self._score, start, self._evolution, seed=(self._seed, self._round)
         )
@@ -194,10 +197,11 @@ class EvolutionPolicy(_SearchPolicy):
         explored = min(count, round(self._choice.explored * count))
         shares = rung_shares(count - explored, self._favourite, self._round)
         self._round += 1
-        pools = (self._samples, one_generation, self._best.take(some))
+        near = around(self._space, fastest)
+        pools = (self._samples, one_generation, self._best.take(some), near)
         parts = [self._take(pools[n], shares[n], n) for n in reversed(range(RUNGS))]
         found = [each for row in zip_longest(*parts) for each in row if each is not None]
-        found += self._take(self._shuffled(self._samples), explored, 0, random=True)
+        found += self._take(self._shuffled(self._samples), explored, SAMPLED, random=True)
         return found + self._take(evolution.programs, count - len(found))
 
     def note(
@@ -215,11 +219,8 @@ class EvolutionPolicy(_SearchPolicy):
             ln seconds that the model said before; not a number where it was not asked.
         """
         for program, result, log_s in zip(programs, results, predicted, strict=True):
-            try:
-                measured_s = latency_s(result)
-            except RecordError:
-                continue
-            if failed(result):
+            measured_s = _measured_s(result)
+            if not np.isfinite(measured_s):
                 continue
             if np.isfinite(log_s):
                 self._residuals.append(float(np.log(measured_s) - log_s))
@@ -299,15 +300,16 @@ class EvolutionPolicy(_SearchPolicy):
         return score
 
     def _take(
-        self, pool: Programs, count: int, rung: int = RUNGS - 1, *, random: bool = False
+        self, pool: Programs, count: int, rung: int = BRED, *, random: bool = False
     ) -> list[Found]:
         """Take programs that are new from a pool, of most worth or as they come."""
-        batch, usable = self._space.describe(pool)
-        pool = pool.take(usable)
-        new = [n for n, key in enumerate(fingerprints(batch).tolist()) if key not in self._measured]
-        if not new or count < 1:
+        if count < 1:
             return []
-        pool, batch = pool.take(new), batch.take(new)
+        batch, usable = self._space.describe(pool)
+        new = [n for n, key in enumerate(fingerprints(batch).tolist()) if key not in self._measured]
+        if not new:
+            return []
+        pool, batch = pool.take(usable).take(new), batch.take(new)
         said = self._model.predict_asts(self._task, batch)
         log_s = np.log(said.latency_s)
         worth = np.log(np.maximum(said.runs_probability, 1e-9)) - np.log(said.order_s)
@@ -337,16 +339,9 @@ class EvolutionPolicy(_SearchPolicy):
 
     def _favour(self, found: Sequence[Found], results: Sequence[Any]) -> None:
         """See which rung gave the best program of a batch."""
-        best_s = np.inf
-        for each, result in zip(found, results, strict=True):
-            if failed(result):
-                continue
-            try:
-                measured_s = latency_s(result)
-            except RecordError:
-                continue
-            if measured_s < best_s:
-                best_s, self._favourite = measured_s, each.rung
+        measured_s = [_measured_s(result) for result in results]
+        if np.isfinite(measured_s).any():
+            self._favourite = found[int(np.argmin(measured_s))].rung
 
     def _forbid(self, programs: Programs) -> None:
         batch, _ = self._space.describe(programs)
@@ -371,6 +366,14 @@ class EvolutionPolicy(_SearchPolicy):
         self.gain = self._promise * min(1.0, self._kept / self._promised)
         self._low_gains = self._low_gains + 1 if self.gain < self._choice.least_gain else 0
         self.is_done = self._low_gains >= self._choice.patience
+
+
+def _measured_s(result: Any) -> float:
+    """Return the latency, infinite where the program failed or what was timed cannot be."""
+    try:
+        return latency_s(result)
+    except RecordError:
+        return np.inf
 
 
 def _hash(state: Any) -> str:
