@@ -21,7 +21,7 @@ from tvm_cdmpp.models import (
     read_checkpoint,
     write_checkpoint,
 )
-from tvm_cdmpp.search.guard import MEMBERS, Guard
+from tvm_cdmpp.search.guard import MEMBERS, Guard, GuardConfig
 
 DEVICE = DeviceSpec(name="test", kind="cpu", cores=4)
 PROGRAMS = random_batch(128)
@@ -86,6 +86,14 @@ def test_another_level_costs_no_trust() -> None:
     slower = spoil(RIGHT, "slower", [])
     guard, _ = taught(slower, *(rows(first, first + 16) for first in range(0, 64, 16)))
     assert trust(guard, "matmul") > 0.9
+
+
+def test_what_was_learned_since_is_not_taken_off_again() -> None:
+    slower = spoil(RIGHT, "slower", [])
+    guard = Guard(slower, seed=1, config=GuardConfig(trust=(0.5, 0.5, 1e-6, 1e-6)))
+    guard.judge(slower, rows(0, 16), TrainingRows.join([]), OPERATORS)
+    # RIGHT is what the adapted network has become; the prior is as far off as it was.
+    assert abs(np.median(log_s(guard, RIGHT, PROGRAMS) - np.log(LATENCIES_S))) < 0.1
 
 
 def test_a_network_that_is_wrong_is_overruled() -> None:

@@ -15,7 +15,8 @@ On-Line Learning", 1997). What was long ago counts less. A class that nothing wa
 has the weights of all programs together.
 
 The combined latency is the geometric mean of the members', each without what it is off by as a
-whole in the task, the median of late: only the order of a task's programs is voted on.
+whole in the task, the median of late: only the order of a task's programs is voted on. Of those who
+learn nothing remains to be taken off: they have seen these programs since.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ Floats = npt.NDArray[np.float64]
 
 MEMBERS = ("adapted", "prior", "trees", "analytic")
 _NETWORKS = ("adapted", "prior")
+_LEARNING = ("adapted", "trees")
+"""They have learned from a batch since they were judged by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +183,8 @@ class Guard:
                 of_member = np.log(said.latency_s)
             else:
                 of_member = self._log_s(name, batch, device, num_threads)
-            log_s += weight / total * (of_member + levels[name])
+            level = 0.0 if name in _LEARNING else levels[name]
+            log_s += weight / total * (of_member + level)
         # Only the networks have an idea of their error, by which programs are ordered as well.
         share = sum(asked.get(name, 0.0) for name in _NETWORKS) / total
         spread = None if said.spread is None else share * said.spread
