@@ -48,7 +48,10 @@ from tvm_cdmpp.replay import QueueConfig, read_graph, replay
 
 tvm = load_tvm()
 
-NETWORKS = ("mlp", "dcgan", "squeezenet", "mobilenet", "resnet-18", "vit-tiny", *FILES)
+NETWORKS = (
+    "mlp", "dcgan", "squeezenet", "mobilenet", "resnet-18", "densenet-121", "vit-tiny", "bert-tiny",
+    *FILES,
+)  # fmt: skip
 OWN, LOG = "TVM's own", "log"
 
 _ROUNDS = 7

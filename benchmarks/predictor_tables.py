@@ -69,6 +69,35 @@ def errors_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     yield origin(result)
 
 
+def study_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield what a study of settings found."""
+    trials, base = result["trials"], result["settings"]["base"]
+    whole = sorted((t for t in trials if t["error"] is not None), key=lambda t: t["error"])
+    yield (
+        f"**A study of settings** ([data](results/{file.name})). {len(trials)} settings, each "
+        f"trained for {base['config']['steps']:,} steps of {base['config']['groups_per_batch']} "
+        f"tasks, {len(trials) - len(whole)} of them ended as they fell behind; least median error "
+        "on the validation part. Setting 0 is the default. Those that were trained to the end:"
+    )
+    yield ""
+    kinds = result["settings"]["kinds"]
+    yield from table_head("setting", *kinds, "mean", "what it is")
+    for trial in whole:
+        told = (
+            f"{name.partition('.')[2]} {value:.2g}" if isinstance(value, float) else
+            f"{name.partition('.')[2]} {value}"
+            for name, value in trial["setting"].items()
+        )  # fmt: skip
+        yield table_row(
+            str(trial["trial"]),
+            *(f"{100 * trial['errors'][kind]:.1f} %" for kind in kinds),
+            f"{100 * trial['error']:.1f} %",
+            ", ".join(told),
+        )
+    yield ""
+    yield origin(result)
+
+
 def faithfulness_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     """Yield whether explanations hold."""
     edits = result["edits"]

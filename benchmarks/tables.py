@@ -25,6 +25,7 @@ from benchmarks.predictor_tables import (
     faithfulness_section,
     intervals_section,
     speed_section,
+    study_section,
 )
 from benchmarks.search_tables import guard_section, search_section
 
@@ -63,6 +64,7 @@ def _section(file: Path) -> str:
     # Files of other names are comparisons, which are called after their network.
     makers = {
         "ablation": _ablation,
+        "autotune": study_section,
         "device": choice_section,
         "onboarding": onboarding_section,
         "throughput": _throughput,
