@@ -233,6 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     store, weights = RecordStore.open(args.store), load_weights("evaluation")
     assert isinstance(weights, TrainedPredictor)
+    args.out.mkdir(parents=True, exist_ok=True)
     begin, runs = time.perf_counter(), list[dict[str, Any]]()
     result: dict[str, Any] = {
         **provenance("numpy", "torch", "xgboost-cpu"),
