@@ -68,6 +68,12 @@ def test_a_kind_alone_leaves_the_network_of_the_other(
     known.save(out)
     assert main(["train", str(store), "--out", str(out), *small]) == 2
     assert "holds a network of gpus with another data_hash" in capsys.readouterr().err
+    known.about = {"from": "elsewhere"}
+    known.save(out)
+    before = out.read_bytes()
+    assert main(["train", str(store), "--out", str(out), *small]) == 2
+    assert "does not say which of its networks" in capsys.readouterr().err
+    assert out.read_bytes() == before
 
 
 def test_two_processes_train_together(store: Path, small: list[str], tmp_path: Path) -> None:

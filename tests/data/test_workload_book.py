@@ -67,16 +67,20 @@ def test_one_key_may_mean_something_else_in_one_log(tmp_path: Path) -> None:
     assert len(book) == 2
 
 
-def test_a_hash_means_the_same_in_a_renamed_log_unless_its_types_differ(tmp_path: Path) -> None:
+def test_a_hash_means_what_it_meant_in_a_log_that_is_gone(tmp_path: Path) -> None:
     key = inspector.describe(dag()).workload_key
     entries = [{"workload_key": key, "files": [name], "dag": dag()} for name in ("a", "b")]
     half = {"workload_key": key, "files": ["c"], "dag": dag(dtype="float16")}
     name = {"workload_key": '["f", 8]', "files": ["a"], "dag": dag()}
     book = WorkloadBook.read([write(tmp_path / "one.jsonl", *entries, name)])
-    assert [w.dag for w in book.candidates(key, "llvm", "renamed", inspector)] == [dag()]
-    assert not book.candidates('["f", 8]', "llvm", "renamed", inspector)
-    book = WorkloadBook.read([write(tmp_path / "two.jsonl", *entries, half)])
+    found = book.find_renamed(key, {"b", "renamed"})
+    assert found is not None
+    assert found.dag == dag()
+    assert book.find_renamed(key, {"a", "b", "of other types"}) is None
+    assert book.find_renamed('["f", 8]', {"renamed"}) is None
     assert not book.candidates(key, "llvm", "renamed", inspector)
+    book = WorkloadBook.read([write(tmp_path / "two.jsonl", *entries, half)])
+    assert book.find_renamed(key, {"renamed"}) is None
 
 
 def test_blank_lines_are_nothing(tmp_path: Path) -> None:

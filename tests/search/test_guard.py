@@ -96,6 +96,16 @@ def test_what_was_learned_since_is_not_taken_off_again() -> None:
     assert abs(np.median(log_s(guard, RIGHT, PROGRAMS) - np.log(LATENCIES_S))) < 0.1
 
 
+def test_trees_that_do_not_grow_are_judged_like_the_estimate() -> None:
+    guard = Guard(RIGHT, seed=1, config=GuardConfig(trust=(1e-6, 1e-6, 0.5, 0.5)))
+    slower = TrainingRows.on(
+        Machine(DEVICE), PROGRAMS, 3.0 * LATENCIES_S, np.zeros(len(PROGRAMS), np.int64)
+    )
+    guard.judge(RIGHT, slower.take(np.arange(16)), TrainingRows.join([]), OPERATORS)
+    found = log_s(guard, RIGHT, PROGRAMS)
+    assert abs(np.median(found - np.log(slower.latencies_s))) < 0.1
+
+
 def test_a_network_that_is_wrong_is_overruled() -> None:
     guard, _ = taught(REVERSED, rows(0, 16), rows(16, 32))
     (told,) = guard.overruled

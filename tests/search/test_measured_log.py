@@ -54,6 +54,9 @@ def test_a_renamed_log_is_read_and_a_moved_one_lacks_its_workloads(tmp_path: Pat
     write_workloads(path, [task])
     renamed, moved = path.rename(tmp_path / "renamed.json"), tmp_path / "other" / "log.json"
     assert read_measured_log(renamed).num_records == 2
+    renamed.with_name("log.json").write_text("")  # the name is another log's now
+    with pytest.raises(RecordError, match="give the log its old name"):
+        read_measured_log(renamed)
     moved.parent.mkdir()
     renamed.rename(moved)
     with pytest.raises(RecordError, match=rf"copy .* to {moved.with_name('workloads.jsonl')}"):

@@ -93,10 +93,11 @@ def run(args: argparse.Namespace) -> int:
     store, settings = RecordStore.open(args.store), _settings(args)
     command = " ".join(["tvm-cdmpp", *sys.argv[1:]])
     about = describe_training(store, dict.fromkeys(kinds, settings), command)
-    experts, others = _kept(args.out, kinds, about)
+    _kept(args.out, kinds, about)  # rather now than when all is trained
     folder = args.out.with_name(f"{args.out.name}.run")
     with _workers() as workers:
         folder.mkdir(parents=True, exist_ok=True)
+        experts = {}
         for kind in kinds:
             with _shown(kind, settings, workers) as show:
                 experts[kind] = pretrain(
@@ -109,8 +110,9 @@ def run(args: argparse.Namespace) -> int:
                     on_progress=show,
                 )
         if workers.rank == 0:
-            about["kinds"] = others | about["kinds"]
-            join_experts(experts, about).save(args.out)
+            kept, told = _kept(args.out, kinds, about)
+            about["kinds"] |= told
+            join_experts(kept | experts, about).save(args.out)
             size_kib = args.out.stat().st_size / 1024
             print(f"wrote {args.out} ({size_kib:.0f} KiB)")
     return 0
@@ -122,16 +124,23 @@ def _kept(
     """Return networks of other kinds that a file holds, and what it says of how they were made."""
     from tvm_cdmpp.errors import ConfigError
     from tvm_cdmpp.models import TrainedPredictor
+    from tvm_cdmpp.train import KINDS
 
-    if not out.is_file():
+    if set(kinds) == set(KINDS) or not out.is_file():
         return {}, {}
     known = TrainedPredictor.load(out)
-    others = {k: v for k, v in known.about.get("kinds", {}).items() if k not in kinds}
+    told = known.about.get("kinds")
+    if not isinstance(told, dict) or not set(told) <= set(known.experts):
+        raise ConfigError(
+            f"{out} does not say which of its networks `train` has made, so that they cannot be "
+            "kept; give another --out."
+        )
+    others = {kind: how for kind, how in told.items() if kind not in kinds}
     for key in ("data_hash", "schema_version", "split") if others else ():
         if known.about.get(key) != about[key]:
             raise ConfigError(
                 f"{out} holds a network of {', '.join(others)}s with another {key}: expected "
-                f"'{about[key]}', got '{known.about.get(key)}'; give another --out."
+                f"{about[key]}, got {known.about.get(key)}; give another --out."
             )
     return {kind: known.experts[kind] for kind in others}, others
 

@@ -10,7 +10,7 @@ types, so a workload's identity is a hash of its DAG without the names in it.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -141,12 +141,9 @@ class WorkloadBook:
     ) -> list[Workload]:
         """Return what a record's key may mean in a log: what the book says comes first.
 
-        A name may mean several things; of the tasks of networks, the book's is as good as any. A
-        hash means in a log that was renamed what it means in the others, if that is one thing.
+        A name may mean several things; of the tasks of networks, the book's is as good as any.
         """
         found = self.find(key, log_name)
-        if found is None and is_hash(key):
-            found = self._find_elsewhere(key)
         if found and is_hash(key):
             return [found]
         return [*([found] if found else []), *inspector.rebuild(key, target)]
@@ -168,9 +165,24 @@ class WorkloadBook:
             )
         return self._checked[found]
 
-    def _find_elsewhere(self, key: str) -> Workload | None:
+    def find_renamed(self, key: str, present: Container[str]) -> Workload | None:
+        """Return what a hash means in logs that are gone, so that this log may be one of them.
+
+        Another log that is there tells nothing: TVM's hash leaves out element types.
+
+        Parameters
+        ----------
+        key
+            The hash; there is no meaning of names.
+        present
+            Names of logs that are there.
+        """
         plain = flat_key(key)
-        meanings = {w.workload_id: w for (name, _), w in self._specific.items() if name == plain}
+        meanings = {
+            w.workload_id: w
+            for (name, log), w in self._specific.items()
+            if name == plain and log not in present and is_hash(key)
+        }
         return next(iter(meanings.values())) if len(meanings) == 1 else None
 
     def _add(self, entry: dict[str, Any]) -> None:

@@ -56,20 +56,28 @@ class SessionBuilder(_scheduler.LocalBuilder):
 
 @cache
 def can_link(compiler: str | None) -> bool:
-    """Tell whether a compiler has all that `link` asks of it, by linking nothing once."""
-    with TemporaryDirectory() as folder:
-        source = Path(folder, "nothing.c")
-        source.touch()
-        try:
+    """Tell whether a compiler has all that `link` asks of it, by linking once.
+
+    What is linked calls a function that only the process knows, as programs do.
+    """
+    try:
+        with TemporaryDirectory() as folder:
+            source = Path(folder, "call.c")
+            source.write_text(
+                "int puts(const char *);\nint call(void) { return puts(__FILE__); }\n"
+            )
             link(str(source.with_suffix(".so")), [str(source)])
-        except (OSError, RuntimeError):
-            return False
+    except (OSError, RuntimeError):
+        return False
     return True
 
 
 @contextmanager
 def build_func_of(kind: str) -> Iterator[None]:
-    """Let TVM pack or link as a builder of this kind expects; that of others is left as it is."""
+    """Let TVM pack or link as a builder of this kind expects; that of others is left as it is.
+
+    TVM keeps one build function for all threads, so builds are for one thread at a time.
+    """
     before = _BuildFunc.name, _BuildFunc.build_func
     if kind in _FUNCTIONS:
         _BuildFunc.name, _BuildFunc.build_func = kind, _FUNCTIONS[kind]

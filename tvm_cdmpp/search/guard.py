@@ -47,8 +47,6 @@ Floats = npt.NDArray[np.float64]
 
 MEMBERS = ("adapted", "prior", "trees", "analytic")
 _NETWORKS = ("adapted", "prior")
-_LEARNING = ("adapted", "trees")
-"""They have learned from a batch since they were judged by it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,13 +175,15 @@ class Guard:
             return said
         total = sum(asked.values())
         levels = dict(zip(MEMBERS, self._levels(task), strict=True))
+        # These have learned from what they were judged by, trees only where XGBoost is installed.
+        learning = ("adapted", *(("trees",) if self._trees.booster is not None else ()))
         log_s = np.zeros(len(batch))
         for name, weight in asked.items():
             if name == "adapted":
                 of_member = np.log(said.latency_s)
             else:
                 of_member = self._log_s(name, batch, device, num_threads)
-            level = 0.0 if name in _LEARNING else levels[name]
+            level = 0.0 if name in learning else levels[name]
             log_s += weight / total * (of_member + level)
         # Only the networks have an idea of their error, by which programs are ordered as well.
         share = sum(asked.get(name, 0.0) for name in _NETWORKS) / total

@@ -175,6 +175,9 @@ def _with_dag(task: Any, book: WorkloadBook, log: Path, inspector: TvmInspector)
     parameters = task.hardware_params or hardware_params(task.target)
     known = book.candidates(key, str(task.target), log.name, inspector)
     if not known:
+        renamed = book.find_renamed(key, {file.name for file in log.parent.iterdir()})
+        known = [renamed] if renamed else []
+    if not known:
         try:
             return with_dag(task)
         except RecordError as error:

@@ -202,7 +202,9 @@ class EvolutionPolicy(_SearchPolicy):
         parts = [self._take(pools[n], shares[n], n) for n in reversed(range(RUNGS))]
         found = [each for row in zip_longest(*parts) for each in row if each is not None]
         found += self._take(self._shuffled(self._samples), explored, SAMPLED, random=True)
-        return found + self._take(evolution.programs, count - len(found))
+        for pool in (evolution.programs, near, self._samples):
+            found += self._take(pool, count - len(found))
+        return found
 
     def note(
         self, programs: Sequence[Programs], results: Sequence[Any], predicted: Sequence[float]
