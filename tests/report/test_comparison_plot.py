@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from tvm_cdmpp.report.comparison_plot import draw_comparison, plot_comparison
+from tvm_cdmpp.report.comparison_plot import _colours_of, draw_comparison, plot_comparison
 from tvm_cdmpp.search.comparison import CompareSettings, Point, SearchComparison, SearchResult
 from tvm_cdmpp.search.reports import TimeSplit
 
@@ -89,6 +89,14 @@ def test_the_time_without_a_latency_is_shown_and_lies_below_the_curves() -> None
             for point in line.get_xydata()
         )
         assert all(bar.get_ydata()[0] + 0.02 < lowest for bar in bars)
+
+
+def test_models_have_colours_of_their_own() -> None:
+    models = ("cdmpp", "cdmpp:evolve", "cdmpp-evaluation:evolve", "xgb", "xgb-warm", "random")
+    colours = _colours_of(models)
+    assert tuple(colours) == models
+    assert len(set(colours.values())) == len(models)
+    assert _colours_of(models[1:])["xgb-warm"] == colours["xgb-warm"]
 
 
 def test_the_untuned_network_is_a_line() -> None:

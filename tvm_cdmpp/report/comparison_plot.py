@@ -1,5 +1,6 @@
 """The plot of a comparison: latency against trials, and against seconds."""
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ _COLOURS = {
     "xgb-adaptive": "#009E73",
     "random": "#999999",
 }
+_FURTHER = ("#D55E00", "#CC79A7", "#E69F00", "#F0E442", "#882255", "#117733")
+"""Of models without a colour of their own, as long as they are free."""
 _UNTUNED: dict[str, Any] = {"color": "black", "linestyle": "--", "linewidth": 1}
 _WAITING: dict[str, Any] = {
     "color": "black",
@@ -61,12 +64,13 @@ def draw_comparison(comparison: "SearchComparison") -> "Figure":
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     by_trials, by_time = figure.subplots(1, 2, sharey=True)
     models = comparison.settings.models
+    colours = _colours_of(models)
     for number, model in enumerate(models):
         searches = comparison.of_model(model)
         for axes, x in ((by_trials, "trials"), (by_time, "elapsed_s")):
-            _draw(axes, searches, x, _COLOURS[model])
-            _draw_wait(axes, searches, x, _COLOURS[model], number)
-    handles = [Line2D([], [], color=_COLOURS[model], lw=2, label=model) for model in models]
+            _draw(axes, searches, x, colours[model])
+            _draw_wait(axes, searches, x, colours[model], number)
+    handles = [Line2D([], [], color=colours[model], lw=2, label=model) for model in models]
     if comparison.untuned_latency_s is not None:
         for axes in (by_trials, by_time):
             axes.axhline(1e3 * comparison.untuned_latency_s, **_UNTUNED)
@@ -124,6 +128,13 @@ def _draw_wait(
             [0, statistics.median(begins)], [height] * 2, transform=axes.get_xaxis_transform(),
             color=colour, lw=4, alpha=0.5, solid_capstyle="butt",
         )  # fmt: skip
+
+
+def _colours_of(models: Sequence[str]) -> dict[str, str]:
+    """Return a colour for each model, the same for a model in every plot where it can be."""
+    own = {model: _COLOURS[model] for model in models if model in _COLOURS}
+    free = itertools.cycle([colour for colour in _FURTHER if colour not in own.values()])
+    return {model: own.get(model) or next(free) for model in models}
 
 
 def _curve(search: "SearchResult", x: str) -> _Curve:
