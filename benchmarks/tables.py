@@ -105,10 +105,11 @@ def _install_size(file: Path, result: dict[str, Any]) -> Iterator[str]:
 
 def _comparison(file: Path, result: dict[str, Any]) -> Iterator[str]:
     settings, machine = result["settings"], result["machine"]
-    trials = settings["trials"]
+    trials, untrained = settings["trials"], file.stem.endswith("-untrained")
     yield (
         f"**{result['network']}, {len(result['tasks'])} tasks with the most work, {trials} trials, "
-        f"{settings['seeds']} seeds, untrained predictor** ([data](results/{file.name}), "
+        f"{settings['seeds']} seeds{', untrained predictor' if untrained else ''}** "
+        f"([data](results/{file.name}), "
         f"[plot](results/{file.with_suffix('.png').name})). "
         f"{over_seeds(settings['seeds'], 'Mean', 'Median').capitalize()} (smallest to largest); "
         f"network latency is the weighted sum over the tasks.{_threads(result)}"
