@@ -32,7 +32,7 @@ def test_two_trials_and_training_with_the_better_one(
     assert [trial["trial"] for trial in summary["trials"]] == [0, 1]
     found = ["--config", str(study / "summary.json"), *SMALL, "--layers", "1"]
     assert main(["train", store, "--out", str(out), *found]) == 0
-    settings = load_weights(out).about["settings"]  # type: ignore[union-attr]
+    settings = load_weights(out).about["kinds"]["cpu"]["settings"]  # type: ignore[union-attr]
     assert settings["config"]["average"] == summary["config"]["average"]
     assert settings["config"]["steps"] == 80
     assert settings["network"]["layers"] == 1

@@ -56,7 +56,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--steps", type=int, metavar="N",
-        help="training steps of each network (default: 32000)",
+        help="training steps of each network (default: 21000)",
     )  # fmt: skip
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of the training (default: 0)"
