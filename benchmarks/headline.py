@@ -82,14 +82,15 @@ def _network(result: dict[str, Any]) -> Iterator[str]:
     latencies_ms = [1e3 * search["remeasured_latency_s"] for search in (ours, xgboost)]
     seconds = [search["points"][-1]["elapsed_s"] for search in (ours, xgboost)]
     goal_s = xgboost["points"][-1]["network_latency_s"]
-    reached_s = next(
+    reached = (
         point["elapsed_s"]
         for point in ours["points"]
         if point["network_latency_s"] is not None and point["network_latency_s"] <= goal_s
     )
+    reached_s = next(reached, seconds[0])  # one that never was stands with all of its seconds
     yield table_row(
-        f"{network} after {trials} programs in all, its tasks timed together "
-        f"({1e3 * result['untuned_latency_s']:.1f} ms untuned)",
+        f"{network} after {trials} programs in all, the sum of its tasks timed together "
+        f"(the whole network untuned: {1e3 * result['untuned_latency_s']:.1f} ms)",
         *(f"{latency:.1f} ms" for latency in latencies_ms),
         f"{latencies_ms[0] / latencies_ms[1] - 1:+.0%}",
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.markdown import origin, over_seeds, table_head, table_row
+from benchmarks.markdown import origin, table_head, table_row
 from benchmarks.predictor_ablation import CHANGES
 
 _LEAST_PROGRAMS = 500
@@ -156,22 +156,34 @@ def ablation_section(folder: Path) -> Iterator[str]:
     yield (
         f"**What each part of the predictor is worth** ([data](results/{folder.name})). Split "
         f"`{first['settings']['split']}`, {first['steps']:,} steps on at most "
-        f"{first['settings']['per_task']} programs of a task, "
-        f"{over_seeds(len(by_change[changes[0]]), 'mean', 'mean')}; test part on {device}, then "
-        "the mean over its devices of the median error of each."
+        f"{first['settings']['per_task']} programs of a task, mean over the seeds that a change "
+        f"was trained with: compare those of the same seeds. Test part on {device}, then the mean "
+        "over its devices of the median error of each."
     )
     yield ""
     yield from table_head(
-        "change", "MAPE", "median", "level known", "top-1", "top-5", "tau", "all devices: median"
+        "change",
+        "seeds",
+        "MAPE",
+        "median",
+        "level known",
+        "top-1",
+        "top-5",
+        "tau",
+        "all devices: median",
     )
-    for name in changes:
-        runs = by_change[name]
+    rows = [(name, by_change[name]) for name in changes]
+    if len(by_change[changes[0]]) > 1:
+        # Next to the mean, each seed of what all others are compared with.
+        rows[:1] += [(changes[0], [run]) for run in by_change[changes[0]]]
+    for name, runs in rows:
         found = [run["devices"][device] for run in runs]
         medians = [
             statistics.fmean(each["median_ape"] for each in run["devices"].values()) for run in runs
         ]
         yield table_row(
             name,
+            ", ".join(str(run["settings"]["seed"]) for run in runs),
             *(f"{_mean(found, n):.1f} %" for n in ("mape", "median_ape", "within_task")),
             *(f"{_mean(found, n):.3f}" for n in ("top1", "top5", "tau")),
             f"{statistics.fmean(medians):.1f} %",
