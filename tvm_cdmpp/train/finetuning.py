@@ -38,13 +38,13 @@ from tvm_cdmpp.train.windows import Windows
 
 FINETUNE_CONFIG = TrainConfig(
     steps=120,
-    groups_per_batch=12,
+    groups_per_batch=48,
     window_batches=40,
-    learning_rate=1e-3,
+    learning_rate=5e-4,
     weight_decay=1e-2,
     warm_up=0.2,
-    relative_weight=1.0,
-    ranking_weight=0.1,
+    relative_weight=3.0,
+    ranking_weight=0.3,
     average=0.98,
 )
 _LARGEST_SHARE = 0.8
