@@ -50,6 +50,16 @@ def test_weights_that_can_be_evaluated(
     assert np.isfinite(figures["mape"])
 
 
+@pytest.mark.parametrize("name", ["cuda:99", "nonsense", "meta"])
+def test_a_device_that_pytorch_does_not_have_is_named(
+    name: str, store: Path, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "w.safetensors"
+    assert main(["train", str(store), "--out", str(out), "--torch-device", name, *small]) == 2
+    assert f"PyTorch cannot compute on '{name}'" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_kind_alone_leaves_the_network_of_the_other(
     store: Path, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -177,12 +178,13 @@ def pretrain(
     Raises
     ------
     ConfigError
-        The folder holds another run.
+        The folder holds another run, or PyTorch has no such device.
     RecordError
         There is nothing to train on.
     """
     if kind not in KINDS:
         raise ConfigError(f"kind must be one of {', '.join(KINDS)}; got '{kind}'.")
+    _check_torch_device(torch_device)
     parts = read_parts(store, load_features(store), kind, settings)
     return pretrain_on(
         parts,
@@ -238,6 +240,18 @@ def pretrain_on(
     expert = Expert(run.best, predicts_failure=bool(np.isinf(parts.train.latencies_s).any()))
     expert.spread_factor = settings.spread_margin * _spread_factor(run.best, parts.validation)
     return expert
+
+
+def _check_torch_device(name: str) -> None:
+    """Raise before anything is read if PyTorch cannot compute there."""
+    try:
+        torch.ones(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:
+        reason = re.split(r"\.\s|\n", str(error), maxsplit=1)[0]
+        raise ConfigError(
+            f"PyTorch cannot compute on '{name}': {reason}. Give the name of a device that it has, "
+            "such as cpu, cuda or cuda:1."
+        ) from error
 
 
 class _Run:
