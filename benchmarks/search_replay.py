@@ -221,7 +221,7 @@ def _scores(
     if model is None:
         return draw.random(len(asts))
     found = model.predict(asts, device)
-    scores: Floats = found.runs_probability / found.latency_s
+    scores: Floats = found.runs_probability / found.order_s
     return scores
 
 
