@@ -1,0 +1,263 @@
+"""What a CPU takes for a function of a network that no predictor was trained on.
+
+Ansor's programs, which predictors are trained on, are tuned, vectorized and take microseconds or
+more. Between them, a network copies, concatenates, adds and calls `erf`: functions of one schedule,
+many of which take tens of nanoseconds. Here a roofline per leaf says what they take, as the base of
+the predictors (`models.estimate_latency_s`) does, but it knows more of such functions:
+
+- A parallel loop is as many runs of iterations as there are threads, not iterations that are alone:
+  a concatenation is a parallel loop over single elements, and LLVM makes copies of whole lines of
+  it. Iterations one after the other find the lines in the cache that they share.
+- What a network hands on was written just now: it comes from the smallest cache that holds it.
+- Calls of the C library are made for one element at a time, and prevent vectors.
+- Threads are woken once for each parallel loop, and only by functions that have one.
+
+Cycles are round figures of current cores, from microbenchmarks of single functions where it says so
+(one thread of an EPYC with AVX-512 and glibc 2.36, minimum of many runs).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm_cdmpp.ast import OP_CLASSES, Access, Leaf
+from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.devices import DeviceSpec
+from tvm_cdmpp.models import bound_names
+
+tvm = load_tvm()
+tir = tvm.tir
+
+CALL_S = 2e-8
+"""Of a compiled function, whatever it does: TVM's executor calls a pointer; a `relu` of one element
+takes 18 ns."""
+_WAKE_S = 1.5e-6
+"""To hand a parallel loop to a thread that spins, and to see that it has ended: two transfers of a
+line between cores, and a `sched_yield` of the one that waits. Below 1 us at best, 3 us and more on
+a machine with other work."""
+_WAKE_THREAD_S = 5e-8
+"""For each further thread: one more line is written, one after the other."""
+
+_LIBRARY_CYCLES = {
+    "exp": 5.0, "exp2": 5.0, "exp10": 8.0, "sigmoid": 6.0, "log": 7.0, "log2": 7.0, "log10": 12.0,
+    "log1p": 12.0, "pow": 12.0, "sin": 12.0, "cos": 12.0, "tan": 20.0, "asin": 20.0, "acos": 20.0,
+    "atan": 20.0, "atan2": 25.0, "sinh": 20.0, "cosh": 20.0, "tanh": 12.0, "asinh": 25.0,
+    "acosh": 25.0, "atanh": 25.0, "erf": 30.0, "fmod": 20.0,
+}  # fmt: skip
+"""Per call of the C library. `exp`, `log`, `pow`, `sin`, `tanh` and `erf` were measured on 40 x 2560
+elements: 2.0, 2.6, 4.2, 4.5, 4.5 and 12 ns each; the others are like them."""
+
+_OP_CYCLES = {
+    "float_div": 5.0, "float_compare": 0.5, "float_math": 5.0, "int_add": 0.25, "int_mul": 0.25,
+    "int_div": 5.0, "int_math": 1.0, "select": 0.25, "cast": 0.25,
+}  # fmt: skip
+"""Per operation and vector beyond multiply-adds, on a core that starts two a cycle; `float_math` is
+what needs no library, such as square roots and rounding. Conditions on loops cost nothing: most are
+always true, which TVM finds out when it compiles."""
+_SCALAR_SHARE = 0.5
+"""Of that, for a single value: wide vectors go through units of half their width."""
+_LOAD_CYCLES = 0.5
+_STORE_CYCLES = 1.0
+_GATHER_CYCLES = 0.5
+"""Per element that is not next to the one before: two loads a cycle, as for vectors."""
+_GUARD_CYCLES = 0.5
+"""Per element of a vectorized loop with a condition in it, which TVM turns into a serial one."""
+_LOOP_CYCLES = 0.25
+"""Per iteration; loops are unrolled by four, by TVM or by LLVM."""
+_CHAIN_CYCLES = 4.0
+"""Until a sum can be added to again."""
+_HOPED_FOR = 0.5
+"""Exponent of the lanes to expect where LLVM may vectorize and does not always, as in
+`models.analytic`. A mere copy it does."""
+_OVERLAP_LOST = 0.25
+"""Share of the faster resources' time that does not hide behind the slowest, as there."""
+
+_LINE_BYTES = 64
+_L2_BYTES_PER_CYCLE = 48.0
+"""Of a stream into the first cache, of the 64 that current cores have at best."""
+_L3_BYTES_PER_CYCLE = 32.0
+"""Of a stream into the second, as much as can be. Concatenations of 0.4 and 2.8 MB have 109 and 96 GB/s
+at 2.6 GHz and above."""
+_CORE_BYTES_PER_S = 25e9
+"""Of main memory for one core: some 32 lines under way that take 80 ns each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What a function takes."""
+
+    bounds_s: Mapping[str, float]
+    """Seconds of each resource, named as by `models.bound_names`; they overlap."""
+    latency_s: float
+
+
+def estimate_function(program: Any, leaves: Sequence[Leaf], device: DeviceSpec) -> Estimate:
+    """Estimate what one call of a function takes on a CPU.
+
+    Parameters
+    ----------
+    program
+        The `PrimFunc`.
+    leaves
+        Of it, as from `extract.leaves_of`.
+    device
+        A CPU; its cores, clock, vectors, caches and bandwidth count.
+    """
+    names = list(bound_names(device).values())
+    bounds_s = dict.fromkeys(names, 0.0)
+    latency_s = CALL_S + _start_s(leaves, device)
+    bounds_s["start-up"] = latency_s
+    for leaf, calls in zip(leaves, _library_calls(program), strict=True):
+        times_s = _leaf_times_s(leaf, calls, device)
+        slowest_s = max(times_s)
+        latency_s += slowest_s + _OVERLAP_LOST * (sum(times_s) - slowest_s)
+        for name, seconds in zip(names, times_s, strict=False):
+            bounds_s[name] += seconds
+    return Estimate(bounds_s, latency_s)
+
+
+def _start_s(leaves: Sequence[Leaf], device: DeviceSpec) -> float:
+    """Return what waking threads takes, once for every parallel loop."""
+    widths = dict[int, int]()
+    for leaf in leaves:
+        widths[leaf.nest] = max(widths.get(leaf.nest, 1), _parallel(leaf))
+    woken = [min(width, device.cores) - 1 for width in widths.values()]
+    return sum(_WAKE_S + (others - 1) * _WAKE_THREAD_S for others in woken if others)
+
+
+def _leaf_times_s(
+    leaf: Leaf, library: Sequence[float], device: DeviceSpec
+) -> tuple[float, ...]:
+    """Return seconds of arithmetic, loads and stores, and traffic into each cache and from memory.
+
+    In the order of `models.TERMS`, for those that have it.
+    """
+    busy = _busy(leaf, device)
+    per_second = device.clock_hz * busy
+    executions = math.prod(loop.extent for loop in leaf.loops)
+    arithmetic, moves = _cycles(leaf, library, device)
+    l3_bytes = max(device.l3_bytes, device.l2_bytes) / busy
+    into_l1, into_l2, into_l3 = (
+        busy * _traffic_bytes(leaf, size, busy)
+        for size in (device.l1_bytes, device.l2_bytes, l3_bytes)
+    )
+    bandwidth = min(device.bandwidth_bytes_per_s, busy * _CORE_BYTES_PER_S)
+    if not device.l3_bytes:
+        into_l2, into_l3 = 0.0, into_l2
+    return (
+        arithmetic * executions / per_second,
+        moves * executions / per_second,
+        into_l1 / _L2_BYTES_PER_CYCLE / per_second,
+        into_l2 / _L3_BYTES_PER_CYCLE / per_second,
+        into_l3 / bandwidth,
+    )
+
+
+def _cycles(leaf: Leaf, library: Sequence[float], device: DeviceSpec) -> tuple[float, float]:
+    """Return cycles of arithmetic, and of loads and stores, per execution of a leaf."""
+    ops = dict(zip(OP_CLASSES, leaf.ops, strict=True))
+    ops["float_math"] = max(ops["float_math"] - len(library), 0)
+    multiply_adds = max(ops["float_add"], ops["float_mul"]) / device.fused_multiply_adds_per_cycle
+    vector = multiply_adds + sum(cycles * ops[name] for name, cycles in _OP_CYCLES.items())
+    inner = [access.steps[-1] if access.steps else 0 for access in leaf.accesses]
+    reads = inner[1:]
+    lanes, is_reduce = 1.0, any(loop.is_reduce for loop in leaf.loops)
+    arithmetic = sum(library)
+    if leaf.loops:
+        loop, is_line = leaf.loops[-1], inner[0] == 1 and all(step <= 1 for step in reads)
+        if loop.is_reduce:
+            arithmetic += _CHAIN_CYCLES
+        elif loop.kind == "vectorized" and _is_guarded(leaf):
+            arithmetic += _GUARD_CYCLES
+        elif not library and (loop.kind == "vectorized" or is_line):
+            is_certain = loop.kind == "vectorized" or not any(leaf.ops)
+            lanes = _full_lanes(loop.extent, leaf, device) ** (1.0 if is_certain else _HOPED_FOR)
+    arithmetic += vector / lanes if lanes > 1 else _SCALAR_SHARE * vector
+    arithmetic += _LOOP_CYCLES / lanes
+    moves = sum(_LOAD_CYCLES / lanes if step <= 1 else _GATHER_CYCLES for step in reads)
+    stored = 0.5 if is_reduce else 1.0  # a sum stays in a register for a while
+    moves += stored * _STORE_CYCLES / (lanes if inner[0] <= 1 else 1.0)
+    return arithmetic, moves
+
+
+def _full_lanes(extent: int, leaf: Leaf, device: DeviceSpec) -> float:
+    """Return lanes in use: a loop of 20 on 16 lanes takes two vectors."""
+    widest = max(access.element_bytes for access in leaf.accesses)
+    return extent / math.ceil(extent / max(device.simd_bytes / widest, 1.0))
+
+
+def _is_guarded(leaf: Leaf) -> bool:
+    """Tell whether a condition decides over single elements.
+
+    That is where loops run further than the buffer goes, and where something else is stored where
+    what is read has ended, as in padding.
+    """
+    stored, *read = (math.prod(span[0] for span in access.cover) for access in leaf.accesses)
+    executions = math.prod(loop.extent for loop in leaf.loops if not loop.is_reduce)
+    chooses = leaf.ops[OP_CLASSES.index("select")] > 0
+    return executions > stored or (chooses and max(read, default=0) < stored)
+
+
+def _parallel(leaf: Leaf) -> int:
+    return math.prod(loop.extent for loop in leaf.loops if loop.kind == "parallel")
+
+
+def _busy(leaf: Leaf, device: DeviceSpec) -> float:
+    """Return the cores that a leaf keeps busy: 3 runs on 2 cores take as long as 4."""
+    parallel = _parallel(leaf)
+    return parallel / math.ceil(parallel / device.cores)
+
+
+def _traffic_bytes(leaf: Leaf, size_bytes: float, busy: float) -> float:
+    """Return what one core moves into a cache of its own.
+
+    Nothing, where the cache holds all that the leaf touches. Else there is an outermost loop whose
+    body the cache holds. Its iterations share lines, the loops around it share nothing.
+    """
+    extents = [loop.extent for loop in leaf.loops]
+    if sum(_bytes_of_lines(access, 0, extents) for access in leaf.accesses) <= size_bytes * busy:
+        return 0.0
+    level = next(
+        n
+        for n in range(1, len(extents) + 1)
+        if n == len(extents)
+        or sum(_bytes_of_lines(access, n, extents) for access in leaf.accesses) <= size_bytes
+    )
+    alone = sum(
+        min(
+            extents[level - 1] * _bytes_of_lines(access, level, extents),
+            _bytes_of_lines(access, level - 1, extents),
+        )
+        for access in leaf.accesses
+    )
+    return math.prod(extents[: level - 1]) * alone / busy
+
+
+def _bytes_of_lines(access: Access, level: int, extents: Sequence[int]) -> float:
+    """Return the bytes of all cache lines that the loops from a level inward touch."""
+    run, runs, is_whole = access.element_bytes, 1, True
+    for span, length in zip(reversed(access.cover), reversed(access.shape), strict=True):
+        if is_whole:
+            run *= span[level]
+        else:
+            runs *= span[level]
+        is_whole = is_whole and span[level] == length
+    lines = runs * math.ceil(run / _LINE_BYTES)
+    return float(_LINE_BYTES * min(lines, math.prod(extents[level:])))
+
+
+def _library_calls(program: Any) -> list[list[float]]:
+    """Return the cycles of calls of the C library, for each store of a program in pre-order."""
+    stores = _found(program.body, tir.BufferStore)
+    calls = [_found(store.value, tir.Call) for store in stores]
+    names = [[str(getattr(call.op, "name", "")).removeprefix("tir.") for call in c] for c in calls]
+    return [[_LIBRARY_CYCLES[name] for name in n if name in _LIBRARY_CYCLES] for n in names]
+
+
+def _found(tree: Any, kind: type) -> list[Any]:
+    found: list[Any] = []
+    tir.stmt_functor.post_order_visit(tree, lambda n: found.append(n) if type(n) is kind else None)
+    return found
