@@ -8,7 +8,8 @@ the predictors (`models.estimate_latency_s`) does, but it knows more of such fun
 - A parallel loop is as many runs of iterations as there are threads, not iterations that are alone:
   a concatenation is a parallel loop over single elements, and LLVM makes copies of whole lines of
   it. Iterations one after the other find the lines in the cache that they share.
-- What a network hands on was written just now: it comes from the smallest cache that holds it.
+- What a network hands on was written just now: it comes from the last cache. Of a network that fits
+  into the cache of a core all stays there, its code as well; of a larger one, as much as fits.
 - Calls of the C library are made for one element at a time, and prevent vectors.
 - Threads are woken once for each parallel loop, and only by functions that have one.
 
@@ -26,14 +27,15 @@ from typing import Any
 from tvm_cdmpp.ast import OP_CLASSES, Access, Leaf
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import DeviceSpec
-from tvm_cdmpp.models import bound_names
+from tvm_cdmpp.models import PROGRAM_START_S, bound_names
 
 tvm = load_tvm()
 tir = tvm.tir
 
-CALL_S = 2e-8
+_CALL_S = 2e-8
 """Of a compiled function, whatever it does: TVM's executor calls a pointer; a `relu` of one element
-takes 18 ns."""
+takes 18 ns. Where nothing of it is in a core's cache any more, it is `PROGRAM_START_S`, as for
+programs that are measured by themselves: a few waits of 80 ns for lines and pages."""
 _WAKE_S = 1.5e-6
 """To hand a parallel loop to a thread that spins, and to see that it has ended: two transfers of a
 line between cores, and a `sched_yield` of the one that waits. Below 1 us at best, 3 us and more on
@@ -45,10 +47,10 @@ _LIBRARY_CYCLES = {
     "exp": 5.0, "exp2": 5.0, "exp10": 8.0, "sigmoid": 6.0, "log": 7.0, "log2": 7.0, "log10": 12.0,
     "log1p": 12.0, "pow": 12.0, "sin": 12.0, "cos": 12.0, "tan": 20.0, "asin": 20.0, "acos": 20.0,
     "atan": 20.0, "atan2": 25.0, "sinh": 20.0, "cosh": 20.0, "tanh": 12.0, "asinh": 25.0,
-    "acosh": 25.0, "atanh": 25.0, "erf": 30.0, "fmod": 20.0,
+    "acosh": 25.0, "atanh": 25.0, "erf": 25.0, "fmod": 20.0,
 }  # fmt: skip
-"""Per call of the C library. `exp`, `log`, `pow`, `sin`, `tanh` and `erf` were measured on 40 x 2560
-elements: 2.0, 2.6, 4.2, 4.5, 4.5 and 12 ns each; the others are like them."""
+"""Per call of the C library. `exp`, `log`, `pow`, `sin`, `tanh` and `erf` were measured on 40 x
+2560 elements: 2.0, 2.6, 4.2, 4.5, 4.5 and 10 to 12 ns each; the others are like them."""
 
 _OP_CYCLES = {
     "float_div": 5.0, "float_compare": 0.5, "float_math": 5.0, "int_add": 0.25, "int_mul": 0.25,
@@ -79,8 +81,8 @@ _LINE_BYTES = 64
 _L2_BYTES_PER_CYCLE = 48.0
 """Of a stream into the first cache, of the 64 that current cores have at best."""
 _L3_BYTES_PER_CYCLE = 32.0
-"""Of a stream into the second, as much as can be. Concatenations of 0.4 and 2.8 MB have 109 and 96 GB/s
-at 2.6 GHz and above."""
+"""Of a stream into the second, as much as can be. Concatenations of 0.4 and 2.8 MB have 109 and 96
+GB/s at 2.6 GHz and above."""
 _CORE_BYTES_PER_S = 25e9
 """Of main memory for one core: some 32 lines under way that take 80 ns each."""
 
@@ -94,7 +96,23 @@ class Estimate:
     latency_s: float
 
 
-def estimate_function(program: Any, leaves: Sequence[Leaf], device: DeviceSpec) -> Estimate:
+def call_s(device: DeviceSpec, network_bytes: float) -> float:
+    """Return what one call of a function of a network takes on a CPU, whatever it does.
+
+    Parameters
+    ----------
+    device
+        A CPU.
+    network_bytes
+        Memory of the whole network: what is used before the function is called again.
+    """
+    gone = _share_gone(device.l2_bytes, network_bytes)
+    return _CALL_S + gone * (PROGRAM_START_S - _CALL_S)
+
+
+def estimate_function(
+    program: Any, leaves: Sequence[Leaf], device: DeviceSpec, network_bytes: float
+) -> Estimate:
     """Estimate what one call of a function takes on a CPU.
 
     Parameters
@@ -105,13 +123,15 @@ def estimate_function(program: Any, leaves: Sequence[Leaf], device: DeviceSpec) 
         Of it, as from `extract.leaves_of`.
     device
         A CPU; its cores, clock, vectors, caches and bandwidth count.
+    network_bytes
+        Memory of the whole network.
     """
     names = list(bound_names(device).values())
     bounds_s = dict.fromkeys(names, 0.0)
-    latency_s = CALL_S + _start_s(leaves, device)
+    latency_s = call_s(device, network_bytes) + _start_s(leaves, device)
     bounds_s["start-up"] = latency_s
     for leaf, calls in zip(leaves, _library_calls(program), strict=True):
-        times_s = _leaf_times_s(leaf, calls, device)
+        times_s = _leaf_times_s(leaf, calls, device, network_bytes)
         slowest_s = max(times_s)
         latency_s += slowest_s + _OVERLAP_LOST * (sum(times_s) - slowest_s)
         for name, seconds in zip(names, times_s, strict=False):
@@ -129,7 +149,7 @@ def _start_s(leaves: Sequence[Leaf], device: DeviceSpec) -> float:
 
 
 def _leaf_times_s(
-    leaf: Leaf, library: Sequence[float], device: DeviceSpec
+    leaf: Leaf, library: Sequence[float], device: DeviceSpec, network_bytes: float
 ) -> tuple[float, ...]:
     """Return seconds of arithmetic, loads and stores, and traffic into each cache and from memory.
 
@@ -139,11 +159,9 @@ def _leaf_times_s(
     per_second = device.clock_hz * busy
     executions = math.prod(loop.extent for loop in leaf.loops)
     arithmetic, moves = _cycles(leaf, library, device)
-    l3_bytes = max(device.l3_bytes, device.l2_bytes) / busy
-    into_l1, into_l2, into_l3 = (
-        busy * _traffic_bytes(leaf, size, busy)
-        for size in (device.l1_bytes, device.l2_bytes, l3_bytes)
-    )
+    into_l1 = busy * _traffic_bytes(leaf, device.l1_bytes, busy, network_bytes)
+    into_l2 = busy * _traffic_bytes(leaf, device.l2_bytes, busy, network_bytes)
+    into_l3 = busy * _traffic_bytes(leaf, max(device.l3_bytes, device.l2_bytes) / busy, busy)
     bandwidth = min(device.bandwidth_bytes_per_s, busy * _CORE_BYTES_PER_S)
     if not device.l3_bytes:
         into_l2, into_l3 = 0.0, into_l2
@@ -211,15 +229,17 @@ def _busy(leaf: Leaf, device: DeviceSpec) -> float:
     return parallel / math.ceil(parallel / device.cores)
 
 
-def _traffic_bytes(leaf: Leaf, size_bytes: float, busy: float) -> float:
-    """Return what one core moves into a cache of its own.
+def _traffic_bytes(leaf: Leaf, size_bytes: float, busy: float, network_bytes: float = 0.0) -> float:
+    """Return what one core moves into its cache, or its part of one.
 
-    Nothing, where the cache holds all that the leaf touches. Else there is an outermost loop whose
-    body the cache holds. Its iterations share lines, the loops around it share nothing.
+    Where the cache holds all that the leaf touches, that is moved once, as far as it is not there.
+    Else there is an outermost loop whose body the cache holds. Its
+    iterations share lines, the loops around it share nothing.
     """
     extents = [loop.extent for loop in leaf.loops]
-    if sum(_bytes_of_lines(access, 0, extents) for access in leaf.accesses) <= size_bytes * busy:
-        return 0.0
+    all_bytes = sum(_bytes_of_lines(access, 0, extents) for access in leaf.accesses) / busy
+    if all_bytes <= size_bytes:
+        return all_bytes * _share_gone(size_bytes, network_bytes)
     level = next(
         n
         for n in range(1, len(extents) + 1)
@@ -234,6 +254,11 @@ def _traffic_bytes(leaf: Leaf, size_bytes: float, busy: float) -> float:
         for access in leaf.accesses
     )
     return math.prod(extents[: level - 1]) * alone / busy
+
+
+def _share_gone(size_bytes: float, network_bytes: float) -> float:
+    """Return the share of what was used in the last run that a cache holds no more."""
+    return max(0.0, 1.0 - size_bytes / network_bytes) if network_bytes else 0.0
 
 
 def _bytes_of_lines(access: Access, level: int, extents: Sequence[int]) -> float:

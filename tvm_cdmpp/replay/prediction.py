@@ -181,7 +181,9 @@ class NetworkForecast:
         moved = {operator.function: operator.moved_bytes for operator in graph.operators}
         parameters = hardware_params(target)
         hardware = Hardware() if parameters is None else Hardware.of(parameters)
-        prices = price_functions(lowered.programs, moved, device, hardware, self._predictor)
+        prices = price_functions(
+            lowered.programs, moved, device, hardware, self._predictor, graph.peak_bytes
+        )
         timeline = replay(graph, {name: p.latency_s for name, p in prices.items()}, queues)
         start_s = queues.network_start_s + len(timeline.events) * queues.operator_start_s
         return self._summary(device, lowered, timeline, prices, start_s)

@@ -1,10 +1,12 @@
 """What each function of a network takes on a device, and what holds it down.
 
-Functions with a reduction are what Ansor tunes, and are priced by the predictor. The others
-(layout transforms, concatenations, elementwise operators that fused with nothing) have hardly any
-choice of schedule, and the predictor was not trained on them: they get the analytic estimate. What
-has no readable program, such as a library call or a sort, gets a start-up and the time of moving
-its inputs and outputs: the least that it can take.
+Functions with a reduction are what Ansor tunes, and are priced by the predictor; but the start that
+it learned, that of a program which is measured by itself, makes room for that of a call in a
+network. The others (layout transforms, concatenations, elementwise operators that fused with
+nothing) have hardly any choice of schedule, and the predictor was not trained on them: they get an
+analytic estimate, on a CPU that of `replay.physics`. What has no readable program, such as a
+library call or a sort, gets a start-up and the time of moving its inputs and outputs: the least
+that it can take.
 """
 
 from __future__ import annotations
@@ -16,12 +18,20 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from tvm_cdmpp.ast import CompactASTBatch, Leaf
 from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import LoweringError
 from tvm_cdmpp.extract import describe, leaves_of
-from tvm_cdmpp.models import PROGRAM_START_S, CostPredictor, bound_shares, estimate_latency_s
+from tvm_cdmpp.models import (
+    PROGRAM_START_S,
+    CostPredictor,
+    Prediction,
+    bound_shares,
+    estimate_latency_s,
+)
+from tvm_cdmpp.replay.physics import call_s, estimate_function
 
 Basis: TypeAlias = Literal["predicted", "analytic estimate", "moved bytes"]
 
@@ -74,7 +84,8 @@ class Price:
     """Standard deviation of the natural logarithm of the latency."""
     basis: Basis
     bounds: Mapping[str, float]
-    """Share of the analytic estimate by what bounds it, named as by `models.bound_names`."""
+    """Parts of the analytic estimate by what bounds it, named as by `models.bound_names`; seconds
+    or shares."""
     flops: float
     """Floating point operations of its programs, recomputation included."""
 
@@ -90,6 +101,7 @@ def price_functions(
     device: DeviceSpec,
     hardware: Hardware,
     predictor: CostPredictor,
+    network_bytes: float,
 ) -> dict[str, Price]:
     """Price the functions of a network.
 
@@ -105,6 +117,8 @@ def price_functions(
         What the programs were generated for.
     predictor
         For what Ansor tunes.
+    network_bytes
+        Memory of the whole network, weights included.
     """
     leaves = {name: _leaves(programs.get(name)) for name in moved_bytes}
     prices = {
@@ -113,26 +127,68 @@ def price_functions(
     named = [name for name, found in leaves.items() if found]
     if not named:
         return prices
-    batch = _batch([leaves[name] for name in named], hardware)
-    estimated_s = estimate_latency_s(batch, device)
-    tuned = np.flatnonzero([_is_task(name, leaves[name]) for name in named])
-    prediction = predictor.predict(batch.take(tuned), device) if tuned.size else None
-    places = {int(program): place for place, program in enumerate(tuned)}
-    for program, name in enumerate(named):
-        latency_s, spread = float(estimated_s[program]), ANALYTIC_SPREAD
-        place = places.get(program)
-        if prediction is not None and place is not None:
-            latency_s = float(prediction.latency_s[place])
-            if prediction.spread is not None:
-                spread = SPREAD_FACTORS[device.kind] * float(prediction.spread[place])
-        prices[name] = Price(
-            latency_s=latency_s,
-            spread=spread,
-            basis="analytic estimate" if place is None else "predicted",
-            bounds=bound_shares(batch.take([program]), device),
-            flops=sum(map(_flops, leaves[name])),
-        )
+    tuned = [name for name in named if _is_task(name, leaves[name])]
+    if tuned:
+        batch = _batch([leaves[name] for name in tuned], hardware)
+        prediction = predictor.predict(batch, device)
+        latencies_s = _in_network_s(prediction, batch, device, network_bytes)
+        spreads = prediction.spread
+        for place, name in enumerate(tuned):
+            spread = ANALYTIC_SPREAD
+            if spreads is not None:
+                spread = SPREAD_FACTORS[device.kind] * float(spreads[place])
+            prices[name] = Price(
+                latency_s=float(latencies_s[place]),
+                spread=spread,
+                basis="predicted",
+                bounds=bound_shares(batch.take([place]), device),
+                flops=sum(map(_flops, leaves[name])),
+            )
+    for name in named:
+        if name not in prices:
+            prices[name] = _by_estimate(
+                programs[name], leaves[name], device, hardware, network_bytes
+            )
     return prices
+
+
+def _in_network_s(
+    prediction: Prediction, batch: CompactASTBatch, device: DeviceSpec, network_bytes: float
+) -> npt.NDArray[np.floating[Any]]:
+    """Return the latencies of programs inside of a network.
+
+    The start that is learned, 0.7 us, is that of a program that was measured by itself; an executor
+    calls a pointer. What waking threads takes is part of the leaves.
+    """
+    if device.kind != "cpu" or prediction.leaf_s is None:
+        return prediction.latency_s
+    programs = np.repeat(np.arange(len(batch)), batch.leaf_counts)
+    work_s = np.bincount(programs, prediction.leaf_s, minlength=len(batch))
+    latency_s: npt.NDArray[np.floating[Any]] = call_s(device, network_bytes) + work_s
+    return np.minimum(latency_s, prediction.latency_s)
+
+
+def _by_estimate(
+    program: Any,
+    leaves: Sequence[Leaf],
+    device: DeviceSpec,
+    hardware: Hardware,
+    network_bytes: float,
+) -> Price:
+    if device.kind == "cpu":
+        found = estimate_function(program, leaves, device, network_bytes)
+        latency_s, bounds = found.latency_s, found.bounds_s
+    else:
+        batch = _batch([leaves], hardware)
+        latency_s = float(estimate_latency_s(batch, device)[0])
+        bounds = bound_shares(batch, device)
+    return Price(
+        latency_s=latency_s,
+        spread=ANALYTIC_SPREAD,
+        basis="analytic estimate",
+        bounds=bounds,
+        flops=sum(map(_flops, leaves)),
+    )
 
 
 def class_of(function: str) -> str:
