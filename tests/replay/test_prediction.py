@@ -68,17 +68,30 @@ def test_what_ansor_does_not_tune_is_priced_and_named(forecast: NetworkForecast)
     assert any("analytic estimate" in remark for remark in found.remarks)
 
 
-def test_devices_differ_and_a_slower_memory_never_helps(forecast: NetworkForecast) -> None:
+def test_devices_differ_and_a_slower_one_never_helps(forecast: NetworkForecast) -> None:
     device = find_device(CPU)
-    slow = replace(device, name="slow", bandwidth_bytes_per_s=1e9)
-    copy, slow_copy = (
+    memory = replace(device, name="memory", bandwidth_bytes_per_s=1e9)
+    clock = replace(device, name="clock", clock_hz=1e9)
+    copy, slow_memory, slow_clock = (
         next(task for task in forecast.on(d).tasks if task.operator_class == "layout")
-        for d in (device, slow)
+        for d in (device, memory, clock)
     )
-    assert slow_copy.latency_s > copy.latency_s
+    assert slow_memory.latency_s >= copy.latency_s
+    assert slow_clock.latency_s > copy.latency_s
     on_gpu = forecast.on(GPU)
     assert (on_gpu.device, on_gpu.batch) == (GPU, 16)
     assert any(t.basis == "predicted" and t.operator_class == "matmul" for t in on_gpu.tasks)
+
+
+def test_functions_of_nothing_take_a_call_in_a_network_that_stays_in_the_cache() -> None:
+    def tiny(x: Any) -> tuple[Any, dict[str, Any]]:
+        return relay.exp(relay.nn.softmax(x)), {}
+
+    found = NetworkForecast(network(tiny, shape=(1, 5))).on(CPU)
+    assert {task.basis for task in found.tasks} == {"predicted", "analytic estimate"}
+    assert all(task.latency_s < 3e-7 for task in found.tasks)
+    large = NetworkForecast(network(tiny, shape=(1, 5_000_000))).on(CPU)
+    assert large.latency_s > 1e4 * found.latency_s
 
 
 def test_an_accelerator_says_what_it_is_predicted_as(forecast: NetworkForecast) -> None:

@@ -164,8 +164,10 @@ def _in_network_s(
         return prediction.latency_s
     programs = np.repeat(np.arange(len(batch)), batch.leaf_counts)
     work_s = np.bincount(programs, prediction.leaf_s, minlength=len(batch))
-    latency_s: npt.NDArray[np.floating[Any]] = call_s(device, network_bytes) + work_s
-    return np.minimum(latency_s, prediction.latency_s)
+    latency_s: npt.NDArray[np.floating[Any]] = np.minimum(
+        call_s(device, network_bytes) + work_s, prediction.latency_s
+    )
+    return latency_s
 
 
 def _by_estimate(
