@@ -35,7 +35,7 @@ from benchmarks.latency_files import FILES, write_files
 from benchmarks.latency_tables import summary
 from benchmarks.operator_times import TimedNetwork
 from benchmarks.provenance import provenance, write_json
-from tvm_cdmpp.bridge import default_target, device_of, load_tvm
+from tvm_cdmpp.bridge import default_target, device_of, load_tvm, use_physical_cores
 from tvm_cdmpp.measure import (
     Calibration,
     CalibrationConfig,
@@ -205,6 +205,7 @@ class Quiet:
 
 def main() -> None:
     """Prepare what is missing; measure, write, print."""
+    use_physical_cores()  # as predictions have it; TVM's default is half of the logical ones
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", default=",".join(NETWORKS))
     parser.add_argument("--batches", default="1,4")

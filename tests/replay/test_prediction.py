@@ -85,7 +85,7 @@ def test_devices_differ_and_a_slower_one_never_helps(forecast: NetworkForecast) 
 
 def test_functions_of_nothing_take_a_call_in_a_network_that_stays_in_the_cache() -> None:
     def tiny(x: Any) -> tuple[Any, dict[str, Any]]:
-        return relay.exp(relay.nn.softmax(x)), {}
+        return relay.nn.softmax(relay.exp(x)), {}
 
     found = NetworkForecast(network(tiny, shape=(1, 5))).on(CPU)
     assert {task.basis for task in found.tasks} == {"predicted", "analytic estimate"}
@@ -156,6 +156,16 @@ def test_a_library_call_is_priced_by_what_it_moves() -> None:
     low, high = found.tasks[0].interval_s
     assert high / low > 100  # a sort takes far longer than that
     assert any("bytes they move" in remark for remark in found.remarks)
+
+
+def test_other_weights_price_what_was_lowered_once(forecast: NetworkForecast) -> None:
+    other = forecast.with_weights("evaluation")
+    assert (
+        other.on(CPU).latency_s
+        == NetworkForecast(network(), weights="evaluation").on(CPU).latency_s
+    )
+    assert other.on(CPU).latency_s != forecast.on(CPU).latency_s
+    assert other.on(CPU).timeline.graph is forecast.on(CPU).timeline.graph
 
 
 def test_what_cannot_be_predicted_is_refused() -> None:

@@ -8,6 +8,7 @@ further.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field, fields
@@ -152,6 +153,20 @@ class NetworkForecast:
             network = load_network(str(network), **load_options)
         self._network, self._log, self._trials, self._weights = network, log, trials, weights
         self._lowered: dict[str, tuple[LoweredNetwork, OperatorGraph]] = {}
+
+    def with_weights(self, weights: str) -> NetworkForecast:
+        """Return a forecast of the same network by other weights, which need not lower it again.
+
+        Parameters
+        ----------
+        weights
+            As of the class.
+        """
+        other = copy.copy(self)
+        other._predictor, other._weights = load_weights(weights), weights
+        if self._trials:  # the weights choose the schedules
+            other._lowered = {}
+        return other
 
     def on(self, device: DeviceSpec | str, queues: QueueConfig | None = None) -> NetworkPrediction:
         """Predict the network on a device.
