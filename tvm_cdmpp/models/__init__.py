@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         TERMS,
         bound_names,
         bound_shares,
+        combine_terms,
         estimate_latency_s,
         leaf_terms_s,
     )
