@@ -132,8 +132,9 @@ def estimate_function(
     bounds_s = dict.fromkeys(names, 0.0)
     latency_s = call_s(device, network_bytes) + wake_s(leaves, device)
     bounds_s["start-up"] = latency_s
-    for leaf, calls in zip(leaves, _library_calls(program), strict=True):
-        times_s = _leaf_times_s(leaf, calls, device, network_bytes)
+    library = _library_calls(program)
+    for leaf in leaves:
+        times_s = _leaf_times_s(leaf, library.get(leaf.name, ()), device, network_bytes)
         slowest_s = max(times_s)
         latency_s += slowest_s + _OVERLAP_LOST * (sum(times_s) - slowest_s)
         for name, seconds in zip(names, times_s, strict=False):
@@ -235,12 +236,12 @@ def _traffic_bytes(leaf: Leaf, size_bytes: float, busy: float, network_bytes: fl
     """Return what one core moves into its cache, or its part of one.
 
     Where the cache holds all that the leaf touches, that is moved once, as far as it is not there.
-    Else there is an outermost loop whose body the cache holds. Its
-    iterations share lines, the loops around it share nothing.
+    Else there is an outermost loop whose body the cache holds. Its iterations share lines, the
+    loops around it share nothing.
     """
     extents = [loop.extent for loop in leaf.loops]
     all_bytes = sum(_bytes_of_lines(access, 0, extents) for access in leaf.accesses) / busy
-    if all_bytes <= size_bytes:
+    if all_bytes <= size_bytes or not extents:
         return all_bytes * _share_gone(size_bytes, network_bytes)
     level = next(
         n
@@ -276,12 +277,16 @@ def _bytes_of_lines(access: Access, level: int, extents: Sequence[int]) -> float
     return float(_LINE_BYTES * min(lines, math.prod(extents[level:])))
 
 
-def _library_calls(program: Any) -> list[list[float]]:
-    """Return the cycles of calls of the C library, for each store of a program in pre-order."""
-    stores = _found(program.body, tir.BufferStore)
-    calls = [_found(store.value, tir.Call) for store in stores]
-    names = [[str(getattr(call.op, "name", "")).removeprefix("tir.") for call in c] for c in calls]
-    return [[_LIBRARY_CYCLES[name] for name in n if name in _LIBRARY_CYCLES] for n in names]
+def _library_calls(program: Any) -> dict[str, list[float]]:
+    """Return the cycles of calls of the C library per store, the most of them, by its buffer."""
+    found: dict[str, list[float]] = {}
+    for store in _found(program.body, tir.BufferStore):
+        calls = _found(store.value, tir.Call)
+        names = [str(getattr(call.op, "name", "")).removeprefix("tir.") for call in calls]
+        cycles = [_LIBRARY_CYCLES[name] for name in names if name in _LIBRARY_CYCLES]
+        buffer = str(store.buffer.name)
+        found[buffer] = max(found.get(buffer, []), cycles, key=sum)
+    return found
 
 
 def _found(tree: Any, kind: type) -> list[Any]:
