@@ -21,8 +21,9 @@ Shapes: B programs, N leaves of all of them, L leaves of the longest, F inputs, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 
 import numpy as np
 import numpy.typing as npt
@@ -108,10 +109,20 @@ class Leaves:
             self.device[programs],
         )
 
+    def split(self, programs: int) -> Iterator[Leaves]:
+        """Divide programs that all have as many leaves into parts of so many; nothing is copied."""
+        leaves = programs * max(1, len(self.inputs) // max(1, len(self.counts)))
+        sizes = zip(self._tensors, (leaves, leaves, programs, programs), strict=True)
+        parts = [torch.split(tensor, size) for tensor, size in sizes]
+        return starmap(Leaves, zip(*parts, strict=True))
+
     def to(self, torch_device: torch.device) -> Leaves:
         """Return the same where PyTorch is to compute."""
-        tensors = (self.inputs, self.positions, self.counts, self.device)
-        return Leaves(*(tensor.to(torch_device) for tensor in tensors))
+        return Leaves(*(tensor.to(torch_device) for tensor in self._tensors))
+
+    @property
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.inputs, self.positions, self.counts, self.device
 
     @property
     def log2_clock(self) -> Tensor:
@@ -164,8 +175,9 @@ class Output:
     log_spread: Tensor
     runs: Tensor
     features: Tensor
-    encoder: Tensor
-    """Mean over the leaves of what the encoder says of them; (B, D)."""
+    encoder: Tensor | None
+    """Mean over the leaves of what the encoder says of them; (B, D). None without gradients, as
+    only training asks for it."""
 
 
 class AdditiveNetwork(nn.Module):
@@ -219,7 +231,7 @@ class AdditiveNetwork(nn.Module):
             found.log_spread[back],
             found.runs[back],
             found.features[back],
-            found.encoder[back],
+            None if found.encoder is None else found.encoder[back],
         )
 
     def _predict(self, leaves: Leaves, layout: Layout) -> Output:
@@ -232,11 +244,14 @@ class AdditiveNetwork(nn.Module):
         about = self._in_cycles(leaves.device).clamp(self.device_low, self.device_high)
         if self.training and self.config.input_noise:
             scaled = scaled + self.config.input_noise * torch.randn_like(scaled)
-        known = self.encoding[leaves.positions.clamp(max=_MOST_POSITIONS - 1)]
-        hidden = self.embed(scaled) + known + layout.of_leaves(self.device(about))
+        known = nn.functional.embedding(
+            leaves.positions.clamp(max=_MOST_POSITIONS - 1), self.encoding
+        )
+        known = known.add_(layout.of_leaves(self.device(about) + self.embed.bias))
+        hidden = known.addmm_(scaled, self.embed.weight.t())
         for layer in self.layers:
             hidden = layer(hidden, layout)
-        last = self.dropout(torch.relu(self.hidden(self.norm(hidden))))
+        last = self.dropout(self.hidden(self.norm(hidden)).relu_())
         correction = self.correction(last)[:, 0]
         limit, base = _LARGEST_CORRECTION, _LN2 * (leaves.inputs[:, -1] + clock)
         if not self.config.analytic_base:
@@ -248,7 +263,9 @@ class AdditiveNetwork(nn.Module):
         share = torch.exp(log_leaf - layout.of_leaves(log_sum)) * (1.0 - (bounded / limit) ** 2)
         features = layout.sum(last * share[:, None])
         spread, runs = self.about_program(features).unbind(dim=1)
-        encoder = layout.sum(hidden) / leaves.counts[:, None]
+        encoder = None
+        if torch.is_grad_enabled():
+            encoder = layout.sum(hidden) / leaves.counts[:, None]
         log_latency, log_leaf_s = log_sum - _LN2 * leaves.log2_clock, log_leaf - _LN2 * clock
         return Output(log_latency, log_leaf_s, spread, runs, features, encoder)
 
@@ -345,7 +362,7 @@ class FlatEncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(config.width)
         self.mlp = nn.Sequential(
             nn.Linear(config.width, config.hidden),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Linear(config.hidden, config.width, bias=False),
         )
         self.dropout = Dropout(config.dropout)
@@ -354,9 +371,19 @@ class FlatEncoderLayer(nn.Module):
         """Return the layer's output, of the shape of `hidden`, (N, D)."""
         qkv = self.qkv(self.norm1(hidden))
         mixed = join([self._mix(block) for block in layout.by_count(qkv)])
-        hidden = hidden + self.dropout(self.out(mixed))
-        changed: Tensor = self.dropout(self.mlp(self.norm2(hidden)))
-        return hidden + changed
+        hidden = self._add(hidden, self.out, mixed)
+        wide, relu, narrow = self.mlp
+        return self._add(hidden, narrow, relu(wide(self.norm2(hidden))))
+
+    def _add(self, hidden: Tensor, linear: nn.Module, values: Tensor) -> Tensor:
+        """Add what a linear map without bias makes of values; in place where nothing is learned."""
+        if self.training:
+            changed: Tensor = self.dropout(linear(values))
+            return hidden + changed
+        assert isinstance(linear, nn.Linear)
+        if torch.is_grad_enabled():
+            return torch.addmm(hidden, values, linear.weight.t())
+        return hidden.addmm_(values, linear.weight.t())
 
     def _mix(self, qkv: Tensor) -> Tensor:
         """Return what attention says of programs with as many leaves; (B, L, 3 D) to (B L, D)."""

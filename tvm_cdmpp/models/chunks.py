@@ -11,10 +11,15 @@ _CHUNK_LEAVES = 2048
 """Leaves to score at once: enough to forget what a call costs, few enough for a core's cache."""
 
 
-def chunks(leaf_counts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
-    """Divide programs into chunks of one leaf count each, so that nothing is padded."""
+def chunks(leaf_counts: npt.NDArray[np.int64], times: int = 1) -> Iterator[npt.NDArray[np.int64]]:
+    """Divide programs into parts of `times` chunks of one leaf count, so that nothing is padded."""
     for count in np.unique(leaf_counts):
         programs = np.flatnonzero(leaf_counts == count)
-        size = max(1, _CHUNK_LEAVES // max(1, int(count)))
+        size = times * per_chunk(int(count))
         for first in range(0, len(programs), size):
             yield programs[first : first + size]
+
+
+def per_chunk(leaf_count: int) -> int:
+    """Return how many programs of so many leaves make a chunk."""
+    return max(1, _CHUNK_LEAVES // max(1, leaf_count))
