@@ -148,6 +148,33 @@ def test_company_changes_nothing(predictor: TrainedPredictor) -> None:
     np.testing.assert_allclose(np.exp(together.log_leaf_s.numpy()), found.leaf_s, rtol=1e-4)
 
 
+@pytest.mark.parametrize("chunk_leaves", [1, 7, 64])
+def test_chunks_change_nothing(
+    predictor: TrainedPredictor, monkeypatch: pytest.MonkeyPatch, chunk_leaves: int
+) -> None:
+    """However many are prepared together, and of them scored at once."""
+    batch = random_batch(60)
+    whole = predictor.predict(batch, DEVICE)
+    monkeypatch.setattr("tvm_cdmpp.models.chunks._CHUNK_LEAVES", chunk_leaves)
+    monkeypatch.setattr("tvm_cdmpp.models.trained._CHUNKS_PREPARED", 3)
+    found = predictor.predict(batch, DEVICE)
+    for name in ("latency_s", "spread", "leaf_s"):
+        np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-4)
+
+
+def test_without_gradients_the_network_says_the_same(predictor: TrainedPredictor) -> None:
+    """There it works in place."""
+    network, leaves = predictor.expert(DEVICE).network, make_leaves(random_batch(40), DEVICE)
+    learning = network(leaves)
+    for _ in range(2):
+        with torch.no_grad():
+            scoring = network(leaves)
+        for name in ("log_latency", "log_leaf_s", "log_spread", "runs", "features"):
+            torch.testing.assert_close(
+                getattr(scoring, name), getattr(learning, name), rtol=1e-4, atol=1e-5
+            )
+
+
 def test_no_programs_have_no_latencies(predictor: TrainedPredictor) -> None:
     none = random_batch(2).take(np.zeros(0, np.int64))
     found = predictor.expert(DEVICE).network(make_leaves(none, DEVICE))

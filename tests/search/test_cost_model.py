@@ -524,6 +524,31 @@ def write_log(file: Path, samples: Sequence[Sample], failed: int = 0) -> None:
         auto_scheduler.save_records(str(file), sample.inputs, results)
 
 
+def test_training_waits_until_somebody_asks(
+    matmul: Sample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the last batch of a search nobody may; the scores are those of training at once."""
+    fit, trained = Predictor.fit, list[Predictor]()
+
+    def counted(self: Predictor, rows: TrainingRows, *, seed: int = 0) -> None:
+        trained.append(self)
+        fit(self, rows, seed=seed)
+
+    monkeypatch.setattr(Predictor, "fit", counted)
+    asked, silent = new_model(), new_model()
+    for first in (0, 16):
+        for model in (asked, silent):
+            learn(model, matmul.part(first, first + 16))
+        scores_of(asked, matmul)
+    assert len(trained) == 3
+    np.testing.assert_array_equal(scores_of(silent, matmul), scores_of(asked, matmul))
+    scores_of(silent, matmul.part(0, 1))
+    assert len(trained) == 4
+    learn(silent, matmul.part(32, 48))
+    silent.save(str(tmp_path / "model.safetensors"))
+    assert len(trained) == 5
+
+
 def test_update_from_file_equals_update(matmul: Sample, conv: Sample, tmp_path: Path) -> None:
     file = tmp_path / "log.json"
     parts = [matmul.part(0, 20), conv.part(0, 20)]

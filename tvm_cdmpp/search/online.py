@@ -73,6 +73,8 @@ class OnlinePredictor:
         self._take(predictor)
         self._num_threads = num_threads
         self._num_updates = 0
+        self._is_behind = False
+        """Whether something was measured that the predictor has not been trained on."""
 
     @staticmethod
     def start(
@@ -157,6 +159,7 @@ class OnlinePredictor:
 
     def explain(self, task: Any, state: Any, against: Any) -> Explanation:
         """Explain a prediction; see `CDMPPModel.explain`."""
+        self._train()
         known = self.memory.task(task)
         rows = self.memory.rows
         own = rows.take(np.flatnonzero(rows.tasks == known.number))
@@ -176,6 +179,7 @@ class OnlinePredictor:
         return self._predict(self.memory.task(task), batch)
 
     def _predict(self, known: KnownTask, batch: CompactASTBatch) -> Prediction:
+        self._train()
         device, num_threads = known.machine.device, self._num_threads
         if self._guard is None:
             return self._predictor.predict(batch, device, num_threads=num_threads)
@@ -205,18 +209,27 @@ class OnlinePredictor:
 
     def _learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, CDMPPError]:
         """Learn, and return what is wrong with measurements of no use, by place."""
+        self._train()
         before = self.memory.rows
         learned, problems = self.memory.learn(inputs, results)
         if len(learned):
             if self._guard:
                 self._guard.judge(self._predictor, learned, before, self.memory.operators)
             self._num_updates += 1
-            seed = self.seed + self._num_updates
-            self._predictor.fit(self.memory.rows, seed=seed)
-            if self._guard:
-                self._guard.learn(self.memory.rows)
+            self._is_behind = True
             self.memory.forget_scores()
         return problems
+
+    def _train(self) -> None:
+        """Train on what was measured last, if not yet done.
+
+        It is put off until somebody asks, as after the last batch of a search nobody may.
+        """
+        if self._is_behind:
+            self._is_behind = False
+            self._predictor.fit(self.memory.rows, seed=self.seed + self._num_updates)
+            if self._guard:
+                self._guard.learn(self.memory.rows)
 
     def learn_from_log(self, log: Path, num_lines: int | None) -> None:
         """Learn from the records of an Ansor log.
@@ -254,6 +267,7 @@ class OnlinePredictor:
 
     def content(self) -> Content:
         """Return what a checkpoint holds of the search."""
+        self._train()
         own = Content({"num_updates": self._num_updates, "seed": self.seed}, {})
         parts = {"predictor": self._predictor.content(), "memory": self.memory.content()}
         if self._guard is not None:
@@ -293,3 +307,4 @@ class OnlinePredictor:
         if guard is not None:
             guard.learn(self.memory.rows)
         self._num_updates, self.seed = counters
+        self._is_behind = False

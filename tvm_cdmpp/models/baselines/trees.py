@@ -5,7 +5,7 @@ They learn log(measured / analytic latency), so that without trees the analytic 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,7 @@ def _binned(rows: TrainingRows, runs: Ints, options: TreeOptions) -> Any:
     """Return the rows as XGBoost grows trees from them: a byte per feature, read in windows."""
     import xgboost
 
-    logs = np.log(rows.latencies_s)
+    kept = list(_summaries(rows, runs)) if len(runs) <= WINDOW else None
 
     class Windows(xgboost.DataIter):
         """Reads rows several times: to count them, to find the bins, to fill them."""
@@ -172,16 +172,23 @@ def _binned(rows: TrainingRows, runs: Ints, options: TreeOptions) -> Any:
             self.reset()
 
         def reset(self) -> None:
-            self.parts = windows(rows, runs, WINDOW)
+            self.parts = iter(kept) if kept is not None else _summaries(rows, runs)
 
         def next(self, input_data: Any) -> bool:
-            for part, inputs in self.parts:
-                ratios: npt.NDArray[np.float64] = logs[part] - inputs.log_analytic_s
-                input_data(data=summarise(inputs), label=ratios)
+            for summary, ratios in self.parts:
+                input_data(data=summary, label=ratios)
                 return True
             return False
 
     return xgboost.QuantileDMatrix(Windows(), max_bin=options.max_bins, nthread=options.num_threads)
+
+
+def _summaries(
+    rows: TrainingRows, runs: Ints
+) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]]:
+    """Yield windows of rows: what trees see, and ln measured over analytic latency."""
+    for part, inputs in windows(rows, runs, WINDOW):
+        yield summarise(inputs), np.log(rows.latencies_s[part]) - inputs.log_analytic_s
 
 
 def _xgboost() -> Any:
