@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from tvm_cdmpp.ast.schema import COUNTED_COLUMNS, FIELDS, NUM_FIELDS
 
-_IS_LOG = np.array([FIELDS[column].scale == "log2" for column in COUNTED_COLUMNS])
+_NO_LOGS = np.flatnonzero([FIELDS[column].scale != "log2" for column in COUNTED_COLUMNS])
+"""Places of the fields among `COUNTED` that are stored as they are."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,13 @@ class CompactASTBatch:
         """
         if self.unscaled is not None:
             return self.unscaled
-        fields = self.vectors[:, COUNTED_COLUMNS]
+        counts: npt.NDArray[np.float32] = self.vectors[:, COUNTED_COLUMNS]
+        others = counts[:, _NO_LOGS]
+        np.exp2(counts, out=counts)  # in place: a new array this large costs more than the powers
+        counts -= 1.0
         # Rounded, because 16 lanes stored as a float32 logarithm may come back as 16.000002.
-        counts: npt.NDArray[np.float32] = np.where(_IS_LOG, np.rint(np.exp2(fields) - 1), fields)
+        np.rint(counts, out=counts)
+        counts[:, _NO_LOGS] = others
         return counts
 
     def vectors_of(self, program: int) -> npt.NDArray[np.float32]:
