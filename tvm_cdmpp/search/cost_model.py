@@ -106,7 +106,7 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
             return self._online.predict_asts(task, batch)
 
     def update(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
-        """Learn from `MeasureInput` and `MeasureResult` pairs.
+        """Learn from `MeasureInput` and `MeasureResult` pairs; see also `catch_up`.
 
         Failed ones only teach which programs cannot run; those of no use are counted and logged.
 
@@ -117,6 +117,11 @@ class CDMPPModel(PythonBasedModel):  # type: ignore[misc, valid-type]
         """
         with self._lock:
             self._online.learn(inputs, results)
+
+    def catch_up(self) -> None:
+        """Train on what `update` was told last, which else waits until scores are asked for."""
+        with self._lock:
+            self._online.catch_up()
 
     def update_from_file(self, file_name: str, n_lines: int | None = None) -> None:
         """Learn from an Ansor log, plain or packed, or from its first lines where `n_lines` > 0.

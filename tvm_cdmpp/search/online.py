@@ -159,7 +159,7 @@ class OnlinePredictor:
 
     def explain(self, task: Any, state: Any, against: Any) -> Explanation:
         """Explain a prediction; see `CDMPPModel.explain`."""
-        self._train()
+        self.catch_up()
         known = self.memory.task(task)
         rows = self.memory.rows
         own = rows.take(np.flatnonzero(rows.tasks == known.number))
@@ -179,7 +179,7 @@ class OnlinePredictor:
         return self._predict(self.memory.task(task), batch)
 
     def _predict(self, known: KnownTask, batch: CompactASTBatch) -> Prediction:
-        self._train()
+        self.catch_up()
         device, num_threads = known.machine.device, self._num_threads
         if self._guard is None:
             return self._predictor.predict(batch, device, num_threads=num_threads)
@@ -209,7 +209,7 @@ class OnlinePredictor:
 
     def _learn(self, inputs: Sequence[Any], results: Sequence[Any]) -> dict[int, CDMPPError]:
         """Learn, and return what is wrong with measurements of no use, by place."""
-        self._train()
+        self.catch_up()
         before = self.memory.rows
         learned, problems = self.memory.learn(inputs, results)
         if len(learned):
@@ -220,7 +220,7 @@ class OnlinePredictor:
             self.memory.forget_scores()
         return problems
 
-    def _train(self) -> None:
+    def catch_up(self) -> None:
         """Train on what was measured last, if not yet done.
 
         It is put off until somebody asks, as after the last batch of a search nobody may.
@@ -267,7 +267,7 @@ class OnlinePredictor:
 
     def content(self) -> Content:
         """Return what a checkpoint holds of the search."""
-        self._train()
+        self.catch_up()
         own = Content({"num_updates": self._num_updates, "seed": self.seed}, {})
         parts = {"predictor": self._predictor.content(), "memory": self.memory.content()}
         if self._guard is not None:

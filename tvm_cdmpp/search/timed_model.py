@@ -16,7 +16,8 @@ class TimedModel(_PythonBasedModel):
     Attributes
     ----------
     predict_s, update_s
-        Wall time spent in `predict` and `update` so far.
+        Wall time spent on scores, and on learning from measurements, so far. What a `CDMPPModel`
+        puts off until the next scores is learning.
     """
 
     def __init__(self, model: Any, session: MeasureSession) -> None:
@@ -28,7 +29,7 @@ class TimedModel(_PythonBasedModel):
 
     def predict(self, task: Any, states: Any) -> Any:
         """Return the wrapped model's scores; raise `SearchStopped` to cut a search short."""
-        self._session.check()
+        self._catch_up()
         begin = time.perf_counter()
         try:
             return self.model.predict(task, states)
@@ -37,12 +38,22 @@ class TimedModel(_PythonBasedModel):
 
     def predict_asts(self, task: Any, batch: CompactASTBatch) -> Any:
         """Return what the wrapped model, a `CDMPPModel`, says of compact ASTs."""
-        self._session.check()
+        self._catch_up()
         begin = time.perf_counter()
         try:
             return self.model.predict_asts(task, batch)
         finally:
             self.predict_s += time.perf_counter() - begin
+
+    def _catch_up(self) -> None:
+        self._session.check()
+        catch_up = getattr(self.model, "catch_up", None)
+        if catch_up is not None:
+            begin = time.perf_counter()
+            try:
+                catch_up()
+            finally:
+                self.update_s += time.perf_counter() - begin
 
     def update(self, inputs: Any, results: Any) -> None:
         """Let the wrapped model learn."""
