@@ -545,8 +545,15 @@ def test_training_waits_until_somebody_asks(
     scores_of(silent, matmul.part(0, 1))
     assert len(trained) == 4
     learn(silent, matmul.part(32, 48))
-    silent.save(str(tmp_path / "model.safetensors"))
+    file = tmp_path / "model.safetensors"
+    checkpoint.write_checkpoint(file, silent.content())
+    resumed = new_model()
+    resumed.load(str(file))
+    assert len(trained) == 4
+    silent.catch_up()
+    silent.save(str(file))
     assert len(trained) == 5
+    np.testing.assert_array_equal(scores_of(resumed, matmul), scores_of(silent, matmul))
 
 
 def test_update_from_file_equals_update(matmul: Sample, conv: Sample, tmp_path: Path) -> None:

@@ -263,12 +263,19 @@ class OnlinePredictor:
 
     def save(self, path: Path) -> None:
         """Write the predictor and all it was trained on to one file, atomically."""
+        self.catch_up()
         write_checkpoint(path, self.content())
 
     def content(self) -> Content:
-        """Return what a checkpoint holds of the search."""
-        self.catch_up()
-        own = Content({"num_updates": self._num_updates, "seed": self.seed}, {})
+        """Return what a checkpoint holds of the search; what it is behind with stays to be done."""
+        own = Content(
+            {
+                "num_updates": self._num_updates,
+                "seed": self.seed,
+                "is_behind": self._is_behind,
+            },
+            {},
+        )
         parts = {"predictor": self._predictor.content(), "memory": self.memory.content()}
         if self._guard is not None:
             parts["guard"] = self._guard.content()
@@ -290,6 +297,7 @@ class OnlinePredictor:
         try:
             own = content.part("search").settings
             counters = int(own["num_updates"]), int(own["seed"])
+            is_behind = bool(own.get("is_behind", False))
             predictor = predictor_of(content, path)
             guard = None
             if isinstance(predictor, TrainedPredictor):
@@ -304,7 +312,7 @@ class OnlinePredictor:
             ) from error
         self._take(predictor)
         self._guard = guard
-        if guard is not None:
+        if guard is not None and not is_behind:
             guard.learn(self.memory.rows)
         self._num_updates, self.seed = counters
-        self._is_behind = False
+        self._is_behind = is_behind

@@ -11,7 +11,7 @@ _PythonBasedModel: Any = load_tvm().auto_scheduler.cost_model.cost_model.PythonB
 
 
 class TimedModel(_PythonBasedModel):
-    """A cost model that passes all calls on to another one, and keeps the time.
+    """A cost model that passes all calls on to another one, an `UnrollGuard`, and keeps the time.
 
     Attributes
     ----------
@@ -47,13 +47,11 @@ class TimedModel(_PythonBasedModel):
 
     def _catch_up(self) -> None:
         self._session.check()
-        catch_up = getattr(self.model, "catch_up", None)
-        if catch_up is not None:
-            begin = time.perf_counter()
-            try:
-                catch_up()
-            finally:
-                self.update_s += time.perf_counter() - begin
+        begin = time.perf_counter()
+        try:
+            self.model.catch_up()
+        finally:
+            self.update_s += time.perf_counter() - begin
 
     def update(self, inputs: Any, results: Any) -> None:
         """Let the wrapped model learn."""

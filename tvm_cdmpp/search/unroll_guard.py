@@ -65,6 +65,11 @@ class UnrollGuard(_PythonBasedModel):
             balance = self._balance.setdefault(str(measured.task.workload_key), Counter())
             balance[steps] += 1 if build_timed_out(result) else -1
 
+    def catch_up(self) -> None:
+        """Let the wrapped model do what it may have put off, as `CDMPPModel` does."""
+        if hasattr(self.model, "catch_up"):
+            self.model.catch_up()
+
     def content(self) -> Content:
         """Return what a checkpoint holds: what was built and what was not, by task."""
         balance = {key: list(found.items()) for key, found in self._balance.items()}
