@@ -5,11 +5,12 @@
 
 The first line makes a small log of each network (or takes `NETWORK.bBATCH.json` of `--logs`) and
 compiles it, with TVM's own schedules and with the log; a busy machine does for that. The second
-measures, on a quiet one: in each of some rounds both libraries, run by run, and each operator by
-itself (`benchmarks.operator_times`). Medians count. A fixed program is measured after each round; a
-round that was noisy is measured again. Beside the measured network stand
+measures, on a quiet one: in each of some rounds both libraries, run by run, and in between each
+operator by itself (`benchmarks.operator_times`). Medians count. A fixed program is measured after
+each round; a round that was noisy is measured again. Beside the measured network stand
 
-- replayed: the replayer with the measured operators, which is the replayer's own error;
+- replayed: the replayer with the measured operators, which is the replayer's own error. Operators
+  are compared with the network's runs of the same round, as a machine's speed changes over minutes;
 - alone: the same with operators that are run again and again, their memory in the caches;
 - predictions and simpler estimates (`benchmarks.latency_estimates`).
 
@@ -44,7 +45,7 @@ from tvm_cdmpp.measure import (
     matmul_timer,
 )
 from tvm_cdmpp.networks import Network, deploy, load_network, random_inputs
-from tvm_cdmpp.replay import QueueConfig, read_graph, replay
+from tvm_cdmpp.replay import OperatorGraph, QueueConfig, read_graph, replay
 
 tvm = load_tvm()
 
@@ -58,6 +59,8 @@ _ROUNDS = 7
 _RUNS_S = 0.2
 """Time of the runs of a network in a round."""
 _OPERATOR_RUNS = 5
+_PARTS = 8
+"""Of the runs of a network in a round, with some of its operators after each."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class Case:
                 schedules: {
                     "graph": network.graph_json,
                     "parameters": sorted(network.parameters),
-                    "samples_s": _joined([found[schedules] for found, _ in rounds]),
+                    "rounds": [found[schedules] for found, _ in rounds],
                 }
                 for schedules, network in timed.items()
             },
@@ -139,22 +142,22 @@ class Case:
         content, network = json.loads(self.measured.read_bytes()), self.load()
         found = []
         for schedules, log in ((OWN, None), (LOG, self.log)):
-            samples = content[schedules]["samples_s"]
             graph = read_graph(content[schedules]["graph"], content[schedules]["parameters"])
-            operators_s = _medians(samples["operators"])
-            alone_s = _medians(samples["alone"])
+            rounds = content[schedules]["rounds"]
+            runs_s = np.concatenate([samples["network"] for samples in rounds])
+            measured_s = float(np.median(runs_s))
             found.append(
                 {
                     "network": network.name,
                     "batch": self.batch,
                     "schedules": schedules,
-                    "measured_s": float(np.median(samples["network"])),
-                    "quartiles_s": np.quantile(samples["network"], [0.25, 0.75]).tolist(),
+                    "measured_s": measured_s,
+                    "quartiles_s": np.quantile(runs_s, [0.25, 0.75]).tolist(),
                     "noisy_rounds": content["noisy_rounds"],
-                    "replayed_s": replay(graph, operators_s, QueueConfig()).latency_s,
-                    "alone_s": replay(graph, alone_s, QueueConfig()).latency_s,
+                    "replayed_s": measured_s * _replayed(graph, rounds, "operators"),
+                    "alone_s": measured_s * _replayed(graph, rounds, "alone"),
                     "operators": len(graph.operators),
-                    "operators_s": operators_s,
+                    "operators_s": _medians_over(rounds, "operators"),
                     **estimates(
                         network, log, device_of(default_target()), content["flops_per_s"], adapted
                     ),
@@ -254,32 +257,34 @@ def _measure(cases: Sequence[Case], args: argparse.Namespace) -> None:
 
 
 def _round(network: TimedNetwork) -> dict[str, Any]:
-    """Time a network and each of its operators."""
-    once_s = float(network.run_s(1)[0])
+    """Time each operator of a network, and the network itself in between."""
+    runs = int(np.clip(_RUNS_S / float(network.run_s(1)[0]), 3, 200))
+    parts = min(runs, len(network.functions), _PARTS)
+    found: dict[str, Any] = {"network": [], "operators": {}, "alone": {}}
+    for functions in np.array_split(network.functions, parts):
+        found["network"] += network.run_s(-(-runs // parts)).tolist()
+        for name in map(str, functions):
+            found["operators"][name] = network.operator_s(name, _OPERATOR_RUNS).tolist()
+            found["alone"][name] = network.operator_s(name, _OPERATOR_RUNS, alone=True).tolist()
+    return found
+
+
+def _replayed(graph: OperatorGraph, rounds: Sequence[dict[str, Any]], kind: str) -> float:
+    """Return what measured operators add up to, as a share of the network, of the median round."""
+    shares = [
+        replay(graph, _medians_over([samples], kind), QueueConfig()).latency_s
+        / np.median(samples["network"])
+        for samples in rounds
+    ]
+    return float(np.median(shares))
+
+
+def _medians_over(rounds: Sequence[dict[str, Any]], kind: str) -> dict[str, float]:
+    """Return the median seconds of each operator over some rounds."""
     return {
-        "network": network.run_s(int(np.clip(_RUNS_S / once_s, 3, 200))).tolist(),
-        "operators": {
-            name: network.operator_s(name, _OPERATOR_RUNS).tolist() for name in network.functions
-        },
-        "alone": {
-            name: network.operator_s(name, _OPERATOR_RUNS, alone=True).tolist()
-            for name in network.functions
-        },
+        name: float(np.median([samples[kind][name] for samples in rounds]))
+        for name in rounds[0][kind]
     }
-
-
-def _joined(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Join the samples of rounds."""
-    joined: dict[str, Any] = {"network": [s for found in rounds for s in found["network"]]}
-    for kind in ("operators", "alone"):
-        joined[kind] = {
-            name: [s for found in rounds for s in found[kind][name]] for name in rounds[0][kind]
-        }
-    return joined
-
-
-def _medians(samples: dict[str, list[float]]) -> dict[str, float]:
-    return {name: float(np.median(found)) for name, found in samples.items()}
 
 
 if __name__ == "__main__":

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from benchmarks.latency_estimates import Source, roofline_s, wave_scaling
 from benchmarks.latency_tables import summary
+from benchmarks.network_latency import _medians_over, _replayed
 from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.devices.spec import DeviceSpec
+from tvm_cdmpp.replay import Operator, OperatorGraph, QueueConfig, replay
 
 HERE = find_device("epyc-7452")
 ROW = {
@@ -63,3 +65,16 @@ def test_the_table_says_what_is_not_known() -> None:
         "| largest error |  |  |  | 25.0 % | 50.0 % |",
         "| wanted: mean, largest |  |  |  | 5 %, 10 % |  |",
     ]
+
+
+def test_operators_are_compared_with_the_network_of_their_own_round() -> None:
+    operators = (Operator("a", "f", (), 0.0), Operator("b", "f", (0,), 0.0))
+    graph = OperatorGraph(operators, 0.0)
+    start_s = replay(graph, {"f": 0.0}, QueueConfig()).latency_s
+    # The machine is three times slower in the second round, in which nothing else changes.
+    rounds = [
+        {"network": [2 * seconds + start_s], "alone": {"f": [seconds, seconds, 9.0]}}
+        for seconds in (1.0, 3.0, 1.0)
+    ]
+    assert _replayed(graph, rounds, "alone") == pytest.approx(1.0)
+    assert _medians_over(rounds, "alone") == {"f": 1.0}
