@@ -122,3 +122,24 @@ def test_without_a_third_cache_the_second_is_filled_from_memory() -> None:
     found = estimate((512, 4096), copy, replace(CPU, l3_bytes=0.0))
     assert "L3 cache" not in found.bounds_s
     assert found.bounds_s["memory"] > found.bounds_s["L2 cache"]
+
+
+def test_without_a_third_cache_what_was_just_written_is_in_the_second_as_far_as_it_fits() -> None:
+    device = replace(CPU, l2_bytes=1 << 20, l3_bytes=0.0)
+    kept = estimate((64, 256), copy, device, network_bytes=LARGE)
+    assert kept.bounds_s["memory"] == 0.0
+    assert estimate((1024, 4096), copy, device, network_bytes=LARGE).bounds_s["memory"] > 0.0
+
+
+def test_rows_that_the_data_chooses_are_as_many_as_are_asked_for() -> None:
+    rows, width = 128, 768
+    table = te.placeholder((30522, width), name="table")
+    chosen = te.placeholder((rows,), "int32", name="chosen")
+    out = te.compute((rows, width), lambda i, j: table[chosen[i], j], name="out")
+    schedule = te.create_schedule(out.op)
+    make = tvm.get_global_func("driver.schedule_to_module")
+    program = make(schedule, [table, chosen, out], "main", None)["main"]
+    device = replace(CPU, l2_bytes=1 << 14)
+    moved_bytes = 2 * 4 * rows * width
+    found = estimate_function(program, leaves_of(program), device, SMALL).bounds_s["L3 cache"]
+    assert found < 3 * moved_bytes / (32 * device.clock_hz)

@@ -71,8 +71,6 @@ _GUARD_CYCLES = 0.5
 """Per element of a vectorized loop with a condition in it, which TVM turns into a serial one."""
 _LOOP_CYCLES = 0.25
 """Per iteration; loops are unrolled by four, by TVM or by LLVM."""
-_CHAIN_CYCLES = 4.0
-"""Until a sum can be added to again."""
 _HOPED_FOR = 0.5
 """Exponent of the lanes to expect where LLVM may vectorize and does not always, as in
 `models.analytic`. A mere copy it does."""
@@ -167,7 +165,7 @@ def _leaf_times_s(
     into_l3 = busy * _traffic_bytes(leaf, max(device.l3_bytes, device.l2_bytes) / busy, busy)
     bandwidth = min(device.bandwidth_bytes_per_s, busy * _CORE_BYTES_PER_S)
     if not device.l3_bytes:
-        into_l2, into_l3 = 0.0, into_l2
+        into_l2 = 0.0
     return (
         arithmetic * executions / per_second,
         moves * executions / per_second,
@@ -185,13 +183,10 @@ def _cycles(leaf: Leaf, library: Sequence[float], device: DeviceSpec) -> tuple[f
     vector = multiply_adds + sum(cycles * ops[name] for name, cycles in _OP_CYCLES.items())
     inner = [access.steps[-1] if access.steps else 0 for access in leaf.accesses]
     reads = inner[1:]
-    lanes, is_reduce = 1.0, any(loop.is_reduce for loop in leaf.loops)
-    arithmetic = sum(library)
+    lanes, arithmetic = 1.0, sum(library)
     if leaf.loops:
         loop, is_line = leaf.loops[-1], inner[0] == 1 and all(step <= 1 for step in reads)
-        if loop.is_reduce:
-            arithmetic += _CHAIN_CYCLES
-        elif loop.kind == "vectorized" and _is_guarded(leaf):
+        if loop.kind == "vectorized" and _is_guarded(leaf):
             arithmetic += _GUARD_CYCLES
         elif not library and (loop.kind == "vectorized" or is_line):
             is_certain = loop.kind == "vectorized" or not any(leaf.ops)
@@ -199,8 +194,7 @@ def _cycles(leaf: Leaf, library: Sequence[float], device: DeviceSpec) -> tuple[f
     arithmetic += vector / lanes if lanes > 1 else _SCALAR_SHARE * vector
     arithmetic += _LOOP_CYCLES / lanes
     moves = sum(_LOAD_CYCLES / lanes if step <= 1 else _GATHER_CYCLES for step in reads)
-    stored = 0.5 if is_reduce else 1.0  # a sum stays in a register for a while
-    moves += stored * _STORE_CYCLES / (lanes if inner[0] <= 1 else 1.0)
+    moves += _STORE_CYCLES / (lanes if inner[0] <= 1 else 1.0)
     return arithmetic, moves
 
 
@@ -217,7 +211,7 @@ def _is_guarded(leaf: Leaf) -> bool:
     what is read has ended, as in padding.
     """
     stored, *read = (math.prod(span[0] for span in access.cover) for access in leaf.accesses)
-    executions = math.prod(loop.extent for loop in leaf.loops if not loop.is_reduce)
+    executions = math.prod(loop.extent for loop in leaf.loops)
     chooses = leaf.ops[OP_CLASSES.index("select")] > 0
     return executions > stored or (chooses and max(read, default=0) < stored)
 
@@ -249,13 +243,7 @@ def _traffic_bytes(leaf: Leaf, size_bytes: float, busy: float, network_bytes: fl
         if n == len(extents)
         or sum(_bytes_of_lines(access, n, extents) for access in leaf.accesses) <= size_bytes
     )
-    alone = sum(
-        min(
-            extents[level - 1] * _bytes_of_lines(access, level, extents),
-            _bytes_of_lines(access, level - 1, extents),
-        )
-        for access in leaf.accesses
-    )
+    alone = sum(_bytes_of_lines(access, level - 1, extents) for access in leaf.accesses)
     return math.prod(extents[: level - 1]) * alone / busy
 
 
@@ -265,7 +253,19 @@ def _share_gone(size_bytes: float, network_bytes: float) -> float:
 
 
 def _bytes_of_lines(access: Access, level: int, extents: Sequence[int]) -> float:
-    """Return the bytes of all cache lines that the loops from a level inward touch."""
+    """Return the bytes of all cache lines that the loops from a level inward touch.
+
+    Rows that the data chooses may be anywhere in the buffer, but no more than are asked for.
+    """
+    lines = min(
+        math.prod(extents[level:inner]) * _lines(access, inner)
+        for inner in range(level, len(extents) + 1)
+    )
+    return float(_LINE_BYTES * lines)
+
+
+def _lines(access: Access, level: int) -> int:
+    """Return the lines of what lies between the first and the last element that are touched."""
     run, runs, is_whole = access.element_bytes, 1, True
     for span, length in zip(reversed(access.cover), reversed(access.shape), strict=True):
         if is_whole:
@@ -273,8 +273,7 @@ def _bytes_of_lines(access: Access, level: int, extents: Sequence[int]) -> float
         else:
             runs *= span[level]
         is_whole = is_whole and span[level] == length
-    lines = runs * math.ceil(run / _LINE_BYTES)
-    return float(_LINE_BYTES * min(lines, math.prod(extents[level:])))
+    return runs * math.ceil(run / _LINE_BYTES)
 
 
 def _library_calls(program: Any) -> dict[str, list[float]]:

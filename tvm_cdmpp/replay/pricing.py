@@ -39,8 +39,9 @@ from tvm_cdmpp.replay.physics import call_s, estimate_function, wake_s
 Basis: TypeAlias = Literal["predicted", "analytic estimate", "moved bytes"]
 
 ANALYTIC_SPREAD = 0.9
-"""Standard deviation of ln(measured / analytic estimate): half of the programs of networks that
-were not trained on are off by more than 63 % (benchmarks/RESULTS.md, roofline)."""
+"""Standard deviation of ln(measured / analytic estimate), where it is that of `models`: half of the
+programs of networks that were not trained on are off by more than 63 % (benchmarks/RESULTS.md,
+roofline). That of `replay.physics` is taken to be no better."""
 
 LEAST_SPREAD = 1.5
 """The same for what is priced by the bytes it moves: assumed, as a sort may take tens
@@ -174,7 +175,7 @@ def _in_network_s(
     The start that is learned, 0.7 us, is that of a program that was measured by itself; an executor
     calls a pointer. What waking threads takes is part of the leaves that are predicted. Where the
     base has it for most of the time, which is less than training had, it makes room for that of
-    waking them once.
+    waking them once per loop nest.
     """
     if device.kind != "cpu" or prediction.leaf_s is None:
         return prediction.latency_s

@@ -26,8 +26,8 @@ class QueueConfig:
     queues: int = 1
     """Operators that run side by side; 1 for CPUs and for GPUs with one stream."""
     operator_start_s: float = 0.0
-    """Before each operator, in its queue; TVM's executor on a CPU adds 0.04 us, less than the call
-    that is part of each operator's own latency."""
+    """Before each operator, in its queue. The 0.04 us that TVM's executor adds on a CPU are left
+    out."""
     network_start_s: float = 0.0
     """Once per run."""
 

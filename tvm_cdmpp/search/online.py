@@ -226,10 +226,10 @@ class OnlinePredictor:
         It is put off until somebody asks, as after the last batch of a search nobody may.
         """
         if self._is_behind:
-            self._is_behind = False
             self._predictor.fit(self.memory.rows, seed=self.seed + self._num_updates)
             if self._guard:
                 self._guard.learn(self.memory.rows)
+            self._is_behind = False
 
     def learn_from_log(self, log: Path, num_lines: int | None) -> None:
         """Learn from the records of an Ansor log.
