@@ -54,6 +54,12 @@ def test_absurd_latencies_move_little() -> None:
     assert abs(levels_of(spoiled, "w").level) < 0.4
 
 
+def test_the_fastest_program_of_a_task_counts() -> None:
+    programs = machine(dict.fromkeys("abcdefg", 1.0))
+    disappointing = [(program, 50.0 * measured_s) for program, measured_s in programs]
+    assert abs(levels_of([*programs, *disappointing], "w").level) < 0.1
+
+
 def test_programs_are_the_same_every_time_and_spread() -> None:
     predictor = load_weights("evaluation")
     assert isinstance(predictor, TrainedPredictor)

@@ -2,7 +2,9 @@
 
 The programs are TVM's own samples of small operators of many kinds (`workloads.samples`), always
 the same ones for a target, of each operator some from the fastest to the median of what the model
-says. What they take, by what the model says, gives the device's level and those of its operators.
+says. What the fastest of each operator takes, by what the model says, gives the device's level and
+those of its operators: a model's favourites are partly its mistakes, and the fastest of them is
+what a search would keep and a network would run.
 """
 
 import math
@@ -145,6 +147,8 @@ def calibrate_device(
 def levels_of(found: Sequence[tuple[Sample, float]], origin: str) -> Levels:
     """Return the levels of one set of weights: robust, and drawn towards no difference.
 
+    Of each task the program counts that was measured to be the fastest.
+
     Parameters
     ----------
     found
@@ -152,14 +156,14 @@ def levels_of(found: Sequence[tuple[Sample, float]], origin: str) -> Levels:
     origin
         Of the weights.
     """
-    ratios = np.array([math.log(measured_s) - sample.log_s[origin] for sample, measured_s in found])
-    fitted = LevelCorrection.fit(
-        ratios,
-        np.array([sample.operator for sample, _ in found]),
-        np.array([sample.task for sample, _ in found]),
-    )
-    operators = {str(name): float(level) for name, level in fitted.operators.items()}
-    return Levels(weights=origin, level=float(fitted.device), operators=operators)
+    fastest = {}
+    for sample, measured_s in sorted(found, key=lambda pair: -pair[1]):
+        fastest[sample.task] = sample, measured_s
+    ratios = [math.log(measured_s) - sample.log_s[origin] for sample, measured_s in fastest.values()]
+    operators = [sample.operator for sample, _ in fastest.values()]
+    fitted = LevelCorrection.fit(np.array(ratios), np.array(operators), np.array(list(fastest)))
+    levels = {str(name): float(level) for name, level in fitted.operators.items()}
+    return Levels(weights=origin, level=float(fitted.device), operators=levels)
 
 
 def choose_programs(
