@@ -159,7 +159,9 @@ def levels_of(found: Sequence[tuple[Sample, float]], origin: str) -> Levels:
     fastest = {}
     for sample, measured_s in sorted(found, key=lambda pair: -pair[1]):
         fastest[sample.task] = sample, measured_s
-    ratios = [math.log(measured_s) - sample.log_s[origin] for sample, measured_s in fastest.values()]
+    ratios = [
+        math.log(measured_s) - sample.log_s[origin] for sample, measured_s in fastest.values()
+    ]
     operators = [sample.operator for sample, _ in fastest.values()]
     fitted = LevelCorrection.fit(np.array(ratios), np.array(operators), np.array(list(fastest)))
     levels = {str(name): float(level) for name, level in fitted.operators.items()}
