@@ -25,10 +25,9 @@ class Analytic:
     """Predicts the analytic estimate, and counts what it was told."""
 
     def __init__(self) -> None:
-        self.learned = self.asked = 0
+        self.learned = 0
 
     def predict_asts(self, of: Any, batch: CompactASTBatch) -> Prediction:
-        self.asked += 1
         device = detect_cpu() if of.target.kind.name == "llvm" else generic_gpu("any")
         latency_s = estimate_latency_s(batch, device)
         return Prediction(latency_s, np.ones(len(batch)), np.full(len(batch), 0.1))
@@ -100,24 +99,6 @@ def test_one_seed_one_search() -> None:
         return measurer.batches
 
     assert batches(1) == batches(1) != batches(2)
-
-
-def test_a_gain_is_estimated_when_somebody_asks_and_not_after_the_last_round() -> None:
-    def batches(asks: bool) -> list[list[str]]:
-        search, model = policy("matmul")
-        measurer = Pretending()
-        for _ in range(3):
-            search.continue_search_one_round(4, measurer)
-            before = model.asked
-            if asks:
-                assert search.gain == search.gain < 1.0
-                assert model.asked == before + 1
-        restored, other = policy("matmul")
-        restored.restore(search.content())
-        assert (other.asked, restored.gain) == (0, search.gain)
-        return measurer.batches
-
-    assert batches(asks=True) == batches(asks=False)
 
 
 def test_what_was_measured_before_is_not_measured_again() -> None:
