@@ -5,7 +5,7 @@ network its weights were read one whole run of the network ago, and its input wa
 before it. So before each timed run of an operator the memory of the network is read as the other
 operators move it between two runs of this one, by a loop in TVM's own threads: those are then
 awake, too, as inside of the network. What an operator reads and writes is what it has there.
-Where the whole network fits into the cache of a core nothing is read in between.
+Where the whole network fits into the caches of the cores nothing is read in between.
 
 The network as a whole, and each operator, is timed run by run. Medians of runs are compared.
 """
@@ -27,7 +27,7 @@ tvm = load_tvm()
 MOST_READ_BYTES = 128 << 20
 """Of the network's memory before a run; several times the last cache of a large server."""
 KEPT_BYTES = 1 << 20
-"""A network that is smaller stays in the second cache of a core."""
+"""A core's second cache: a network that is smaller than those of all cores stays there."""
 _LINE_BYTES = 64
 _RUNS_ALONE = 10
 """Timed at once where nothing is read in between: these are often shorter than reading a clock."""
@@ -103,7 +103,8 @@ class TimedNetwork:
         calls = [n for n, operator in enumerate(self._operators) if operator.function == function]
         number = calls[len(calls) // 2]
         arguments = [self._values[entry] for entry in self._operators[number].entries]
-        is_kept = sum(map(_num_bytes, self._memory.values())) < KEPT_BYTES
+        kept = KEPT_BYTES * tvm.runtime.num_threads()
+        is_kept = sum(map(_num_bytes, self._memory.values())) < kept
         reads = [] if alone or is_kept else list(self._reads_before(number))
 
         def prepare(*_: Any) -> None:

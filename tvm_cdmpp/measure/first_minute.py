@@ -107,7 +107,7 @@ def calibrate_device(
     check = matmul_timer(builder, runner, target, num_devices=copies)
     check()  # the first program of a process is slower
     checks_s, failures = [check()], Failures()
-    found: list[tuple[Sample, float]] = []
+    timed: list[tuple[Sample, float, int]] = []
     for task in dict.fromkeys(sample.task for sample in samples):
         session.check()
         own = [sample for sample in samples if sample.task == task]
@@ -115,16 +115,17 @@ def calibrate_device(
         results = runner.run(inputs, builder.build(inputs, verbose=0), verbose=0)
         for sample, result in zip(own, results, strict=True):
             if not failures.count(result):
-                found.append((sample, latency_s(result)))
+                timed.append((sample, latency_s(result), len(checks_s)))
         checks_s.append(check())
         on_task(own[0].name, len(own))
-    if len(found) < _LEAST_VALID * len(samples):
+    if len(timed) < _LEAST_VALID * len(samples):
         kinds = ", ".join(f"{number} x {kind}" for kind, number in failures.counts.most_common())
         raise MeasureError(
-            f"only {len(found)} of {len(samples)} small programs ran on {device.name} ({kinds}); "
+            f"only {len(timed)} of {len(samples)} small programs ran on {device.name} ({kinds}); "
             f"for example: {failures.example or 'no message'}. Nothing was kept; run `tvm-cdmpp "
             "doctor`, or look at the messages of the RPC server."
         )
+    found = undisturbed(timed, checks_s)
     limit_s = (1 + CalibrationConfig().bound) * min(checks_s)
     return DeviceCalibration(
         levels=tuple(levels_of(found, predictor.origin) for predictor in predictors),
@@ -142,6 +143,26 @@ def calibrate_device(
         # One slow program in eleven happens on any machine.
         disturbed=sum(check_s > limit_s for check_s in checks_s) > 1,
     )
+
+
+def undisturbed(
+    timed: Sequence[tuple[Sample, float, int]], checks_s: Sequence[float]
+) -> list[tuple[Sample, float]]:
+    """Return what programs take on a machine that does nothing else.
+
+    Parameters
+    ----------
+    timed
+        Programs, their seconds, and the place in `checks_s` of the check that came next.
+    checks_s
+        Seconds of the fixed program. By as much as it was slower around a program than at its best,
+        so was the program.
+    """
+    best_s = min(checks_s)
+    return [
+        (sample, seconds * 2 * best_s / (checks_s[after - 1] + checks_s[after]))
+        for sample, seconds, after in timed
+    ]
 
 
 def levels_of(found: Sequence[tuple[Sample, float]], origin: str) -> Levels:

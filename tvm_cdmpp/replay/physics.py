@@ -9,7 +9,7 @@ the predictors (`models.estimate_latency_s`) does, but it knows more of such fun
   a concatenation is a parallel loop over single elements, and LLVM makes copies of whole lines of
   it. Iterations one after the other find the lines in the cache that they share.
 - What a network hands on was written just now: it comes from the last cache. Of a network that fits
-  into the cache of a core all stays there, its code as well; of a larger one, as much as fits.
+  into the caches of the cores all stays there, its code as well; of a larger one, as much as fits.
 - Calls of the C library are made for one element at a time, and prevent vectors.
 - Threads are woken once for each parallel loop, and only by functions that have one.
 
@@ -23,6 +23,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from tvm_cdmpp.ast import OP_CLASSES, Access, Leaf
 from tvm_cdmpp.bridge import load_tvm
@@ -106,7 +109,7 @@ def call_s(device: DeviceSpec, network_bytes: float) -> float:
     network_bytes
         Memory of the whole network: what is used before the function is called again.
     """
-    gone = _share_gone(device.l2_bytes, network_bytes)
+    gone = _share_gone(device.l2_bytes, network_bytes / device.cores)
     return _CALL_S + gone * (PROGRAM_START_S - _CALL_S)
 
 
@@ -133,11 +136,39 @@ def estimate_function(
     library = _library_calls(program)
     for leaf in leaves:
         times_s = _leaf_times_s(leaf, library.get(leaf.name, ()), device, network_bytes)
-        slowest_s = max(times_s)
-        latency_s += slowest_s + _OVERLAP_LOST * (sum(times_s) - slowest_s)
+        latency_s += _overlapped_s(times_s)
         for name, seconds in zip(names, times_s, strict=False):
             bounds_s[name] += seconds
     return Estimate(bounds_s, latency_s)
+
+
+def kept_share(
+    leaves: Sequence[Leaf],
+    compute_s: npt.NDArray[np.floating[Any]],
+    device: DeviceSpec,
+    network_bytes: float,
+) -> float:
+    """Return what a program's work takes inside of a network, as a share of what it takes alone.
+
+    Alone is as Ansor measures it on CPUs: with nothing of it in any cache. Starts do not count.
+
+    Parameters
+    ----------
+    leaves
+        Of the program.
+    compute_s
+        Seconds of arithmetic, and of loads and stores from the first cache; (2, leaves).
+    device, network_bytes
+        As of `estimate_function`.
+    """
+    inside_s, alone_s = (
+        sum(
+            _overlapped_s((*of_leaf, *_traffic_s(leaf, device, memory_bytes, memory_bytes)))
+            for leaf, of_leaf in zip(leaves, compute_s.T, strict=True)
+        )
+        for memory_bytes in (network_bytes, math.inf)
+    )
+    return inside_s / alone_s
 
 
 def wake_s(leaves: Sequence[Leaf], device: DeviceSpec) -> float:
@@ -149,6 +180,11 @@ def wake_s(leaves: Sequence[Leaf], device: DeviceSpec) -> float:
     return sum(_WAKE_S + (others - 1) * _WAKE_THREAD_S for others in woken if others)
 
 
+def _overlapped_s(times_s: Sequence[float]) -> float:
+    slowest_s = max(times_s)
+    return slowest_s + _OVERLAP_LOST * (sum(times_s) - slowest_s)
+
+
 def _leaf_times_s(
     leaf: Leaf, library: Sequence[float], device: DeviceSpec, network_bytes: float
 ) -> tuple[float, ...]:
@@ -156,19 +192,35 @@ def _leaf_times_s(
 
     In the order of `models.TERMS`, for those that have it.
     """
-    busy = _busy(leaf, device)
-    per_second = device.clock_hz * busy
+    per_second = device.clock_hz * _busy(leaf, device)
     executions = math.prod(loop.extent for loop in leaf.loops)
     arithmetic, moves = _cycles(leaf, library, device)
-    into_l1 = busy * _traffic_bytes(leaf, device.l1_bytes, busy, network_bytes)
-    into_l2 = busy * _traffic_bytes(leaf, device.l2_bytes, busy, network_bytes)
-    into_l3 = busy * _traffic_bytes(leaf, max(device.l3_bytes, device.l2_bytes) / busy, busy)
+    return (
+        arithmetic * executions / per_second,
+        moves * executions / per_second,
+        *_traffic_s(leaf, device, network_bytes),
+    )
+
+
+def _traffic_s(
+    leaf: Leaf, device: DeviceSpec, network_bytes: float, into_last_bytes: float = 0.0
+) -> tuple[float, float, float]:
+    """Return seconds of traffic into each cache and from memory.
+
+    Of what is read, the cores' caches hold what they can of some bytes, and the last cache what it
+    can of others: all, by default.
+    """
+    busy = _busy(leaf, device)
+    per_second = device.clock_hz * busy
+    last_bytes = max(device.l3_bytes, device.l2_bytes) / busy
+    of_core = network_bytes / device.cores  # each has its part of what is parallel
+    into_l1 = busy * _traffic_bytes(leaf, device.l1_bytes, busy, of_core)
+    into_l2 = busy * _traffic_bytes(leaf, device.l2_bytes, busy, of_core)
+    into_l3 = busy * _traffic_bytes(leaf, last_bytes, busy, into_last_bytes / busy)
     bandwidth = min(device.bandwidth_bytes_per_s, busy * _CORE_BYTES_PER_S)
     if not device.l3_bytes:
         into_l2 = 0.0
     return (
-        arithmetic * executions / per_second,
-        moves * executions / per_second,
         into_l1 / _L2_BYTES_PER_CYCLE / per_second,
         into_l2 / _L3_BYTES_PER_CYCLE / per_second,
         into_l3 / bandwidth,

@@ -34,7 +34,7 @@ from tvm_cdmpp.models import (
     estimate_latency_s,
     leaf_terms_s,
 )
-from tvm_cdmpp.replay.physics import call_s, estimate_function, wake_s
+from tvm_cdmpp.replay.physics import call_s, estimate_function, kept_share, wake_s
 
 Basis: TypeAlias = Literal["predicted", "analytic estimate", "moved bytes"]
 
@@ -141,7 +141,11 @@ def price_functions(
         batch = _batch([leaves[name] for name in tuned], hardware)
         prediction = predictor.predict(batch, device)
         latencies_s = _in_network_s(
-            prediction, batch, [leaves[name] for name in tuned], device, network_bytes
+            prediction,
+            batch,
+            [leaves[name] for name in tuned],
+            device,
+            network_bytes,
         )
         spreads = prediction.spread
         for place, name in enumerate(tuned):
@@ -172,6 +176,7 @@ def _in_network_s(
 ) -> npt.NDArray[np.floating[Any]]:
     """Return the latencies of programs inside of a network on a CPU.
 
+    What is measured to learn from is measured with empty caches; in a network they hold what fits.
     The start that is learned, 0.7 us, is that of a program that was measured by itself; an executor
     calls a pointer. What waking threads takes is part of the leaves that are predicted. Where the
     base has it for most of the time, which is less than training had, it makes room for that of
@@ -190,9 +195,14 @@ def _in_network_s(
     low, high = _START_SHARES
     unknown = np.clip((start_s / all_s - low) / (high - low), 0.0, 1.0)
     woken_s = work_s + [wake_s(found, device) for found in leaves]
-    start = call_s(device, network_bytes)
-    latency_s: npt.NDArray[np.floating[Any]] = start + known_s ** (1 - unknown) * woken_s**unknown
-    return latency_s
+    latency_s = known_s ** (1 - unknown) * woken_s**unknown
+    compute_s = np.split(terms_s[:2], batch.offsets[1:-1], axis=1)
+    kept = [
+        kept_share(found, of_leaves, device, network_bytes)
+        for found, of_leaves in zip(leaves, compute_s, strict=True)
+    ]
+    in_network_s: npt.NDArray[np.floating[Any]] = call_s(device, network_bytes) + latency_s * kept
+    return in_network_s
 
 
 def _by_estimate(
