@@ -13,6 +13,7 @@ from tvm_cdmpp.measure.first_minute import (
     Sample,
     choose_programs,
     levels_of,
+    undisturbed,
 )
 from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.models.weights import load_weights
@@ -52,6 +53,19 @@ def test_absurd_latencies_move_little() -> None:
         for place, (program, measured_s) in enumerate(programs)
     ]
     assert abs(levels_of(spoiled, "w").level) < 0.4
+
+
+def test_a_disturbance_is_taken_off_what_it_slowed_down() -> None:
+    """Another program takes half of the machine from the third check on."""
+    programs = [(program, 1.0) for program, _ in machine(dict.fromkeys("abcd", 1.0), 1)]
+    checks_s, slowed = [1.0, 1.0, 2.0, 2.0, 1.0], [1.0, 1.5, 2.0, 1.5]
+    timed = [
+        (program, seconds * slower, place)
+        for place, ((program, seconds), slower) in enumerate(
+            zip(programs, slowed, strict=True), start=1
+        )
+    ]
+    assert [seconds for _, seconds in undisturbed(timed, checks_s)] == pytest.approx([1.0] * 4)
 
 
 def test_the_fastest_program_of_a_task_counts() -> None:
