@@ -1,22 +1,29 @@
 """What a device's first minute says: levels of invented machines, and a choice of programs."""
 
 import math
+from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from tests.tiny_tasks import TARGET
+from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.measure import first_minute
 from tvm_cdmpp.measure.first_minute import (
     FirstMinuteConfig,
     Sample,
+    calibrate_device,
     choose_programs,
+    disturbances,
     levels_of,
-    undisturbed,
 )
 from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.models.weights import load_weights
+
+MeasureResult = load_tvm().auto_scheduler.MeasureResult
 
 DEVICE = DeviceSpec(name="test", kind="cpu", cores=2)
 
@@ -55,17 +62,48 @@ def test_absurd_latencies_move_little() -> None:
     assert abs(levels_of(spoiled, "w").level) < 0.4
 
 
-def test_a_disturbance_is_taken_off_what_it_slowed_down() -> None:
-    """Another program takes half of the machine from the third check on."""
-    programs = [(program, 1.0) for program, _ in machine(dict.fromkeys("abcd", 1.0), 1)]
-    checks_s, slowed = [1.0, 1.0, 2.0, 2.0, 1.0], [1.0, 1.5, 2.0, 1.5]
-    timed = [
-        (program, seconds * slower, place)
-        for place, ((program, seconds), slower) in enumerate(
-            zip(programs, slowed, strict=True), start=1
-        )
+def test_a_machine_is_disturbed_between_two_slow_checks() -> None:
+    assert disturbances([1.0, 1.0, 2.0, 3.0, 1.0, 1.0, 1.0]) == [1, 1, 1, 2, 1, 1, 1]
+
+
+def test_one_disturbed_check_says_nothing() -> None:
+    assert disturbances([1.0, 1.0, 10.0, 1.0, 1.0]) == [1.0] * 5
+
+
+def test_a_quiet_machine_is_hardly_disturbed() -> None:
+    generator = np.random.default_rng(0)
+    found = [disturbances(np.exp(generator.normal(0.0, 0.05, 10)).tolist()) for _ in range(200)]
+    assert 0.0 <= np.log(found).mean() < 0.03
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_programs_beside_other_work_do_not_move_the_level(
+    monkeypatch: pytest.MonkeyPatch, copies: int
+) -> None:
+    """Another program takes half of the machine, from before the fifth task to after the sixth."""
+    programs = [
+        replace(program, measured=place)
+        for place, (program, _) in enumerate(machine(dict.fromkeys("abcdefgh", 1.0), 1))
     ]
-    assert [seconds for _, seconds in undisturbed(timed, checks_s)] == pytest.approx([1.0] * 4)
+    took_s = [math.exp(program.log_s["w"]) for program in programs]
+    slowed_s = [seconds * (2.0 if place in (4, 5) else 1.0) for place, seconds in enumerate(took_s)]
+    checks_s = iter([9.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 1.0, 1.0])
+    monkeypatch.setattr(first_minute, "choose_programs", lambda *_: programs)
+    monkeypatch.setattr(first_minute, "matmul_timer", lambda *_, **__: lambda: next(checks_s))
+    options = Mock()
+    options.builder.return_value.build = lambda places, verbose: places
+    options.runner.return_value.run = lambda places, _, verbose: [
+        MeasureResult([slowed_s[place]], 0, "", 0.0, 0.0) for place in places
+    ]
+    options.remote.count.return_value = copies
+    predictor = Mock(origin="w")
+    found = calibrate_device(DEVICE, TARGET, [predictor], Mock(), options)
+    assert [program.measured_s for program in found.programs] == pytest.approx(slowed_s)
+    ratios = [round(program.log_ratio, 6) for program in found.programs]
+    disturbed = [0.0] * 4 + [0.693147] * 2 + [0.0] * 2
+    # Which of several devices was slow is not known.
+    assert ratios == ([0.0] * 8 if copies == 1 else disturbed)
+    assert found.disturbed
 
 
 def test_the_fastest_program_of_a_task_counts() -> None:

@@ -11,11 +11,13 @@ import pytest
 
 from tvm_cdmpp import predict
 from tvm_cdmpp.bridge import append_records, load_tvm, target_for
-from tvm_cdmpp.devices import find_device
+from tvm_cdmpp.devices import Hardware, find_device
 from tvm_cdmpp.errors import ConfigError, NetworkError, RecordError, UnknownDeviceError
-from tvm_cdmpp.models import PROGRAM_START_S
+from tvm_cdmpp.models import PROGRAM_START_S, load_weights
 from tvm_cdmpp.networks import Network, extract_tasks, network_of_relay
 from tvm_cdmpp.replay import NetworkForecast, QueueConfig, joint_spread
+from tvm_cdmpp.replay.physics import call_s
+from tvm_cdmpp.replay.pricing import price_functions
 
 tvm = load_tvm()
 relay = tvm.relay
@@ -66,6 +68,31 @@ def test_what_ansor_does_not_tune_is_priced_and_named(forecast: NetworkForecast)
     assert [task.operator_class for task in others] == ["layout"]
     assert others[0].latency_s > 0
     assert any("analytic estimate" in remark for remark in found.remarks)
+
+
+def test_waking_threads_takes_as_long_whatever_caches_keep() -> None:
+    """Dense layers of 64 x 64 on many cores: hardly any work, and a wake-up for each."""
+    device = replace(find_device(CPU), name="many", cores=64)
+    (dense,) = [t for t in NetworkForecast(network()).on(device).tasks if "dense" in t.name]
+    assert dense.latency_s > 1.5e-6
+
+
+def test_programs_take_less_in_a_network_that_caches_keep(forecast: NetworkForecast) -> None:
+    device, predictor = replace(find_device(CPU), cores=1), load_weights("evaluation")
+    lowered, graph = forecast._lower(target_for(device), device)
+    moved = {operator.function: operator.moved_bytes for operator in graph.operators}
+    small, large = (
+        price_functions(lowered.programs, moved, device, Hardware(), predictor, network_bytes)
+        for network_bytes in (1e5, 1e10)
+    )
+    for name, price in small.items():
+        assert price.latency_s < large[name].latency_s
+        alone = {name: lowered.programs[name]}
+        by_itself = price_functions(alone, {name: moved[name]}, device, Hardware(), predictor, 1e5)
+        assert by_itself[name].latency_s == pytest.approx(price.latency_s, rel=1e-4)
+    (dense,) = [name for name in small if "dense" in name]
+    start_s = call_s(device, 1e10) - call_s(device, 1e5)
+    assert small[dense].latency_s < 0.99 * (large[dense].latency_s - start_s)
 
 
 def test_devices_differ_and_a_slower_one_never_helps(forecast: NetworkForecast) -> None:

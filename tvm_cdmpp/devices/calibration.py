@@ -57,7 +57,8 @@ class MeasuredProgram:
     task: str
     measured_s: float
     log_ratio: float
-    """ln(measured / predicted), by the first of the levels' weights."""
+    """ln(measured / predicted), by the first of the levels' weights; of what would have been
+    measured on a machine that was not busy."""
 
     def __post_init__(self) -> None:
         """Reject what was not measured."""

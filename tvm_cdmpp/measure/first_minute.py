@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,9 @@ def calibrate_device(
             f"for example: {failures.example or 'no message'}. Nothing was kept; run `tvm-cdmpp "
             "doctor`, or look at the messages of the RPC server."
         )
-    found = undisturbed(timed, checks_s)
+    # On one of several devices a program ran beside a check that was as slow as the slowest.
+    slower = [1.0] * len(checks_s) if copies > 1 else disturbances(checks_s)
+    found = [(sample, seconds / slower[after]) for sample, seconds, after in timed]
     limit_s = (1 + CalibrationConfig().bound) * min(checks_s)
     return DeviceCalibration(
         levels=tuple(levels_of(found, predictor.origin) for predictor in predictors),
@@ -133,10 +136,10 @@ def calibrate_device(
             MeasuredProgram(
                 operator=sample.operator,
                 task=sample.name,
-                measured_s=measured_s,
-                log_ratio=math.log(measured_s) - sample.log_s[predictors[0].origin],
+                measured_s=seconds,
+                log_ratio=math.log(seconds / slower[after]) - sample.log_s[predictors[0].origin],
             )
-            for sample, measured_s in found
+            for sample, seconds, after in timed
         ),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         tvm=str(tvm.__version__),
@@ -145,24 +148,22 @@ def calibrate_device(
     )
 
 
-def undisturbed(
-    timed: Sequence[tuple[Sample, float, int]], checks_s: Sequence[float]
-) -> list[tuple[Sample, float]]:
-    """Return what programs take on a machine that does nothing else.
+def disturbances(checks_s: Sequence[float]) -> list[float]:
+    """Return by what factor a machine was slower than usual before each check of it.
 
     Parameters
     ----------
-    timed
-        Programs, their seconds, and the place in `checks_s` of the check that came next.
     checks_s
-        Seconds of the fixed program. By as much as it was slower around a program than at its best,
-        so was the program.
+        Seconds of a fixed program, measured in between others.
+
+    Returns
+    -------
+    factors
+        At least 1. Both the check before and that after must have been slower than a quick one, the
+        first quartile, so that one disturbed check does not decide; the first has none before it.
     """
-    best_s = min(checks_s)
-    return [
-        (sample, seconds * 2 * best_s / (checks_s[after - 1] + checks_s[after]))
-        for sample, seconds, after in timed
-    ]
+    usual_s = float(np.quantile(checks_s, 0.25))
+    return [1.0, *(max(1.0, min(pair) / usual_s) for pair in pairwise(checks_s))]
 
 
 def levels_of(found: Sequence[tuple[Sample, float]], origin: str) -> Levels:

@@ -1,4 +1,4 @@
-"""What a CPU takes for a function of a network that no predictor was trained on.
+"""What CPUs take for functions that no predictor was trained on, and what caches keep of others.
 
 Ansor's programs, which predictors are trained on, are tuned, vectorized and take microseconds or
 more. Between them, a network copies, concatenates, adds and calls `erf`: functions of one schedule,
@@ -150,7 +150,8 @@ def kept_share(
 ) -> float:
     """Return what a program's work takes inside of a network, as a share of what it takes alone.
 
-    Alone is as Ansor measures it on CPUs: with nothing of it in any cache. Starts do not count.
+    Alone is as Ansor measures it on CPUs, with nothing of it in any cache; that TVM leaves the
+    first input there is not taken into account. Starts do not count.
 
     Parameters
     ----------
@@ -198,25 +199,30 @@ def _leaf_times_s(
     return (
         arithmetic * executions / per_second,
         moves * executions / per_second,
-        *_traffic_s(leaf, device, network_bytes),
+        *_traffic_s(leaf, device, network_bytes, 0.0),
     )
 
 
 def _traffic_s(
-    leaf: Leaf, device: DeviceSpec, network_bytes: float, into_last_bytes: float = 0.0
+    leaf: Leaf, device: DeviceSpec, network_bytes: float, through_last_bytes: float
 ) -> tuple[float, float, float]:
     """Return seconds of traffic into each cache and from memory.
 
-    Of what is read, the cores' caches hold what they can of some bytes, and the last cache what it
-    can of others: all, by default.
+    Parameters
+    ----------
+    leaf, device
+        What runs where.
+    network_bytes
+        What goes through the cores' own caches before the leaf runs again.
+    through_last_bytes
+        The same of the last cache; 0 where that has all, as what was written just now.
     """
     busy = _busy(leaf, device)
     per_second = device.clock_hz * busy
-    last_bytes = max(device.l3_bytes, device.l2_bytes) / busy
-    of_core = network_bytes / device.cores  # each has its part of what is parallel
-    into_l1 = busy * _traffic_bytes(leaf, device.l1_bytes, busy, of_core)
-    into_l2 = busy * _traffic_bytes(leaf, device.l2_bytes, busy, of_core)
-    into_l3 = busy * _traffic_bytes(leaf, last_bytes, busy, into_last_bytes / busy)
+    last_bytes = max(device.l3_bytes / busy, device.l2_bytes)
+    into_l1 = busy * _traffic_bytes(leaf, device.l1_bytes, busy, network_bytes / busy)
+    into_l2 = busy * _traffic_bytes(leaf, device.l2_bytes, busy, network_bytes / busy)
+    into_l3 = busy * _traffic_bytes(leaf, last_bytes, busy, through_last_bytes / busy)
     bandwidth = min(device.bandwidth_bytes_per_s, busy * _CORE_BYTES_PER_S)
     if not device.l3_bytes:
         into_l2 = 0.0

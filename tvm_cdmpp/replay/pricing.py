@@ -1,12 +1,12 @@
 """What each function of a network takes on a device, and what holds it down.
 
-Functions with a reduction are what Ansor tunes, and are priced by the predictor; but the start that
-it learned, that of a program which is measured by itself, makes room for that of a call in a
-network. The others (layout transforms, concatenations, elementwise operators that fused with
-nothing) have hardly any choice of schedule, and the predictor was not trained on them: they get an
-analytic estimate, on a CPU that of `replay.physics`. What has no readable program, such as a
-library call or a sort, gets a start-up and the time of moving its inputs and outputs: the least
-that it can take.
+Functions with a reduction are what Ansor tunes, and are priced by the predictor. It learned from
+programs that were measured by themselves, with empty caches: the start makes room for that of a
+call in a network, and waits for memory are shorter where caches keep the network. The others
+(layout transforms, concatenations, elementwise operators that fused with nothing) have hardly any
+choice of schedule, and the predictor was not trained on them: they get an analytic estimate, on a
+CPU that of `replay.physics`. What has no readable program, such as a library call or a sort, gets a
+start-up and the time of moving its inputs and outputs: the least that it can take.
 """
 
 from __future__ import annotations
@@ -141,11 +141,7 @@ def price_functions(
         batch = _batch([leaves[name] for name in tuned], hardware)
         prediction = predictor.predict(batch, device)
         latencies_s = _in_network_s(
-            prediction,
-            batch,
-            [leaves[name] for name in tuned],
-            device,
-            network_bytes,
+            prediction, batch, [leaves[name] for name in tuned], device, network_bytes
         )
         spreads = prediction.spread
         for place, name in enumerate(tuned):
@@ -176,11 +172,11 @@ def _in_network_s(
 ) -> npt.NDArray[np.floating[Any]]:
     """Return the latencies of programs inside of a network on a CPU.
 
-    What is measured to learn from is measured with empty caches; in a network they hold what fits.
-    The start that is learned, 0.7 us, is that of a program that was measured by itself; an executor
-    calls a pointer. What waking threads takes is part of the leaves that are predicted. Where the
-    base has it for most of the time, which is less than training had, it makes room for that of
-    waking them once per loop nest.
+    What is measured to learn from is measured with empty caches; in a network they hold what fits,
+    so the work takes less. The start that is learned, 0.7 us, is that of a program that was
+    measured by itself; an executor calls a pointer. What waking threads takes is part of the leaves
+    that are predicted. Where the base has it for most of the time, which is less than training had,
+    it makes room for that of waking them once per loop nest.
     """
     if device.kind != "cpu" or prediction.leaf_s is None:
         return prediction.latency_s
@@ -188,21 +184,23 @@ def _in_network_s(
     terms_s = leaf_terms_s(batch, device)
     starts_s, base_s = terms_s[TERMS.index("start")], combine_terms(terms_s)
     without_s = prediction.leaf_s * (1.0 - starts_s / base_s)
-    known_s, work_s, start_s, all_s = (
+    known_s, alone_s, start_s, all_s = (
         np.bincount(programs, of_leaves, minlength=len(batch))
         for of_leaves in (prediction.leaf_s, without_s, starts_s, base_s)
     )
-    low, high = _START_SHARES
-    unknown = np.clip((start_s / all_s - low) / (high - low), 0.0, 1.0)
-    woken_s = work_s + [wake_s(found, device) for found in leaves]
-    latency_s = known_s ** (1 - unknown) * woken_s**unknown
     compute_s = np.split(terms_s[:2], batch.offsets[1:-1], axis=1)
-    kept = [
+    work_s = alone_s * [
         kept_share(found, of_leaves, device, network_bytes)
         for found, of_leaves in zip(leaves, compute_s, strict=True)
     ]
-    in_network_s: npt.NDArray[np.floating[Any]] = call_s(device, network_bytes) + latency_s * kept
-    return in_network_s
+    low, high = _START_SHARES
+    unknown = np.clip((start_s / all_s - low) / (high - low), 0.0, 1.0)
+    woken_s = work_s + [wake_s(found, device) for found in leaves]
+    predicted_s = known_s - alone_s + work_s
+    start = call_s(device, network_bytes)
+    latency_s: npt.NDArray[np.floating[Any]]
+    latency_s = start + predicted_s ** (1 - unknown) * woken_s**unknown
+    return latency_s
 
 
 def _by_estimate(
