@@ -114,9 +114,10 @@ def split_store(
     rule
         What is held out.
     validation_share
-        Of the training part's workloads, in (0, 1).
+        Of the training part's workloads, in (0, 1); of its programs, for the protocol of the paper,
+        whose test part is of programs, too.
     seed
-        Chooses the workloads for validation.
+        Chooses what is for validation.
 
     Raises
     ------
@@ -141,7 +142,10 @@ def split_store(
     else:
         test = np.isin(names, list(held_out_workloads(store, rule)))[workload]
     train = ~test & ~left_out
-    validation = choose_validation(names, workload, train, validation_share, seed)
+    if rule.kind == "latencies":
+        validation = _choose_programs(train, validation_share, seed)
+    else:
+        validation = choose_validation(names, workload, train, validation_share, seed)
     split = Split(
         name=rule.name,
         note=rule.note,
@@ -150,9 +154,7 @@ def split_store(
         test=np.flatnonzero(test),
         left_out=np.flatnonzero(left_out),
     )
-    check_split(
-        split, workload, workloads_may_be_shared=rule.kind == "latencies" or rule.shared_workloads
-    )
+    check_split(split, workload, apart=_apart(rule))
     return split
 
 
@@ -203,8 +205,38 @@ def choose_validation(
     return train & np.isin(workloads, chosen)
 
 
-def check_split(split: Split, workloads: Rows, *, workloads_may_be_shared: bool = False) -> None:
-    """Check that no part is empty and that no two overlap, in rows or in workloads.
+def _choose_programs(train: Mask, share: float, seed: int) -> Mask:
+    """Mark a share of the training part's programs, at least one, drawn at random."""
+    rows = np.flatnonzero(train)
+    count = min(max(1, round(share * len(rows))), len(rows))
+    marked = np.zeros(len(train), bool)
+    marked[np.random.default_rng(seed).choice(rows, count, replace=False)] = True
+    return marked
+
+
+_PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"))
+
+
+def _apart(rule: SplitRule) -> Sequence[tuple[str, str]]:
+    """Return the pairs of parts that share no workload."""
+    if rule.kind == "latencies":
+        return ()
+    return _PAIRS[:1] if rule.shared_workloads else _PAIRS
+
+
+def check_split(
+    split: Split, workloads: Rows, *, apart: Sequence[tuple[str, str]] = _PAIRS
+) -> None:
+    """Check that no part is empty and that no two overlap.
+
+    Parameters
+    ----------
+    split
+        To check.
+    workloads
+        A number of each row's workload.
+    apart
+        Pairs of parts that must share no workload; rows are shared by none.
 
     Raises
     ------
@@ -218,12 +250,11 @@ def check_split(split: Split, workloads: Rows, *, workloads_may_be_shared: bool 
                 f"the {part} part of split '{split.name}' of this store is empty; import logs that "
                 "have records for it, or use another split"
             )
-    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+    for first, second in _PAIRS:
         _must_differ(split.name, first, second, "rows", parts[first], parts[second])
-        if second == "test" and workloads_may_be_shared:
-            continue
-        shared = [workloads[parts[part]] for part in (first, second)]
-        _must_differ(split.name, first, second, "workloads", *shared)
+        if (first, second) in apart:
+            shared = [workloads[parts[part]] for part in (first, second)]
+            _must_differ(split.name, first, second, "workloads", *shared)
 
 
 def _must_differ(
