@@ -25,6 +25,7 @@ from tvm_cdmpp.devices.calibration import (
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
 from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.models.weights import load_weights
+from tvm_cdmpp.replay import pricing
 from tvm_cdmpp.search.reports import TuneSettings
 
 Capture = pytest.CaptureFixture[str]
@@ -44,7 +45,11 @@ def origin(name: str) -> str:
     return predictor.origin
 
 
-def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
+def test_a_machine_is_calibrated_shown_and_forgotten(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = ("pool", "softmax")  # the others take longer to compile
+    monkeypatch.setattr(pricing, "OWN_KINDS", kinds)
     assert main(["device", "calibrate", "--programs", "8", "--json"]) == 0
     out, err = capsys.readouterr()
     said = json.loads(out)
@@ -57,6 +62,8 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
     here = device_of(default_target())
     assert here.name == said["device"]
     assert here.level(origin("shipped")) == said["levels"][0]["level"]
+    assert here.calibration is not None
+    assert tuple(here.calibration.own_schedules) == tuple(said["own_schedules"]) == kinds
     ratios = [program["log_ratio"] for program in said["programs"]]
     assert min(ratios) - 0.1 <= said["levels"][0]["level"] <= max(ratios) + 0.1 or math.isclose(
         said["levels"][0]["level"], 0.0, abs_tol=0.5
@@ -132,7 +139,7 @@ def test_tune_calibrates_only_where_it_pays(
         keep_calibration(device_of(target).name, found, calibration_file())
     asked: list[Any] = []
 
-    def measure(*arguments: Any) -> DeviceCalibration:
+    def measure(*arguments: Any, **options: Any) -> DeviceCalibration:
         asked.append(arguments)
         return found
 

@@ -76,7 +76,10 @@ def run(args: argparse.Namespace) -> int:
     console = show.stderr_console()
     with MeasureSession() as session, stop_on_interrupt(session):
         begin = time.perf_counter()
-        calibration = measure_and_keep(console, device, target, session, options, config)
+        calibration = measure_and_keep(
+            console, device, target, session, options, config,
+            own_schedules=remote is None and device.kind == "cpu",
+        )  # fmt: skip
         seconds = time.perf_counter() - begin
     if calibration is None:
         console.print("stopped; nothing was kept")
@@ -97,6 +100,8 @@ def measure_and_keep(
     session: "MeasureSession",
     options: "MeasureOptions",
     config: "FirstMinuteConfig | None" = None,
+    *,
+    own_schedules: bool = False,
 ) -> "DeviceCalibration | None":
     """Calibrate a device with the package's weights, and keep the result.
 
@@ -106,6 +111,9 @@ def measure_and_keep(
         Where progress is shown, and what disturbed it.
     device, target, session, options, config
         As `calibrate_device` takes them.
+    own_schedules
+        Whether to measure TVM's own schedules on this machine's CPU as well, which searches need
+        not know of.
 
     Returns
     -------
@@ -120,6 +128,7 @@ def measure_and_keep(
     from tvm_cdmpp.devices import calibration_file, keep_calibration, read_calibrations
     from tvm_cdmpp.measure import FirstMinuteConfig, calibrate_device
     from tvm_cdmpp.models import WEIGHTS, TrainedPredictor, load_weights
+    from tvm_cdmpp.replay import OWN_KINDS, measure_own_schedules
     from tvm_cdmpp.search import find_commit
 
     file, config = calibration_file(), config or FirstMinuteConfig()
@@ -138,6 +147,14 @@ def measure_and_keep(
         if session.stopping:
             return None
         raise
+    if own_schedules:
+        with show.show_progress(console, "compiled operators", len(OWN_KINDS), 0) as show_step:
+            own = measure_own_schedules(
+                device, target, OWN_KINDS, on_kind=lambda kind: show_step(kind, 1, "")
+            )
+        found = replace(found, own_schedules=own)
+    elif device.calibration is not None:
+        found = replace(found, own_schedules=device.calibration.own_schedules)
     found = replace(found, commit=find_commit())
     keep_calibration(device.name, found, file)
     if found.disturbed:
@@ -224,6 +241,16 @@ def describe_calibration(calibration: "DeviceCalibration") -> str:
 def _print(calibration: "DeviceCalibration", name: str) -> None:
     console, levels = show.stdout_console(), calibration.levels[0]
     counts = Counter(program.operator for program in calibration.programs)
+    if calibration.own_schedules:
+        show.print_table(
+            console,
+            f"{name}: TVM's own schedules",
+            ("operator", "measured / analytic estimate"),
+            [
+                [kind, f"{math.exp(level):.2f}"]
+                for kind, level in sorted(calibration.own_schedules.items())
+            ],
+        )
     show.print_table(
         console,
         f"{name}: {len(calibration.programs)} programs, {describe_level(levels.level)}",

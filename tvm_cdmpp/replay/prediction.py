@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -197,11 +198,18 @@ class NetworkForecast:
         parameters = hardware_params(target)
         hardware = Hardware() if parameters is None else Hardware.of(parameters)
         prices = price_functions(
-            lowered.programs, moved, device, hardware, self._predictor, graph.peak_bytes
-        )
+            lowered.programs, moved, device, hardware, self._predictor, graph.peak_bytes,
+            self._own_levels(device),
+        )  # fmt: skip
         timeline = replay(graph, {name: p.latency_s for name, p in prices.items()}, queues)
         start_s = queues.network_start_s + len(timeline.events) * queues.operator_start_s
         return self._summary(device, lowered, timeline, prices, start_s)
+
+    def _own_levels(self, device: DeviceSpec) -> Mapping[str, float]:
+        """Return the measured levels of TVM's own schedules, where all schedules are its own."""
+        if self._log is not None or self._trials or device.calibration is None:
+            return {}
+        return device.calibration.own_schedules
 
     def _target(self, device: DeviceSpec) -> Any:
         if self._log_targets is None:
@@ -346,6 +354,7 @@ def _remarks(
 ) -> list[str]:
     remarks = []
     for basis, what in (
+        ("own schedule", "are priced by what TVM's own schedules of their kind took here"),
         ("analytic estimate", "are no task of Ansor's and have the analytic estimate"),
         (
             "moved bytes",

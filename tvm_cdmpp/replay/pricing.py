@@ -36,7 +36,19 @@ from tvm_cdmpp.models import (
 )
 from tvm_cdmpp.replay.physics import call_s, estimate_function, kept_share, wake_s
 
-Basis: TypeAlias = Literal["predicted", "analytic estimate", "moved bytes"]
+Basis: TypeAlias = Literal["predicted", "own schedule", "analytic estimate", "moved bytes"]
+
+OWN_KINDS = (
+    "conv2d_transpose", "depthwise_conv2d", "conv2d", "batch_matmul_NN", "batch_matmul_NT", "dense",
+    "pool", "softmax",
+)  # fmt: skip
+"""Kinds of operators whose own schedules in TVM have a level each, as the names of functions or of
+what they store have them; the first that is part of one counts. The schedule of a batched product
+is meant for a second factor that is transposed, NT; of others, NN, it gathers single values."""
+
+OWN_SPREAD = 0.35
+"""Standard deviation of ln(measured / priced) where a kind's level was measured: 0.15 for
+convolutions, 0.3 for pooling, 0.6 for matrix products."""
 
 ANALYTIC_SPREAD = 0.9
 """Standard deviation of ln(measured / analytic estimate), where it is that of `models`: half of the
@@ -111,6 +123,7 @@ def price_functions(
     hardware: Hardware,
     predictor: CostPredictor,
     network_bytes: float,
+    own_levels: Mapping[str, float] | None = None,
 ) -> dict[str, Price]:
     """Price the functions of a network.
 
@@ -128,6 +141,10 @@ def price_functions(
         For what Ansor tunes.
     network_bytes
         Memory of the whole network, weights included.
+    own_levels
+        Where all schedules are TVM's own, on a CPU: ln(measured / estimated) of kinds of operators
+        (`OWN_KINDS`), which then are priced by the analytic estimate and that. Others are
+        predicted.
     """
     leaves = {name: _leaves(programs.get(name)) for name in moved_bytes}
     prices = {
@@ -136,7 +153,11 @@ def price_functions(
     named = [name for name, found in leaves.items() if found]
     if not named:
         return prices
-    tuned = [name for name in named if _is_task(name, leaves[name])]
+    for name in named:
+        level = (own_levels or {}).get(own_kind(name, leaves[name]) or "")
+        if level is not None and _is_task(name, leaves[name]):
+            prices[name] = _by_level(leaves[name], device, hardware, network_bytes, level)
+    tuned = [name for name in named if name not in prices and _is_task(name, leaves[name])]
     if tuned:
         batch = _batch([leaves[name] for name in tuned], hardware)
         prediction = predictor.predict(batch, device)
@@ -188,19 +209,107 @@ def _in_network_s(
         np.bincount(programs, of_leaves, minlength=len(batch))
         for of_leaves in (prediction.leaf_s, without_s, starts_s, base_s)
     )
-    compute_s = np.split(terms_s[:2], batch.offsets[1:-1], axis=1)
-    work_s = alone_s * [
-        kept_share(found, of_leaves, device, network_bytes)
-        for found, of_leaves in zip(leaves, compute_s, strict=True)
-    ]
+    kept = _kept_shares(leaves, batch, terms_s, device, network_bytes)
+    work_s = alone_s * kept
     low, high = _START_SHARES
-    unknown = np.clip((start_s / all_s - low) / (high - low), 0.0, 1.0)
+    start_share = start_s / (start_s + kept * (all_s - start_s))
+    unknown = np.clip((start_share - low) / (high - low), 0.0, 1.0)
     woken_s = work_s + [wake_s(found, device) for found in leaves]
     predicted_s = known_s - alone_s + work_s
     start = call_s(device, network_bytes)
     latency_s: npt.NDArray[np.floating[Any]]
     latency_s = start + predicted_s ** (1 - unknown) * woken_s**unknown
     return latency_s
+
+
+def _kept_shares(
+    leaves: Sequence[Sequence[Leaf]],
+    batch: CompactASTBatch,
+    terms_s: npt.NDArray[np.floating[Any]],
+    device: DeviceSpec,
+    network_bytes: float,
+) -> npt.NDArray[np.floating[Any]]:
+    """Return `kept_share` of every program, of shape (n,)."""
+    compute_s = np.split(terms_s[:2], batch.offsets[1:-1], axis=1)
+    return np.array(
+        [
+            kept_share(found, of_leaves, device, network_bytes)
+            for found, of_leaves in zip(leaves, compute_s, strict=True)
+        ]
+    )
+
+
+def own_kind(function: str, leaves: Sequence[Leaf]) -> str | None:
+    """Return which of `OWN_KINDS` a function is of; None for others."""
+    names = (function, *(leaf.name for leaf in leaves))
+    return next((kind for kind in OWN_KINDS if any(kind in name for name in names)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class EstimatedParts:
+    """What one run of a function on a CPU takes by estimates alone."""
+
+    kind: str | None
+    """Which of `OWN_KINDS` it is of; None for others, and for what Ansor does not tune."""
+    start_s: float
+    work_s: float
+    """What the level of a kind is on."""
+
+
+def estimate_parts(
+    programs: Mapping[str, Any],
+    moved_bytes: Mapping[str, float],
+    device: DeviceSpec,
+    hardware: Hardware,
+    network_bytes: float,
+) -> dict[str, EstimatedParts]:
+    """Price functions on a CPU by estimates alone, those that Ansor tunes as well.
+
+    Parameters
+    ----------
+    programs, moved_bytes, device, hardware, network_bytes
+        As of `price_functions`.
+    """
+    found = {}
+    for name, moved in moved_bytes.items():
+        leaves = _leaves(programs.get(name))
+        if leaves and _is_task(name, leaves):
+            parts = _own_parts_s(leaves, device, hardware, network_bytes)
+            found[name] = EstimatedParts(own_kind(name, leaves), *parts)
+        elif leaves:
+            estimate = estimate_function(programs[name], leaves, device, network_bytes)
+            found[name] = EstimatedParts(None, 0.0, estimate.latency_s)
+        else:
+            found[name] = EstimatedParts(None, 0.0, _by_bytes(moved, device).latency_s)
+    return found
+
+
+def _own_parts_s(
+    leaves: Sequence[Leaf], device: DeviceSpec, hardware: Hardware, network_bytes: float
+) -> tuple[float, float]:
+    """Return the seconds that a function takes to start, and for its work, by estimates."""
+    batch = _batch([leaves], hardware)
+    terms_s = leaf_terms_s(batch, device)
+    work_s = float((combine_terms(terms_s) - terms_s[TERMS.index("start")]).sum())
+    (kept,) = _kept_shares([leaves], batch, terms_s, device, network_bytes)
+    return call_s(device, network_bytes) + wake_s(leaves, device), kept * work_s
+
+
+def _by_level(
+    leaves: Sequence[Leaf],
+    device: DeviceSpec,
+    hardware: Hardware,
+    network_bytes: float,
+    level: float,
+) -> Price:
+    start_s, work_s = _own_parts_s(leaves, device, hardware, network_bytes)
+    return Price(
+        latency_s=start_s + work_s * math.exp(level),
+        spread=OWN_SPREAD,
+        basis="own schedule",
+        bounds=bound_shares(_batch([leaves], hardware), device),
+        flops=sum(map(_flops, leaves)),
+    )
 
 
 def _by_estimate(
