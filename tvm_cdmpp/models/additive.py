@@ -44,7 +44,6 @@ _PER_SECOND = ("clock_hz", "peak_flops", "bandwidth_bytes_per_s")
 _ANY_FIELD = 1e3
 """Beyond any field of a device vector."""
 _LEAST_SHARE = 2.0**-10
-_LARGEST_CORRECTION = 6.0
 _LARGEST_INPUT = 8.0
 _INITIAL_START_S = 5e-7
 """On the reference device."""
@@ -68,6 +67,9 @@ class AdditiveConfig:
     known by the exact sizes of its buffers."""
     analytic_base: bool = True
     """Whether corrections are of the analytic estimate; else of a latency that all leaves share."""
+    largest_correction: float = 12.0
+    """Bound of a leaf's correction, a natural logarithm. The estimate of GPUs, which is one for
+    CPUs, is too slow by up to e^9."""
 
     def __post_init__(self) -> None:
         """Check that the heads divide the width."""
@@ -76,6 +78,8 @@ class AdditiveConfig:
                 f"width must be a multiple of 2 * heads; got width={self.width}, "
                 f"heads={self.heads}."
             )
+        if not self.largest_correction > 0:
+            raise ConfigError(f"largest_correction must be above 0; got {self.largest_correction}.")
 
 
 @dataclass(frozen=True)
@@ -253,7 +257,7 @@ class AdditiveNetwork(nn.Module):
             hidden = layer(hidden, layout)
         last = self.dropout(self.hidden(self.norm(hidden)).relu_())
         correction = self.correction(last)[:, 0]
-        limit, base = _LARGEST_CORRECTION, _LN2 * (leaves.inputs[:, -1] + clock)
+        limit, base = self.config.largest_correction, _LN2 * (leaves.inputs[:, -1] + clock)
         if not self.config.analytic_base:
             limit, base = 2.0 * limit, torch.full_like(base, _LOG_COMMON_LEAF_S)
         bounded = limit * torch.tanh(correction / limit)

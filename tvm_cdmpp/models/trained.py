@@ -30,6 +30,8 @@ from tvm_cdmpp.models.contract import Prediction
 from tvm_cdmpp.models.network import torch_threads
 from tvm_cdmpp.models.rows import TrainingRows
 
+_EARLIER_CONFIG = {"largest_correction": 6.0}
+"""What files of earlier versions do not say of their networks."""
 _MOST_ROWS = 8192
 """Rows to learn from in a search; of more, as many of each task."""
 _CHUNKS_PREPARED = 8
@@ -237,7 +239,7 @@ def _expert_of(content: Content) -> Expert:
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise ValueError(f"{name} has values that are not finite")
-    network = AdditiveNetwork(AdditiveConfig(**settings["config"]))
+    network = AdditiveNetwork(AdditiveConfig(**{**_EARLIER_CONFIG, **settings["config"]}))
     ahead: Mapping[str, Tensor] | None = _tensors(arrays, "ahead.") or None
     network.load_weights(_tensors(arrays, "network."))
     if ahead is not None:
