@@ -16,7 +16,7 @@ from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.ast.schema import COLUMN
 from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels
 from tvm_cdmpp.devices.spec import DeviceSpec
-from tvm_cdmpp.errors import CheckpointError
+from tvm_cdmpp.errors import CheckpointError, ConfigError
 from tvm_cdmpp.models.adaptation import thin
 from tvm_cdmpp.models.additive import (
     AdditiveConfig,
@@ -133,6 +133,34 @@ def test_weights_of_earlier_versions_have_no_bounds(
             one.predict(batch, DEVICE).latency_s, other.predict(batch, DEVICE).latency_s
         )
     found.fit(rows)
+
+
+def test_corrections_reach_what_the_estimate_is_off_by() -> None:
+    """That of GPUs is too slow by up to e^9, and a bound near that would leave its mark."""
+    network = AdditiveNetwork(AdditiveConfig()).eval()
+    leaves = make_leaves(random_batch(5), GPU)
+    with torch.no_grad():
+        before = network(leaves).log_leaf_s
+        network.correction.bias.fill_(-11.0)
+        after = network(leaves).log_leaf_s
+    assert (after - before < -8.5).all()
+
+
+def test_weights_of_earlier_versions_keep_their_bound(tmp_path: Path) -> None:
+    predictor = TrainedPredictor.untrained(AdditiveConfig(largest_correction=6.0), seed=3)
+    for expert in predictor.experts.values():
+        torch.nn.init.normal_(expert.network.correction.weight)
+    content = predictor.content()
+    for settings in content.settings["experts"].values():
+        del settings["config"]["largest_correction"]
+    write_checkpoint(tmp_path / "w.safetensors", content)
+    batch = random_batch(5)
+    np.testing.assert_array_equal(
+        TrainedPredictor.load(tmp_path / "w.safetensors").predict(batch, GPU).latency_s,
+        predictor.predict(batch, GPU).latency_s,
+    )
+    with pytest.raises(ConfigError, match="largest_correction must be above 0"):
+        AdditiveConfig(largest_correction=0.0)
 
 
 def test_company_changes_nothing(predictor: TrainedPredictor) -> None:

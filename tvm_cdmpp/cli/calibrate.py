@@ -36,7 +36,8 @@ def add_parser(actions: Any) -> None:
         "calibrate",
         help="measure small programs once, for all later predictions for a device",
         description="Measure some small programs of several operators, about a minute, and keep "
-        "how much longer they take than predicted. All later predictions for the device use it.",
+        "how much longer they take than predicted; on this machine's CPU also what operators take "
+        "untuned. All later predictions for the device use it.",
     )
     parser.add_argument(
         "--device", metavar="NAME", help="the known device to measure (default: this machine's)"
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         begin = time.perf_counter()
         calibration = measure_and_keep(
             console, device, target, session, options, config,
-            own_schedules=remote is None and device.kind == "cpu",
+            own_schedules=remote is None and device.kind == "cpu" and device == device_of(target),
         )  # fmt: skip
         seconds = time.perf_counter() - begin
     if calibration is None:
@@ -128,7 +129,6 @@ def measure_and_keep(
     from tvm_cdmpp.devices import calibration_file, keep_calibration, read_calibrations
     from tvm_cdmpp.measure import FirstMinuteConfig, calibrate_device
     from tvm_cdmpp.models import WEIGHTS, TrainedPredictor, load_weights
-    from tvm_cdmpp.replay import OWN_KINDS, measure_own_schedules
     from tvm_cdmpp.search import find_commit
 
     file, config = calibration_file(), config or FirstMinuteConfig()
@@ -143,18 +143,16 @@ def measure_and_keep(
                 device, target, predictors, session, options, config,
                 on_task=lambda name, programs: show_step(show.shorten(name), programs, ""),
             )  # fmt: skip
+        if own_schedules:
+            own = _measure_own(console, device, target, session)
+            found = replace(found, own_schedules=own, own_target=str(target))
     except Exception:  # older TVMs turn SearchStopped into a TVMError on its way through C++
         if session.stopping:
             return None
         raise
-    if own_schedules:
-        with show.show_progress(console, "compiled operators", len(OWN_KINDS), 0) as show_step:
-            own = measure_own_schedules(
-                device, target, OWN_KINDS, on_kind=lambda kind: show_step(kind, 1, "")
-            )
-        found = replace(found, own_schedules=own)
-    elif device.calibration is not None:
-        found = replace(found, own_schedules=device.calibration.own_schedules)
+    known = device.calibration
+    if not own_schedules and known is not None and known.tvm == found.tvm:
+        found = replace(found, own_schedules=known.own_schedules, own_target=known.own_target)
     found = replace(found, commit=find_commit())
     keep_calibration(device.name, found, file)
     if found.disturbed:
@@ -164,6 +162,24 @@ def measure_and_keep(
             soft_wrap=True,
         )
     return found
+
+
+def _measure_own(
+    console: "Console", device: "DeviceSpec", target: Any, session: "MeasureSession"
+) -> dict[str, float]:
+    """Measure TVM's own schedules, and name the kinds that have no level."""
+    from tvm_cdmpp.replay import OWN_KINDS, measure_own_schedules
+
+    with show.show_progress(console, "compiled operators", len(OWN_KINDS), 0) as show_step:
+
+        def tell(kind: str, problem: str) -> None:
+            session.check()
+            if problem:
+                text = f"no level of TVM's own schedules of {kind}: {problem}"
+                console.print(text, soft_wrap=True, markup=False)
+            show_step(kind, 1, "")
+
+        return measure_own_schedules(device, target, OWN_KINDS, on_kind=tell)
 
 
 def calibrate_first(
@@ -234,6 +250,7 @@ def describe_calibration(calibration: "DeviceCalibration") -> str:
     return (
         f"calibrated on {calibration.date[:10]} with {len(calibration.programs)} programs: "
         f"{describe_level(calibration.levels[0].level)}"
+        + (f"; {len(own)} kinds of operators untuned" if (own := calibration.own_schedules) else "")
         + (", on a busy machine" if calibration.disturbed else "")
     )
 

@@ -60,7 +60,7 @@ class Split:
     note: str
     train: Rows
     validation: Rows
-    """Cut from the training part, by workload."""
+    """Cut from the training part, by workload; for the protocol of the paper by program."""
     test: Rows
     left_out: Rows
     """In no part: other devices' programs of workloads that are held out, or, for the protocol of

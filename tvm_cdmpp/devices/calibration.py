@@ -7,7 +7,7 @@ are kept in a file of their own, as built-in devices and this machine's CPU have
     {"format": 1, "calibrations": {"my-cpu": {
        "date": "2026-01-31T12:00:00+00:00", "tvm": "0.17.0", "commit": null, "disturbed": false,
        "levels": [{"weights": "a35f...", "level": 0.21, "operators": {"conv2d": 0.3, ...}}],
-       "own_schedules": {"conv2d": -1.1, ...},
+       "own_schedules": {"conv2d": -1.1, ...}, "own_target": "llvm -keys=cpu ...",
        "programs": [{"operator": "conv2d", "task": "conv2d 1x32x28x28,...", "measured_s": 1e-3,
                      "log_ratio": 0.28}, ...]}}}
 """
@@ -73,7 +73,10 @@ class DeviceCalibration:
     levels: tuple[Levels, ...]
     programs: tuple[MeasuredProgram, ...] = field(default=(), compare=False, repr=False)
     own_schedules: Mapping[str, float] = field(default_factory=dict, hash=False)
-    """Of TVM's own schedules, by kind of operator: ln(measured / analytic estimate) of the work."""
+    """Of TVM's own schedules, by kind of operator: ln(measured / analytic estimate) of the work.
+    They are no matter of weights."""
+    own_target: str = field(default="", compare=False)
+    """TVM's target that these were compiled for, as text; they say nothing of others."""
     date: str = field(default="", compare=False)
     """When, in UTC, as ISO 8601."""
     tvm: str = field(default="", compare=False)

@@ -55,9 +55,9 @@ _STORE_CYCLES = 2.0
 """Per vector of a sum that is loaded, added to and stored."""
 _KEPT_CYCLES = 0.5
 """The same, when the sum stays in a register."""
-_REGISTERS, _REGISTERS_OF_AVX512 = 16, 32
-"""Vector registers for sums; the second with vectors of 64 bytes. Arm has 32 as well, which the
-figures of a device do not tell."""
+_REGISTERS, _REGISTERS_OF_WIDE = 16, 32
+"""Vector registers for sums; the second with vectors of 64 bytes and more, as of AVX-512 and of
+GPUs. Arm has 32 as well, which the figures of a device do not tell."""
 _AUTOMATIC_LANES_EXPONENT = 0.5
 """Lanes to expect of a loop that is left to the compiler: it vectorizes some, and some not."""
 _OVERLAP_LOST = 0.25
@@ -171,7 +171,7 @@ def leaf_terms_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
         * (count(f"{slot}_element_bytes") > 0)
         for slot in ACCESS_SLOTS[1:]
     )
-    registers = _REGISTERS_OF_AVX512 if device.simd_bytes >= 64 else _REGISTERS
+    registers = _REGISTERS_OF_WIDE if device.simd_bytes >= 64 else _REGISTERS
     kept = _accumulator_bytes(count, flag) <= registers * device.simd_bytes
     stored = np.where(flag("write_is_contiguous") | flag("write_is_invariant"), 1.0, lanes)
     summed = (count("reduce_executions") > 1) & ~flag("is_init")

@@ -95,11 +95,18 @@ class Deployed:
 
         Raises
         ------
-        NetworkError, MeasureError
+        NetworkError
             As of `run`.
+        MeasureError
+            There is no device to run on, or the network does not run.
         """
-        self.run(inputs)
-        timed = self._executor.benchmark(self._device, repeat=times, number=1, min_repeat_ms=20)
+        try:
+            self.run(inputs)
+            timed = self._executor.benchmark(self._device, repeat=times, number=1, min_repeat_ms=20)
+        except tvm.TVMError as error:
+            raise MeasureError(
+                f"{self.network.name} does not run here: {reason_of(error)}."
+            ) from error
         return [float(seconds) for seconds in timed.results]
 
     def export(self, path: Path) -> None:

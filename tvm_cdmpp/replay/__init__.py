@@ -6,6 +6,7 @@ from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
     from tvm_cdmpp.replay.graph import Operator, OperatorGraph, read_graph
+    from tvm_cdmpp.replay.own_pricing import OWN_KINDS
     from tvm_cdmpp.replay.own_schedules import measure_own_schedules
     from tvm_cdmpp.replay.prediction import (
         CORRELATION,
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
         joint_spread,
         predict,
     )
-    from tvm_cdmpp.replay.pricing import OWN_KINDS
     from tvm_cdmpp.replay.timeline import Event, QueueConfig, Timeline, replay
 
 __getattr__, __dir__ = offer(__name__)

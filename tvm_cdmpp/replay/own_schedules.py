@@ -17,6 +17,7 @@ import numpy as np
 
 from tvm_cdmpp.bridge import hardware_params, load_tvm
 from tvm_cdmpp.devices import DeviceSpec, Hardware
+from tvm_cdmpp.errors import MeasureError, NetworkError
 from tvm_cdmpp.networks import (
     Network,
     deploy,
@@ -25,7 +26,7 @@ from tvm_cdmpp.networks import (
     random_inputs,
 )
 from tvm_cdmpp.replay.graph import read_graph
-from tvm_cdmpp.replay.pricing import OWN_KINDS, estimate_parts
+from tvm_cdmpp.replay.own_pricing import OWN_KINDS, estimate_parts
 
 tvm = load_tvm()
 relay = tvm.relay
@@ -34,6 +35,8 @@ Expression: TypeAlias = Any
 Target: TypeAlias = Any
 
 _TIMES = 7
+_LEAST_SHARE = 0.5
+"""Of a network's time that is the work of its kind; of less, the difference says little."""
 
 
 def measure_own_schedules(
@@ -41,9 +44,9 @@ def measure_own_schedules(
     target: Target,
     kinds: Sequence[str] = OWN_KINDS,
     *,
-    on_kind: Callable[[str], None] = lambda _: None,
+    on_kind: Callable[[str, str], None] = lambda kind, problem: None,
 ) -> dict[str, float]:
-    """Compile and time a network of each kind of operator.
+    """Compile and time a network of each kind of operator, in this process.
 
     Parameters
     ----------
@@ -54,44 +57,49 @@ def measure_own_schedules(
     kinds
         Some of `OWN_KINDS`.
     on_kind
-        Told each kind that is done.
+        Told each kind that is done, and why it has no level; that is empty if it has one.
 
     Returns
     -------
     levels
         ln(measured / estimated) of the work of a kind's functions, by `OWN_KINDS`; without kinds
-        that took no longer than their starts.
-
-    Raises
-    ------
-    NetworkError
-        TVM cannot compile for the target.
-    MeasureError
-        What was compiled does not run here.
+        that TVM cannot compile or run, and those that take little longer than their starts.
     """
-    parameters = hardware_params(target)
-    hardware = Hardware() if parameters is None else Hardware.of(parameters)
     levels = {}
     for kind in kinds:
-        network = sample_network(kind)
-        lowered = lower_network(network, target, None)
-        graph = read_graph(lowered.graph_json, lowered.parameters)
-        moved = {operator.function: operator.moved_bytes for operator in graph.operators}
-        rest_s = work_s = 0.0
-        for name, parts in estimate_parts(
-            lowered.programs, moved, device, hardware, graph.peak_bytes
-        ).items():
-            rest_s += graph.counts[name] * parts.start_s
-            if parts.kind == kind:
-                work_s += graph.counts[name] * parts.work_s
-            else:
-                rest_s += graph.counts[name] * parts.work_s
-        inputs = random_inputs(network, seed=0)
-        measured_s = statistics.median(deploy(network, target).time_s(inputs, _TIMES))
-        if work_s and measured_s > rest_s:
-            levels[kind] = math.log((measured_s - rest_s) / work_s)
-        on_kind(kind)
+        problem = ""
+        try:
+            levels[kind] = _measure(kind, device, target)
+        except (NetworkError, MeasureError) as error:
+            problem = str(error)
+        on_kind(kind, problem)
     return levels
+
+
+def _measure(kind: str, device: DeviceSpec, target: Target) -> float:
+    network = sample_network(kind)
+    lowered = lower_network(network, target, None)
+    graph = read_graph(lowered.graph_json, lowered.parameters)
+    moved = {operator.function: operator.moved_bytes for operator in graph.operators}
+    parameters = hardware_params(target)
+    hardware = Hardware() if parameters is None else Hardware.of(parameters)
+    rest_s = work_s = 0.0
+    for name, parts in estimate_parts(
+        lowered.programs, moved, device, hardware, graph.peak_bytes
+    ).items():
+        rest_s += graph.counts[name] * parts.start_s
+        if parts.kind == kind:
+            work_s += graph.counts[name] * parts.work_s
+        else:
+            rest_s += graph.counts[name] * parts.work_s
+    inputs = random_inputs(network, seed=0)
+    measured_s = statistics.median(deploy(network, target).time_s(inputs, _TIMES))
+    if not work_s or measured_s - rest_s < _LEAST_SHARE * measured_s:
+        raise MeasureError(
+            f"a network of {kind} takes {1e6 * measured_s:.0f} us, and its starts and what is "
+            f"between its operators are estimated at {1e6 * rest_s:.0f} us: too much of it"
+        )
+    return math.log((measured_s - rest_s) / work_s)
 
 
 def sample_network(kind: str) -> Network:

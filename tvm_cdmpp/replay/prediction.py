@@ -29,8 +29,9 @@ from tvm_cdmpp.networks import (
     load_network,
     lower_network,
 )
+from tvm_cdmpp.replay.functions import class_of, readable
 from tvm_cdmpp.replay.graph import OperatorGraph, read_graph
-from tvm_cdmpp.replay.pricing import Basis, Price, class_of, price_functions, readable
+from tvm_cdmpp.replay.pricing import Basis, Price, price_functions
 from tvm_cdmpp.replay.schedules import best_predicted
 from tvm_cdmpp.replay.timeline import QueueConfig, Timeline, replay
 
@@ -199,17 +200,18 @@ class NetworkForecast:
         hardware = Hardware() if parameters is None else Hardware.of(parameters)
         prices = price_functions(
             lowered.programs, moved, device, hardware, self._predictor, graph.peak_bytes,
-            self._own_levels(device),
+            self._own_levels(device, target),
         )  # fmt: skip
         timeline = replay(graph, {name: p.latency_s for name, p in prices.items()}, queues)
         start_s = queues.network_start_s + len(timeline.events) * queues.operator_start_s
         return self._summary(device, lowered, timeline, prices, start_s)
 
-    def _own_levels(self, device: DeviceSpec) -> Mapping[str, float]:
+    def _own_levels(self, device: DeviceSpec, target: Any) -> Mapping[str, float]:
         """Return the measured levels of TVM's own schedules, where all schedules are its own."""
-        if self._log is not None or self._trials or device.calibration is None:
+        known = device.calibration
+        if self._log is not None or self._trials or known is None:
             return {}
-        return device.calibration.own_schedules
+        return known.own_schedules if known.own_target == str(target) else {}
 
     def _target(self, device: DeviceSpec) -> Any:
         if self._log_targets is None:
@@ -354,7 +356,10 @@ def _remarks(
 ) -> list[str]:
     remarks = []
     for basis, what in (
-        ("own schedule", "are priced by what TVM's own schedules of their kind took here"),
+        (
+            "own schedule",
+            "are priced by what TVM's own schedules of their kind were measured to take",
+        ),
         ("analytic estimate", "are no task of Ansor's and have the analytic estimate"),
         (
             "moved bytes",

@@ -1,18 +1,18 @@
 """What each function of a network takes on a device, and what holds it down.
 
-Functions with a reduction are what Ansor tunes, and are priced by the predictor. It learned from
-programs that were measured by themselves, with empty caches: the start makes room for that of a
-call in a network, and waits for memory are shorter where caches keep the network. The others
-(layout transforms, concatenations, elementwise operators that fused with nothing) have hardly any
-choice of schedule, and the predictor was not trained on them: they get an analytic estimate, on a
-CPU that of `replay.physics`. What has no readable program, such as a library call or a sort, gets a
-start-up and the time of moving its inputs and outputs: the least that it can take.
+Functions with a reduction are what Ansor tunes, and are priced by the predictor; or, where TVM's
+own schedules were measured, by `own_pricing`. The predictor learned from programs that were
+measured by themselves, with empty caches: the start makes room for that of a call in a network, and
+waits for memory are shorter where caches keep the network. The others (layout transforms,
+concatenations, elementwise operators that fused with nothing) have hardly any choice of schedule,
+and the predictor was not trained on them: they get an analytic estimate, on a CPU that of
+`replay.physics`. What has no readable program, such as a library call or a sort, gets a start-up
+and the time of moving its inputs and outputs: the least that it can take.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -22,8 +22,6 @@ import numpy.typing as npt
 
 from tvm_cdmpp.ast import CompactASTBatch, Leaf
 from tvm_cdmpp.devices import DeviceSpec, Hardware
-from tvm_cdmpp.errors import LoweringError
-from tvm_cdmpp.extract import describe, leaves_of
 from tvm_cdmpp.models import (
     PROGRAM_START_S,
     TERMS,
@@ -34,21 +32,11 @@ from tvm_cdmpp.models import (
     estimate_latency_s,
     leaf_terms_s,
 )
-from tvm_cdmpp.replay.physics import call_s, estimate_function, kept_share, wake_s
+from tvm_cdmpp.replay.functions import batch_of, flops_of, is_task, leaves_in
+from tvm_cdmpp.replay.own_pricing import OWN_SPREADS, kept_shares, own_kind, own_parts_s
+from tvm_cdmpp.replay.physics import call_s, estimate_function, moving_s, wake_s
 
 Basis: TypeAlias = Literal["predicted", "own schedule", "analytic estimate", "moved bytes"]
-
-OWN_KINDS = (
-    "conv2d_transpose", "depthwise_conv2d", "conv2d", "batch_matmul_NN", "batch_matmul_NT", "dense",
-    "pool", "softmax",
-)  # fmt: skip
-"""Kinds of operators whose own schedules in TVM have a level each, as the names of functions or of
-what they store have them; the first that is part of one counts. The schedule of a batched product
-is meant for a second factor that is transposed, NT; of others, NN, it gathers single values."""
-
-OWN_SPREAD = 0.35
-"""Standard deviation of ln(measured / priced) where a kind's level was measured: 0.15 for
-convolutions, 0.3 for pooling, 0.6 for matrix products."""
 
 ANALYTIC_SPREAD = 0.9
 """Standard deviation of ln(measured / analytic estimate), where it is that of `models`: half of the
@@ -65,35 +53,10 @@ networks that were not trained on, as their fastest programs measured (`network_
 benchmarks/results). No accelerator was measured; they get the larger one."""
 
 _START_SHARES = (0.5, 0.9)
-"""Shares of starts in the base of the predictor between which a CPU's threads are taken to wake as
-`replay.physics` says. Of 160 000 measured programs two took less than 8 us, with shares of 0.75;
-from 8 to 15 us it is 0.5, and predictions are right."""
-
-_CLASSES = (
-    ("conv3d", "conv3d"),
-    ("conv2d_transpose", "conv2d transpose"),
-    ("depthwise", "depthwise conv2d"),
-    ("conv2d", "conv2d"),
-    ("conv1d", "conv1d"),
-    ("batch_matmul", "matmul"),
-    ("matmul", "matmul"),
-    ("dense", "matmul"),
-    ("softmax", "softmax"),
-    ("pool", "pool"),
-    ("layout_transform", "layout"),
-    ("transpose", "layout"),
-    ("concatenate", "layout"),
-    ("device_copy", "communication"),
-    ("__copy", "communication"),
-    ("copy", "layout"),
-    ("mean", "reduction"),
-    ("sum", "reduction"),
-    ("max", "reduction"),
-    ("variance", "reduction"),
-)
-
-
-_REDUCING = frozenset(name for _, name in _CLASSES[:10])
+"""Shares of starts in the base of the predictor, as it is inside of the network, between which a
+CPU's threads are taken to wake as `replay.physics` says. Of 160 000 programs that were measured by
+themselves two took less than 8 us, with shares of 0.75; from 8 to 15 us it is 0.5, and predictions
+are right."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,7 +109,7 @@ def price_functions(
         (`OWN_KINDS`), which then are priced by the analytic estimate and that. Others are
         predicted.
     """
-    leaves = {name: _leaves(programs.get(name)) for name in moved_bytes}
+    leaves = {name: leaves_in(programs.get(name)) for name in moved_bytes}
     prices = {
         name: _by_bytes(moved_bytes[name], device) for name, found in leaves.items() if not found
     }
@@ -154,12 +117,14 @@ def price_functions(
     if not named:
         return prices
     for name in named:
-        level = (own_levels or {}).get(own_kind(name, leaves[name]) or "")
-        if level is not None and _is_task(name, leaves[name]):
-            prices[name] = _by_level(leaves[name], device, hardware, network_bytes, level)
-    tuned = [name for name in named if name not in prices and _is_task(name, leaves[name])]
+        kind, levels = own_kind(name, leaves[name]), own_levels or {}
+        if kind is not None and kind in levels and is_task(name, leaves[name]):
+            prices[name] = _by_level(
+                leaves[name], device, hardware, network_bytes, levels[kind], OWN_SPREADS[kind]
+            )
+    tuned = [name for name in named if name not in prices and is_task(name, leaves[name])]
     if tuned:
-        batch = _batch([leaves[name] for name in tuned], hardware)
+        batch = batch_of([leaves[name] for name in tuned], hardware)
         prediction = predictor.predict(batch, device)
         latencies_s = _in_network_s(
             prediction, batch, [leaves[name] for name in tuned], device, network_bytes
@@ -174,7 +139,7 @@ def price_functions(
                 spread=spread,
                 basis="predicted",
                 bounds=bound_shares(batch.take([place]), device),
-                flops=sum(map(_flops, leaves[name])),
+                flops=sum(map(flops_of, leaves[name])),
             )
     for name in named:
         if name not in prices:
@@ -209,7 +174,7 @@ def _in_network_s(
         np.bincount(programs, of_leaves, minlength=len(batch))
         for of_leaves in (prediction.leaf_s, without_s, starts_s, base_s)
     )
-    kept = _kept_shares(leaves, batch, terms_s, device, network_bytes)
+    kept = kept_shares(leaves, batch, terms_s, device, network_bytes)
     work_s = alone_s * kept
     low, high = _START_SHARES
     start_share = start_s / (start_s + kept * (all_s - start_s))
@@ -222,93 +187,21 @@ def _in_network_s(
     return latency_s
 
 
-def _kept_shares(
-    leaves: Sequence[Sequence[Leaf]],
-    batch: CompactASTBatch,
-    terms_s: npt.NDArray[np.floating[Any]],
-    device: DeviceSpec,
-    network_bytes: float,
-) -> npt.NDArray[np.floating[Any]]:
-    """Return `kept_share` of every program, of shape (n,)."""
-    compute_s = np.split(terms_s[:2], batch.offsets[1:-1], axis=1)
-    return np.array(
-        [
-            kept_share(found, of_leaves, device, network_bytes)
-            for found, of_leaves in zip(leaves, compute_s, strict=True)
-        ]
-    )
-
-
-def own_kind(function: str, leaves: Sequence[Leaf]) -> str | None:
-    """Return which of `OWN_KINDS` a function is of; None for others."""
-    names = (function, *(leaf.name for leaf in leaves))
-    return next((kind for kind in OWN_KINDS if any(kind in name for name in names)), None)
-
-
-@dataclass(frozen=True, slots=True)
-class EstimatedParts:
-    """What one run of a function on a CPU takes by estimates alone."""
-
-    kind: str | None
-    """Which of `OWN_KINDS` it is of; None for others, and for what Ansor does not tune."""
-    start_s: float
-    work_s: float
-    """What the level of a kind is on."""
-
-
-def estimate_parts(
-    programs: Mapping[str, Any],
-    moved_bytes: Mapping[str, float],
-    device: DeviceSpec,
-    hardware: Hardware,
-    network_bytes: float,
-) -> dict[str, EstimatedParts]:
-    """Price functions on a CPU by estimates alone, those that Ansor tunes as well.
-
-    Parameters
-    ----------
-    programs, moved_bytes, device, hardware, network_bytes
-        As of `price_functions`.
-    """
-    found = {}
-    for name, moved in moved_bytes.items():
-        leaves = _leaves(programs.get(name))
-        if leaves and _is_task(name, leaves):
-            parts = _own_parts_s(leaves, device, hardware, network_bytes)
-            found[name] = EstimatedParts(own_kind(name, leaves), *parts)
-        elif leaves:
-            estimate = estimate_function(programs[name], leaves, device, network_bytes)
-            found[name] = EstimatedParts(None, 0.0, estimate.latency_s)
-        else:
-            found[name] = EstimatedParts(None, 0.0, _by_bytes(moved, device).latency_s)
-    return found
-
-
-def _own_parts_s(
-    leaves: Sequence[Leaf], device: DeviceSpec, hardware: Hardware, network_bytes: float
-) -> tuple[float, float]:
-    """Return the seconds that a function takes to start, and for its work, by estimates."""
-    batch = _batch([leaves], hardware)
-    terms_s = leaf_terms_s(batch, device)
-    work_s = float((combine_terms(terms_s) - terms_s[TERMS.index("start")]).sum())
-    (kept,) = _kept_shares([leaves], batch, terms_s, device, network_bytes)
-    return call_s(device, network_bytes) + wake_s(leaves, device), kept * work_s
-
-
 def _by_level(
     leaves: Sequence[Leaf],
     device: DeviceSpec,
     hardware: Hardware,
     network_bytes: float,
     level: float,
+    spread: float,
 ) -> Price:
-    start_s, work_s = _own_parts_s(leaves, device, hardware, network_bytes)
+    start_s, work_s = own_parts_s(leaves, device, hardware, network_bytes)
     return Price(
         latency_s=start_s + work_s * math.exp(level),
-        spread=OWN_SPREAD,
+        spread=spread,
         basis="own schedule",
-        bounds=bound_shares(_batch([leaves], hardware), device),
-        flops=sum(map(_flops, leaves)),
+        bounds=bound_shares(batch_of([leaves], hardware), device),
+        flops=sum(map(flops_of, leaves)),
     )
 
 
@@ -323,7 +216,7 @@ def _by_estimate(
         found = estimate_function(program, leaves, device, network_bytes)
         latency_s, bounds = found.latency_s, found.bounds_s
     else:
-        batch = _batch([leaves], hardware)
+        batch = batch_of([leaves], hardware)
         latency_s = float(estimate_latency_s(batch, device)[0])
         bounds = bound_shares(batch, device)
     return Price(
@@ -331,60 +224,16 @@ def _by_estimate(
         spread=ANALYTIC_SPREAD,
         basis="analytic estimate",
         bounds=bounds,
-        flops=sum(map(_flops, leaves)),
+        flops=sum(map(flops_of, leaves)),
     )
-
-
-def class_of(function: str) -> str:
-    """Return the class of operators that a function belongs to, by its name."""
-    return next((name for part, name in _CLASSES if part in function), "elementwise")
-
-
-def readable(function: str) -> str:
-    """Return a function's name without what all such names share."""
-    short = re.sub(r"^tvmgen_default_|(?<![a-z])fused_|(?<![a-z0-9])nn_|contrib_", "", function)
-    return re.sub(r"(?<=_)nn_", "", short)
-
-
-def _leaves(program: Any) -> Sequence[Leaf]:
-    """Return the leaves of a program; none for one that cannot be read."""
-    if program is None:
-        return ()
-    try:
-        return leaves_of(program)
-    except LoweringError:
-        return ()
-
-
-def _batch(programs: Sequence[Sequence[Leaf]], hardware: Hardware) -> CompactASTBatch:
-    positions = [leaf.position for leaves in programs for leaf in leaves]
-    return CompactASTBatch.of_counts(
-        np.concatenate([describe(leaves, hardware) for leaves in programs]),
-        np.array(positions, np.int32),
-        np.array(list(map(len, programs)), np.int64),
-    )
-
-
-def _is_task(name: str, leaves: Sequence[Leaf]) -> bool:
-    """Tell whether Ansor tunes a function: whether it reduces.
-
-    Reductions across GPU threads are intrinsics, not loops; these operators are told by their name.
-    """
-    loops = (loop for leaf in leaves for loop in leaf.loops)
-    return any(loop.is_reduce for loop in loops) or class_of(name) in _REDUCING
-
-
-def _flops(leaf: Leaf) -> float:
-    is_float = leaf.ops[:5]  # the float classes come first in `OP_CLASSES`
-    return float(sum(is_float)) * math.prod(loop.extent for loop in leaf.loops)
 
 
 def _by_bytes(moved_bytes: float, device: DeviceSpec) -> Price:
-    moved_s = moved_bytes / device.bandwidth_bytes_per_s
+    latency_s = moving_s(moved_bytes, device)
     return Price(
-        latency_s=PROGRAM_START_S + moved_s,
+        latency_s=latency_s,
         spread=LEAST_SPREAD,
         basis="moved bytes",
-        bounds={"start-up": PROGRAM_START_S, "memory": moved_s},
+        bounds={"start-up": PROGRAM_START_S, "memory": latency_s - PROGRAM_START_S},
         flops=0.0,
     )
