@@ -60,7 +60,7 @@ class Split:
     note: str
     train: Rows
     validation: Rows
-    """Cut from the training part, by workload; for the protocol of the paper by program."""
+    """Cut from the training part, by workload."""
     test: Rows
     left_out: Rows
     """In no part: other devices' programs of workloads that are held out, or, for the protocol of
@@ -114,10 +114,9 @@ def split_store(
     rule
         What is held out.
     validation_share
-        Of the training part's workloads, in (0, 1); of its programs, for the protocol of the paper,
-        whose test part is of programs, too.
+        Of the training part's workloads, in (0, 1).
     seed
-        Chooses what is for validation.
+        Chooses the workloads for validation.
 
     Raises
     ------
@@ -142,10 +141,7 @@ def split_store(
     else:
         test = np.isin(names, list(held_out_workloads(store, rule)))[workload]
     train = ~test & ~left_out
-    if rule.kind == "latencies":
-        validation = _choose_programs(train, validation_share, seed)
-    else:
-        validation = choose_validation(names, workload, train, validation_share, seed)
+    validation = choose_validation(names, workload, train, validation_share, seed)
     split = Split(
         name=rule.name,
         note=rule.note,
@@ -154,7 +150,9 @@ def split_store(
         test=np.flatnonzero(test),
         left_out=np.flatnonzero(left_out),
     )
-    check_split(split, workload, apart=_apart(rule))
+    check_split(
+        split, workload, workloads_may_be_shared=rule.kind == "latencies" or rule.shared_workloads
+    )
     return split
 
 
@@ -205,38 +203,8 @@ def choose_validation(
     return train & np.isin(workloads, chosen)
 
 
-def _choose_programs(train: Mask, share: float, seed: int) -> Mask:
-    """Mark a share of the training part's programs, at least one, drawn at random."""
-    rows = np.flatnonzero(train)
-    count = min(max(1, round(share * len(rows))), len(rows))
-    marked = np.zeros(len(train), bool)
-    marked[np.random.default_rng(seed).choice(rows, count, replace=False)] = True
-    return marked
-
-
-_PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"))
-
-
-def _apart(rule: SplitRule) -> Sequence[tuple[str, str]]:
-    """Return the pairs of parts that share no workload."""
-    if rule.kind == "latencies":
-        return ()
-    return _PAIRS[:1] if rule.shared_workloads else _PAIRS
-
-
-def check_split(
-    split: Split, workloads: Rows, *, apart: Sequence[tuple[str, str]] = _PAIRS
-) -> None:
-    """Check that no part is empty and that no two overlap.
-
-    Parameters
-    ----------
-    split
-        To check.
-    workloads
-        A number of each row's workload.
-    apart
-        Pairs of parts that must share no workload; rows are shared by none.
+def check_split(split: Split, workloads: Rows, *, workloads_may_be_shared: bool = False) -> None:
+    """Check that no part is empty and that no two overlap, in rows or in workloads.
 
     Raises
     ------
@@ -250,11 +218,12 @@ def check_split(
                 f"the {part} part of split '{split.name}' of this store is empty; import logs that "
                 "have records for it, or use another split"
             )
-    for first, second in _PAIRS:
+    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
         _must_differ(split.name, first, second, "rows", parts[first], parts[second])
-        if (first, second) in apart:
-            shared = [workloads[parts[part]] for part in (first, second)]
-            _must_differ(split.name, first, second, "workloads", *shared)
+        if second == "test" and workloads_may_be_shared:
+            continue
+        shared = [workloads[parts[part]] for part in (first, second)]
+        _must_differ(split.name, first, second, "workloads", *shared)
 
 
 def _must_differ(
