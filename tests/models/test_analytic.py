@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.models.programs import extract, matmul_graph, parallel_rows, random_batch
 from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
-from tvm_cdmpp.ast.schema import FIELDS, GROUPS
+from tvm_cdmpp.ast.schema import COLUMN, FIELDS, GROUPS
 from tvm_cdmpp.devices.spec import DeviceSpec, generic_gpu
-from tvm_cdmpp.models.analytic import estimate_latency_s, estimate_leaf_latency_s, sum_leaves
+from tvm_cdmpp.models.analytic import (
+    TERMS,
+    estimate_latency_s,
+    estimate_leaf_latency_s,
+    leaf_terms_s,
+    sum_leaves,
+)
 
 CPU = DeviceSpec(name="cpu", kind="cpu", cores=8)
 
@@ -93,3 +101,28 @@ def test_never_beyond_the_peak() -> None:
     batch = random_batch(200)
     least_s = 2 * 256**3 / CPU.peak_flops
     assert (estimate_latency_s(batch, CPU) > least_s).all()
+
+
+@pytest.mark.parametrize(("simd_bytes", "fits"), [(32, 12), (64, 28)])
+def test_sums_that_vector_registers_hold_are_not_stored_each_time(
+    simd_bytes: int, fits: int
+) -> None:
+    """Of 16 registers 12 sums find room, 28 do not; AVX-512 has 32."""
+    device = DeviceSpec(name="cpu", kind="cpu", simd_bytes=simd_bytes)
+    lanes = simd_bytes // 4
+
+    def load_store_s(vectors: int) -> float:
+        batch = replace(random_batch(1), unscaled=None)
+        for name, value in {
+            "write_element_bytes": np.log2(5.0), "is_init": 0.0, "reduce_executions": 5.0,
+            "inner0_extent": np.log2(lanes), "inner0_is_reduce": 0.0,
+            "inner1_extent": np.log2(vectors), "inner1_is_reduce": 0.0,
+            "inner2_is_reduce": 1.0, "write_is_contiguous": 1.0,
+        }.items():  # fmt: skip
+            batch.vectors[:, COLUMN[name]] = value
+        return float(leaf_terms_s(batch, device)[TERMS.index("load_store")].sum())
+
+    assert load_store_s(fits) < load_store_s(40)
+    assert load_store_s(40) == load_store_s(60)
+    if simd_bytes < 64:
+        assert load_store_s(28) == load_store_s(40)

@@ -119,26 +119,33 @@ def test_levels_are_of_the_target_that_was_compiled_for() -> None:
     other = replace(device, calibration=with_levels("llvm -mcpu=x86-64", softmax=1.0))
     forecast = NetworkForecast(sample_network("softmax"))
     assert forecast.on(other).latency_s == forecast.on(device).latency_s
+    (said,) = set(forecast.on(other).remarks) - set(forecast.on(device).remarks)
+    assert said.endswith("predicted instead: 'llvm -mcpu=x86-64'")
+
+
+FLOATS, INTEGERS = (1, 1), (0, 0, 0, 0, 0, 1)
 
 
 @pytest.mark.parametrize(
-    ("function", "stored", "compute_bytes", "kind"),
+    ("function", "stored", "compute_bytes", "ops", "kind"),
     [
-        ("fused_nn_contrib_depthwise_conv2d_NCHWc", "DepthwiseConv2d", 4, "depthwise_conv2d"),
-        ("fused_nn_conv2d_add", "DepthwiseConv2d", 4, None),
-        ("fused_nn_conv2d_transpose_tanh", "compute", 4, "conv2d_transpose"),
-        ("fused_nn_batch_matmul_1", "T_batch_matmul_NN", 4, "batch_matmul_NN"),
-        ("fused_nn_batch_matmul_1", "T_batch_matmul_NT_global_rf", 4, "batch_matmul_NT"),
-        ("fused_nn_contrib_conv2d_NCHWc", "conv", 2, None),
-        ("fused_variance", "T_divide", 4, None),
+        ("fused_nn_contrib_depthwise_conv2d_NCHWc", "DepthwiseConv2d", 4, FLOATS,
+         "depthwise_conv2d"),
+        ("fused_nn_conv2d_add", "DepthwiseConv2d", 4, FLOATS, None),
+        ("fused_nn_conv2d_transpose_tanh", "compute", 4, FLOATS, "conv2d_transpose"),
+        ("fused_nn_batch_matmul_1", "T_batch_matmul_NN", 4, FLOATS, "batch_matmul_NN"),
+        ("fused_nn_batch_matmul_1", "T_batch_matmul_NT_global_rf", 4, FLOATS, "batch_matmul_NT"),
+        ("fused_nn_contrib_conv2d_NCHWc", "conv", 2, FLOATS, None),
+        ("fused_nn_contrib_conv2d_NCHWc_int8", "conv", 4, INTEGERS, None),
+        ("fused_variance", "T_divide", 4, FLOATS, None),
     ],
-)
+)  # fmt: skip
 def test_kinds_are_told_by_names(
-    function: str, stored: str, compute_bytes: int, kind: str | None
+    function: str, stored: str, compute_bytes: int, ops: tuple[int, ...], kind: str | None
 ) -> None:
     leaf = Leaf(
         name=stored, buffer=0, nest=0, is_init=False, position=0, unroll_limit=0,
-        compute_bytes=compute_bytes, ops=(1, 1), loops=(), accesses=(),
+        compute_bytes=compute_bytes, ops=ops, loops=(), accesses=(),
     )  # fmt: skip
     assert own_kind(function, [leaf]) == kind
 

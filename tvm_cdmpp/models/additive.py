@@ -68,8 +68,7 @@ class AdditiveConfig:
     analytic_base: bool = True
     """Whether corrections are of the analytic estimate; else of a latency that all leaves share."""
     largest_correction: float = 12.0
-    """Bound of a leaf's correction, a natural logarithm. The estimate of GPUs, which is one for
-    CPUs, is too slow by up to e^9."""
+    """Bound of a leaf's correction, ln; the estimate, one for CPUs, is off by e^9 on GPUs."""
 
     def __post_init__(self) -> None:
         """Check that the heads divide the width."""

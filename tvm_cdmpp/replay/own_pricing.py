@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tvm_cdmpp.ast import CompactASTBatch, Leaf
 from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.models import TERMS, combine_terms, leaf_terms_s
-from tvm_cdmpp.replay.functions import batch_of, is_task, leaves_in
+from tvm_cdmpp.replay.functions import batch_of, flops_of, is_task, leaves_in
 from tvm_cdmpp.replay.physics import call_s, estimate_function, kept_share, moving_s, wake_s
 
 OWN_SPREADS: Mapping[str, float] = {
@@ -57,9 +57,9 @@ class EstimatedParts:
 
 
 def own_kind(function: str, leaves: Sequence[Leaf]) -> str | None:
-    """Return which of `OWN_KINDS` a function is of; None for others, float32 only."""
+    """Return which of `OWN_KINDS` a function is of; None for others, and unless it is float32."""
     names = (function, *(leaf.name for leaf in leaves))
-    computes = any(sum(leaf.ops) and leaf.compute_bytes == _FLOAT_BYTES for leaf in leaves)
+    computes = any(flops_of(leaf) and leaf.compute_bytes == _FLOAT_BYTES for leaf in leaves)
     kind = next((kind for kind in OWN_KINDS if any(kind in name for name in names)), None)
     is_slow = kind == "conv2d" and any(_DEPTHWISE in name for name in names)
     return kind if computes and not is_slow else None

@@ -12,7 +12,7 @@ import copy
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -198,20 +198,27 @@ class NetworkForecast:
         moved = {operator.function: operator.moved_bytes for operator in graph.operators}
         parameters = hardware_params(target)
         hardware = Hardware() if parameters is None else Hardware.of(parameters)
+        own_levels, left_out = self._own_levels(device, target)
         prices = price_functions(
             lowered.programs, moved, device, hardware, self._predictor, graph.peak_bytes,
-            self._own_levels(device, target),
+            own_levels,
         )  # fmt: skip
         timeline = replay(graph, {name: p.latency_s for name, p in prices.items()}, queues)
         start_s = queues.network_start_s + len(timeline.events) * queues.operator_start_s
-        return self._summary(device, lowered, timeline, prices, start_s)
+        found = self._summary(device, lowered, timeline, prices, start_s)
+        return replace(found, remarks=(*found.remarks, *left_out))
 
-    def _own_levels(self, device: DeviceSpec, target: Any) -> Mapping[str, float]:
-        """Return the measured levels of TVM's own schedules, where all schedules are its own."""
+    def _own_levels(self, device: DeviceSpec, target: Any) -> tuple[Mapping[str, float], list[str]]:
+        """Return levels of TVM's own schedules where all are such, and what to say if left out."""
         known = device.calibration
-        if self._log is not None or self._trials or known is None:
-            return {}
-        return known.own_schedules if known.own_target == str(target) else {}
+        if self._log is not None or self._trials or known is None or not known.own_schedules:
+            return {}, []
+        if known.own_target == str(target):
+            return known.own_schedules, []
+        return {}, [
+            "TVM's own schedules were measured for another target and are predicted instead: "
+            f"'{known.own_target}'"
+        ]
 
     def _target(self, device: DeviceSpec) -> Any:
         if self._log_targets is None:
