@@ -137,7 +137,7 @@ def _conv2d(x: Expression, weights: _Weights) -> Expression:
 
 
 def _depthwise(x: Expression, weights: _Weights) -> Expression:
-    for stride in (1, 2, 1):
+    for stride in (1, 1, 1, 1, 2, 1):  # between two layout transforms
         x = _convolution(x, weights(192, 1, 3, 3), stride=stride, groups=192)
     return x
 
