@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 import tvm_cdmpp
-from tvm_cdmpp import measure, replay
 from tvm_cdmpp.bridge.target import default_target, device_of
 from tvm_cdmpp.cli import calibrate
 from tvm_cdmpp.cli.main import main
@@ -45,11 +44,7 @@ def origin(name: str) -> str:
     return predictor.origin
 
 
-def test_a_machine_is_calibrated_shown_and_forgotten(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kinds = ("pool", "softmax")  # the others take longer to compile
-    monkeypatch.setattr(replay, "OWN_KINDS", kinds)
+def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
     assert main(["device", "calibrate", "--programs", "8", "--json"]) == 0
     out, err = capsys.readouterr()
     said = json.loads(out)
@@ -62,10 +57,6 @@ def test_a_machine_is_calibrated_shown_and_forgotten(
     here = device_of(default_target())
     assert here.name == said["device"]
     assert here.level(origin("shipped")) == said["levels"][0]["level"]
-    assert here.calibration is not None
-    assert here.calibration.own_schedules == said["own_schedules"]
-    assert set(said["own_schedules"]) <= set(kinds)
-    assert here.calibration.own_target == str(default_target())
     ratios = [program["log_ratio"] for program in said["programs"]]
     assert min(ratios) - 0.1 <= said["levels"][0]["level"] <= max(ratios) + 0.1 or math.isclose(
         said["levels"][0]["level"], 0.0, abs_tol=0.5
@@ -75,40 +66,6 @@ def test_a_machine_is_calibrated_shown_and_forgotten(
     assert device_of(default_target()).calibration is None
     assert main(["device", "calibrate", "--forget"]) == 0
     assert capsys.readouterr().out == f"nothing was kept of {here.name}\n"
-
-
-@pytest.mark.parametrize("stops", [True, False])
-def test_own_schedules_stop_when_asked_and_problems_are_named(
-    stops: bool, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
-    target, session = default_target(), MeasureSession()
-
-    def own(device: Any, target: Any, kinds: Any, *, on_kind: Any) -> dict[str, float]:
-        if stops:
-            session.stop()
-        on_kind("pool", "TVM cannot compile pool")
-        return {"softmax": 0.5}
-
-    monkeypatch.setattr(measure, "calibrate_device", lambda *args, **options: KEPT)
-    monkeypatch.setattr(replay, "measure_own_schedules", own)
-    device = device_of(target)
-    found = calibrate.measure_and_keep(
-        stderr_console(), device, target, session, MeasureOptions(), own_schedules=True
-    )
-    kept = read_calibrations(calibration_file())
-    if stops:
-        assert found is None
-        assert kept == {}
-        return
-    assert "no level of TVM's own schedules of pool: TVM cannot compile pool" in (
-        capsys.readouterr().err
-    )
-    assert kept[device.name].own_schedules == {"softmax": 0.5}
-    assert kept[device.name].own_target == str(target)
-    # A search that calibrates anew leaves them, as it does not measure them.
-    calibrated = device_of(target)
-    calibrate.measure_and_keep(stderr_console(), calibrated, target, session, MeasureOptions())
-    assert read_calibrations(calibration_file())[device.name].own_schedules == {"softmax": 0.5}
 
 
 def test_show_tells_what_is_kept(capsys: Capture) -> None:
@@ -175,7 +132,7 @@ def test_tune_calibrates_only_where_it_pays(
         keep_calibration(device_of(target).name, found, calibration_file())
     asked: list[Any] = []
 
-    def measure(*arguments: Any, **options: Any) -> DeviceCalibration:
+    def measure(*arguments: Any) -> DeviceCalibration:
         asked.append(arguments)
         return found
 

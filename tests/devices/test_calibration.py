@@ -43,7 +43,6 @@ levels = st.builds(
 calibrations = st.builds(
     DeviceCalibration,
     levels=st.lists(levels, max_size=2).map(tuple),
-    own_schedules=st.dictionaries(st.text(max_size=4), st.floats(-20, 20), max_size=3),
     commit=st.none() | st.text(max_size=4),
     disturbed=st.booleans(),
 )

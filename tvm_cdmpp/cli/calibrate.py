@@ -36,8 +36,7 @@ def add_parser(actions: Any) -> None:
         "calibrate",
         help="measure small programs once, for all later predictions for a device",
         description="Measure some small programs of several operators, about a minute, and keep "
-        "how much longer they take than predicted; on this machine's CPU also what operators take "
-        "untuned. All later predictions for the device use it.",
+        "how much longer they take than predicted. All later predictions for the device use it.",
     )
     parser.add_argument(
         "--device", metavar="NAME", help="the known device to measure (default: this machine's)"
@@ -77,10 +76,7 @@ def run(args: argparse.Namespace) -> int:
     console = show.stderr_console()
     with MeasureSession() as session, stop_on_interrupt(session):
         begin = time.perf_counter()
-        calibration = measure_and_keep(
-            console, device, target, session, options, config,
-            own_schedules=remote is None and device.kind == "cpu" and device == device_of(target),
-        )  # fmt: skip
+        calibration = measure_and_keep(console, device, target, session, options, config)
         seconds = time.perf_counter() - begin
     if calibration is None:
         console.print("stopped; nothing was kept")
@@ -101,8 +97,6 @@ def measure_and_keep(
     session: "MeasureSession",
     options: "MeasureOptions",
     config: "FirstMinuteConfig | None" = None,
-    *,
-    own_schedules: bool = False,
 ) -> "DeviceCalibration | None":
     """Calibrate a device with the package's weights, and keep the result.
 
@@ -112,9 +106,6 @@ def measure_and_keep(
         Where progress is shown, and what disturbed it.
     device, target, session, options, config
         As `calibrate_device` takes them.
-    own_schedules
-        Whether to measure TVM's own schedules on this machine's CPU as well, which searches need
-        not know of.
 
     Returns
     -------
@@ -143,16 +134,10 @@ def measure_and_keep(
                 device, target, predictors, session, options, config,
                 on_task=lambda name, programs: show_step(show.shorten(name), programs, ""),
             )  # fmt: skip
-        if own_schedules:
-            own = _measure_own(console, device, target, session)
-            found = replace(found, own_schedules=own, own_target=str(target))
     except Exception:  # older TVMs turn SearchStopped into a TVMError on its way through C++
         if session.stopping:
             return None
         raise
-    known = device.calibration
-    if not own_schedules and known is not None and known.tvm == found.tvm:
-        found = replace(found, own_schedules=known.own_schedules, own_target=known.own_target)
     found = replace(found, commit=find_commit())
     keep_calibration(device.name, found, file)
     if found.disturbed:
@@ -162,24 +147,6 @@ def measure_and_keep(
             soft_wrap=True,
         )
     return found
-
-
-def _measure_own(
-    console: "Console", device: "DeviceSpec", target: Any, session: "MeasureSession"
-) -> dict[str, float]:
-    """Measure TVM's own schedules, and name the kinds that have no level."""
-    from tvm_cdmpp.replay import OWN_KINDS, measure_own_schedules
-
-    with show.show_progress(console, "compiled operators", len(OWN_KINDS), 0) as show_step:
-
-        def tell(kind: str, problem: str) -> None:
-            session.check()
-            if problem:
-                text = f"no level of TVM's own schedules of {kind}: {problem}"
-                console.print(text, soft_wrap=True, markup=False)
-            show_step(kind, 1, "")
-
-        return measure_own_schedules(device, target, OWN_KINDS, on_kind=tell)
 
 
 def calibrate_first(
@@ -250,7 +217,6 @@ def describe_calibration(calibration: "DeviceCalibration") -> str:
     return (
         f"calibrated on {calibration.date[:10]} with {len(calibration.programs)} programs: "
         f"{describe_level(calibration.levels[0].level)}"
-        + (f"; {len(own)} kinds of operators untuned" if (own := calibration.own_schedules) else "")
         + (", on a busy machine" if calibration.disturbed else "")
     )
 
@@ -258,16 +224,6 @@ def describe_calibration(calibration: "DeviceCalibration") -> str:
 def _print(calibration: "DeviceCalibration", name: str) -> None:
     console, levels = show.stdout_console(), calibration.levels[0]
     counts = Counter(program.operator for program in calibration.programs)
-    if calibration.own_schedules:
-        show.print_table(
-            console,
-            f"{name}: TVM's own schedules",
-            ("operator", "measured / analytic estimate"),
-            [
-                [kind, f"{math.exp(level):.2f}"]
-                for kind, level in sorted(calibration.own_schedules.items())
-            ],
-        )
     show.print_table(
         console,
         f"{name}: {len(calibration.programs)} programs, {describe_level(levels.level)}",

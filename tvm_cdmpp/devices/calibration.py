@@ -7,7 +7,6 @@ are kept in a file of their own, as built-in devices and this machine's CPU have
     {"format": 1, "calibrations": {"my-cpu": {
        "date": "2026-01-31T12:00:00+00:00", "tvm": "0.17.0", "commit": null, "disturbed": false,
        "levels": [{"weights": "a35f...", "level": 0.21, "operators": {"conv2d": 0.3, ...}}],
-       "own_schedules": {"conv2d": -1.1, ...}, "own_target": "llvm -keys=cpu ...",
        "programs": [{"operator": "conv2d", "task": "conv2d 1x32x28x28,...", "measured_s": 1e-3,
                      "log_ratio": 0.28}, ...]}}}
 """
@@ -43,7 +42,11 @@ class Levels:
 
     def __post_init__(self) -> None:
         """Reject what no machine can be."""
-        _check_levels(self.level, *self.operators.values())
+        for value in (self.level, *self.operators.values()):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigError(f"a level must be a number; got {value!r}")
+            if not abs(value) <= _FARTHEST:
+                raise ConfigError(f"a level must be within {_FARTHEST:g} of 0; got {value}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +75,6 @@ class DeviceCalibration:
 
     levels: tuple[Levels, ...]
     programs: tuple[MeasuredProgram, ...] = field(default=(), compare=False, repr=False)
-    own_schedules: Mapping[str, float] = field(default_factory=dict, hash=False)
-    """Of TVM's own schedules, by kind of operator: ln(measured / analytic estimate) of the work.
-    They are no matter of weights."""
-    own_target: str = field(default="", compare=False)
-    """TVM's target that these were compiled for, as text; they say nothing of others."""
     date: str = field(default="", compare=False)
     """When, in UTC, as ISO 8601."""
     tvm: str = field(default="", compare=False)
@@ -85,10 +83,6 @@ class DeviceCalibration:
     """Of this package, where it ran from a git checkout."""
     disturbed: bool = field(default=False, compare=False)
     """Whether something else was running on the machine meanwhile."""
-
-    def __post_init__(self) -> None:
-        """Reject what no machine can be."""
-        _check_levels(*self.own_schedules.values())
 
     def of(self, weights: str) -> Levels | None:
         """Return the levels for some weights; None where there are none."""
@@ -134,14 +128,6 @@ class DeviceCalibration:
                 f"{where} must be a calibration with {', '.join(_names(DeviceCalibration))}: "
                 f"{reason}. `tvm-cdmpp device calibrate` makes a new one."
             ) from error
-
-
-def _check_levels(*levels: Any) -> None:
-    for value in levels:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"a level must be a number; got {value!r}")
-        if not abs(value) <= _FARTHEST:
-            raise ConfigError(f"a level must be within {_FARTHEST:g} of 0; got {value}")
 
 
 def calibration_file() -> Path:

@@ -83,32 +83,6 @@ class Deployed:
             self._executor.get_output(i).numpy() for i in range(self._executor.get_num_outputs())
         ]
 
-    def time_s(self, inputs: Mapping[str, Array], times: int) -> list[float]:
-        """Time the network in this process, after a run that does not count.
-
-        Parameters
-        ----------
-        inputs
-            One array per input.
-        times
-            How often; each is the mean over 20 ms or one run.
-
-        Raises
-        ------
-        NetworkError
-            As of `run`.
-        MeasureError
-            There is no device to run on, or the network does not run.
-        """
-        try:
-            self.run(inputs)
-            timed = self._executor.benchmark(self._device, repeat=times, number=1, min_repeat_ms=20)
-        except tvm.TVMError as error:
-            raise MeasureError(
-                f"{self.network.name} does not run here: {reason_of(error)}."
-            ) from error
-        return [float(seconds) for seconds in timed.results]
-
     def export(self, path: Path) -> None:
         """Write the network, weights included, as a shared library.
 

@@ -6,8 +6,6 @@ from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
     from tvm_cdmpp.replay.graph import Operator, OperatorGraph, read_graph
-    from tvm_cdmpp.replay.own_pricing import OWN_KINDS
-    from tvm_cdmpp.replay.own_schedules import measure_own_schedules
     from tvm_cdmpp.replay.prediction import (
         CORRELATION,
         FunctionPrediction,

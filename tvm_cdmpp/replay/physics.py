@@ -142,11 +142,6 @@ def estimate_function(
     return Estimate(bounds_s, latency_s)
 
 
-def moving_s(moved_bytes: float, device: DeviceSpec) -> float:
-    """Return what a start and moving some bytes take at least, on any device."""
-    return PROGRAM_START_S + moved_bytes / device.bandwidth_bytes_per_s
-
-
 def kept_share(
     leaves: Sequence[Leaf],
     compute_s: npt.NDArray[np.floating[Any]],

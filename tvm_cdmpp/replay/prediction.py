@@ -11,8 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,8 @@ from tvm_cdmpp.networks import (
     load_network,
     lower_network,
 )
-from tvm_cdmpp.replay.functions import class_of, readable
 from tvm_cdmpp.replay.graph import OperatorGraph, read_graph
-from tvm_cdmpp.replay.pricing import Basis, Price, price_functions
+from tvm_cdmpp.replay.pricing import Basis, Price, class_of, price_functions, readable
 from tvm_cdmpp.replay.schedules import best_predicted
 from tvm_cdmpp.replay.timeline import QueueConfig, Timeline, replay
 
@@ -198,27 +196,12 @@ class NetworkForecast:
         moved = {operator.function: operator.moved_bytes for operator in graph.operators}
         parameters = hardware_params(target)
         hardware = Hardware() if parameters is None else Hardware.of(parameters)
-        own_levels, left_out = self._own_levels(device, target)
         prices = price_functions(
-            lowered.programs, moved, device, hardware, self._predictor, graph.peak_bytes,
-            own_levels,
-        )  # fmt: skip
+            lowered.programs, moved, device, hardware, self._predictor, graph.peak_bytes
+        )
         timeline = replay(graph, {name: p.latency_s for name, p in prices.items()}, queues)
         start_s = queues.network_start_s + len(timeline.events) * queues.operator_start_s
-        found = self._summary(device, lowered, timeline, prices, start_s)
-        return replace(found, remarks=(*found.remarks, *left_out))
-
-    def _own_levels(self, device: DeviceSpec, target: Any) -> tuple[Mapping[str, float], list[str]]:
-        """Return levels of TVM's own schedules where all are such, and what to say if left out."""
-        known = device.calibration
-        if self._log is not None or self._trials or known is None or not known.own_schedules:
-            return {}, []
-        if known.own_target == str(target):
-            return known.own_schedules, []
-        return {}, [
-            "TVM's own schedules were measured for another target and are predicted instead: "
-            f"'{known.own_target}'"
-        ]
+        return self._summary(device, lowered, timeline, prices, start_s)
 
     def _target(self, device: DeviceSpec) -> Any:
         if self._log_targets is None:
@@ -363,10 +346,6 @@ def _remarks(
 ) -> list[str]:
     remarks = []
     for basis, what in (
-        (
-            "own schedule",
-            "are priced by what TVM's own schedules of their kind were measured to take",
-        ),
         ("analytic estimate", "are no task of Ansor's and have the analytic estimate"),
         (
             "moved bytes",

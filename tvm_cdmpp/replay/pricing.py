@@ -1,18 +1,18 @@
 """What each function of a network takes on a device, and what holds it down.
 
-Functions with a reduction are what Ansor tunes, and are priced by the predictor; or, where TVM's
-own schedules were measured, by `own_pricing`. The predictor learned from programs that were
-measured by themselves, with empty caches: the start makes room for that of a call in a network, and
-waits for memory are shorter where caches keep the network. The others (layout transforms,
-concatenations, elementwise operators that fused with nothing) have hardly any choice of schedule,
-and the predictor was not trained on them: they get an analytic estimate, on a CPU that of
-`replay.physics`. What has no readable program, such as a library call or a sort, gets a start-up
-and the time of moving its inputs and outputs: the least that it can take.
+Functions with a reduction are what Ansor tunes, and are priced by the predictor. It learned from
+programs that were measured by themselves, with empty caches: the start makes room for that of a
+call in a network, and waits for memory are shorter where caches keep the network. The others
+(layout transforms, concatenations, elementwise operators that fused with nothing) have hardly any
+choice of schedule, and the predictor was not trained on them: they get an analytic estimate, on a
+CPU that of `replay.physics`. What has no readable program, such as a library call or a sort, gets a
+start-up and the time of moving its inputs and outputs: the least that it can take.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -22,6 +22,8 @@ import numpy.typing as npt
 
 from tvm_cdmpp.ast import CompactASTBatch, Leaf
 from tvm_cdmpp.devices import DeviceSpec, Hardware
+from tvm_cdmpp.errors import LoweringError
+from tvm_cdmpp.extract import describe, leaves_of
 from tvm_cdmpp.models import (
     PROGRAM_START_S,
     TERMS,
@@ -32,11 +34,9 @@ from tvm_cdmpp.models import (
     estimate_latency_s,
     leaf_terms_s,
 )
-from tvm_cdmpp.replay.functions import batch_of, flops_of, is_task, leaves_in
-from tvm_cdmpp.replay.own_pricing import OWN_SPREADS, kept_shares, own_kind, own_parts_s
-from tvm_cdmpp.replay.physics import call_s, estimate_function, moving_s, wake_s
+from tvm_cdmpp.replay.physics import call_s, estimate_function, kept_share, wake_s
 
-Basis: TypeAlias = Literal["predicted", "own schedule", "analytic estimate", "moved bytes"]
+Basis: TypeAlias = Literal["predicted", "analytic estimate", "moved bytes"]
 
 ANALYTIC_SPREAD = 0.9
 """Standard deviation of ln(measured / analytic estimate), where it is that of `models`: half of the
@@ -57,6 +57,32 @@ _START_SHARES = (0.5, 0.9)
 CPU's threads are taken to wake as `replay.physics` says. Of 160 000 programs that were measured by
 themselves two took less than 8 us, with shares of 0.75; from 8 to 15 us it is 0.5, and predictions
 are right."""
+
+_CLASSES = (
+    ("conv3d", "conv3d"),
+    ("conv2d_transpose", "conv2d transpose"),
+    ("depthwise", "depthwise conv2d"),
+    ("conv2d", "conv2d"),
+    ("conv1d", "conv1d"),
+    ("batch_matmul", "matmul"),
+    ("matmul", "matmul"),
+    ("dense", "matmul"),
+    ("softmax", "softmax"),
+    ("pool", "pool"),
+    ("layout_transform", "layout"),
+    ("transpose", "layout"),
+    ("concatenate", "layout"),
+    ("device_copy", "communication"),
+    ("__copy", "communication"),
+    ("copy", "layout"),
+    ("mean", "reduction"),
+    ("sum", "reduction"),
+    ("max", "reduction"),
+    ("variance", "reduction"),
+)
+
+
+_REDUCING = frozenset(name for _, name in _CLASSES[:10])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +112,6 @@ def price_functions(
     hardware: Hardware,
     predictor: CostPredictor,
     network_bytes: float,
-    own_levels: Mapping[str, float] | None = None,
 ) -> dict[str, Price]:
     """Price the functions of a network.
 
@@ -104,27 +129,17 @@ def price_functions(
         For what Ansor tunes.
     network_bytes
         Memory of the whole network, weights included.
-    own_levels
-        Where all schedules are TVM's own, on a CPU: ln(measured / estimated) of kinds of operators
-        (`OWN_KINDS`), which then are priced by the analytic estimate and that. Others are
-        predicted.
     """
-    leaves = {name: leaves_in(programs.get(name)) for name in moved_bytes}
+    leaves = {name: _leaves(programs.get(name)) for name in moved_bytes}
     prices = {
         name: _by_bytes(moved_bytes[name], device) for name, found in leaves.items() if not found
     }
     named = [name for name, found in leaves.items() if found]
     if not named:
         return prices
-    for name in named:
-        kind, levels = own_kind(name, leaves[name]), own_levels or {}
-        if kind is not None and kind in levels and is_task(name, leaves[name]):
-            prices[name] = _by_level(
-                leaves[name], device, hardware, network_bytes, levels[kind], OWN_SPREADS[kind]
-            )
-    tuned = [name for name in named if name not in prices and is_task(name, leaves[name])]
+    tuned = [name for name in named if _is_task(name, leaves[name])]
     if tuned:
-        batch = batch_of([leaves[name] for name in tuned], hardware)
+        batch = _batch([leaves[name] for name in tuned], hardware)
         prediction = predictor.predict(batch, device)
         latencies_s = _in_network_s(
             prediction, batch, [leaves[name] for name in tuned], device, network_bytes
@@ -139,7 +154,7 @@ def price_functions(
                 spread=spread,
                 basis="predicted",
                 bounds=bound_shares(batch.take([place]), device),
-                flops=sum(map(flops_of, leaves[name])),
+                flops=sum(map(_flops, leaves[name])),
             )
     for name in named:
         if name not in prices:
@@ -174,35 +189,23 @@ def _in_network_s(
         np.bincount(programs, of_leaves, minlength=len(batch))
         for of_leaves in (prediction.leaf_s, without_s, starts_s, base_s)
     )
-    kept = kept_shares(leaves, batch, terms_s, device, network_bytes)
+    compute_s = np.split(terms_s[:2], batch.offsets[1:-1], axis=1)
+    kept = np.array(
+        [
+            kept_share(found, of_leaves, device, network_bytes)
+            for found, of_leaves in zip(leaves, compute_s, strict=True)
+        ]
+    )
     work_s = alone_s * kept
     low, high = _START_SHARES
-    start_share = start_s / (start_s + kept * (all_s - start_s))
-    unknown = np.clip((start_share - low) / (high - low), 0.0, 1.0)
+    share = start_s / (start_s + kept * (all_s - start_s))
+    unknown = np.clip((share - low) / (high - low), 0.0, 1.0)
     woken_s = work_s + [wake_s(found, device) for found in leaves]
     predicted_s = known_s - alone_s + work_s
     start = call_s(device, network_bytes)
     latency_s: npt.NDArray[np.floating[Any]]
     latency_s = start + predicted_s ** (1 - unknown) * woken_s**unknown
     return latency_s
-
-
-def _by_level(
-    leaves: Sequence[Leaf],
-    device: DeviceSpec,
-    hardware: Hardware,
-    network_bytes: float,
-    level: float,
-    spread: float,
-) -> Price:
-    start_s, work_s = own_parts_s(leaves, device, hardware, network_bytes)
-    return Price(
-        latency_s=start_s + work_s * math.exp(level),
-        spread=spread,
-        basis="own schedule",
-        bounds=bound_shares(batch_of([leaves], hardware), device),
-        flops=sum(map(flops_of, leaves)),
-    )
 
 
 def _by_estimate(
@@ -216,7 +219,7 @@ def _by_estimate(
         found = estimate_function(program, leaves, device, network_bytes)
         latency_s, bounds = found.latency_s, found.bounds_s
     else:
-        batch = batch_of([leaves], hardware)
+        batch = _batch([leaves], hardware)
         latency_s = float(estimate_latency_s(batch, device)[0])
         bounds = bound_shares(batch, device)
     return Price(
@@ -224,16 +227,60 @@ def _by_estimate(
         spread=ANALYTIC_SPREAD,
         basis="analytic estimate",
         bounds=bounds,
-        flops=sum(map(flops_of, leaves)),
+        flops=sum(map(_flops, leaves)),
     )
 
 
+def class_of(function: str) -> str:
+    """Return the class of operators that a function belongs to, by its name."""
+    return next((name for part, name in _CLASSES if part in function), "elementwise")
+
+
+def readable(function: str) -> str:
+    """Return a function's name without what all such names share."""
+    short = re.sub(r"^tvmgen_default_|(?<![a-z])fused_|(?<![a-z0-9])nn_|contrib_", "", function)
+    return re.sub(r"(?<=_)nn_", "", short)
+
+
+def _leaves(program: Any) -> Sequence[Leaf]:
+    """Return the leaves of a program; none for one that cannot be read."""
+    if program is None:
+        return ()
+    try:
+        return leaves_of(program)
+    except LoweringError:
+        return ()
+
+
+def _batch(programs: Sequence[Sequence[Leaf]], hardware: Hardware) -> CompactASTBatch:
+    positions = [leaf.position for leaves in programs for leaf in leaves]
+    return CompactASTBatch.of_counts(
+        np.concatenate([describe(leaves, hardware) for leaves in programs]),
+        np.array(positions, np.int32),
+        np.array(list(map(len, programs)), np.int64),
+    )
+
+
+def _is_task(name: str, leaves: Sequence[Leaf]) -> bool:
+    """Tell whether Ansor tunes a function: whether it reduces.
+
+    Reductions across GPU threads are intrinsics, not loops; these operators are told by their name.
+    """
+    loops = (loop for leaf in leaves for loop in leaf.loops)
+    return any(loop.is_reduce for loop in loops) or class_of(name) in _REDUCING
+
+
+def _flops(leaf: Leaf) -> float:
+    is_float = leaf.ops[:5]  # the float classes come first in `OP_CLASSES`
+    return float(sum(is_float)) * math.prod(loop.extent for loop in leaf.loops)
+
+
 def _by_bytes(moved_bytes: float, device: DeviceSpec) -> Price:
-    latency_s = moving_s(moved_bytes, device)
+    moved_s = moved_bytes / device.bandwidth_bytes_per_s
     return Price(
-        latency_s=latency_s,
+        latency_s=PROGRAM_START_S + moved_s,
         spread=LEAST_SPREAD,
         basis="moved bytes",
-        bounds={"start-up": PROGRAM_START_S, "memory": latency_s - PROGRAM_START_S},
+        bounds={"start-up": PROGRAM_START_S, "memory": moved_s},
         flops=0.0,
     )
