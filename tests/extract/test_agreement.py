@@ -12,7 +12,7 @@ from tvm_cdmpp.extract.agreement import Difference, differences, vector_differen
 
 
 def access(**changes: Any) -> Access:
-    plain = Access(4, "global", False, (4, 8), ((4, 1, 1), (8, 8, 1)), (8, 1))
+    plain = Access(4, "global", False, (4, 8), ((4, 1, 1), (8, 8, 1)), (8, 1), ((4, 4), (8, 8)))
     return replace(plain, **changes)
 
 

@@ -67,9 +67,11 @@ def programs(draw: st.DrawFn) -> list[Leaf]:
         )
         steps = tuple(draw(st.integers(0, 5000)) for _ in extents)
         scope = draw(st.sampled_from(SCOPES))
+        share = tuple((draw(st.integers(1, dim)), draw(st.integers(1, dim))) for dim in shape)
         return Access(
-            draw(st.sampled_from([1, 2, 4, 8])), scope, draw(st.booleans()), shape, cover, steps
-        )
+            draw(st.sampled_from([1, 2, 4, 8])), scope, draw(st.booleans()), shape, cover, steps,
+            share,
+        )  # fmt: skip
 
     def leaf(number: int) -> Leaf:
         extents = draw(st.lists(st.integers(2, 64), max_size=4))

@@ -511,7 +511,7 @@ def test_agrees_with_features_of_tvm(builder: Callable[[], list[Any]]) -> None:
     task = with_layouts(sampling.make_task(builder), AS_GIVEN)
     for state in sampling.sample_states(task, 6, seed=1):
         primfunc = lower(task, state)
-        ours = sorted(_feature_rows(leaves_of(primfunc)))
+        ours = sorted(_feature_rows(leaves_of(primfunc, 0)))
         rows = auto_scheduler.feature.named_features_from_primfunc(primfunc)
         columns = (
             rows["float_addsub"], rows["float_mul"], rows["float_divmod"], rows["float_cmp"],
@@ -559,7 +559,7 @@ def test_state_that_cannot_be_lowered() -> None:
 def test_program_that_is_not_from_a_schedule() -> None:
     blocks = te.create_prim_func(copy_chain())
     with pytest.raises(LoweringError, match="got BlockRealize"):
-        leaves_of(blocks)
+        leaves_of(blocks, 0)
 
 
 def test_sampling_is_the_same_on_every_run() -> None:

@@ -14,6 +14,7 @@ from tvm_cdmpp.ast.leaf import Access, Leaf
 from tvm_cdmpp.extract.tir import leaves_of, lower
 
 tir = sampling.tvm.tir
+CORES = 3
 # One task of every kind of index, small enough to enumerate.
 KINDS = (
     sampling.dense, sampling.conv2d_nchw, sampling.conv2d_dilated, sampling.conv2d_transposed,
@@ -40,7 +41,7 @@ def test_covers_and_steps_are_those_of_enumeration(
     task = with_layouts(sampling.make_task(builder), option)
     for state in sampling.sample_states(task, 4, seed=2):
         primfunc = lower(task, state)
-        leaves = leaves_of(primfunc)
+        leaves = leaves_of(primfunc, CORES)
         for (nest, store), leaf in zip(_stores(primfunc.body, ()), leaves, strict=True):
             nodes: list[Any] = []
             tir.stmt_functor.post_order_visit(store.value, nodes.append)
@@ -56,12 +57,21 @@ def _matches(nest: tuple[Any, ...], node: Any, leaf: Leaf, access: Access) -> bo
     if len(access.shape) != len(node.indices):
         return False
     extents = [loop.extent for loop in leaf.loops]
-    cover = []
-    for level in range(len(extents) + 1):
-        running = [e if number >= level else 1 for number, e in enumerate(extents)]
+
+    def cover_of(running: list[int]) -> list[int]:
         values = _values(nest, node, np.indices(running, sparse=True))
         spans = [int(np.max(v) - np.min(v)) + 1 for v in values]
-        cover.append([min(s, d) for s, d in zip(spans, access.shape, strict=True)])
+        return [min(s, d) for s, d in zip(spans, access.shape, strict=True)]
+
+    cover = [
+        cover_of([e if number >= level else 1 for number, e in enumerate(extents)])
+        for level in range(len(extents) + 1)
+    ]
+    share = [cover_of(extents)] * 2
+    shared = next((n for n, loop in enumerate(leaf.loops) if loop.kind == "parallel"), None)
+    if shared is not None:
+        of_core = -(-extents[shared] // CORES)
+        share = [cover_of([*extents[:shared], e, *extents[shared + 1 :]]) for e in (2, of_core)]
     at_zero = _values(nest, node, np.zeros(len(extents), dtype=np.int64))
     sizes = np.cumprod([1, *access.shape[:0:-1]])[::-1]
     steps = []
@@ -69,7 +79,11 @@ def _matches(nest: tuple[Any, ...], node: Any, leaf: Leaf, access: Access) -> bo
         at_one = _values(nest, node, np.eye(len(extents), dtype=np.int64)[number])
         moved = zip(at_one, at_zero, sizes, strict=True)
         steps.append(abs(sum(int((one - zero) * size) for one, zero, size in moved)))
-    return tuple(zip(*cover, strict=True)) == access.cover and tuple(steps) == access.steps
+    return (
+        tuple(zip(*cover, strict=True)) == access.cover
+        and tuple(steps) == access.steps
+        and tuple(zip(*share, strict=True)) == access.share
+    )
 
 
 def _values(nest: tuple[Any, ...], node: Any, values: Any) -> list[Any]:

@@ -79,6 +79,10 @@ class Access:
     steps: tuple[int, ...]
     """Distance in memory from the first to the second iteration of each loop, in elements; zero
     where that is not known."""
+    share: tuple[tuple[int, int], ...]
+    """Per dimension: how far the index reaches while the outermost parallel loop makes its first
+    two iterations, and while it makes those that one core is given; all other loops run. The cover
+    of all loops where there is no parallel one."""
 
 
 @dataclass(frozen=True)

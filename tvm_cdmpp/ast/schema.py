@@ -32,7 +32,7 @@ from typing import Literal
 
 from tvm_cdmpp.ast.leaf import OP_CLASSES
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 TRAFFIC_CAPACITIES_BYTES = tuple(2**n for n in (12, 14, 15, 17, 19, 21, 23, 25))
 """Cache capacities at which the traffic of a leaf is given: 4 KiB to 32 MiB."""
@@ -52,6 +52,7 @@ Group = Literal[
     "vectors",
     "memory",
     "reuse",
+    "cores",
     "traffic",
     "allocation",
     "gpu",
@@ -172,6 +173,27 @@ def _reuse(slot: str) -> list[Field]:
     ]
 
 
+def _cores() -> list[Field]:
+    fields = []
+    for slot in ACCESS_SLOTS:
+        fields += [
+            Field("cores", f"{slot}_core_bytes", "log2", "bytes of the lines that one core touches"),
+            Field(
+                "cores",
+                f"{slot}_next_bytes",
+                "log2",
+                "the part of them that a core's second parallel iteration adds; 0 with one each",
+            ),
+            Field(
+                "cores",
+                f"{slot}_sharers",
+                "log2",
+                "busy cores that touch a line, on average; 0 without a parallel loop",
+            ),
+        ]
+    return [*fields, Field("cores", "core_working_set", "log2", "bytes of all lines of one core")]
+
+
 def _traffic() -> list[Field]:
     return [
         Field("traffic", "working_set", "log2", "bytes of all lines touched"),
@@ -231,6 +253,7 @@ FIELDS: tuple[Field, ...] = (
     *_vectors(),
     *(field for slot in ACCESS_SLOTS for field in _memory(slot)),
     *(field for slot in ACCESS_SLOTS for field in _reuse(slot)),
+    *_cores(),
     *_traffic(),
     *_allocation(),
     *_gpu(),

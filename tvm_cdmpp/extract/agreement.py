@@ -20,7 +20,7 @@ _Found: TypeAlias = tuple[str, Any, Any]
 
 _LEAF_FIELDS = ("position", "nest", "buffer", "is_init", "unroll_limit", "compute_bytes")
 _LOOP_FIELDS = ("extent", "kind", "is_reduce")
-_ACCESS_FIELDS = ("element_bytes", "scope", "is_inside", "shape", "cover", "steps")
+_ACCESS_FIELDS = ("element_bytes", "scope", "is_inside", "shape", "cover", "steps", "share")
 
 
 @dataclass(frozen=True)

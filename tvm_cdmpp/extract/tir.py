@@ -49,7 +49,7 @@ def extract_exact(task: Any, state: Any) -> list[Leaf]:
     LoweringError
         If TVM refuses the state, or the program is of a kind that cannot be read.
     """
-    return leaves_of(lower(task, state))
+    return leaves_of(lower(task, state), int(task.hardware_params.num_cores))
 
 
 def lower(task: Any, state: Any) -> Any:
@@ -88,15 +88,22 @@ def lower(task: Any, state: Any) -> Any:
         ) from error
 
 
-def leaves_of(primfunc: Any) -> list[Leaf]:
+def leaves_of(primfunc: Any, cores: int) -> list[Leaf]:
     """Return the leaves of a lowered program in pre-order.
+
+    Parameters
+    ----------
+    primfunc
+        The program.
+    cores
+        That parallel loops are shared out among; where there are none, not positive.
 
     Raises
     ------
     LoweringError
         If the program holds a statement or an index that cannot be read.
     """
-    walker = _Walker({buffer.data for buffer in primfunc.buffer_map.values()})
+    walker = _Walker({buffer.data for buffer in primfunc.buffer_map.values()}, cores)
     walker.visit(primfunc.body)
     return _finish(walker.stores)
 
@@ -168,8 +175,9 @@ def _finish(stores: Sequence[_Store]) -> list[Leaf]:
 class _Walker:
     """Walks statements in pre-order and keeps what encloses them."""
 
-    def __init__(self, parameters: Set[Any]) -> None:
+    def __init__(self, parameters: Set[Any], cores: int) -> None:
         self.stores: list[_Store] = []
+        self._cores = cores
         self._parameters = parameters
         self._loops: list[_Loop] = []
         self._bindings: dict[Any, Binding] = {}
@@ -310,7 +318,16 @@ class _Walker:
         self._loops.pop()
 
     def _evaluator(self) -> IndexEvaluator:
-        return IndexEvaluator([loop.extent for loop in self._loops], self._bindings)
+        return IndexEvaluator(
+            [loop.extent for loop in self._loops], self._bindings, self._shared()
+        )
+
+    def _shared(self) -> tuple[int, int] | None:
+        """Return the loop that is shared out among cores, and the iterations of one core."""
+        for number, loop in enumerate(self._loops):
+            if loop.kind == "parallel":
+                return number, -(-loop.extent // self._cores) if self._cores > 0 else 1
+        return None
 
     def _maximum(self, expr: Any) -> int:
         """Return the largest value of an extent over the enclosing loops."""
@@ -361,6 +378,10 @@ class _Walker:
             shape=storage.shape,
             cover=tuple(tuple(span.tolist()) for span in spans),
             steps=_steps(indices, storage.shape, len(self._loops)),
+            share=tuple(
+                tuple(np.minimum(index.shares(), extent).tolist())
+                for index, extent in zip(indices, storage.shape, strict=True)
+            ),
         )
 
 

@@ -1,8 +1,9 @@
 """Integer index expressions of TIR: linear part and bounds of the rest, in many cases at once.
 
-With n loops there are 2 n + 1 cases. Case k up to n: the loops from number k inward run over
+With n loops there are 2 n + 3 cases. Case k up to n: the loops from number k inward run over
 their whole extent, the loops further out stand at zero. Case n + 1 + k: loop k stands at one, all
-others at zero; that gives its first step. Values are arrays of shape (cases,).
+others at zero; that gives its first step. In the last two all loops run, the outermost parallel one
+over its first two iterations, and over those of one core. Values are arrays of shape (cases,).
 Bounds of a sum of loops and of its floor division are exact; those of a modulo are exact unless
 its operand skips values. An index read from a buffer is taken to reach anything.
 """
@@ -90,8 +91,13 @@ class LinearIndex:
         low, high = self.bounds()
         # Where the index is not one value at a fixed iteration, nothing is known of its steps.
         values = np.where(low == high, high, UNBOUNDED << 1)
-        steps: NDArray[np.int64] = values[num_loops + 1 :] - values[num_loops]
+        steps: NDArray[np.int64] = values[num_loops + 1 : -2] - values[num_loops]
         return steps
+
+    def shares(self) -> NDArray[np.int64]:
+        """Return spans during two iterations of the parallel loop, and those of one core; (2,)."""
+        low, high = self.bounds()
+        return (high - low + 1)[-2:]
 
     def plus(self, other: LinearIndex) -> LinearIndex:
         """Return the sum."""
@@ -126,15 +132,27 @@ class IndexEvaluator:
         Extents of the enclosing loops, outer to inner.
     bindings
         Meaning of every variable in scope.
+    shared
+        Number of the loop that is shared out among cores, and how many of its iterations one core
+        makes; None without such a loop.
     """
 
-    def __init__(self, extents: Sequence[int], bindings: Mapping[Any, Binding]) -> None:
+    def __init__(
+        self,
+        extents: Sequence[int],
+        bindings: Mapping[Any, Binding],
+        shared: tuple[int, int] | None = None,
+    ) -> None:
         num_loops = len(extents)
         at_one = np.eye(num_loops, dtype=np.int64)
         running = np.tri(num_loops, num_loops + 1, dtype=np.int64)
         last = np.array(extents, dtype=np.int64)[:, None] - 1
-        self._largest = np.hstack([running * last, at_one])
-        self._smallest = np.hstack([np.zeros_like(running), at_one])
+        shares = np.repeat(last, 2, axis=1)
+        if shared is not None:
+            loop, iterations = shared
+            shares[loop] = 1, iterations - 1
+        self._largest = np.hstack([running * last, at_one, shares])
+        self._smallest = np.hstack([np.zeros_like(running), at_one, np.zeros_like(shares)])
         self._bindings = bindings
 
     def maximum(self, expr: Any) -> int:

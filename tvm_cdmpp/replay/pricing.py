@@ -130,7 +130,7 @@ def price_functions(
     network_bytes
         Memory of the whole network, weights included.
     """
-    leaves = {name: _leaves(programs.get(name)) for name in moved_bytes}
+    leaves = {name: _leaves(programs.get(name), hardware) for name in moved_bytes}
     prices = {
         name: _by_bytes(moved_bytes[name], device) for name, found in leaves.items() if not found
     }
@@ -242,12 +242,12 @@ def readable(function: str) -> str:
     return re.sub(r"(?<=_)nn_", "", short)
 
 
-def _leaves(program: Any) -> Sequence[Leaf]:
+def _leaves(program: Any, hardware: Hardware) -> Sequence[Leaf]:
     """Return the leaves of a program; none for one that cannot be read."""
     if program is None:
         return ()
     try:
-        return leaves_of(program)
+        return leaves_of(program, hardware.cores)
     except LoweringError:
         return ()
 

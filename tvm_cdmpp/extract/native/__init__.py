@@ -361,6 +361,7 @@ def _pack(leaves: Sequence[Leaf]) -> list[int]:
             packed += [len(access.shape), *access.shape]
             packed += [reach for row in access.cover for reach in row]
             packed += access.steps
+            packed += [reach for row in access.share for reach in row]
     return packed
 
 
@@ -374,7 +375,9 @@ def _unpack(packed: Sequence[int], names: Sequence[str]) -> list[Leaf]:
         element_bytes, scope, is_inside, dims = take(4)
         shape = take(dims)
         cover = tuple(take(num_loops + 1) for _ in range(dims))
-        return Access(element_bytes, SCOPES[scope], bool(is_inside), shape, cover, take(num_loops))
+        steps = take(num_loops)
+        share = tuple((next(numbers), next(numbers)) for _ in range(dims))
+        return Access(element_bytes, SCOPES[scope], bool(is_inside), shape, cover, steps, share)
 
     def take_leaf() -> Leaf:
         buffer, nest, origin, is_init, position, unroll_limit, compute_bytes = take(7)

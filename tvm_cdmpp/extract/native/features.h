@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <tuple>
 
 #include "leaf.h"
 
@@ -63,7 +64,23 @@ struct Touched {
   double allocated_bytes;
   std::vector<double> bytes;       // [level]
   std::vector<double> line_bytes;  // [level], in whole cache lines
+  double two_line_bytes;   // of two parallel iterations
+  double core_line_bytes;  // of one core
 };
+
+// Bytes of a box of elements, `cover(dim)` long, and of the lines it lies in.
+template <class Cover>
+std::pair<double, double> box_bytes(const Access& access, double line, const Cover& cover) {
+  // Consecutive memory grows outwards as long as the inner dimensions are whole.
+  double run = static_cast<double>(access.element_bytes), rows = 1;
+  bool whole = true;
+  for (std::size_t dim = access.shape.size(); dim-- > 0;) {
+    Int reach = cover(dim);
+    (whole ? run : rows) *= static_cast<double>(reach);
+    whole = whole && reach == access.shape[dim];
+  }
+  return {rows * run, rows * std::ceil(run / line) * line};
+}
 
 inline void measure(const Access& access, std::size_t levels, double line, Touched& touched) {
   touched.access = &access;
@@ -73,17 +90,13 @@ inline void measure(const Access& access, std::size_t levels, double line, Touch
   touched.bytes.resize(levels);
   touched.line_bytes.resize(levels);
   for (std::size_t level = 0; level < levels; ++level) {
-    // Consecutive memory grows outwards as long as the inner dimensions are whole.
-    double run = 1, rows = 1;
-    bool whole = true;
-    for (std::size_t dim = access.shape.size(); dim-- > 0;) {
-      Int cover = access.cover[dim * levels + level];
-      (whole ? run : rows) *= static_cast<double>(cover);
-      whole = whole && cover == access.shape[dim];
-    }
-    touched.bytes[level] = rows * run * element;
-    touched.line_bytes[level] = rows * std::ceil(run * element / line) * line;
+    std::tie(touched.bytes[level], touched.line_bytes[level]) = box_bytes(
+        access, line, [&](std::size_t dim) { return access.cover[dim * levels + level]; });
   }
+  touched.two_line_bytes =
+      box_bytes(access, line, [&](std::size_t dim) { return access.share[dim * 2]; }).second;
+  touched.core_line_bytes =
+      box_bytes(access, line, [&](std::size_t dim) { return access.share[dim * 2 + 1]; }).second;
 }
 
 // Reads in an order that does not depend on where they stand in the expression.
@@ -92,6 +105,8 @@ inline bool comes_first(const Touched& a, const Touched& b) {
   if (a.bytes.front() != b.bytes.front()) return a.bytes.front() > b.bytes.front();
   if (a.access->cover != b.access->cover) return a.access->cover > b.access->cover;
   if (a.access->steps != b.access->steps) return a.access->steps > b.access->steps;
+  if (a.access->share != b.access->share) return a.access->share > b.access->share;
+  if (a.access->is_inside != b.access->is_inside) return a.access->is_inside;
   return a.access->scope > b.access->scope;
 }
 
@@ -109,6 +124,9 @@ struct LeafFacts {
   std::size_t used;              // of these
   double executions, spatial, reduce;
   double by_kind[kNumLoopKinds];  // products of extents
+  std::size_t parallel;           // the loop that is shared out among cores
+  double cores;                   // busy with it
+  double rounds;                  // iterations of each, one after the other
 };
 
 inline void gather(const Leaf& leaf, const Hardware& hardware, LeafFacts& facts) {
@@ -127,6 +145,14 @@ inline void gather(const Leaf& leaf, const Hardware& hardware, LeafFacts& facts)
     facts.executions *= extent;
     (loop.is_reduce ? facts.reduce : facts.spatial) *= extent;
     facts.by_kind[loop.kind] *= extent;
+  }
+  facts.parallel = parallel_loop(leaf.loops);
+  facts.cores = facts.rounds = 1;
+  if (facts.parallel < leaf.loops.size()) {
+    Int extent = leaf.loops[facts.parallel].extent;
+    Int rounds = iterations_of_core(extent, hardware.cores);
+    facts.rounds = static_cast<double>(rounds);
+    facts.cores = static_cast<double>(ceil_div(extent, rounds));
   }
 }
 
@@ -289,6 +315,31 @@ void write_reuse(const LeafFacts& facts, const std::vector<double>& footprint, W
   }
 }
 
+// What each core touches of what all touch: TVM gives a core consecutive iterations of a parallel
+// loop, and which elements those reach depends on how the loop was fused.
+template <class Writer>
+void write_cores(const LeafFacts& facts, Writer& out) {
+  bool shared = facts.parallel < facts.leaf->loops.size();
+  double all = 0;
+  for (std::size_t n = 0; n < kNumSlots; ++n) {
+    Slot slot = slot_of(facts, n);
+    double core = 0, next = 0, total = 0;
+    for (std::size_t at = slot.first; at < slot.end; ++at) {
+      const Touched& touched = facts.touched[at];
+      total += touched.line_bytes.front();
+      core += touched.core_line_bytes;
+      if (facts.rounds > 1) {
+        next += std::max(touched.two_line_bytes - touched.line_bytes[facts.parallel + 1], 0.0);
+      }
+    }
+    all += core;
+    out.log2(kSlots[n], "core_bytes", core);
+    out.log2(kSlots[n], "next_bytes", next);
+    out.log2(kSlots[n], "sharers", shared && total > 0 ? facts.cores * core / total : 0);
+  }
+  out.log2("", "core_working_set", all);
+}
+
 template <class Writer>
 void write_traffic(const LeafFacts& facts, const std::vector<double>& footprint, Writer& out) {
   static constexpr const char* kTraffic[] = {
@@ -301,15 +352,28 @@ void write_traffic(const LeafFacts& facts, const std::vector<double>& footprint,
   double ops = 0;
   for (std::size_t n = 0; n < kNumOps; ++n) ops += static_cast<double>(facts.leaf->ops[n]);
   out.log2("", "working_set", footprint.front());
+  double two = 0, core = 0;
+  for (std::size_t n = 0; n < facts.used; ++n) {
+    two += facts.touched[n].two_line_bytes;
+    core += facts.touched[n].core_line_bytes;
+  }
   double moved[kNumCapacities];
   for (int n = 0; n < kNumCapacities; ++n) {
     // The innermost level always "fits": one execution streams through any cache.
     std::size_t level = 0;
     double outside = 1;
+    moved[n] = 0;
     while (level < loops.size() && footprint[level] > kCapacities[n]) {
+      if (level == facts.parallel && footprint[level + 1] <= kCapacities[n]) {
+        // What a core's cache keeps from one parallel iteration to the next.
+        double next = std::max(two - footprint[level + 1], 0.0);
+        double streamed = footprint[level + 1] + (facts.rounds - 1) * next;
+        moved[n] = outside * facts.cores * (core <= kCapacities[n] ? core : streamed);
+        break;
+      }
       outside *= static_cast<double>(loops[level++].extent);
     }
-    moved[n] = footprint[level] * outside;
+    if (moved[n] == 0) moved[n] = footprint[level] * outside;
     out.log2("", kTraffic[n], moved[n]);
   }
   for (int n = 0; n < kNumCapacities; ++n) {
@@ -378,6 +442,7 @@ void write_fields(const LeafFacts& facts, const Hardware& hardware, Writer& out)
   write_vectors(facts, hardware, out);
   write_memory(facts, hardware, out);
   write_reuse(facts, footprint, out);
+  write_cores(facts, out);
   write_traffic(facts, footprint, out);
   write_allocation(facts, out);
   write_gpu(facts, hardware, out);
@@ -386,7 +451,7 @@ void write_fields(const LeafFacts& facts, const Hardware& hardware, Writer& out)
 // Names of the fields, and which are logarithms.
 inline const NameWriter& field_names() {
   static const NameWriter names = [] {
-    Leaf leaf{0, 0, 0, false, 0, 0, 0, {}, {}, {{4, kGlobal, false, {}, {}, {}}}};
+    Leaf leaf{0, 0, 0, false, 0, 0, 0, {}, {}, {{4, kGlobal, false, {}, {}, {}, {}}}};
     Hardware hardware{1, 64, 64, 0, 0, 0, 0, 1};
     LeafFacts facts;
     gather(leaf, hardware, facts);

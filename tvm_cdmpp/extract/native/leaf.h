@@ -36,6 +36,8 @@ struct Access {
   std::vector<Int> shape;
   std::vector<Int> cover;  // [dimension][level], levels being loops + 1
   std::vector<Int> steps;  // [loop]
+  // [dimension][2]: cover while the outermost parallel loop makes two iterations, and one core's.
+  std::vector<Int> share;
 };
 
 struct Leaf {
@@ -50,6 +52,18 @@ struct Leaf {
   std::vector<Loop> loops;
   std::vector<Access> accesses;  // the store first
 };
+
+// Which loop is shared out among the cores: the outermost parallel one; the number of loops if none.
+inline std::size_t parallel_loop(const std::vector<Loop>& loops) {
+  auto found = std::find_if(loops.begin(), loops.end(),
+                            [](const Loop& loop) { return loop.kind == kParallel; });
+  return static_cast<std::size_t>(found - loops.begin());
+}
+
+// Consecutive iterations of a parallel loop that TVM gives to one core.
+inline Int iterations_of_core(Int extent, double cores) {
+  return cores > 0 ? ceil_div(extent, static_cast<Int>(cores)) : 1;
+}
 
 // Facts as a list of integers, for Python.
 inline void pack(const Leaf& leaf, std::vector<Int>& out) {
@@ -67,6 +81,7 @@ inline void pack(const Leaf& leaf, std::vector<Int>& out) {
     out.insert(out.end(), access.shape.begin(), access.shape.end());
     out.insert(out.end(), access.cover.begin(), access.cover.end());
     out.insert(out.end(), access.steps.begin(), access.steps.end());
+    out.insert(out.end(), access.share.begin(), access.share.end());
   }
 }
 
@@ -95,7 +110,8 @@ Leaf unpack(Reader& read) {
     access.shape.resize(static_cast<std::size_t>(read()));
     access.cover.resize(access.shape.size() * levels);
     access.steps.resize(leaf.loops.size());
-    for (auto* values : {&access.shape, &access.cover, &access.steps}) {
+    access.share.resize(access.shape.size() * 2);
+    for (auto* values : {&access.shape, &access.cover, &access.steps, &access.share}) {
       for (Int& value : *values) value = read();
     }
     leaf.accesses.push_back(std::move(access));

@@ -11,7 +11,8 @@ enum LayoutRewrite : int { kAsGiven, kCopied, kRewritten };
 
 class Leaves {
  public:
-  Leaves(LayoutRewrite layout, const Hardware& hardware) : layout_(layout), limits_(hardware) {}
+  Leaves(LayoutRewrite layout, const Hardware& hardware)
+      : layout_(layout), cores_(hardware.cores), limits_(hardware) {}
 
   // What the program of the last call exceeds.
   const Excess& excess() const { return limits_.excess(); }
@@ -213,6 +214,14 @@ class Leaves {
       bool own = open.position >= nest.depth;
       leaf.loops.push_back({open.loop.extent, open.loop.kind, own && open.loop.is_reduce});
     }
+    parallel_ = parallel_loop(leaf.loops);
+    if (parallel_ < open_.size()) {
+      Int extent = leaf.loops[parallel_].extent;
+      auto at = static_cast<std::size_t>(open_[parallel_].position);
+      share_extents_.assign(2, nest.loop_extents);
+      share_extents_[0][at] = 2;
+      share_extents_[1][at] = iterations_of_core(extent, cores_);
+    }
     leaf.ops = {};
     leaf.compute_bytes = 0;
     tests_lanes_ = false;
@@ -292,6 +301,7 @@ class Leaves {
     access.shape.assign(1, 1);
     access.cover.assign(leaf.loops.size() + 1, 1);
     access.steps.assign(leaf.loops.size(), 0);
+    access.share.assign(2, 1);
   }
 
   // An access to a result of stage `number`; without indices, to the element that is stored.
@@ -321,6 +331,7 @@ class Leaves {
     }
     std::size_t dims = access.shape.size(), loops = leaf.loops.size();
     access.cover.resize(dims * (loops + 1));
+    access.share.resize(dims * 2);
     access.steps.assign(loops, 0);
     unknown_.assign(loops, 0);
     Int neighbour = 1;
@@ -346,11 +357,26 @@ class Leaves {
         access.cover[dim * (loops + 1) + loop] = std::min(reach + curved, shape);
         access.steps[loop] += neighbour * step;
       }
+      for (std::size_t run = 0; run < 2; ++run) {
+        Int& share = access.share[dim * 2 + run];
+        share = parallel_ < loops ? std::min(reach_of(*index, share_extents_[run]), shape)
+                                  : access.cover[dim * (loops + 1)];
+      }
       neighbour *= shape;
     }
     for (std::size_t loop = 0; loop < loops; ++loop) {
       access.steps[loop] = unknown_[loop] ? 0 : std::abs(access.steps[loop]);
     }
+  }
+
+  // How far an index reaches while all open loops run as often as given.
+  Int reach_of(const LoopIndex& index, const LoopInts& extents) const {
+    Int reach = 1;
+    for (const OpenLoop& open : open_) {
+      auto at = static_cast<std::size_t>(open.position);
+      reach += std::abs(index.coefficients[at]) * (extents[at] - 1);
+    }
+    return reach + index.curved_span(static_cast<std::size_t>(open_.front().position), extents);
   }
 
   // Give a constant input the layout in which it is read (GetNewLayout in compute_dag.cc): one
@@ -422,6 +448,7 @@ class Leaves {
   }
 
   LayoutRewrite layout_;
+  double cores_;
   LimitCheck limits_;
   bool rewrites_ = false;
   Schedule* schedule_ = nullptr;
@@ -447,6 +474,8 @@ class Leaves {
   std::vector<Int> stride_;
   LoopIndex index_;
   std::vector<char> unknown_;  // [loop]
+  std::size_t parallel_ = 0;  // which of the open loops is shared out among cores
+  std::vector<LoopInts> share_extents_;  // with two of its iterations, and with one core's
 };
 
 }  // namespace cdmpp
