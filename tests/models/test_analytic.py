@@ -20,6 +20,10 @@ from tvm_cdmpp.models.analytic import (
 )
 
 CPU = DeviceSpec(name="cpu", kind="cpu", cores=8)
+GPU = DeviceSpec(
+    name="gpu", kind="gpu", cores=80, clock_hz=1.5e9, simd_bytes=128, l1_bytes=128 * 2**10,
+    l2_bytes=6 * 2**20, l3_bytes=0, bandwidth_bytes_per_s=900e9, shared_bytes_per_core=96 * 2**10,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("device", [CPU, DeviceSpec(name="x", kind="cpu", cores=1, l3_bytes=0),
@@ -126,3 +130,89 @@ def test_sums_that_vector_registers_hold_are_not_stored_each_time(
     assert load_store_s(40) == load_store_s(60)
     if simd_bytes < 64:
         assert load_store_s(28) == load_store_s(40)
+
+
+def gpu_leaf(blocks: int, threads: int, **counts: float) -> CompactASTBatch:
+    """One leaf that multiplies and adds values of one buffer into another, 64 times a thread."""
+    executions, size = 64 * blocks * threads, 256 * blocks * threads
+    facts: dict[str, float] = {
+        "executions": executions, "reduce_executions": 1, "float_add_ops": executions,
+        "float_mul_ops": executions, "unrolled_body": 64, "vector_extent": 1,
+        "block_extent": blocks, "thread_extent": threads, "vthread_extent": 1,
+        "inner0_extent": 7, "inner1_extent": 7, "buffer_bytes": size,
+    }  # fmt: skip
+    for slot in ("write", "read0"):
+        facts |= {
+            f"{slot}_element_bytes": 4, f"{slot}_tile_bytes": 256, f"{slot}_unique_bytes": size,
+            f"{slot}_warp_sectors": 4,
+        }  # fmt: skip
+    vectors = np.zeros((1, len(FIELDS)), np.float32)
+    for name, value in (facts | counts).items():
+        is_log = FIELDS[COLUMN[name]].scale == "log2"
+        vectors[0, COLUMN[name]] = np.log2(1 + value) if is_log else value
+    return CompactASTBatch.of_counts(vectors, np.zeros(1, np.int32), np.array([1]))
+
+
+def gpu_s(batch: CompactASTBatch, device: DeviceSpec = GPU, term: str | None = None) -> float:
+    """Seconds of a program, or of one term of its only leaf."""
+    if term is None:
+        return float(estimate_latency_s(batch, device)[0])
+    return float(leaf_terms_s(batch, device)[TERMS.index(term), 0])
+
+
+def test_blocks_of_a_gpu_take_turns() -> None:
+    one, all_, more = (gpu_s(gpu_leaf(n, 256), term="arithmetic") for n in (1, 80, 81))
+    assert one == pytest.approx(all_)
+    assert all_ < more < 2.0 * all_  # two blocks on one multiprocessor hide more
+    many, twice = (gpu_s(gpu_leaf(80 * n, 256), term="arithmetic") for n in (64, 128))
+    assert twice == pytest.approx(2 * many)
+
+
+def test_threads_of_a_gpu_make_it_faster_up_to_its_peak() -> None:
+    """The same work, by blocks of 1 to 1024 threads."""
+    work = 2**24
+    seconds = [gpu_s(gpu_leaf(work // n, n)) for n in (1, 8, 32, 128, 1024)]
+    assert (np.diff(seconds[:4]) < 0).all()
+    assert seconds[0] > 5 * seconds[3]
+    assert seconds[4] == pytest.approx(seconds[3], rel=0.3)
+    assert min(seconds) > 2 * 64 * work / GPU.peak_flops
+
+
+def test_scattered_accesses_of_a_gpu_are_slower() -> None:
+    # As many sectors as threads of a warp, in place of four.
+    near, far = (gpu_leaf(4096, 128, read0_warp_sectors=n) for n in (4, 32))
+    assert gpu_s(far) > 1.2 * gpu_s(near)  # memory moves whole rows in either case
+    assert gpu_s(far, term="into_l1") > 4 * gpu_s(near, term="into_l1")
+    # What the block keeps in shared memory does not come from beyond it, nor do registers.
+    shared = gpu_leaf(4096, 128, read0_is_shared=1, read0_warp_sectors=4)
+    kept = gpu_leaf(4096, 128, read0_warp_sectors=0)
+    assert gpu_s(kept) < gpu_s(shared) < gpu_s(near)
+
+
+def test_a_gpu_with_more_bandwidth_is_faster() -> None:
+    batch = gpu_leaf(2**16, 128, float_add_ops=0, float_mul_ops=0)
+    faster = replace(GPU, bandwidth_bytes_per_s=2 * GPU.bandwidth_bytes_per_s)
+    assert gpu_s(batch, faster) < gpu_s(batch)
+    assert gpu_s(batch, GPU, "into_l3") == pytest.approx(2 * gpu_s(batch, faster, "into_l3"))
+
+
+def test_occupancy_registers_and_kernels_of_a_gpu() -> None:
+    # One block of 32 threads in place of many, as shared memory is full.
+    many, few = (gpu_leaf(4096, 32, shared_bytes=2**n) for n in (10, 16))
+    assert gpu_s(few, term="arithmetic") > 3 * gpu_s(many, term="arithmetic")
+    # 64 sums stay in registers, 512 do not.
+    held, spilled = (
+        gpu_leaf(4096, 128, reduce_executions=9, buffer_is_register=1, register_bytes=4 * n,
+                 write_warp_sectors=0, read0_is_shared=1)
+        for n in (64, 512)
+    )  # fmt: skip
+    assert gpu_s(spilled) > 2 * gpu_s(held)
+    # Only what writes memory is a kernel.
+    assert gpu_s(held, term="start") == 0
+    assert gpu_s(many, term="start") > 2e-6
+    # Virtual threads share what is copied for their block.
+    copy = {"write_is_shared": 1, "buffer_bytes": 4096}
+    alone, four = (
+        gpu_leaf(4096, 128, vthread_extent=n, executions=n * 2**25, **copy) for n in (1, 4)
+    )
+    assert gpu_s(four, term="into_l1") == pytest.approx(gpu_s(alone, term="into_l1"))

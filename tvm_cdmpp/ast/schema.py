@@ -273,6 +273,13 @@ COUNTED = (
     *(f"traffic_{capacity}" for capacity in TRAFFIC_CAPACITIES_BYTES),
     "executions", "reduce_executions", "unrolled_body", "parallel_extent", "block_extent",
     "vector_extent", "is_vectorized", "is_init",
+    *(
+        f"{slot}_{name}"
+        for slot in ACCESS_SLOTS
+        for name in ("is_shared", "tile_bytes", "unique_bytes", "warp_sectors")
+    ),
+    "buffer_bytes", "buffer_is_register", "thread_extent", "vthread_extent", "shared_bytes",
+    "register_bytes",
 )  # fmt: skip
 """Fields that estimates calculate with, so that a batch keeps them before scaling as well."""
 COUNTED_COLUMNS = [COLUMN[name] for name in COUNTED]

@@ -68,7 +68,7 @@ class AdditiveConfig:
     analytic_base: bool = True
     """Whether corrections are of the analytic estimate; else of a latency that all leaves share."""
     largest_correction: float = 12.0
-    """Bound of a leaf's correction, ln; the estimate, one for CPUs, is off by e^9 on GPUs."""
+    """Bound of a leaf's correction, ln."""
 
     def __post_init__(self) -> None:
         """Check that the heads divide the width."""

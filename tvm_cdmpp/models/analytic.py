@@ -4,29 +4,23 @@ A roofline over the leaves of a program (Williams et al., 2009), with the memory
 cache level: a leaf takes as long as the slowest of its arithmetic, its loads and stores, and the
 traffic into each cache, plus a share of the rest, since they overlap only in part. Parallel loops
 divide the time by the cores they keep busy. The constants are round figures of current cores; the
-predictor learns what they leave out.
+predictor learns what they leave out. GPUs have terms of their own, in `analytic_gpu`.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.ast import (
     ACCESS_SLOTS,
-    COUNTED,
     NUM_INNER_LOOPS,
     TRAFFIC_CAPACITIES_BYTES,
     CompactASTBatch,
 )
 from tvm_cdmpp.devices import DeviceSpec
-
-FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
-_Count: TypeAlias = Callable[[str], FloatArray]
-_Flag: TypeAlias = Callable[[str], npt.NDArray[np.bool_]]
+from tvm_cdmpp.models.analytic_gpu import gpu_terms_s
+from tvm_cdmpp.models.facts import Count, Facts, Flag, FloatArray
 
 _CYCLES_PER_OP = {
     "float_compare": 0.5,
@@ -56,8 +50,8 @@ _STORE_CYCLES = 2.0
 _KEPT_CYCLES = 0.5
 """The same, when the sum stays in a register."""
 _REGISTERS, _REGISTERS_OF_WIDE = 16, 32
-"""Vector registers for sums; the second with vectors of 64 bytes and more, as of AVX-512 and of
-GPUs. Arm has 32 as well, which the figures of a device do not tell."""
+"""Vector registers for sums; the second with vectors of 64 bytes and more, as of AVX-512. Arm has
+32 as well, which the figures of a device do not tell."""
 _AUTOMATIC_LANES_EXPONENT = 0.5
 """Lanes to expect of a loop that is left to the compiler: it vectorizes some, and some not."""
 _OVERLAP_LOST = 0.25
@@ -73,8 +67,6 @@ TERMS = ("arithmetic", "load_store", "into_l1", "into_l2", "into_l3", "start")
 """What bounds a leaf; all but the start of threads overlap."""
 
 _BOUND_NAMES = ("compute", "loads and stores", "L2 cache", "L3 cache", "memory", "start-up")
-
-_ROW = {name: row for row, name in enumerate(COUNTED)}
 
 
 def estimate_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
@@ -117,23 +109,6 @@ def sum_leaves(batch: CompactASTBatch, leaf_s: FloatArray) -> FloatArray:
     return PROGRAM_START_S + np.bincount(programs, leaf_s, minlength=len(batch))
 
 
-class _Facts:
-    """The fields that the estimate reads, before scaling, of all leaves of a batch."""
-
-    def __init__(self, batch: CompactASTBatch) -> None:
-        # One contiguous row per field; the fields are read many times.
-        self._counts = np.ascontiguousarray(batch.unscaled_fields().T)
-        self._flags = self._counts > 0.5
-
-    def count(self, name: str) -> FloatArray:
-        counts: FloatArray = self._counts[_ROW[name]]
-        return counts
-
-    def flag(self, name: str) -> npt.NDArray[np.bool_]:
-        flags: npt.NDArray[np.bool_] = self._flags[_ROW[name]]
-        return flags
-
-
 def estimate_leaf_latency_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
     """Estimate the seconds that each leaf takes; shape (leaves,)."""
     return combine_terms(leaf_terms_s(batch, device))
@@ -149,8 +124,10 @@ def combine_terms(terms_s: FloatArray) -> FloatArray:
 
 def leaf_terms_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
     """Estimate what bounds each leaf: seconds by resource, of shape (len(TERMS), leaves)."""
-    facts = _Facts(batch)
+    facts = Facts(batch)
     count, flag = facts.count, facts.flag
+    if device.kind == "gpu":
+        return gpu_terms_s(count, flag, device)
 
     lanes = _lanes(count, flag, device)
     multiply_adds = np.maximum(count("float_add_ops"), count("float_mul_ops"))
@@ -182,8 +159,6 @@ def leaf_terms_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
     loops = _LOOP_CYCLES * steps / np.maximum(count("unrolled_body"), _COMPILER_UNROLLS)
 
     parallel = np.maximum(count("parallel_extent"), 1.0)
-    if device.kind == "gpu":
-        parallel = np.maximum(parallel, count("block_extent"))
     busy = parallel / np.ceil(parallel / device.cores)
     per_second = device.clock_hz * busy
     sizes = (device.l1_bytes, device.l2_bytes, max(device.l3_bytes, device.l2_bytes) / busy)
@@ -201,7 +176,7 @@ def leaf_terms_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
     return terms
 
 
-def _accumulator_bytes(count: _Count, flag: _Flag) -> FloatArray:
+def _accumulator_bytes(count: Count, flag: Flag) -> FloatArray:
     """Bytes of the sums that are open at once: the tile inside the innermost reduction loop."""
     tile = count("write_element_bytes")
     open_ = np.ones(len(tile), dtype=bool)
@@ -211,7 +186,7 @@ def _accumulator_bytes(count: _Count, flag: _Flag) -> FloatArray:
     return tile
 
 
-def _lanes(count: _Count, flag: _Flag, device: DeviceSpec) -> FloatArray:
+def _lanes(count: Count, flag: Flag, device: DeviceSpec) -> FloatArray:
     """Vector lanes in use: of a vectorized loop, or of one that the compiler can vectorize."""
     straight = np.ones(len(count("executions")), dtype=bool)
     for slot in ACCESS_SLOTS:
@@ -227,7 +202,7 @@ def _lanes(count: _Count, flag: _Flag, device: DeviceSpec) -> FloatArray:
     return lanes
 
 
-def _traffic(count: _Count, size_bytes: npt.ArrayLike) -> FloatArray:
+def _traffic(count: Count, size_bytes: npt.ArrayLike) -> FloatArray:
     """Bytes moved into a cache, at the largest tabulated capacity that is not above its size."""
     capacities = np.array(TRAFFIC_CAPACITIES_BYTES, dtype=np.float64)
     curve = np.stack([count(f"traffic_{int(c)}") for c in TRAFFIC_CAPACITIES_BYTES])
