@@ -320,6 +320,16 @@ def test_matmul_by_hand() -> None:
     for capacity in TRAFFIC_CAPACITIES_BYTES:
         expect(update, {f"traffic_{capacity}": 448, f"intensity_{capacity}": 2 * 192 / 448})
     expect(update, {"working_set": 448})
+    # Two of the three cores take two rows each; B is read by both.
+    for slot, core_bytes, sharers in (("write", 64, 1), ("read0", 192, 2), ("read1", 64, 1)):
+        expect(
+            update,
+            {
+                f"{slot}_core_bytes": core_bytes, f"{slot}_sharers": sharers,
+                f"{slot}_next_bytes": 0,  # two rows of A and of C lie in one line
+            },
+        )  # fmt: skip
+    expect(update, {"core_working_set": 64 + 192 + 64})
     expect(
         init,
         {
@@ -363,6 +373,55 @@ def test_partly_filled_rounds_and_registers_by_hand() -> None:
     )  # fmt: skip
     wide = sampling.make_task(sampling.matmul, args=(9, 32, 5))
     expect(ByHand(wide, steps).leaves[1], {"write_is_aligned": 1, "vector_use": 1})
+
+
+def test_what_a_core_touches_depends_on_the_order_of_fused_loops() -> None:
+    """C[4, 32] in strips of four columns: cores that take one each write the same lines."""
+    task = sampling.make_task(sampling.matmul, args=(4, 32, 16))
+
+    def update(order: list[int]) -> dict[str, float]:
+        split = ["SP", 2, 1, 32, [4], 1]
+        steps = [split, ["RE", 2, [*order, 3, 2]], ["FU", 2, [0, 1]], ["AN", 2, 0, 3]]
+        return ByHand(task, steps, Hardware(cores=8)).leaves[1]
+
+    strips, rows = update([1, 0]), update([0, 1])  # columns outside, then rows outside
+    expect(strips, {"parallel_extent": 32, "task_executions": 64, "core_use": 1})
+    expect(rows, {"parallel_extent": 32, "task_executions": 64, "core_use": 1})
+    expect(
+        strips,
+        {
+            # Four rows, 16 bytes of a line in each, which four cores share; a strip of B, all of A.
+            "write_core_bytes": 4 * 64, "write_sharers": 8 * 4 / 8, "write_next_bytes": 64,
+            "read0_core_bytes": 16 * 64, "read0_sharers": 4, "read0_next_bytes": 0,
+            "read1_core_bytes": 4 * 64, "read1_sharers": 8, "read1_next_bytes": 64,
+            "core_working_set": 4 * 64 + 16 * 64 + 4 * 64,
+        },
+    )  # fmt: skip
+    expect(
+        rows,
+        {
+            # Half a row: one line of C and of A that no other half touches or one does, half of B.
+            "write_core_bytes": 64, "write_sharers": 1, "write_next_bytes": 0,
+            "read0_core_bytes": 16 * 64, "read0_sharers": 4, "read0_next_bytes": 0,
+            "read1_core_bytes": 64, "read1_sharers": 2, "read1_next_bytes": 0,
+            "core_working_set": 64 + 16 * 64 + 64,
+        },
+    )  # fmt: skip
+
+
+def test_what_cores_keep_of_a_parallel_loop_by_hand() -> None:
+    """64 rows on two cores: a core loads B once, not once for each row."""
+    task = sampling.make_task(sampling.matmul, args=(64, 64, 64))
+    row, matrix = 2 * 256, 64 * 256  # of A and C; B
+    whole = {"traffic_131072": 64 * row + matrix}
+    _, update = ByHand(task, [["AN", 2, 0, 3]], Hardware(cores=2)).leaves
+    expect(update, {"traffic_32768": 2 * (32 * row + matrix), "write_next_bytes": 256, **whole})
+    # The share of one core alone does not fit, but what it uses again does.
+    _, update = ByHand(task, [["AN", 2, 0, 3]], Hardware(cores=1)).leaves
+    expect(update, {"traffic_32768": 64 * row + matrix, **whole})
+    # Where cores are not known, each row is a share of its own.
+    _, update = ByHand(task, [["AN", 2, 0, 3]], Hardware(cores=0)).leaves
+    expect(update, {"traffic_32768": 64 * (row + matrix), "write_next_bytes": 0, **whole})
 
 
 def test_traffic_by_hand() -> None:
