@@ -44,7 +44,7 @@ def estimate(
         schedule[out].parallel(axes[0])
     module = tvm.get_global_func("driver.schedule_to_module")(schedule, [x, out], "main", None)
     program = module["main"]
-    return estimate_function(program, leaves_of(program), device, network_bytes)
+    return estimate_function(program, leaves_of(program, 0), device, network_bytes)
 
 
 def copy(x: Any, *index: Any) -> Any:
@@ -143,7 +143,7 @@ def test_rows_that_the_data_chooses_are_as_many_as_are_asked_for() -> None:
     program = make(schedule, [table, chosen, out], "main", None)["main"]
     device = replace(CPU, l2_bytes=1 << 14)
     moved_bytes = 2 * 4 * rows * width
-    found = estimate_function(program, leaves_of(program), device, SMALL).bounds_s["L3 cache"]
+    found = estimate_function(program, leaves_of(program, 0), device, SMALL).bounds_s["L3 cache"]
     assert found < 3 * moved_bytes / (32 * device.clock_hz)
 
 
@@ -155,7 +155,7 @@ def product_leaves() -> list[Leaf]:
     schedule = te.create_schedule(out.op)
     schedule[out].parallel(out.op.axis[0])
     module = tvm.get_global_func("driver.schedule_to_module")(schedule, [x, y, out], "main", None)
-    return leaves_of(module["main"])
+    return leaves_of(module["main"], 0)
 
 
 def kept(network_bytes: float, device: DeviceSpec = CPU, compute_s: float = 1e-7) -> float:

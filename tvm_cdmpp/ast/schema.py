@@ -177,7 +177,9 @@ def _cores() -> list[Field]:
     fields = []
     for slot in ACCESS_SLOTS:
         fields += [
-            Field("cores", f"{slot}_core_bytes", "log2", "bytes of the lines that one core touches"),
+            Field(
+                "cores", f"{slot}_core_bytes", "log2", "bytes of the lines that one core touches"
+            ),
             Field(
                 "cores",
                 f"{slot}_next_bytes",

@@ -318,9 +318,7 @@ class _Walker:
         self._loops.pop()
 
     def _evaluator(self) -> IndexEvaluator:
-        return IndexEvaluator(
-            [loop.extent for loop in self._loops], self._bindings, self._shared()
-        )
+        return IndexEvaluator([loop.extent for loop in self._loops], self._bindings, self._shared())
 
     def _shared(self) -> tuple[int, int] | None:
         """Return the loop that is shared out among cores, and the iterations of one core."""
