@@ -18,8 +18,9 @@ al., OSDI 2020, appendix B) without its allocation features. What differs:
   filled in.
 - New: traffic into caches of eight sizes (a roofline's memory side: Williams et al., CACM 2009),
   with the arithmetic intensity at each, strides of the two innermost loops, work left for one core
-  and what its last round wastes, use of vector registers, sums kept open, and for GPUs use of
-  warps, shares of the limits and memory sectors per warp.
+  and what its last round wastes, what a core touches of what all do (which depends on the order of
+  the loops that were fused), use of vector registers, sums kept open, and for GPUs use of warps,
+  shares of the limits and memory sectors per warp.
 
 "Touched" is the bounding box of the elements that an access reaches while some loops run; nothing
 is clipped at guards of loops that do not divide.
@@ -205,7 +206,8 @@ def _traffic() -> list[Field]:
                 f"traffic_{capacity}",
                 "log2",
                 f"bytes moved into a cache of {capacity} bytes: lines touched by the outermost "
-                "loop nest that fits, times how often it runs",
+                "loop nest that fits, times how often it runs; of a parallel loop, by the share "
+                "of a core, or what its iterations add one after the other",
             )
             for capacity in TRAFFIC_CAPACITIES_BYTES
         ),
