@@ -9,18 +9,19 @@ predictor learns what they leave out. GPUs have terms of their own, in `analytic
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.ast import (
     ACCESS_SLOTS,
-    NUM_INNER_LOOPS,
     TRAFFIC_CAPACITIES_BYTES,
     CompactASTBatch,
 )
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.models.analytic_gpu import gpu_terms_s
-from tvm_cdmpp.models.facts import Count, Facts, Flag, FloatArray
+from tvm_cdmpp.models.facts import Count, Facts, Flag, FloatArray, Mask
 
 _CYCLES_PER_OP = {
     "float_compare": 0.5,
@@ -39,28 +40,36 @@ _CYCLES_PER_OP = {
 
 _LOOP_CYCLES = 1.0
 """Compare, add and jump, per iteration of a loop that is not unrolled."""
-_COMPILER_UNROLLS = 4.0
+_COMPILER_UNROLLS = 8.0
 """Steps that the compiler unrolls on its own."""
-_MOVE_CYCLES = 1.0
-"""Per vector loaded."""
-_BROADCAST_CYCLES = 0.5
-"""Per value loaded that all lanes share."""
-_STORE_CYCLES = 2.0
-"""Per vector of a sum that is loaded, added to and stored."""
-_KEPT_CYCLES = 0.5
-"""The same, when the sum stays in a register."""
-_REGISTERS, _REGISTERS_OF_WIDE = 16, 32
-"""Vector registers for sums; the second with vectors of 64 bytes and more, as of AVX-512. Arm has
-32 as well, which the figures of a device do not tell."""
-_AUTOMATIC_LANES_EXPONENT = 0.5
-"""Lanes to expect of a loop that is left to the compiler: it vectorizes some, and some not."""
+_LOAD_CYCLES = 0.5
+"""Per vector, or single value of code without vectors: two a cycle."""
+_SCATTERED_CYCLES = 1.0
+"""Per value that is put into a lane, or into all: one shuffle a cycle."""
+_STORE_CYCLES = 1.0
+"""Per vector; the load and the addition of a sum that is not in a register hide behind it."""
+_ADD_LATENCY = 4.0
+"""Cycles until a sum can be added to again."""
+_STEPS_AHEAD = 128.0
+"""Steps of scalar code that a core looks ahead for sums that do not wait for each other."""
+_REGISTERS, _REGISTERS_OF_WIDE = 12.0, 28.0
+"""Vector registers for sums, as four of 16 or 32 hold what is multiplied; the second with vectors
+of 64 bytes and more, as of AVX-512. Arm has 32 as well, which the figures of a device do not tell.
+"""
+_SHARED_BUFFER_SPILLS = 0.5
+"""Share of the sums that are not kept in registers where they have no buffer of their own, small
+enough for the compiler to make registers of it."""
+_LARGE_BODY, _DECODE_CYCLES = 256.0, 0.5
+"""Vector steps of an unrolled body beyond which its instructions leave the cache for decoded ones,
+and what each then takes more."""
 _OVERLAP_LOST = 0.25
 """Share of the faster resources' time that does not hide behind the slowest."""
 _PARALLEL_START_S = 3e-6
 PROGRAM_START_S = 5e-7
 """Of every program, whatever it does."""
-_L2_BYTES_PER_CYCLE = 32.0
+_L2_BYTES_PER_CYCLE = 48.0
 _L3_BYTES_PER_CYCLE = 12.0
+_LINE_BYTES = 64.0
 
 
 TERMS = ("arithmetic", "load_store", "into_l1", "into_l2", "into_l3", "start")
@@ -129,44 +138,31 @@ def leaf_terms_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
     if device.kind == "gpu":
         return gpu_terms_s(count, flag, device)
 
-    lanes = _lanes(count, flag, device)
+    columns = _columns(count, flag)
+    lanes = _lanes(count, flag, device, columns)
+    vectors = count("executions") / lanes
     multiply_adds = np.maximum(count("float_add_ops"), count("float_mul_ops"))
     cycles = multiply_adds / device.fused_multiply_adds_per_cycle
     for name, per_op in _CYCLES_PER_OP.items():
         cycles = cycles + per_op * count(f"{name}_ops")
-    arithmetic = cycles / lanes
-    # A reduction in the innermost loop waits for its own sum, 4 cycles each time.
-    chained = flag("inner0_is_reduce") & ~flag("is_vectorized")
-    arithmetic = np.maximum(arithmetic, np.where(chained, 2.0 * multiply_adds, 0.0) / lanes)
-    executions = count("executions")
-    moves = sum(
-        np.where(
-            flag(f"{slot}_is_invariant"),
-            _BROADCAST_CYCLES,
-            np.where(flag(f"{slot}_is_contiguous"), _MOVE_CYCLES, _MOVE_CYCLES * lanes),
-        )
-        * (count(f"{slot}_element_bytes") > 0)
-        for slot in ACCESS_SLOTS[1:]
-    )
-    registers = _REGISTERS_OF_WIDE if device.simd_bytes >= 64 else _REGISTERS
-    kept = _accumulator_bytes(count, flag) <= registers * device.simd_bytes
-    stored = np.where(flag("write_is_contiguous") | flag("write_is_invariant"), 1.0, lanes)
-    summed = (count("reduce_executions") > 1) & ~flag("is_init")
-    moves = moves + stored * np.where(summed & kept, _KEPT_CYCLES, _STORE_CYCLES)
-    load_store = moves * executions / lanes
+    sums = _sums(count, flag, device, lanes)
+    arithmetic = np.maximum(cycles / lanes, sums.wait_cycles * vectors)
     # Steps of an unrolled body are single lanes, unless its innermost loop is vectorized.
-    steps = executions / np.where(flag("is_vectorized"), lanes, 1.0)
-    loops = _LOOP_CYCLES * steps / np.maximum(count("unrolled_body"), _COMPILER_UNROLLS)
+    wide = np.where(flag("is_vectorized"), np.maximum(count("vector_extent"), 1.0), 1.0)
+    loops = _LOOP_CYCLES * count("executions") / wide
+    loops = loops / np.maximum(count("unrolled_body"), _COMPILER_UNROLLS)
+    decoded = np.where(count("unrolled_body") * wide / lanes > _LARGE_BODY, _DECODE_CYCLES, 0.0)
+    loads = _load_cycles(count, flag, device, lanes, columns)
 
     parallel = np.maximum(count("parallel_extent"), 1.0)
     busy = parallel / np.ceil(parallel / device.cores)
     per_second = device.clock_hz * busy
     sizes = (device.l1_bytes, device.l2_bytes, max(device.l3_bytes, device.l2_bytes) / busy)
-    into_l1, into_l2, into_l3 = (_traffic(count, size) for size in sizes)
+    into_l1, into_l2, into_l3 = (_traffic(count, size, columns) for size in sizes)
     terms: FloatArray = np.stack(
         [
             (arithmetic + loops) / per_second,
-            load_store / per_second,
+            vectors * (loads + sums.store_cycles + decoded) / per_second,
             into_l1 / _L2_BYTES_PER_CYCLE / per_second,
             into_l2 / _L3_BYTES_PER_CYCLE / per_second,
             into_l3 / device.bandwidth_bytes_per_s,
@@ -176,17 +172,75 @@ def leaf_terms_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
     return terms
 
 
-def _accumulator_bytes(count: Count, flag: Flag) -> FloatArray:
-    """Bytes of the sums that are open at once: the tile inside the innermost reduction loop."""
-    tile = count("write_element_bytes")
-    open_ = np.ones(len(tile), dtype=bool)
-    for n in range(NUM_INNER_LOOPS):
-        open_ &= ~flag(f"inner{n}_is_reduce")
-        tile = tile * np.where(open_, count(f"inner{n}_extent") + 1.0, 1.0)
-    return tile
+@dataclass(frozen=True)
+class _Sums:
+    """What one vector of results costs, beside its arithmetic."""
+
+    store_cycles: FloatArray
+    """To store it: a sum in registers once it is complete, others each time."""
+    wait_cycles: FloatArray
+    """For the additions before it, shared by the sums that are open at once."""
 
 
-def _lanes(count: Count, flag: Flag, device: DeviceSpec) -> FloatArray:
+def _registers(device: DeviceSpec) -> float:
+    return _REGISTERS_OF_WIDE if device.simd_bytes >= 64 else _REGISTERS
+
+
+def _sums(count: Count, flag: Flag, device: DeviceSpec, lanes: FloatArray) -> _Sums:
+    """Tell what is kept of the tile inside the innermost reduction loop."""
+    tile, vector = np.maximum(count("spatial_inside"), 1.0), np.maximum(count("vector_extent"), 1.0)
+    open_ = tile / np.minimum(lanes, tile)
+    # Only what is unrolled has registers of its own.
+    unrolled = count("unrolled_body") * vector >= tile
+    unrolled |= tile <= np.maximum(vector, _COMPILER_UNROLLS)
+    over = open_ / _registers(device) - 1.0
+    spilled = np.where(unrolled, np.clip(over, 0.0, 1.0), 1.0)
+    shared = ~flag("write_is_inside")
+    spilled = np.where(shared, np.maximum(spilled, _SHARED_BUFFER_SPILLS), spilled)
+    spilled = np.where(shared & (over > 0.0), 2.0 * spilled, spilled)
+    summed = (count("reduce_executions") > 1) & ~flag("is_init")
+    completed = 1.0 / np.maximum(count("write_reuse_count"), 1.0)
+    stored = np.where(summed, spilled + np.maximum(1.0 - spilled, 0.0) * completed, 1.0)
+    per_vector = np.where(flag("write_is_contiguous") | flag("write_is_invariant"), 1.0, lanes)
+    ahead = _STEPS_AHEAD / np.maximum(count("reduce_inside"), 1.0)
+    wait = np.where(summed, _ADD_LATENCY / np.maximum(open_, ahead), 0.0)
+    return _Sums(_STORE_CYCLES * per_vector * stored, wait)
+
+
+def _load_cycles(
+    count: Count, flag: Flag, device: DeviceSpec, lanes: FloatArray, columns: Mask
+) -> FloatArray:
+    """Cycles to load the operands of one vector of results.
+
+    What the two innermost loops load again is in a register, unless the inner one needs them all.
+    """
+    inner, second = count("inner0_extent") + 1.0, count("inner1_extent") + 1.0
+    fits = inner <= _registers(device) * lanes
+    # To fill a vector with one value, or from many places, takes shuffles.
+    scattered = np.where(lanes > 1.0, _SCATTERED_CYCLES * lanes, _LOAD_CYCLES)
+    cycles = np.zeros(len(lanes))
+    for slot in ACCESS_SLOTS[1:]:
+        element_bytes, invariant = count(f"{slot}_element_bytes"), flag(f"{slot}_is_invariant")
+        fresh = count(f"{slot}_tile_bytes") / np.maximum(element_bytes * inner * second, 1.0)
+        fresh = np.where(fits | invariant, fresh, np.maximum(fresh, 1.0))
+        contiguous = flag(f"{slot}_is_contiguous") | columns
+        per_vector = np.where(contiguous, _LOAD_CYCLES, scattered)
+        cycles = cycles + np.where(element_bytes > 0, fresh * per_vector, 0.0)
+    return cycles
+
+
+def _columns(count: Count, flag: Flag) -> Mask:
+    """Where values are summed up with loops around, as of pooling and sums over rows.
+
+    The compiler unrolls the sum and vectorizes the loop around it, along rows.
+    """
+    around = count("executions") / np.maximum(count("parallel_extent"), 1.0)
+    alone = (count("read1_element_bytes") == 0) & ~flag("is_vectorized")
+    columns: Mask = flag("inner0_is_reduce") & alone & (around > count("reduce_inside"))
+    return columns
+
+
+def _lanes(count: Count, flag: Flag, device: DeviceSpec, columns: Mask) -> FloatArray:
     """Vector lanes in use: of a vectorized loop, or of one that the compiler can vectorize."""
     straight = np.ones(len(count("executions")), dtype=bool)
     for slot in ACCESS_SLOTS:
@@ -194,19 +248,26 @@ def _lanes(count: Count, flag: Flag, device: DeviceSpec) -> FloatArray:
         straight &= unused | flag(f"{slot}_is_contiguous") | flag(f"{slot}_is_invariant")
     extent = np.where(flag("is_vectorized"), count("vector_extent"), count("inner0_extent") + 1.0)
     extent = np.maximum(extent, 1.0)  # a vector without the field would divide zero by zero
-    automatic = straight & flag("write_is_contiguous")
+    around = count("executions") / np.maximum(count("parallel_extent"), 1.0)
+    around = around / np.maximum(count("reduce_inside"), 1.0)
+    extent = np.where(columns, np.minimum(around, device.simd_lanes), extent)
+    automatic = columns | (straight & flag("write_is_contiguous"))
     # A loop of 20 on 16 lanes takes two vectors: 10 lanes are used.
     full = np.maximum(extent / np.ceil(extent / device.simd_lanes), 1.0)
-    hoped_for = np.where(automatic, full**_AUTOMATIC_LANES_EXPONENT, 1.0)
-    lanes: FloatArray = np.where(flag("is_vectorized"), full, hoped_for)
+    lanes: FloatArray = np.where(flag("is_vectorized") | automatic, full, 1.0)
     return lanes
 
 
-def _traffic(count: Count, size_bytes: npt.ArrayLike) -> FloatArray:
-    """Bytes moved into a cache, at the largest tabulated capacity that is not above its size."""
+def _traffic(count: Count, size_bytes: npt.ArrayLike, columns: Mask) -> FloatArray:
+    """Bytes moved into a cache, at the largest tabulated capacity that is not above its size.
+
+    Lines of a column that fits are still there for the next column.
+    """
     capacities = np.array(TRAFFIC_CAPACITIES_BYTES, dtype=np.float64)
     curve = np.stack([count(f"traffic_{int(c)}") for c in TRAFFIC_CAPACITIES_BYTES])
     chosen = np.searchsorted(capacities, np.asarray(size_bytes), side="right") - 1
     chosen = np.broadcast_to(np.maximum(chosen, 0), curve.shape[1:])
     moved: FloatArray = curve[chosen, np.arange(curve.shape[1])]
-    return moved
+    again = columns & (_LINE_BYTES * count("reduce_inside") <= size_bytes)
+    loaded = count("executions") * count("read0_element_bytes")
+    return np.where(again & (loaded > 0), np.minimum(moved, loaded), moved)

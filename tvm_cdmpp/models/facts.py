@@ -12,7 +12,8 @@ from tvm_cdmpp.ast import COUNTED, CompactASTBatch
 
 FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
 Count: TypeAlias = Callable[[str], FloatArray]
-Flag: TypeAlias = Callable[[str], npt.NDArray[np.bool_]]
+Mask: TypeAlias = npt.NDArray[np.bool_]
+Flag: TypeAlias = Callable[[str], Mask]
 
 _ROW = {name: row for row, name in enumerate(COUNTED)}
 
@@ -30,7 +31,7 @@ class Facts:
         counts: FloatArray = self._counts[_ROW[name]]
         return counts
 
-    def flag(self, name: str) -> npt.NDArray[np.bool_]:
+    def flag(self, name: str) -> Mask:
         """Return where a field is set."""
-        flags: npt.NDArray[np.bool_] = self._flags[_ROW[name]]
+        flags: Mask = self._flags[_ROW[name]]
         return flags
