@@ -283,7 +283,7 @@ COUNTED = (
         for name in ("is_shared", "tile_bytes", "unique_bytes", "warp_sectors")
     ),
     "buffer_bytes", "buffer_is_register", "thread_extent", "vthread_extent", "shared_bytes",
-    "register_bytes", "spatial_inside", "reduce_inside", "write_reuse_count", "write_is_inside",
+    "register_bytes", "spatial_inside", "reduce_inside", "write_is_inside",
 )  # fmt: skip
 """Fields that estimates calculate with, so that a batch keeps them before scaling as well."""
 COUNTED_COLUMNS = [COLUMN[name] for name in COUNTED]

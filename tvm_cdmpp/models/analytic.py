@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from tvm_cdmpp.ast import (
     ACCESS_SLOTS,
@@ -42,12 +41,14 @@ _LOOP_CYCLES = 1.0
 """Compare, add and jump, per iteration of a loop that is not unrolled."""
 _COMPILER_UNROLLS = 8.0
 """Steps that the compiler unrolls on its own."""
-_LOAD_CYCLES = 0.5
-"""Per vector, or single value of code without vectors: two a cycle."""
-_SCATTERED_CYCLES = 1.0
-"""Per value that is put into a lane, or into all: one shuffle a cycle."""
+_MOVE_CYCLES = 1.0
+"""Per vector loaded, or per value that is put into a lane of one."""
+_BROADCAST_CYCLES = 0.5
+"""Per value that all lanes share, or that code without vectors loads."""
 _STORE_CYCLES = 1.0
 """Per vector; the load and the addition of a sum that is not in a register hide behind it."""
+_KEPT_CYCLES = 0.5
+"""Per vector of a sum that stays in a register, as it is stored in the end."""
 _ADD_LATENCY = 4.0
 """Cycles until a sum can be added to again."""
 _STEPS_AHEAD = 128.0
@@ -56,12 +57,8 @@ _REGISTERS, _REGISTERS_OF_WIDE = 12.0, 28.0
 """Vector registers for sums, as four of 16 or 32 hold what is multiplied; the second with vectors
 of 64 bytes and more, as of AVX-512. Arm has 32 as well, which the figures of a device do not tell.
 """
-_SHARED_BUFFER_SPILLS = 0.5
-"""Share of the sums that are not kept in registers where they have no buffer of their own, small
-enough for the compiler to make registers of it."""
-_LARGE_BODY, _DECODE_CYCLES = 256.0, 0.5
-"""Vector steps of an unrolled body beyond which its instructions leave the cache for decoded ones,
-and what each then takes more."""
+_FAR_SPILLS = 2.0
+"""Times that a sum without register costs as much in a buffer that is not of the tile alone."""
 _OVERLAP_LOST = 0.25
 """Share of the faster resources' time that does not hide behind the slowest."""
 _PARALLEL_START_S = 3e-6
@@ -151,8 +148,7 @@ def leaf_terms_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
     wide = np.where(flag("is_vectorized"), np.maximum(count("vector_extent"), 1.0), 1.0)
     loops = _LOOP_CYCLES * count("executions") / wide
     loops = loops / np.maximum(count("unrolled_body"), _COMPILER_UNROLLS)
-    decoded = np.where(count("unrolled_body") * wide / lanes > _LARGE_BODY, _DECODE_CYCLES, 0.0)
-    loads = _load_cycles(count, flag, device, lanes, columns)
+    loads = _load_cycles(count, flag, lanes, columns)
 
     parallel = np.maximum(count("parallel_extent"), 1.0)
     busy = parallel / np.ceil(parallel / device.cores)
@@ -162,7 +158,7 @@ def leaf_terms_s(batch: CompactASTBatch, device: DeviceSpec) -> FloatArray:
     terms: FloatArray = np.stack(
         [
             (arithmetic + loops) / per_second,
-            vectors * (loads + sums.store_cycles + decoded) / per_second,
+            vectors * (loads + sums.store_cycles) / per_second,
             into_l1 / _L2_BYTES_PER_CYCLE / per_second,
             into_l2 / _L3_BYTES_PER_CYCLE / per_second,
             into_l3 / device.bandwidth_bytes_per_s,
@@ -182,50 +178,30 @@ class _Sums:
     """For the additions before it, shared by the sums that are open at once."""
 
 
-def _registers(device: DeviceSpec) -> float:
-    return _REGISTERS_OF_WIDE if device.simd_bytes >= 64 else _REGISTERS
-
-
 def _sums(count: Count, flag: Flag, device: DeviceSpec, lanes: FloatArray) -> _Sums:
     """Tell what is kept of the tile inside the innermost reduction loop."""
-    tile, vector = np.maximum(count("spatial_inside"), 1.0), np.maximum(count("vector_extent"), 1.0)
+    tile = np.maximum(count("spatial_inside"), 1.0)
+    registers = _REGISTERS_OF_WIDE if device.simd_bytes >= 64 else _REGISTERS
     open_ = tile / np.minimum(lanes, tile)
-    # Only what is unrolled has registers of its own.
-    unrolled = count("unrolled_body") * vector >= tile
-    unrolled |= tile <= np.maximum(vector, _COMPILER_UNROLLS)
-    over = open_ / _registers(device) - 1.0
-    spilled = np.where(unrolled, np.clip(over, 0.0, 1.0), 1.0)
-    shared = ~flag("write_is_inside")
-    spilled = np.where(shared, np.maximum(spilled, _SHARED_BUFFER_SPILLS), spilled)
-    spilled = np.where(shared & (over > 0.0), 2.0 * spilled, spilled)
+    spilled = np.clip(open_ / registers - 1.0, 0.0, 1.0)
+    spilled = spilled * np.where(flag("write_is_inside"), 1.0, _FAR_SPILLS)
     summed = (count("reduce_executions") > 1) & ~flag("is_init")
-    completed = 1.0 / np.maximum(count("write_reuse_count"), 1.0)
-    stored = np.where(summed, spilled + np.maximum(1.0 - spilled, 0.0) * completed, 1.0)
+    stored = np.where(summed, _KEPT_CYCLES + _STORE_CYCLES * spilled, _STORE_CYCLES)
     per_vector = np.where(flag("write_is_contiguous") | flag("write_is_invariant"), 1.0, lanes)
     ahead = _STEPS_AHEAD / np.maximum(count("reduce_inside"), 1.0)
     wait = np.where(summed, _ADD_LATENCY / np.maximum(open_, ahead), 0.0)
-    return _Sums(_STORE_CYCLES * per_vector * stored, wait)
+    return _Sums(per_vector * stored, wait)
 
 
-def _load_cycles(
-    count: Count, flag: Flag, device: DeviceSpec, lanes: FloatArray, columns: Mask
-) -> FloatArray:
-    """Cycles to load the operands of one vector of results.
-
-    What the two innermost loops load again is in a register, unless the inner one needs them all.
-    """
-    inner, second = count("inner0_extent") + 1.0, count("inner1_extent") + 1.0
-    fits = inner <= _registers(device) * lanes
-    # To fill a vector with one value, or from many places, takes shuffles.
-    scattered = np.where(lanes > 1.0, _SCATTERED_CYCLES * lanes, _LOAD_CYCLES)
+def _load_cycles(count: Count, flag: Flag, lanes: FloatArray, columns: Mask) -> FloatArray:
+    """Cycles to load the operands of one vector of results."""
     cycles = np.zeros(len(lanes))
     for slot in ACCESS_SLOTS[1:]:
-        element_bytes, invariant = count(f"{slot}_element_bytes"), flag(f"{slot}_is_invariant")
-        fresh = count(f"{slot}_tile_bytes") / np.maximum(element_bytes * inner * second, 1.0)
-        fresh = np.where(fits | invariant, fresh, np.maximum(fresh, 1.0))
-        contiguous = flag(f"{slot}_is_contiguous") | columns
-        per_vector = np.where(contiguous, _LOAD_CYCLES, scattered)
-        cycles = cycles + np.where(element_bytes > 0, fresh * per_vector, 0.0)
+        # To fill a vector from many places takes a move for each lane.
+        is_row = flag(f"{slot}_is_contiguous") | columns
+        single = flag(f"{slot}_is_invariant") | (~is_row & (lanes == 1.0))
+        one = np.where(single, _BROADCAST_CYCLES, _MOVE_CYCLES * np.where(is_row, 1.0, lanes))
+        cycles = cycles + np.where(count(f"{slot}_element_bytes") > 0, one, 0.0)
     return cycles
 
 
@@ -258,7 +234,7 @@ def _lanes(count: Count, flag: Flag, device: DeviceSpec, columns: Mask) -> Float
     return lanes
 
 
-def _traffic(count: Count, size_bytes: npt.ArrayLike, columns: Mask) -> FloatArray:
+def _traffic(count: Count, size_bytes: float | FloatArray, columns: Mask) -> FloatArray:
     """Bytes moved into a cache, at the largest tabulated capacity that is not above its size.
 
     Lines of a column that fits are still there for the next column.
@@ -270,4 +246,5 @@ def _traffic(count: Count, size_bytes: npt.ArrayLike, columns: Mask) -> FloatArr
     moved: FloatArray = curve[chosen, np.arange(curve.shape[1])]
     again = columns & (_LINE_BYTES * count("reduce_inside") <= size_bytes)
     loaded = count("executions") * count("read0_element_bytes")
-    return np.where(again & (loaded > 0), np.minimum(moved, loaded), moved)
+    kept: FloatArray = np.where(again & (loaded > 0), np.minimum(moved, loaded), moved)
+    return kept
