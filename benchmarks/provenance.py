@@ -30,7 +30,8 @@ def provenance(*packages: str) -> dict[str, Any]:
 
 
 def write_json(path: Path, result: dict[str, Any]) -> None:
-    """Write a result in one step, so that a killed run leaves a whole file."""
+    """Write a result in one step, so that a killed run leaves a whole file; make its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
