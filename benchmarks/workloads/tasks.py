@@ -218,6 +218,9 @@ def _on_cpu(builder: Builder, *args: Any) -> ZooTask:
     return ZooTask(builder, "cpu", args, NO_REWRITE if builder in _AS_GIVEN else None)
 
 
+_CPU_PARAMS = auto_scheduler.HardwareParams(6, 64, 64, 0, 0, 0, 0, 0)
+
+
 def make_task(
     builder: Builder, target: str = CPU, args: Sequence[Any] = (), layout: int | None = None
 ) -> Any:
@@ -237,8 +240,8 @@ def make_task(
     name = f"zoo.{builder.__name__}"
     auto_scheduler.register_workload(name, builder, override=True)
     made = tvm.target.Target(target)
-    # Of a CPU, Ansor's own: they do not depend on the machine.
-    limits = None if made.kind.name == "llvm" else hardware_params(made)
+    # Of a CPU, Ansor's own, but for the cores: those of this machine do not matter.
+    limits = _CPU_PARAMS if made.kind.name == "llvm" else hardware_params(made)
     with made:  # topi's NCHWc asks for it
         return auto_scheduler.SearchTask(
             func=name, args=tuple(args), target=made, hardware_params=limits,

@@ -50,7 +50,7 @@ def test_a_store_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[s
     sizes = (37, 80, 96, 64, 48)
     logs = []
     for size in sizes:
-        for device, factor in (("x86-24t", 1), ("x86-8t", 3)):
+        for device, factor in (("x86-24t", 1), ("x86-4t", 3)):
             made = records(6, size)
             for record in made:
                 record["r"][0] = [factor * cost for cost in record["r"][0]]

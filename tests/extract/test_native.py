@@ -88,7 +88,7 @@ def programs(draw: st.DrawFn) -> list[Leaf]:
 
 
 MACHINES = st.builds(
-    Hardware, st.integers(-1, 64), st.integers(-1, 64), st.integers(-1, 128),
+    Hardware, st.integers(-1, 64) | st.just(2**63 - 1), st.integers(-1, 64), st.integers(-1, 128),
     *[st.integers(-1, 2000)] * 5,
 )  # fmt: skip
 

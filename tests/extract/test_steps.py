@@ -15,6 +15,7 @@ from benchmarks.workloads import edges
 from tests.extract import sampling
 from tests.extract.records import Steps, exact_leaves, record_of, records_of
 from tvm_cdmpp.ast.leaf import LOOP_KINDS, Leaf
+from tvm_cdmpp.devices import Hardware
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.extract.agreement import differences
 from tvm_cdmpp.extract.dag import analyse
@@ -23,6 +24,7 @@ from tvm_cdmpp.extract.handover import dump_records
 from tvm_cdmpp.extract.stage import LayoutRewrite
 
 # Iterators of stage C of a matrix product are i, j and k; stages A and B are its inputs.
+CORES = 3
 TILED: Steps = [
     ["SP", 2, 0, 8, [4], 1],
     ["SP", 2, 2, 12, [2, 3], 1],
@@ -39,7 +41,7 @@ def product() -> Any:
 
 @pytest.fixture(scope="module")
 def extractor() -> StepExtractor:
-    return StepExtractor(analyse(product().compute_dag))
+    return StepExtractor(analyse(product().compute_dag), Hardware(cores=CORES))
 
 
 def leaves_of(extractor: StepExtractor, steps: Any) -> list[Leaf]:
@@ -138,7 +140,7 @@ REWRITES: list[Steps] = [
 
 @pytest.mark.parametrize("steps", LOOP_STEPS + REWRITES, ids=str)
 def test_steps_do_what_tvm_does(extractor: StepExtractor, steps: Steps) -> None:
-    assert differences(leaves_of(extractor, steps), exact_leaves(product(), steps)) == []
+    assert differences(leaves_of(extractor, steps), exact_leaves(product(), steps, CORES)) == []
 
 
 def test_annotations(extractor: StepExtractor) -> None:

@@ -268,7 +268,7 @@ COLUMN = {field.name: column for column, field in enumerate(FIELDS)}
 
 COUNTED = (
     *(f"{name}_ops" for name in OP_CLASSES),
-    *(f"inner{n}_{name}" for n in range(NUM_INNER_LOOPS) for name in ("extent", "is_reduce")),
+    "inner0_extent", "inner0_is_reduce", "inner1_extent",
     *(
         f"{slot}_{name}"
         for slot in ACCESS_SLOTS

@@ -328,7 +328,7 @@ void write_cores(const LeafFacts& facts, Writer& out) {
       const Touched& touched = facts.touched[at];
       total += touched.line_bytes.front();
       core += touched.core_line_bytes;
-      if (facts.rounds > 1) {
+      if (facts.rounds > 1 && facts.parallel == 0) {
         next += std::max(touched.two_line_bytes - touched.line_bytes[facts.parallel + 1], 0.0);
       }
     }
@@ -362,18 +362,15 @@ void write_traffic(const LeafFacts& facts, const std::vector<double>& footprint,
     // The innermost level always "fits": one execution streams through any cache.
     std::size_t level = 0;
     double outside = 1;
-    moved[n] = 0;
     while (level < loops.size() && footprint[level] > kCapacities[n]) {
-      if (level == facts.parallel && footprint[level + 1] <= kCapacities[n]) {
-        // What a core's cache keeps from one parallel iteration to the next.
-        double next = std::max(two - footprint[level + 1], 0.0);
-        double streamed = footprint[level + 1] + (facts.rounds - 1) * next;
-        moved[n] = outside * facts.cores * (core <= kCapacities[n] ? core : streamed);
-        break;
-      }
       outside *= static_cast<double>(loops[level++].extent);
     }
-    if (moved[n] == 0) moved[n] = footprint[level] * outside;
+    moved[n] = footprint[level] * outside;
+    if (level == 1 && facts.parallel == 0 && footprint[1] <= kCapacities[n]) {
+      // What a core's cache keeps from one parallel iteration to the next.
+      double streamed = footprint[1] + (facts.rounds - 1) * std::max(two - footprint[1], 0.0);
+      moved[n] = facts.cores * (core <= kCapacities[n] ? core : streamed);
+    }
     out.log2("", kTraffic[n], moved[n]);
   }
   for (int n = 0; n < kNumCapacities; ++n) {

@@ -62,7 +62,8 @@ inline std::size_t parallel_loop(const std::vector<Loop>& loops) {
 
 // Consecutive iterations of a parallel loop that TVM gives to one core.
 inline Int iterations_of_core(Int extent, double cores) {
-  return cores > 0 ? ceil_div(extent, static_cast<Int>(cores)) : 1;
+  if (!(cores >= 1)) return 1;
+  return ceil_div(extent, static_cast<Int>(std::min(cores, static_cast<double>(extent))));
 }
 
 // Facts as a list of integers, for Python.

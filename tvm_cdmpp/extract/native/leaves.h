@@ -357,16 +357,24 @@ class Leaves {
         access.cover[dim * (loops + 1) + loop] = std::min(reach + curved, shape);
         access.steps[loop] += neighbour * step;
       }
-      for (std::size_t run = 0; run < 2; ++run) {
-        Int& share = access.share[dim * 2 + run];
-        share = parallel_ < loops ? std::min(reach_of(*index, share_extents_[run]), shape)
-                                  : access.cover[dim * (loops + 1)];
+      Int* share = &access.share[dim * 2];
+      share[0] = share[1] = access.cover[dim * (loops + 1)];
+      if (parallel_ < loops && moves_with(*index, open_[parallel_].position)) {
+        const LoopIndex whole = index->curved.size() > 1 ? index->folded() : *index;
+        for (std::size_t run = 0; run < 2; ++run) {
+          share[run] = std::min(reach_of(whole, share_extents_[run]), shape);
+        }
       }
       neighbour *= shape;
     }
     for (std::size_t loop = 0; loop < loops; ++loop) {
       access.steps[loop] = unknown_[loop] ? 0 : std::abs(access.steps[loop]);
     }
+  }
+
+  static bool moves_with(const LoopIndex& index, int position) {
+    auto at = static_cast<std::size_t>(position);
+    return index.coefficients[at] != 0 || (index.curved_loops() & LoopIndex::bit(at)) != 0;
   }
 
   // How far an index reaches while all open loops run as often as given.

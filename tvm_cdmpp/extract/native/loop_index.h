@@ -37,6 +37,17 @@ struct LoopIndex {
     constant += factor * other.constant;
   }
 
+  void add(const Index& index, Int factor) {
+    for (const Term& term : index.terms) {
+      if (term.kind == Term::kAxis) {
+        coefficients[static_cast<std::size_t>(term.number)] += factor * term.coefficient;
+      } else {
+        add(term, factor);
+      }
+    }
+    constant += factor * index.constant;
+  }
+
   void add(Term term, Int factor) {
     term.coefficient *= factor;
     for (auto known = curved.begin(); known != curved.end(); ++known) {
@@ -85,6 +96,31 @@ struct LoopIndex {
   std::uint64_t curved_loops() const { return loops_in(curved); }
 
   static std::uint64_t bit(std::size_t loop) { return std::uint64_t{1} << loop; }
+
+  // The same with quotients and remainders of one number put together, as TVM does it. While all of
+  // a loop runs they reach as far either way.
+  LoopIndex folded() const {
+    LoopIndex result = *this;
+    bool changed = true;
+    while (changed) {
+      changed = false;
+      for (const Term rest : std::vector<Term>(result.curved)) {
+        if (rest.kind != Term::kMod) continue;
+        for (const Term upper : std::vector<Term>(result.curved)) {
+          if (upper.coefficient != rest.coefficient * rest.number) continue;
+          auto whole = joined(upper, rest);
+          if (!whole) continue;
+          result.add(upper, -1);
+          result.add(rest, -1);
+          result.add(*whole, rest.coefficient);
+          changed = true;
+          break;
+        }
+        if (changed) break;
+      }
+    }
+    return result;
+  }
 
   // How far the atoms that are not affine reach while the loops from `level` inward run.
   Int curved_span(std::size_t level, const LoopInts& extents) const {
@@ -145,6 +181,36 @@ struct LoopIndex {
   }
 
  private:
+  // What `upper * d + x % d` is as one atom, or nothing: x for x / d, x % (d * e) for x / d % e, and
+  // x % n for (x % n) / d.
+  static std::optional<Index> joined(const Term& upper, const Term& rest) {
+    Int divisor = rest.number;
+    const Index& x = *rest.inner;
+    if (upper.kind == Term::kMod && compare(*upper.inner, quotient(x, divisor)) == 0) {
+      return Index{{{Term::kMod, upper.number * divisor, rest.inner, 1}}, 0};
+    }
+    if (upper.kind != Term::kDiv) return std::nullopt;
+    if (compare(Index{{{upper.kind, upper.number, upper.inner, 1}}, 0}, quotient(x, divisor)) == 0) {
+      return x;
+    }
+    const auto& divided = upper.inner->terms;
+    bool of_rest = divided.size() == 1 && upper.inner->constant == 0 &&
+                   divided[0].kind == Term::kMod && divided[0].coefficient == 1 &&
+                   divided[0].number % divisor == 0 && compare(*divided[0].inner, x) == 0;
+    if (of_rest && upper.number == divisor) return *upper.inner;
+    return std::nullopt;
+  }
+
+  // `index // divisor`, a quotient of a quotient as one.
+  static Index quotient(const Index& index, Int divisor) {
+    const auto& terms = index.terms;
+    if (terms.size() == 1 && index.constant == 0 && terms[0].kind == Term::kDiv &&
+        terms[0].coefficient == 1) {
+      return divided(*terms[0].inner, terms[0].number * divisor);
+    }
+    return divided(index, divisor);
+  }
+
   static std::uint64_t loops_in(const std::vector<Term>& terms) {
     std::uint64_t loops = 0;
     for (const Term& term : terms) {
