@@ -9,7 +9,7 @@ import pytest
 
 from tests.models.programs import extract, matmul_graph, parallel_rows, random_batch
 from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate
-from tvm_cdmpp.ast.schema import COLUMN, FIELDS, GROUPS
+from tvm_cdmpp.ast.schema import COLUMN, FIELDS, GROUPS, TRAFFIC_CAPACITIES_BYTES
 from tvm_cdmpp.devices.spec import DeviceSpec, generic_gpu
 from tvm_cdmpp.models.analytic import (
     TERMS,
@@ -165,6 +165,21 @@ def test_sums_of_columns_are_vectorized() -> None:
     assert column["load_store"] < 1024 * one["load_store"] / 4
 
 
+def test_lines_of_a_column_are_kept_for_the_next_one() -> None:
+    """64 lines of a column fit into 32 KiB, 4096 do not; then each value is a line of its own."""
+    moved = {f"traffic_{capacity}": 64 * 2**20 for capacity in TRAFFIC_CAPACITIES_BYTES}
+    kept = sum_terms_s(inner0_extent=63, reduce_inside=64, reduce_executions=64, **moved)
+    lost = sum_terms_s(inner0_extent=4095, reduce_inside=4096, reduce_executions=4096, **moved)
+    assert kept["into_l1"] == pytest.approx(lost["into_l1"] / 16)  # 4 of 64 bytes
+
+
+def test_far_sums_without_registers_cost_more() -> None:
+    spilled = {"spatial_inside": 1024, "inner0_is_reduce": 0, "inner0_extent": 1023}
+    near = sum_terms_s(write_is_inside=1, **spilled)["load_store"]
+    far = sum_terms_s(write_is_inside=0, **spilled)["load_store"]
+    assert far > 1.3 * near
+
+
 def gpu_leaf(blocks: int, threads: int, **counts: float) -> CompactASTBatch:
     """One leaf that multiplies and adds values of one buffer into another, 64 times a thread."""
     executions, size = 64 * blocks * threads, 256 * blocks * threads
@@ -232,6 +247,34 @@ def test_a_gpu_with_more_bandwidth_is_faster() -> None:
     faster = replace(GPU, bandwidth_bytes_per_s=2 * GPU.bandwidth_bytes_per_s)
     assert gpu_s(batch, faster) < gpu_s(batch)
     assert gpu_s(batch, GPU, "into_l3") == pytest.approx(2 * gpu_s(batch, faster, "into_l3"))
+
+
+def test_a_block_waits_for_what_it_copies() -> None:
+    """Shared memory that is filled often is waited for each time, unless other blocks run."""
+    fill = {"write_is_shared": 1, "read0_warp_sectors": 1, "shared_bytes": 1024}
+    once, often = (
+        gpu_s(gpu_leaf(80, 32, **(fill | {"buffer_bytes": stored})), term="load_store")
+        for stored in (4 * 64 * 32, 4 * 32)
+    )
+    assert often > 3 * once
+
+
+def test_register_tiles_load_shared_memory_less_often() -> None:
+    shared = {"read0_is_shared": 1, "read0_warp_sectors": 1}
+    alone, tile = (
+        gpu_s(gpu_leaf(800, 256, register_bytes=4 * kept, **shared), term="load_store")
+        for kept in (1, 64)
+    )
+    assert alone > 1.4 * tile
+
+
+def test_a_gpu_without_figures_of_shared_memory_and_cpu_programs_on_it() -> None:
+    """Blocks then share the first cache; more of them run at once where it is large."""
+    unknown = replace(GPU, shared_bytes_per_core=None)
+    blocks = gpu_leaf(1600, 64, shared_bytes=2**14)
+    assert gpu_s(blocks, unknown) < gpu_s(blocks, replace(unknown, l1_bytes=2**14))
+    parallel = gpu_leaf(1, 1, parallel_extent=800)
+    assert gpu_s(parallel) < gpu_s(gpu_leaf(1, 1, parallel_extent=1))
 
 
 def test_occupancy_registers_and_kernels_of_a_gpu() -> None:
