@@ -185,7 +185,8 @@ def _cores() -> list[Field]:
                 "cores",
                 f"{slot}_next_bytes",
                 "log2",
-                "the part of them that a core's second parallel iteration adds; 0 with one each",
+                "the part of them that a core's second parallel iteration adds; 0 with one each, "
+                "and where loops stand around the parallel one",
             ),
             Field(
                 "cores",

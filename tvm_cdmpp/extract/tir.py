@@ -27,7 +27,7 @@ from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.errors import LoweringError
 from tvm_cdmpp.extract.extents import assumed_extent
 from tvm_cdmpp.extract.operations import OperationCounter, element_bytes
-from tvm_cdmpp.extract.tir_index import UNBOUNDED, Binding, IndexEvaluator, LinearIndex
+from tvm_cdmpp.extract.tir_index import Binding, IndexEvaluator, LinearIndex, memory_steps
 
 tvm = load_tvm()
 tir = tvm.tir
@@ -375,24 +375,12 @@ class _Walker:
             is_inside=storage.is_inside,
             shape=storage.shape,
             cover=tuple(tuple(span.tolist()) for span in spans),
-            steps=_steps(indices, storage.shape, len(self._loops)),
+            steps=memory_steps(indices, storage.shape, len(self._loops)),
             share=tuple(
                 tuple(np.minimum(index.shares(), extent).tolist())
                 for index, extent in zip(indices, storage.shape, strict=True)
             ),
         )
-
-
-def _steps(indices: Sequence[LinearIndex], shape: Sequence[int], num_loops: int) -> tuple[int, ...]:
-    """Return how far in memory each loop's second iteration is from its first."""
-    total, unknown = np.zeros(num_loops, dtype=np.int64), np.zeros(num_loops, dtype=bool)
-    neighbour = 1
-    for index, extent in zip(reversed(indices), reversed(shape), strict=True):
-        steps = index.first_steps()
-        unknown |= abs(steps) >= UNBOUNDED
-        total += steps * neighbour
-        neighbour *= extent
-    return tuple(np.where(unknown, 0, abs(total)).tolist())
 
 
 def _same_access(left: Any, right: Any) -> bool:

@@ -123,6 +123,20 @@ class LinearIndex:
         )
 
 
+def memory_steps(
+    indices: Sequence[LinearIndex], shape: Sequence[int], num_loops: int
+) -> tuple[int, ...]:
+    """Return how far in memory each loop's second iteration is from its first; 0 if not known."""
+    total, unknown = np.zeros(num_loops, dtype=np.int64), np.zeros(num_loops, dtype=bool)
+    neighbour = 1
+    for index, extent in zip(reversed(indices), reversed(shape), strict=True):
+        steps = index.first_steps()
+        unknown |= abs(steps) >= UNBOUNDED
+        total += steps * neighbour
+        neighbour *= extent
+    return tuple(np.where(unknown, 0, abs(total)).tolist())
+
+
 class IndexEvaluator:
     """Evaluates index expressions inside a given nest of loops.
 
