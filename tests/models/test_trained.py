@@ -21,12 +21,12 @@ from tvm_cdmpp.models.adaptation import thin
 from tvm_cdmpp.models.additive import (
     AdditiveConfig,
     AdditiveNetwork,
-    Dropout,
     make_leaves,
     stack_devices,
 )
 from tvm_cdmpp.models.analytic import estimate_latency_s
 from tvm_cdmpp.models.checkpoint import Content, write_checkpoint
+from tvm_cdmpp.models.dropout import Dropout
 from tvm_cdmpp.models.rows import Machine, TrainingRows
 from tvm_cdmpp.models.trained import TrainedPredictor, round_weights
 

@@ -34,6 +34,7 @@ from tvm_cdmpp.ast import NUM_FIELDS, CompactASTBatch, positional_encoding
 from tvm_cdmpp.devices import DEVICE_FIELDS, DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.analytic import TERMS, combine_terms, leaf_terms_s
+from tvm_cdmpp.models.dropout import Dropout
 from tvm_cdmpp.models.layout import Layout, join, leaves_of
 
 NUM_INPUTS = NUM_FIELDS + len(TERMS) + 1
@@ -331,26 +332,6 @@ class AdditiveNetwork(nn.Module):
 _BOUNDS = ("device_low", "device_high")
 _MOST_POSITIONS = 1024
 """Positions that are told apart; trees have at most a few hundred nodes."""
-
-
-class Dropout(nn.Module):
-    """Dropout of PyTorch's distribution, its share rounded to 1 / 65536, in half the time.
-
-    One random integer decides over four values.
-    """
-
-    def __init__(self, share: float) -> None:
-        super().__init__()
-        self._least = round(share * 2**16) - 2**15
-
-    def forward(self, values: Tensor) -> Tensor:
-        """Return values with some of them 0, in training."""
-        if not self.training or self._least == -(2**15):
-            return values
-        drawn = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device)
-        drawn = drawn.random_(-(2**63), None).view(torch.int16)[: values.numel()]
-        kept = (drawn >= self._least).to(values.dtype).mul_(2**16 / (2**15 - self._least))
-        return values * kept.view_as(values)
 
 
 class FlatEncoderLayer(nn.Module):
