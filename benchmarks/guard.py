@@ -107,7 +107,7 @@ def spoil(predictor: TrainedPredictor, prior: str, pools: Sequence[Pool]) -> Tra
     made = copy.deepcopy(predictor)
     for expert in made.experts.values():
         network = SpoiledNetwork(expert.network.config)
-        network.load_state_dict(expert.network.state_dict())
+        network.load_weights(expert.network.state_dict())
         expert.network = network.eval()
         network.shift = _SLOWER if prior == "slower" else 0.0
         network.reverses = prior in ("reversed", "operator")

@@ -43,7 +43,6 @@ from tvm_cdmpp.models import (
     TrainingRows,
     load_weights,
     make_leaves,
-    stack_devices,
 )
 from tvm_cdmpp.train import (
     FINETUNE_CONFIG,
@@ -151,7 +150,7 @@ def from_scratch(device: Device, pool: Ints, budget: int, seed: int) -> Learned:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = AdditiveNetwork(device.start.experts[device.kind].network.config)
-    network.fit_inputs(make_leaves(rows.batch(), rows.devices[0]), stack_devices(rows.devices))
+    network.fit_inputs(make_leaves(rows.batch(), rows.devices[0]))
     found = finetune(Expert(network), rows, rows.take(np.zeros(0, np.int64)), config=_SCRATCH,
                      seed=seed)  # fmt: skip
     return chosen, TrainedPredictor({**device.start.experts, device.kind: found})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,42 +91,95 @@ def test_twice_the_rates_is_half_the_time(predictor: TrainedPredictor) -> None:
     np.testing.assert_allclose(slow_s, 2 * fast_s, rtol=1e-4)
 
 
-def test_a_field_beyond_all_devices_of_the_training_counts_as_the_nearest() -> None:
-    known = [replace(DEVICE, l2_bytes=size) for size in (2**18, 2**20)]
-    leaves = make_leaves(random_batch(20), known[0])
+def _device_network(
+    references: list[DeviceSpec], known: Sequence[DeviceSpec] = ()
+) -> AdditiveNetwork:
     torch.manual_seed(0)
     network = AdditiveNetwork(AdditiveConfig()).eval()
     torch.nn.init.normal_(network.correction.weight)
-    network.fit_inputs(leaves, stack_devices(known))
+    torch.nn.init.normal_(network.start.weight)
+    network.fit_inputs(make_leaves(random_batch(20), DEVICE))
+    network.know(stack_devices([*references, *known]), stack_devices(references))
+    return network
 
-    def predict(device: DeviceSpec) -> torch.Tensor:
-        with torch.no_grad():
-            vectors = stack_devices([device]).expand(len(leaves.counts), -1)
-            found: torch.Tensor = network(replace(leaves, device=vectors)).log_latency
-        return found
 
-    small, large, larger = map(predict, (*known, replace(DEVICE, l2_bytes=2**24)))
-    assert not torch.allclose(small, large)
-    torch.testing.assert_close(larger, large)
-    # All had the same number of threads, and how much these matter is not known.
-    more = replace(known[0], cores=64)
-    torch.testing.assert_close(predict(more), small)
-    # Training on such devices starts where the field makes no difference, and may end elsewhere.
-    network.widen(stack_devices([more]))
-    torch.testing.assert_close(predict(known[0]), small)
-    torch.testing.assert_close(predict(more), small)
+def _log_latency(network: AdditiveNetwork, device: DeviceSpec) -> torch.Tensor:
+    """Predict programs whose inputs do not depend on the device."""
+    leaves = make_leaves(random_batch(20), DEVICE)
+    vectors = stack_devices([device]).expand(len(leaves.counts), -1)
+    with torch.no_grad():
+        found: torch.Tensor = network(replace(leaves, device=vectors)).log_latency
+    return found
+
+
+def test_an_unknown_device_counts_as_the_nearest_known_one() -> None:
+    known = [replace(DEVICE, cores=cores) for cores in (4, 64)]
+    network = _device_network(known)
+    few, many = (_log_latency(network, device) for device in known)
+    assert not torch.allclose(few, many)
+    for cores, expected in ((2, few), (8, few), (40, many), (200, many)):
+        torch.testing.assert_close(_log_latency(network, replace(DEVICE, cores=cores)), expected)
+    larger = replace(DEVICE, cores=64, l2_bytes=2**24)
+    torch.testing.assert_close(_log_latency(network, larger), many)
+
+
+def test_a_known_device_counts_as_itself_and_stands_for_no_other() -> None:
+    references = [replace(DEVICE, cores=cores) for cores in (4, 64)]
+    some = replace(DEVICE, cores=16)
+    network = _device_network(references, [some])
+    few, many, own = (_log_latency(network, device) for device in (*references, some))
+    assert not torch.allclose(own, few)
+    assert not torch.allclose(own, many)
+    torch.testing.assert_close(_log_latency(network, replace(some, cores=15)), few)
+
+
+def test_the_width_of_vectors_comes_first() -> None:
+    wide = replace(DEVICE, cores=4, simd_bytes=2 * DEVICE.simd_bytes)
+    network = _device_network([replace(DEVICE, cores=64), wide])
+    torch.testing.assert_close(
+        _log_latency(network, replace(DEVICE, cores=4)),
+        _log_latency(network, replace(DEVICE, cores=64)),
+    )
+
+
+@pytest.mark.parametrize("others", [0, 1, 2])
+def test_a_device_that_is_told_apart_starts_as_what_it_counted_as(others: int) -> None:
+    known = [replace(DEVICE, cores=4)]
+    known += [replace(DEVICE, cores=64), replace(DEVICE, l2_bytes=2**24, cores=64)][:others]
+    network = _device_network(known)
+    new = replace(DEVICE, cores=2, bandwidth_bytes_per_s=1e11)
+    before = [_log_latency(network, device) for device in (*known, new)]
+    network.tell_apart(stack_devices([new]))
+    network.tell_apart(stack_devices([new]))  # nothing new
+    assert len(network.references) == len(known)
+    assert len(network.known_devices) == len(known) + 1
+    for device, expected in zip((*known, new), before, strict=True):
+        torch.testing.assert_close(_log_latency(network, device), expected)
     torch.nn.init.normal_(network.device.weight)
-    assert not torch.allclose(predict(more), predict(known[0]))
+    assert not torch.allclose(_log_latency(network, new), _log_latency(network, known[0]))
 
 
-def test_weights_of_earlier_versions_have_no_bounds(
+def test_a_device_between_known_ones_is_told_apart() -> None:
+    known = [replace(DEVICE, cores=cores) for cores in (4, 64)]
+    network = _device_network(known)
+    ends = [_log_latency(network, device) for device in known]
+    between = replace(DEVICE, cores=16, name="between")
+    network.tell_apart(stack_devices([between]))
+    for device, expected in zip(known, ends, strict=True):
+        torch.testing.assert_close(_log_latency(network, device), expected)
+    assert torch.isfinite(_log_latency(network, between)).all()
+
+
+def test_weights_of_earlier_versions_know_no_devices(
     predictor: TrainedPredictor, tmp_path: Path
 ) -> None:
     batch = random_batch(5)
     rows = rows_of(batch, np.linspace(1e-5, 1e-4, 5))
     predictor.fit(rows)
     content = predictor.content()
-    arrays = {name: v for name, v in content.arrays.items() if ".device_" not in name}
+    ours = ("known_devices", "references")
+    arrays = {name: v for name, v in content.arrays.items() if not name.endswith(ours)}
+    arrays["cpu.network.device_low"] = np.zeros(9, np.float32)
     write_checkpoint(tmp_path / "w.safetensors", Content(content.settings, arrays))
     found = TrainedPredictor.load(tmp_path / "w.safetensors")
     for one, other in ((found, predictor), (found.ahead(), predictor.ahead())):

@@ -33,7 +33,7 @@ def expert() -> Expert:
     network = AdditiveNetwork(SMALL)
     config = TrainConfig(steps=200, **SIZES)
     windows = Windows(rows, operators_of(rows), config, 0)
-    network.fit_inputs(windows.draw(0).all()[0], windows.devices)
+    network.fit_inputs(windows.draw(0).all()[0])
     trainer = Trainer(network, windows, config)
     while not trainer.done:
         trainer.train_window()

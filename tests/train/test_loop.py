@@ -44,7 +44,7 @@ def trainer(rows: TrainingRows, seed: int = 0, config: TrainConfig = CONFIG) -> 
     torch.manual_seed(5)
     network = AdditiveNetwork(SMALL)
     windows = Windows(rows, operators_of(rows), config, seed)
-    network.fit_inputs(windows.draw(0).all()[0], windows.devices)
+    network.fit_inputs(windows.draw(0).all()[0])
     return Trainer(network, windows, config)
 
 

@@ -12,9 +12,10 @@ sum makes the prediction one that can be taken apart.
 - The analytic bounds of a leaf (see `analytic.TERMS`) are among its inputs.
 - Leaves of all programs lie one after the other, and programs that have as many of them are
   neighbours: attention and sums take those of one leaf count at a time, so there is no padding.
-- The device vector and the pre-order position of the leaf are added to its embedding. A field
-  beyond those of all devices that were trained on counts as the nearest of theirs: what it does
-  there, nothing has told.
+- The device vector and the pre-order position of the leaf are added to its embedding. There a
+  device that the training knew little or nothing of counts as the nearest of a few references, on
+  which most of the training's programs ran: what its figures would do to the embedding, so few
+  devices do not tell. In the analytic bounds, the fields and the clock it is itself.
 
 Shapes: B programs, N leaves of all of them, L leaves of the longest, F inputs, D width.
 """
@@ -42,8 +43,13 @@ NUM_INPUTS = NUM_FIELDS + len(TERMS) + 1
 
 _CLOCK = DEVICE_FIELDS.index("clock_hz")
 _PER_SECOND = ("clock_hz", "peak_flops", "bandwidth_bytes_per_s")
-_ANY_FIELD = 1e3
-"""Beyond any field of a device vector."""
+_WIDTH = DEVICE_FIELDS.index("simd_bytes")
+_WIDTH_FIRST = 10.0
+"""How much more than in other fields devices differ in the width of vectors or warps."""
+_SAME = 1e-3
+"""Devices of which no field differs by more are one."""
+_LEAST_OWN = 1e-3
+"""Of a new device's distance from a reference: what must not be a mix of the references'."""
 _LEAST_SHARE = 2.0**-10
 _LARGEST_INPUT = 8.0
 _INITIAL_START_S = 5e-7
@@ -196,10 +202,10 @@ class AdditiveNetwork(nn.Module):
         self.encoding: Tensor
         self.register_buffer("input_mean", torch.zeros(NUM_INPUTS))
         self.register_buffer("input_scale", torch.ones(NUM_INPUTS))
-        self.device_low: Tensor
-        self.device_high: Tensor
-        self.register_buffer("device_low", torch.full((len(DEVICE_FIELDS),), -_ANY_FIELD))
-        self.register_buffer("device_high", torch.full((len(DEVICE_FIELDS),), _ANY_FIELD))
+        self.references: Tensor
+        self.known_devices: Tensor
+        for name in _DEVICES:
+            self.register_buffer(name, torch.empty(0, len(DEVICE_FIELDS)))
         known = positional_encoding(np.arange(_MOST_POSITIONS, dtype=np.int32), width)
         self.register_buffer("encoding", torch.from_numpy(known), persistent=False)
         per_second = torch.tensor([float(name in _PER_SECOND) for name in DEVICE_FIELDS])
@@ -245,7 +251,7 @@ class AdditiveNetwork(nn.Module):
         clock = layout.of_leaves(leaves.log2_clock)
         scaled[:, -1] += clock * self.input_scale[-1]
         scaled = scaled.clamp_(-_LARGEST_INPUT, _LARGEST_INPUT)
-        about = self._in_cycles(leaves.device).clamp(self.device_low, self.device_high)
+        about = self._as_known(self._in_cycles(leaves.device))
         if self.training and self.config.input_noise:
             scaled = scaled + self.config.input_noise * torch.randn_like(scaled)
         known = nn.functional.embedding(
@@ -277,7 +283,17 @@ class AdditiveNetwork(nn.Module):
         """Return device vectors whose rates are per cycle, not per second."""
         return devices - devices[:, _CLOCK, None] * self.per_second
 
-    def fit_inputs(self, leaves: Leaves, devices: Tensor) -> None:
+    def _as_known(self, devices: Tensor) -> Tensor:
+        """Return the nearest reference of devices that are not known; all where there is none."""
+        if not len(self.references):
+            return devices
+        apart = (devices[:, None] - self.references).abs()
+        apart[:, :, _WIDTH] *= _WIDTH_FIRST
+        nearest = self.references[apart.square().sum(dim=2).argmin(dim=1)]
+        known = (devices[:, None] - self.known_devices).abs().amax(dim=2) < _SAME
+        return torch.where(known.any(dim=1, keepdim=True), devices, nearest)
+
+    def fit_inputs(self, leaves: Leaves) -> None:
         """Learn how large inputs are.
 
         Parameters
@@ -285,36 +301,51 @@ class AdditiveNetwork(nn.Module):
         leaves
             Programs of the training. Their inputs are centred and scaled to unit variance; those
             that hardly vary are left small.
-        devices
-            Vectors of all devices of the training; (devices, len(DEVICE_FIELDS)).
         """
         inputs = leaves.inputs.clone()
         inputs[:, -1] += torch.repeat_interleave(leaves.log2_clock, leaves.counts)
         self.input_mean.copy_(inputs.mean(dim=0))
         self.input_scale.copy_(1.0 / inputs.std(dim=0, correction=0).clamp(min=0.25))
-        known = self._in_cycles(devices)
-        self.device_low.copy_(known.amin(dim=0))
-        self.device_high.copy_(known.amax(dim=0))
+
+    def know(self, devices: Tensor, references: Tensor) -> None:
+        """Tell which devices the training knew.
+
+        Parameters
+        ----------
+        devices
+            Vectors of those that count as themselves; (devices, len(DEVICE_FIELDS)).
+        references
+            Vectors of those of them that all others count as; (references, len(DEVICE_FIELDS)).
+        """
+        self.known_devices = self._in_cycles(devices)
+        self.references = self._in_cycles(references)
 
     @torch.no_grad()
-    def widen(self, devices: Tensor) -> None:
-        """Let the network tell more devices apart, before it is trained on them.
+    def tell_apart(self, devices: Tensor) -> None:
+        """Add to the known devices, before the network is trained on programs of them.
 
-        Predictions for devices within the bounds stay as they are. Fields that had one value only
-        start to matter from zero.
+        Predictions for them and for the references stay as they are: the smallest change of the
+        weights is made by which a device counts, as itself, as what it counted as. One that lies
+        between references by all fields is taken as the network takes it.
 
         Parameters
         ----------
         devices
             Vectors of devices; (devices, len(DEVICE_FIELDS)).
         """
-        new = self._in_cycles(devices)
-        alone = self.device_low == self.device_high
-        for layer in (self.device, self.start):
-            layer.bias.add_(layer.weight[:, alone] @ self.device_low[alone])
-            layer.weight[:, alone] = 0.0
-        self.device_low.copy_(torch.minimum(self.device_low, new.amin(dim=0)))
-        self.device_high.copy_(torch.maximum(self.device_high, new.amax(dim=0)))
+        for device in self._in_cycles(devices):
+            was = self._as_known(device[None])[0]
+            if torch.equal(was, device):
+                continue
+            first = self.references[0]
+            others, step = (self.references[1:] - first).T, device - first
+            own = step - others @ (torch.linalg.pinv(others) @ step)
+            if own.norm() > _LEAST_OWN * step.norm():
+                for layer in (self.device, self.start):
+                    change = torch.outer(layer.weight @ (was - device), own / (own @ step))
+                    layer.weight.add_(change)
+                    layer.bias.sub_(change @ first)
+            self.known_devices = torch.cat([self.known_devices, device[None]])
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Take over the weights of another network of the same size.
@@ -322,14 +353,17 @@ class AdditiveNetwork(nn.Module):
         Raises
         ------
         RuntimeError
-            Some are missing or of another shape. The bounds of devices may be missing, as they are
-            from files of earlier versions; then there are none.
+            Some are missing or of another shape. Files of earlier versions may know no devices, and
+            have bounds of them, which are left out.
         """
-        bounds = {name: getattr(AdditiveNetwork(self.config), name) for name in _BOUNDS}
-        self.load_state_dict({**bounds, **weights})
+        none = dict.fromkeys(_DEVICES, torch.empty(0, len(DEVICE_FIELDS)))
+        kept = {k: v for k, v in {**none, **weights}.items() if k not in _EARLIER}
+        self.references, self.known_devices = (torch.empty_like(kept[name]) for name in _DEVICES)
+        self.load_state_dict(kept)
 
 
-_BOUNDS = ("device_low", "device_high")
+_DEVICES = ("references", "known_devices")
+_EARLIER = ("device_low", "device_high")
 _MOST_POSITIONS = 1024
 """Positions that are told apart; trees have at most a few hundred nodes."""
 

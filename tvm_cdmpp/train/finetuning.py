@@ -29,6 +29,7 @@ from tvm_cdmpp.models import (
     Expert,
     TrainingRows,
     read_checkpoint,
+    stack_devices,
     write_checkpoint,
 )
 from tvm_cdmpp.train.config import TrainConfig
@@ -108,7 +109,8 @@ def finetune(
         others = Windows(unlabelled, _one_operator(unlabelled), config, seed + 1)
         read.append(unlabelled)
     network = copy.deepcopy(expert.network)
-    network.widen(windows.devices)
+    new = [target.devices[place] for place in np.unique(target.machine_of).tolist()]
+    network.tell_apart(stack_devices(new))
     trainer = Trainer(network, windows, config, unlabelled=others)
     identity = _identity(expert.network, read, config, seed)
     if file is not None and file.exists():

@@ -20,6 +20,7 @@ import torch
 
 from tvm_cdmpp.ast import SCHEMA_VERSION
 from tvm_cdmpp.data import RecordStore, choose_validation, make_labels, official_split
+from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models import (
     AdditiveConfig,
@@ -31,6 +32,7 @@ from tvm_cdmpp.models import (
     TrainingRows,
     read_checkpoint,
     round_weights,
+    stack_devices,
     write_checkpoint,
 )
 from tvm_cdmpp.train.config import TrainConfig
@@ -43,6 +45,8 @@ from tvm_cdmpp.train.windows import Windows
 KINDS = ("cpu", "gpu")
 _COVERAGE = 0.9
 _NORMAL_QUANTILE = 1.645
+_FEWEST_TASKS = 20
+_REFERENCE_SHARE = 0.2
 """Of a two-sided 90 % interval."""
 
 
@@ -225,7 +229,7 @@ def pretrain_on(
     keep_on = None if torch.device(torch_device).type == "cpu" else torch_device
     windows = Windows(parts.train, parts.operators, settings.config, settings.seed, keep_on=keep_on)
     network.to(torch_device)
-    network.fit_inputs(windows.draw(0).all()[0], windows.devices.to(torch_device))
+    network.fit_inputs(windows.draw(0).all()[0])
     others = None
     if parts.unlabelled is not None and settings.config.domain != "none":
         alike = np.full(len(parts.unlabelled), "any")
@@ -237,9 +241,28 @@ def pretrain_on(
     for progress in run.go(parts.validation, kind):
         on_progress(progress)
     round_weights(run.best.cpu())
+    run.best.know(*map(stack_devices, known_devices(parts.train)))
     expert = Expert(run.best, predicts_failure=bool(np.isinf(parts.train.latencies_s).any()))
     expert.spread_factor = settings.spread_margin * _spread_factor(run.best, parts.validation)
     return expert
+
+
+def known_devices(rows: TrainingRows) -> tuple[list[DeviceSpec], list[DeviceSpec]]:
+    """Return the devices that training tells something about, and those that stand for others.
+
+    The former have programs of at least 20 tasks. Of fewer, what a network makes of their vectors
+    is mostly noise, on their other programs as well. The latter have at least a fifth of the
+    programs of the device that has most.
+    """
+    places, counts = np.unique(rows.machine_of, return_counts=True)
+    tasks = [len(np.unique(rows.tasks[rows.machine_of == place])) for place in places.tolist()]
+    is_reference = counts >= _REFERENCE_SHARE * counts.max()
+    is_known = is_reference | (np.array(tasks) >= _FEWEST_TASKS)
+    known, references = (
+        [rows.devices[place] for place in places[chosen].tolist()]
+        for chosen in (is_known, is_reference)
+    )
+    return known, references
 
 
 def _check_torch_device(name: str) -> None:
