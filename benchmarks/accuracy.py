@@ -123,6 +123,7 @@ def known_models(
         "cdmpp-evaluation": Model(
             lambda _: load_weights("evaluation"), is_fitted=False, splits=("networks",)
         ),
+        "cdmpp-own-vectors": Model(_by_own_vectors, is_fitted=False, splits=("networks",)),
         "cdmpp-weights": Model(partial(_read, weights), is_fitted=False, is_usual=False),
         "cdmpp-untrained": Model(lambda seed: Predictor.untrained(PredictorConfig(), seed)),
     }
@@ -317,6 +318,15 @@ def _read(weights: Path | None, _: int) -> TrainedPredictor:
     if weights is None:
         raise SystemExit("cdmpp-weights needs --weights FILE, made by `tvm-cdmpp train STORE`")
     return TrainedPredictor.load(weights)
+
+
+def _by_own_vectors(_: int) -> TrainedPredictor:
+    """Return the weights `evaluation`, to which all devices count as themselves."""
+    predictor = load_weights("evaluation")
+    assert isinstance(predictor, TrainedPredictor)
+    for expert in predictor.experts.values():
+        expert.network.references = expert.network.references[:0]
+    return predictor
 
 
 def _check_split(predictor: TrainedPredictor, split: str) -> None:

@@ -55,7 +55,7 @@ def _split(split: str, models: dict[str, list[dict[str, Any]]]) -> Iterator[str]
         f"{len(first['devices'])} devices; training on at most {settings['per_task']} "
         f"programs of a task, {over_seeds(seeds, 'mean', 'mean')}; `cdmpp-evaluation` are the "
         f"weights of the package and `cdmpp-weights` their like for this split, trained on at most "
-        f"1,000. {_LEGEND}"
+        f"1,000; to `cdmpp-own-vectors`, the former, no device counts as another. {_LEGEND}"
     )
     yield ""
     yield from table_head("model", *_FIGURES)

@@ -13,6 +13,7 @@ from benchmarks.search_summary import Curve
 _POINTS = 200
 _STYLES = {
     "cdmpp": ("#D55E00", "-"),
+    "cdmpp-long": ("#D55E00", "-."),
     "cdmpp-sketch": ("#D55E00", "--"),
     "cdmpp-untrained": ("#D55E00", ":"),
     "xgb-warm": ("#0072B2", "-"),

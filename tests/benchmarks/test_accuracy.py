@@ -18,6 +18,7 @@ from tests.models.baselines.examples import small
 from tests.models.contract import CPU, MeanOfLeafCount
 from tests.models.programs import random_batch
 from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.baselines.mlp import MLPPredictor
 from tvm_cdmpp.models.baselines.roofline import RooflinePredictor
@@ -27,6 +28,7 @@ from tvm_cdmpp.models.network import PredictorConfig
 from tvm_cdmpp.models.predictor import Predictor
 from tvm_cdmpp.models.rows import TrainingRows
 from tvm_cdmpp.models.trained import TrainedPredictor
+from tvm_cdmpp.models.weights import load_weights
 from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.features import load_features
 from tvm_cdmpp.train.pretraining import PretrainSettings
@@ -88,6 +90,15 @@ def test_every_part_is_made_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_known_models_can_be_made() -> None:
     model = accuracy.known_models()["cdmpp-untrained"].make(3)
     assert isinstance(model, Predictor)
+
+
+def test_devices_can_be_taken_by_their_own_vectors() -> None:
+    usual = load_weights("evaluation")
+    own = accuracy.known_models()["cdmpp-own-vectors"].make(0)
+    batch, known = random_batch(5), find_device("x86-24t")
+    for device, is_same in ((known, True), (replace(known, l2_bytes=2**24), False)):
+        told, found = (model.predict(batch, device).latency_s for model in (usual, own))
+        assert np.allclose(told, found, rtol=1e-6) == is_same
 
 
 def test_weights_must_be_of_the_split(

@@ -442,22 +442,26 @@ def calibrated(predictor: TrainedPredictor, level: float) -> DeviceSpec:
 
 
 def test_a_calibration_moves_predictions_of_its_weights_only(predictor: TrainedPredictor) -> None:
-    predictor.about = {"seed": 1}
+    predictor = replace(predictor, about={"seed": 1})
     batch, device = random_batch(20), calibrated(predictor, np.log(3.0))
     before, after = predictor.predict(batch, DEVICE), predictor.predict(batch, device)
     np.testing.assert_allclose(after.latency_s, 3.0 * before.latency_s, rtol=1e-5)
     assert before.leaf_s is not None and after.leaf_s is not None
     np.testing.assert_allclose(after.leaf_s, 3.0 * before.leaf_s, rtol=1e-5)
-    predictor.about = {"seed": 2}
-    np.testing.assert_array_equal(predictor.predict(batch, device).latency_s, before.latency_s)
-    predictor.about = {}
-    assert predictor.origin == ""
+    other = replace(predictor, about={"seed": 2})
+    np.testing.assert_array_equal(other.predict(batch, device).latency_s, before.latency_s)
+    assert replace(predictor, about={}).origin == ""
+    # Another run of the same command may end elsewhere.
+    again = copy.deepcopy(replace(predictor, about=predictor.about))
+    with torch.no_grad():
+        again.experts["gpu"].network.correction.bias += 1e-3
+    assert again.origin != predictor.origin
 
 
 def test_a_search_does_not_apply_a_calibration_twice(
     predictor: TrainedPredictor, tmp_path: Path
 ) -> None:
-    predictor.about = {"seed": 1}
+    predictor = replace(predictor, about={"seed": 1})
     device, batch = calibrated(predictor, np.log(3.0)), random_batch(64)
     measured_s = 3.3 * predictor.predict(batch, DEVICE).latency_s
     plain, moved = copy.deepcopy(predictor), copy.deepcopy(predictor)
@@ -469,11 +473,12 @@ def test_a_search_does_not_apply_a_calibration_twice(
     np.testing.assert_allclose(found, 3.0 * plain.predict(others, DEVICE).latency_s, rtol=1e-3)
     moved.save(tmp_path / "model")
     loaded = TrainedPredictor.load(tmp_path / "model")
+    assert loaded.origin == replace(moved, about=moved.about).origin == predictor.origin
     np.testing.assert_array_equal(loaded.predict(others, device).latency_s, found)
 
 
 def test_a_device_unlike_any_known_gets_finite_answers(predictor: TrainedPredictor) -> None:
-    predictor.about = {"seed": 1}
+    predictor = replace(predictor, about={"seed": 1})
     least = replace(
         calibrated(predictor, np.log(100.0)),
         cores=1, clock_hz=1e7, simd_bytes=4, fused_multiply_adds_per_cycle=1.0, l1_bytes=512,

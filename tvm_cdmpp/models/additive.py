@@ -36,20 +36,12 @@ from tvm_cdmpp.devices import DEVICE_FIELDS, DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.analytic import TERMS, combine_terms, leaf_terms_s
 from tvm_cdmpp.models.dropout import Dropout
+from tvm_cdmpp.models.known_devices import CLOCK, as_known, in_cycles, own_direction
 from tvm_cdmpp.models.layout import Layout, join, leaves_of
 
 NUM_INPUTS = NUM_FIELDS + len(TERMS) + 1
 """Fields, each bound as a share of the leaf's time, and the time itself; both as log2."""
 
-_CLOCK = DEVICE_FIELDS.index("clock_hz")
-_PER_SECOND = ("clock_hz", "peak_flops", "bandwidth_bytes_per_s")
-_WIDTH = DEVICE_FIELDS.index("simd_bytes")
-_WIDTH_FIRST = 10.0
-"""How much more than in other fields devices differ in the width of vectors or warps."""
-_SAME = 1e-3
-"""Devices of which no field differs by more are one."""
-_LEAST_OWN = 1e-3
-"""Of a new device's distance from a reference: what must not be a mix of the references'."""
 _LEAST_SHARE = 2.0**-10
 _LARGEST_INPUT = 8.0
 _INITIAL_START_S = 5e-7
@@ -137,7 +129,7 @@ class Leaves:
     @property
     def log2_clock(self) -> Tensor:
         """Logarithm of the clock, relative to the reference device's; (B,)."""
-        return self.device[:, _CLOCK]
+        return self.device[:, CLOCK]
 
 
 def leaf_inputs(batch: CompactASTBatch, device: DeviceSpec) -> npt.NDArray[np.float32]:
@@ -208,9 +200,6 @@ class AdditiveNetwork(nn.Module):
             self.register_buffer(name, torch.empty(0, len(DEVICE_FIELDS)))
         known = positional_encoding(np.arange(_MOST_POSITIONS, dtype=np.int32), width)
         self.register_buffer("encoding", torch.from_numpy(known), persistent=False)
-        per_second = torch.tensor([float(name in _PER_SECOND) for name in DEVICE_FIELDS])
-        self.per_second: Tensor
-        self.register_buffer("per_second", per_second, persistent=False)
         self.embed = nn.Linear(NUM_INPUTS, width)
         self.device = nn.Linear(len(DEVICE_FIELDS), width)
         self.layers = nn.ModuleList(FlatEncoderLayer(config) for _ in range(config.layers))
@@ -251,7 +240,7 @@ class AdditiveNetwork(nn.Module):
         clock = layout.of_leaves(leaves.log2_clock)
         scaled[:, -1] += clock * self.input_scale[-1]
         scaled = scaled.clamp_(-_LARGEST_INPUT, _LARGEST_INPUT)
-        about = self._as_known(self._in_cycles(leaves.device))
+        about = as_known(in_cycles(leaves.device), self.known_devices, self.references)
         if self.training and self.config.input_noise:
             scaled = scaled + self.config.input_noise * torch.randn_like(scaled)
         known = nn.functional.embedding(
@@ -279,20 +268,6 @@ class AdditiveNetwork(nn.Module):
         log_latency, log_leaf_s = log_sum - _LN2 * leaves.log2_clock, log_leaf - _LN2 * clock
         return Output(log_latency, log_leaf_s, spread, runs, features, encoder)
 
-    def _in_cycles(self, devices: Tensor) -> Tensor:
-        """Return device vectors whose rates are per cycle, not per second."""
-        return devices - devices[:, _CLOCK, None] * self.per_second
-
-    def _as_known(self, devices: Tensor) -> Tensor:
-        """Return the nearest reference of devices that are not known; all where there is none."""
-        if not len(self.references):
-            return devices
-        apart = (devices[:, None] - self.references).abs()
-        apart[:, :, _WIDTH] *= _WIDTH_FIRST
-        nearest = self.references[apart.square().sum(dim=2).argmin(dim=1)]
-        known = (devices[:, None] - self.known_devices).abs().amax(dim=2) < _SAME
-        return torch.where(known.any(dim=1, keepdim=True), devices, nearest)
-
     def fit_inputs(self, leaves: Leaves) -> None:
         """Learn how large inputs are.
 
@@ -317,8 +292,8 @@ class AdditiveNetwork(nn.Module):
         references
             Vectors of those of them that all others count as; (references, len(DEVICE_FIELDS)).
         """
-        self.known_devices = self._in_cycles(devices)
-        self.references = self._in_cycles(references)
+        self.known_devices = in_cycles(devices)
+        self.references = in_cycles(references)
 
     @torch.no_grad()
     def tell_apart(self, devices: Tensor) -> None:
@@ -333,18 +308,16 @@ class AdditiveNetwork(nn.Module):
         devices
             Vectors of devices; (devices, len(DEVICE_FIELDS)).
         """
-        for device in self._in_cycles(devices):
-            was = self._as_known(device[None])[0]
+        for device in in_cycles(devices):
+            was = as_known(device[None], self.known_devices, self.references)[0]
             if torch.equal(was, device):
                 continue
-            first = self.references[0]
-            others, step = (self.references[1:] - first).T, device - first
-            own = step - others @ (torch.linalg.pinv(others) @ step)
-            if own.norm() > _LEAST_OWN * step.norm():
+            own = own_direction(device, self.references)
+            if own is not None:
                 for layer in (self.device, self.start):
-                    change = torch.outer(layer.weight @ (was - device), own / (own @ step))
+                    change = torch.outer(layer.weight @ (was - device), own)
                     layer.weight.add_(change)
-                    layer.bias.sub_(change @ first)
+                    layer.bias.sub_(change @ self.references[0])
             self.known_devices = torch.cat([self.known_devices, device[None]])
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:

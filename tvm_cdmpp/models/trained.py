@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +85,21 @@ class TrainedPredictor:
         """Return what predicts for a device."""
         return self.experts["cpu" if device.kind == "cpu" else "gpu"]
 
-    @property
+    @cached_property
     def origin(self) -> str:
-        """What tells the training that the weights come from; empty without one.
+        """What tells the weights as they were trained ahead from others; empty without a training.
 
         It is the same after a search, whose level then comes on top of the device's.
         """
         if not self.about:
             return ""
         text = json.dumps(dict(self.about), sort_keys=True).encode()
-        return hashlib.blake2b(text, digest_size=8).hexdigest()
+        digest = hashlib.blake2b(text, digest_size=8)
+        for _, expert in sorted(self.experts.items()):
+            weights = expert.network.state_dict() if expert.ahead is None else expert.ahead
+            for _, weight in sorted(weights.items()):
+                digest.update(weight.numpy().tobytes())
+        return digest.hexdigest()
 
     def level(self, device: DeviceSpec) -> float:
         """Return what is added to ln latency: by what was measured on the device, and searches."""

@@ -47,10 +47,10 @@ LEAST_SPREAD = 1.5
 """The same for what is priced by the bytes it moves: assumed, as a sort may take tens
 of times that."""
 
-SPREAD_FACTORS = {"cpu": 2.05, "gpu": 1.2, "accelerator": 2.05}
+SPREAD_FACTORS = {"cpu": 1.0, "gpu": 1.2, "accelerator": 1.2}
 """By how much the predictor's own spread is widened: so much it takes for 90 % of the tasks of
 networks that were not trained on, as their fastest programs measured (`network_intervals` in
-benchmarks/results). No accelerator was measured; they get the larger one."""
+benchmarks/results), and not less than one. No accelerator was measured; they get the larger one."""
 
 _START_SHARES = (0.5, 0.9)
 """Shares of starts in the base of the predictor, as it is inside of the network, between which a
