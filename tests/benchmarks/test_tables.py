@@ -51,11 +51,11 @@ def test_seconds_to_the_goal(ours: list[list[float]], expected_s: float) -> None
 
 def test_the_headline_says_what_the_files_say() -> None:
     result = json.loads((RESULTS / "search.json").read_text(encoding="utf-8"))
-    found = result["summary"]["arms"]["cdmpp"]["sooner"]["seconds"]
+    found = result["summary"]["arms"]["cdmpp-long"]["sooner"]["seconds"]
     rows = README.read_text(encoding="utf-8").split(headline.BEGIN)[1].splitlines()[3:]
     network = json.loads((RESULTS / "resnet-50.json").read_text(encoding="utf-8"))
     ours, xgboost = (1e3 * each["remeasured_latency_s"] for each in network["searches"])
     assert f"| {ours:.1f} ms | {xgboost:.1f} ms |" in rows[0]
     row = rows[2]
     assert row.endswith(f"| {found['mean']:.1f} x ({found['low']:.1f} to {found['high']:.1f}) |")
-    assert {each["arm"] for each in result["searches"]} >= {"cdmpp", "xgb-warm"}
+    assert {each["arm"] for each in result["searches"]} >= {"cdmpp", "cdmpp-long", "xgb-warm"}

@@ -149,8 +149,8 @@ def test_a_device_that_is_told_apart_starts_as_what_it_counted_as(others: int) -
     network = _device_network(known)
     new = replace(DEVICE, cores=2, bandwidth_bytes_per_s=1e11)
     before = [_log_latency(network, device) for device in (*known, new)]
-    network.tell_apart(stack_devices([new]))
-    network.tell_apart(stack_devices([new]))  # nothing new
+    network.tell_apart(new)
+    network.tell_apart(new)  # nothing new
     assert len(network.references) == len(known)
     assert len(network.known_devices) == len(known) + 1
     for device, expected in zip((*known, new), before, strict=True):
@@ -164,7 +164,7 @@ def test_a_device_between_known_ones_is_told_apart() -> None:
     network = _device_network(known)
     ends = [_log_latency(network, device) for device in known]
     between = replace(DEVICE, cores=16, name="between")
-    network.tell_apart(stack_devices([between]))
+    network.tell_apart(between)
     for device, expected in zip(known, ends, strict=True):
         torch.testing.assert_close(_log_latency(network, device), expected)
     assert torch.isfinite(_log_latency(network, between)).all()

@@ -296,29 +296,24 @@ class AdditiveNetwork(nn.Module):
         self.references = in_cycles(references)
 
     @torch.no_grad()
-    def tell_apart(self, devices: Tensor) -> None:
-        """Add to the known devices, before the network is trained on programs of them.
+    def tell_apart(self, device: DeviceSpec) -> None:
+        """Add to the known devices, before the network is trained on programs of it.
 
-        Predictions for them and for the references stay as they are: the smallest change of the
-        weights is made by which a device counts, as itself, as what it counted as. One that lies
+        Predictions for it and for the references stay as they are: the smallest change of the
+        weights is made by which it counts, as itself, as what it counted as. A device that lies
         between references by all fields is taken as the network takes it.
-
-        Parameters
-        ----------
-        devices
-            Vectors of devices; (devices, len(DEVICE_FIELDS)).
         """
-        for device in in_cycles(devices):
-            was = as_known(device[None], self.known_devices, self.references)[0]
-            if torch.equal(was, device):
-                continue
-            own = own_direction(device, self.references)
-            if own is not None:
-                for layer in (self.device, self.start):
-                    change = torch.outer(layer.weight @ (was - device), own)
-                    layer.weight.add_(change)
-                    layer.bias.sub_(change @ self.references[0])
-            self.known_devices = torch.cat([self.known_devices, device[None]])
+        vector = in_cycles(stack_devices([device]))
+        was = as_known(vector, self.known_devices, self.references)[0]
+        if torch.equal(was, vector[0]):
+            return
+        own = own_direction(vector[0], self.references)
+        if own is not None:
+            for layer in (self.device, self.start):
+                change = torch.outer(layer.weight @ (was - vector[0]), own)
+                layer.weight.add_(change)
+                layer.bias.sub_(change @ self.references[0])
+        self.known_devices = torch.cat([self.known_devices, vector])
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Take over the weights of another network of the same size.

@@ -29,7 +29,6 @@ from tvm_cdmpp.models import (
     Expert,
     TrainingRows,
     read_checkpoint,
-    stack_devices,
     write_checkpoint,
 )
 from tvm_cdmpp.train.config import TrainConfig
@@ -109,8 +108,8 @@ def finetune(
         others = Windows(unlabelled, _one_operator(unlabelled), config, seed + 1)
         read.append(unlabelled)
     network = copy.deepcopy(expert.network)
-    new = [target.devices[place] for place in np.unique(target.machine_of).tolist()]
-    network.tell_apart(stack_devices(new))
+    for place in np.unique(target.machine_of).tolist():
+        network.tell_apart(target.devices[place])
     trainer = Trainer(network, windows, config, unlabelled=others)
     identity = _identity(expert.network, read, config, seed)
     if file is not None and file.exists():
