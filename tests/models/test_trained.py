@@ -454,7 +454,7 @@ def test_a_calibration_moves_predictions_of_its_weights_only(predictor: TrainedP
     # Another run of the same command may end elsewhere.
     again = copy.deepcopy(replace(predictor, about=predictor.about))
     with torch.no_grad():
-        again.experts["gpu"].network.correction.bias += 1e-3
+        again.experts["gpu"].network.correction.bias.add_(1e-3)
     assert again.origin != predictor.origin
 
 

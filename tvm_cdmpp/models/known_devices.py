@@ -73,4 +73,5 @@ def own_direction(device: Tensor, references: Tensor) -> Tensor | None:
     own = step - others @ (torch.linalg.pinv(others) @ step)
     if own.norm() <= _LEAST_OWN * step.norm():
         return None
-    return own / (own @ step)
+    direction: Tensor = own / (own @ step)
+    return direction
