@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from tests.data.logs import book, import_all, log_file, records, write_log
+from tests.models.programs import random_batch
 from tvm_cdmpp.data.store import RecordStore
+from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models.additive import AdditiveConfig
+from tvm_cdmpp.models.rows import TrainingRows
 from tvm_cdmpp.models.trained import Expert, TrainedPredictor
 from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.pretraining import (
@@ -18,6 +21,7 @@ from tvm_cdmpp.train.pretraining import (
     choose_rows,
     describe_training,
     join_experts,
+    known_devices,
     pretrain,
 )
 
@@ -27,6 +31,23 @@ SETTINGS = PretrainSettings(
     config=TrainConfig(steps=40, groups_per_batch=2, programs_per_group=8, window_batches=10),
     evaluate_every=10,
 )
+
+
+def test_devices_are_known_by_their_tasks_and_references_by_their_programs() -> None:
+    programs_and_tasks = {
+        "x86-24t": (200, 30), "x86-8t": (40, 5), "x86-16t": (39, 20), "x86-4t": (39, 19),
+    }  # fmt: skip
+    rows = TrainingRows.join(
+        [
+            TrainingRows.on(
+                find_device(name), random_batch(count), np.ones(count), np.arange(count) % tasks
+            )
+            for name, (count, tasks) in programs_and_tasks.items()
+        ]
+    )
+    known, references = ({device.name for device in some} for some in known_devices(rows))
+    assert known == {"x86-24t", "x86-8t", "x86-16t"}
+    assert references == {"x86-24t", "x86-8t"}
 
 
 @pytest.fixture

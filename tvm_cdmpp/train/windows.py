@@ -74,11 +74,6 @@ class Windows:
             every = prepare(rows, np.arange(len(rows)), self._devices, np.empty((0, 0), np.int64))
             self._kept = every.to(torch.device(keep_on))
 
-    @property
-    def devices(self) -> Tensor:
-        """Vectors of the devices that programs ran on; (devices, len(DEVICE_FIELDS))."""
-        return self._devices[np.unique(self._rows.machine_of)]
-
     def draw(self, number: int) -> Window:
         """Return a window; the same for the same number."""
         generator = np.random.default_rng((self.seed, number))
