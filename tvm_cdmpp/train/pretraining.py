@@ -254,13 +254,15 @@ def known_devices(rows: TrainingRows) -> tuple[list[DeviceSpec], list[DeviceSpec
     is mostly noise, on their other programs as well. The latter have at least a fifth of the
     programs of the device that has most.
     """
-    places, counts = np.unique(rows.machine_of, return_counts=True)
-    tasks = [len(np.unique(rows.tasks[rows.machine_of == place])) for place in places.tolist()]
+    # Machines may be of one device.
+    devices = list(dict.fromkeys(rows.devices))
+    device_of = np.array([devices.index(device) for device in rows.devices])[rows.machine_of]
+    places, counts = np.unique(device_of, return_counts=True)
+    tasks = [len(np.unique(rows.tasks[device_of == place])) for place in places.tolist()]
     is_reference = counts >= _REFERENCE_SHARE * counts.max()
     is_known = is_reference | (np.array(tasks) >= _FEWEST_TASKS)
     known, references = (
-        [rows.devices[place] for place in places[chosen].tolist()]
-        for chosen in (is_known, is_reference)
+        [devices[place] for place in places[chosen].tolist()] for chosen in (is_known, is_reference)
     )
     return known, references
 
