@@ -28,6 +28,7 @@ from typing import Any
 from tvm_cdmpp.bridge import check_compiler, load_tvm
 from tvm_cdmpp.errors import CDMPPError, MeasureError, RecordError
 from tvm_cdmpp.files import locked
+from tvm_cdmpp.measure.doubtful import run_doubtful_twice
 from tvm_cdmpp.measure.linking import SessionBuilder, build_func_of
 from tvm_cdmpp.measure.repeats import LOCAL_TIMES, REMOTE_TIMES, FewerRepeats
 from tvm_cdmpp.measure.watched import WatchedPool
@@ -252,7 +253,8 @@ class MeasureSession:
     def _run(self, times: slice, function: Any, *args: Any) -> Any:
         begin = time.perf_counter()
         try:
-            return self._thread.submit(self._repeats.run, times, function, *args).result()
+            twice = partial(run_doubtful_twice, function)
+            return self._thread.submit(self._repeats.run, times, twice, *args).result()
         finally:
             self.run_s += time.perf_counter() - begin
 

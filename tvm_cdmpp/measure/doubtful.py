@@ -1,0 +1,90 @@
+"""Programs whose timings are in doubt run twice, and the faster run counts.
+
+- The first program after a pause, in which others were built: cores that slept are not up to speed,
+  and a hypervisor may have put two of them on one. On a virtual machine of two cores one in four of
+  these programs took just twice as long as at any other time, in all of its repeats.
+- A program whose repeats differ: TVM goes by their mean, and one that was interrupted may count for
+  as much as all others.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tvm_cdmpp.bridge import failed, load_tvm
+
+_BuildResult: Any = load_tvm().auto_scheduler.measure.BuildResult
+
+_DIFFER = 1.2
+"""Mean of the repeats to the fastest of them, from which on they differ."""
+_SHORT_S = 0.25
+"""Repeats that take longer together outlast any disturbance of these kinds."""
+
+
+def run_doubtful_twice(
+    function: Callable[..., Any], inputs: Sequence[Any], built: Sequence[Any], *args: Any
+) -> list[Any]:
+    """Run built programs, and those again whose timings are in doubt.
+
+    Parameters
+    ----------
+    function
+        TVM's function that runs programs, and removes what was built.
+    inputs, built
+        `MeasureInput` and `BuildResult` of each program.
+    args
+        Its other arguments.
+
+    Returns
+    -------
+    results
+        One `MeasureResult` per program.
+    """
+    with TemporaryDirectory(prefix="tvm-cdmpp-") as folder:
+        copies = [_copy(each, Path(folder, str(n))) for n, each in enumerate(built)]
+        results = list(function(inputs, built, *args))
+        doubtful = [n for n, result in enumerate(results) if is_doubtful(result, is_first=n == 0)]
+        if doubtful:
+            columns = [[column[n] for n in doubtful] for column in (inputs, copies)]
+            for n, again in zip(doubtful, function(*columns, *args), strict=True):
+                if 0 < sum(_costs_s(again)) < sum(_costs_s(results[n])):
+                    results[n] = again
+    return results
+
+
+def is_doubtful(result: Any, *, is_first: bool) -> bool:
+    """Tell whether the timings of a program are in doubt.
+
+    Parameters
+    ----------
+    result
+        Its `MeasureResult`.
+    is_first
+        Whether it ran after a pause.
+    """
+    costs_s = _costs_s(result)
+    if not costs_s or not 0 < sum(costs_s) < _SHORT_S:
+        return False
+    return is_first or sum(costs_s) > _DIFFER * min(costs_s) * len(costs_s)
+
+
+def _costs_s(result: Any) -> list[float]:
+    return [] if failed(result) else [float(cost) for cost in result.costs]
+
+
+def _copy(built: Any, folder: Path) -> Any:
+    """Return the same program in another folder, without copying the file if possible."""
+    if built.error_no != 0:
+        return built
+    folder.mkdir()
+    file = folder / Path(built.filename).name
+    try:
+        os.link(built.filename, file)
+    except OSError:  # another file system
+        shutil.copyfile(built.filename, file)
+    return _BuildResult(
+        str(file), built.args, built.error_no, str(built.error_msg), built.time_cost
+    )
