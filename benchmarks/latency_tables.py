@@ -24,10 +24,10 @@ def latency_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     """Yield how far whole networks are off."""
     yield (
         f"**Latencies of whole networks** ([data](results/{file.name})). Relative to what the "
-        "compiled network takes: the replayer with each operator's own measured latency, timed "
-        "with its memory as it is inside of the network, and with what it reads in the caches; the "
-        "prediction, with nothing measured, with `device calibrate` and with 200 records of this "
-        "machine; and simpler estimates."
+        "compiled network takes: the replayer with each operator's own measured latency, by TVM's "
+        "profiler inside of the network, and run again and again by itself; the prediction, with "
+        "nothing measured, with `device calibrate` and with 200 records of this machine; and "
+        "simpler estimates."
     )
     yield ""
     yield from summary(result["rows"])

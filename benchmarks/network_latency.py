@@ -6,11 +6,12 @@
 The first line makes a small log of each network (or takes `NETWORK.bBATCH.json` of `--logs`) and
 compiles it, with TVM's own schedules and with the log; a busy machine does for that. The second
 measures, on a quiet one: in each of some rounds both libraries, run by run, and in between each
-operator by itself (`benchmarks.operator_times`). Medians count. A fixed program is measured after
-each round; a round that was noisy is measured again. Beside the measured network stand
+operator, inside of the network and by itself (`benchmarks.operator_times`). Medians count. A fixed
+program is measured after each round; a round that was noisy is measured again. Beside the measured
+network stand
 
-- replayed: the replayer with the measured operators, which is the replayer's own error. Operators
-  are compared with the network's runs of the same round, as a machine's speed changes over minutes;
+- replayed: the replayer with the operators' times inside of it, which is the replayer's own error.
+  They are compared with the network's runs of the same round, as a machine's speed changes;
 - alone: the same with operators that are run again and again, their memory in the caches;
 - predictions and simpler estimates (`benchmarks.latency_estimates`).
 
@@ -263,9 +264,10 @@ def _round(network: TimedNetwork) -> dict[str, Any]:
     found: dict[str, Any] = {"network": [], "operators": {}, "alone": {}}
     for functions in np.array_split(network.functions, parts):
         found["network"] += network.run_s(-(-runs // parts)).tolist()
+        for name, seconds in network.inside_s().items():
+            found["operators"].setdefault(name, []).append(seconds)
         for name in map(str, functions):
-            found["operators"][name] = network.operator_s(name, _OPERATOR_RUNS).tolist()
-            found["alone"][name] = network.operator_s(name, _OPERATOR_RUNS, alone=True).tolist()
+            found["alone"][name] = network.alone_s(name, _OPERATOR_RUNS).tolist()
     return found
 
 

@@ -1,19 +1,16 @@
-"""A compiled network and its operators, each of these timed by itself.
+"""A compiled network and its operators: timed inside of it, and each by itself.
 
-A program that is run again and again finds all that it reads in the nearest cache. Inside of a
-network its weights were read one whole run of the network ago, and its input was written right
-before it. So before each timed run of an operator the memory of the network is read as the other
-operators move it between two runs of this one, by a loop in TVM's own threads: those are then
-awake, too, as inside of the network. What an operator reads and writes is what it has there.
-Where the whole network fits into the caches of the cores nothing is read in between.
+- Inside: TVM's profiler runs the network and takes the time of each operator. Its weights were read
+  one whole run ago, its input was written right before it, by cores that may share no cache.
+- Alone: an operator is run again and again, and finds all that it reads in the nearest cache.
 
-The network as a whole, and each operator, is timed run by run. Medians of runs are compared.
+The network as a whole is timed run by run. Medians of runs are compared.
 """
 
 import functools
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,15 +21,9 @@ from tvm_cdmpp.bridge import load_tvm
 
 tvm = load_tvm()
 
-MOST_READ_BYTES = 128 << 20
-"""Of the network's memory before a run; several times the last cache of a large server."""
-KEPT_BYTES = 1 << 20
-"""A core's second cache: a network that is smaller than those of all cores stays there."""
-_LINE_BYTES = 64
 _RUNS_ALONE = 10
-"""Timed at once where nothing is read in between: these are often shorter than reading a clock."""
+"""Timed at once: operators are often shorter than reading a clock."""
 _NOTHING = "__nop"
-_PREPARE = "benchmarks.prepare_operator"
 
 Array = npt.NDArray[Any]
 Seconds = npt.NDArray[np.float64]
@@ -42,7 +33,6 @@ Seconds = npt.NDArray[np.float64]
 class _Operator:
     """A call of a function: entries of the graph that it reads, then those that it writes."""
 
-    node: int
     function: str
     entries: tuple[int, ...]
 
@@ -73,11 +63,10 @@ class TimedNetwork:
         for name, array in inputs.items():
             executor["set_input"](name, tvm.nd.array(array))
         self._run = functools.partial(executor.time_evaluator, "run", self._device, number=1)
+        self._profile = functools.partial(executor["profile"], [])
         graph = json.loads(self.graph_json)
-        self._storages: list[int] = graph["attrs"]["storage_id"][1]
         self._operators = _operators_of(graph)
         self._values = _values_of(executor, graph)
-        self._memory = self._stand_ins()
 
     @property
     def functions(self) -> list[str]:
@@ -88,7 +77,15 @@ class TimedNetwork:
         """Time some runs of the whole network, after one that does not count; (runs,)."""
         return np.array(self._run(repeat=runs)().results)
 
-    def operator_s(self, function: str, runs: int, *, alone: bool = False) -> Seconds:
+    def inside_s(self) -> dict[str, float]:
+        """Time each function in one run of the network, the mean of its calls."""
+        calls = [call for call in self._profile().calls if str(call["Name"]) != _NOTHING]
+        found = defaultdict[str, list[float]](list)
+        for operator, call in zip(self._operators, calls, strict=True):
+            found[operator.function].append(1e-6 * float(call["Duration (us)"].microseconds))
+        return {function: float(np.mean(seconds)) for function, seconds in found.items()}
+
+    def alone_s(self, function: str, runs: int) -> Seconds:
         """Time some runs of an operator, after one that does not count; (runs,).
 
         Parameters
@@ -97,53 +94,13 @@ class TimedNetwork:
             One of `functions`; of several calls the one in the middle is taken.
         runs
             How many.
-        alone
-            Run it again and again, with nothing read in between.
         """
-        calls = [n for n, operator in enumerate(self._operators) if operator.function == function]
-        number = calls[len(calls) // 2]
-        arguments = [self._values[entry] for entry in self._operators[number].entries]
-        kept = KEPT_BYTES * tvm.runtime.num_threads()
-        is_kept = sum(map(_num_bytes, self._memory.values())) < kept
-        reads = [] if alone or is_kept else list(self._reads_before(number))
-
-        def prepare(*_: Any) -> None:
-            for array in reads:
-                _reader(str(array.dtype))(array, _SINK)
-
-        tvm.register_func(_PREPARE, prepare, override=True)
+        calls = [operator for operator in self._operators if operator.function == function]
+        arguments = [self._values[entry] for entry in calls[len(calls) // 2].entries]
         timer = self._library.time_evaluator(
-            function, self._device, number=1 if reads else _RUNS_ALONE, repeat=runs,
-            f_preproc=_PREPARE,
-        )  # fmt: skip
+            function, self._device, number=_RUNS_ALONE, repeat=runs
+        )
         return np.array(timer(*arguments).results)
-
-    def _stand_ins(self) -> dict[int, Any]:
-        """Return memory as large as each storage of the graph."""
-        sizes: dict[int, int] = {}
-        for storage, value in zip(self._storages, self._values, strict=True):
-            sizes[storage] = max(sizes.get(storage, 0), _num_bytes(value))
-        return {
-            storage: tvm.nd.array(np.zeros(-(-size // 4), np.float32), self._device)
-            for storage, size in sizes.items()
-        }
-
-    def _reads_before(self, number: int) -> Iterator[Any]:
-        """Yield flat arrays to read, in order: what operators move from this one to the next run.
-
-        What the operator itself reads and writes stands for the storage that it has in the graph.
-        """
-        own = {self._storages[e]: self._values[e] for e in self._operators[number].entries}
-        memory = {**self._memory, **own}
-        others = [*self._operators[number + 1 :], *self._operators[:number]]
-        moved = [self._storages[entry] for operator in others for entry in operator.entries]
-        kept, left = 0, MOST_READ_BYTES
-        while kept < len(moved) and left > 0:
-            kept += 1
-            left -= _num_bytes(memory[moved[-kept]])
-        for storage in moved[len(moved) - kept :]:
-            array = memory[storage]
-            yield array._create_view((math.prod(array.shape),))
 
 
 def _operators_of(graph: Mapping[str, Any]) -> list[_Operator]:
@@ -154,8 +111,7 @@ def _operators_of(graph: Mapping[str, Any]) -> list[_Operator]:
         if node["op"] != "null" and node["attrs"]["func_name"] != _NOTHING:
             read = [starts[source] + output for source, output, *_ in node["inputs"]]
             written = range(starts[number], starts[number + 1])
-            function = str(node["attrs"]["func_name"])
-            found.append(_Operator(number, function, (*read, *written)))
+            found.append(_Operator(str(node["attrs"]["func_name"]), (*read, *written)))
     return found
 
 
@@ -170,30 +126,3 @@ def _values_of(executor: Any, graph: Mapping[str, Any]) -> list[Any]:
             for output in range(starts[number + 1] - starts[number])
         ]
     return values
-
-
-def _num_bytes(array: Any) -> int:
-    return int(math.prod(array.shape) * -(-tvm.DataType(array.dtype).bits // 8))
-
-
-_PARTS = 64
-_SINK = tvm.nd.array(np.zeros(_PARTS, np.float32))
-
-
-@functools.cache
-def _reader(dtype: str) -> Any:
-    """Return a function that reads one element of each cache line of a flat array, in parallel."""
-    te = tvm.te
-    each = _LINE_BYTES * 8 // tvm.DataType(dtype).bits
-    size = te.var("size")
-    array = te.placeholder((size,), dtype, name="array")
-    lines = te.reduce_axis((0, te.indexdiv(size, each * _PARTS)), name="line")
-    length = te.indexdiv(size, each * _PARTS)
-    total = te.compute(
-        (_PARTS,),
-        lambda part: te.sum(array[(part * length + lines) * each].astype("float32"), axis=lines),
-        name="total",
-    )
-    schedule = te.create_schedule(total.op)
-    schedule[total].parallel(total.op.axis[0])
-    return tvm.build(schedule, [array, total], "llvm")

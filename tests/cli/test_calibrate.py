@@ -86,7 +86,7 @@ def test_a_killed_calibration_leaves_the_one_before(home: Path) -> None:
         text=True,
     )
     assert command.stderr is not None
-    assert "measuring 30 small programs" in command.stderr.readline()
+    assert "measuring 120 small programs" in command.stderr.readline()
     command.send_signal(signal.SIGKILL)
     command.communicate()
     assert calibration_file().read_bytes() == before
@@ -111,7 +111,7 @@ def test_wrong_arguments(arguments: list[str], message: str, capsys: Capture) ->
     [
         ("shipped", {}, False, True),
         ("evaluation", {}, False, True),
-        ("shipped", {"trials": 199}, False, False),
+        ("shipped", {"trials": 599}, False, False),
         ("shipped", {"time_s": 400.0}, False, False),
         ("shipped", {}, True, False),
         ("evaluation", {}, True, True),
@@ -138,7 +138,7 @@ def test_tune_calibrates_only_where_it_pays(
 
     monkeypatch.setattr(calibrate, "measure_and_keep", measure)
     settings = TuneSettings(
-        **{"trials": 200, "time_s": 1000.0, "measure": MeasureOptions(), **changes}
+        **{"trials": 600, "time_s": 1000.0, "measure": MeasureOptions(), **changes}
     )
     device, left = calibrate.calibrate_first(
         weights, target, None, settings, MeasureSession(), stderr_console()

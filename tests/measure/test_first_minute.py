@@ -122,7 +122,7 @@ def test_programs_are_the_same_every_time_and_spread() -> None:
     again = choose_programs(DEVICE, TARGET, [predictor], FirstMinuteConfig())
     states = [str(sample.measured.state) for sample in first]
     assert states == [str(sample.measured.state) for sample in again]
-    assert 25 <= len(states) == len(set(states)) <= 30
+    assert 100 <= len(states) == len(set(states)) <= 120
     assert {sample.operator for sample in first} == {
         "conv2d", "depthwise_conv2d", "matmul", "batch_matmul", "pool", "softmax", "reduction",
         "elementwise",

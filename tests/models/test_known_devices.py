@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from tvm_cdmpp.devices import DEVICE_FIELDS, find_device
-from tvm_cdmpp.models import stack_devices
+from tvm_cdmpp.devices import DEVICE_FIELDS, DeviceCalibration, Levels, find_device
+from tvm_cdmpp.models import AdditiveConfig, TrainedPredictor, load_weights, stack_devices
 from tvm_cdmpp.models.known_devices import as_known, in_cycles, own_direction
 
 
@@ -52,3 +54,28 @@ def test_a_mix_of_references_has_no_direction_of_its_own() -> None:
     references = vectors("nvidia-v100", "nvidia-k80", "nvidia-a100")
     mixed = references[0] + 0.25 * (references[1] - references[0])
     assert own_direction(mixed, references) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [("x86-24t", None), ("nvidia-a100", None), ("cortex-a72", "x86-24t"), ("h100", "a100-40gb")],
+)
+def test_a_device_that_the_weights_do_not_know_is_named(name: str, reference: str | None) -> None:
+    predictor = load_weights("evaluation")
+    assert isinstance(predictor, TrainedPredictor)
+    device = find_device(name)
+    said = predictor.remark_on(device)
+    if reference is None:
+        assert said is None
+        return
+    assert said is not None
+    assert f"not trained on {device.name}: it counts as {reference}" in said
+    assert "measured" not in said
+    levels = (Levels(weights=predictor.origin, level=0.5),)
+    measured = predictor.remark_on(replace(device, calibration=DeviceCalibration(levels=levels)))
+    assert measured == f"{said}, by a factor that was measured"
+
+
+def test_untrained_weights_know_nothing_to_count_as() -> None:
+    predictor = TrainedPredictor.untrained(AdditiveConfig(), 0)
+    assert predictor.remark_on(find_device("cortex-a72")) is None

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from tvm_cdmpp.measure import FirstMinuteConfig, MeasureOptions, MeasureSession
     from tvm_cdmpp.search import TuneSettings
 
-LEAST_TRIALS, LEAST_TIME_S = 200, 420.0
-"""Searches that are shorter do not begin with a calibration, which takes as long as some thirty
-trials: at most 15 % of the time."""
+LEAST_TRIALS, LEAST_TIME_S = 600, 420.0
+"""Searches that are shorter do not begin with a calibration, which takes as long as some eighty
+trials, half a minute on two cores: at most 15 % of the time."""
 
 
 def add_parser(actions: Any) -> None:
@@ -43,7 +43,7 @@ def add_parser(actions: Any) -> None:
     )
     add_target(parser)
     parser.add_argument(
-        "--programs", type=int, default=30, metavar="N", help="how many (default: 30)"
+        "--programs", type=int, default=120, metavar="N", help="how many (default: 120)"
     )
     parser.add_argument(
         "--rpc", metavar="HOST:PORT", help="measure a device of this TVM RPC tracker"

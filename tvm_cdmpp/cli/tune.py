@@ -165,8 +165,10 @@ def run(args: argparse.Namespace) -> int:
             device, settings = calibrate_first(
                 _weights(args), target, device, settings, session, console
             )
-        model = _make_model(args, device)
-        tuner: Any = kind(tasks, weights, model, settings, log=log, session=session)
+        _tell_unknown(console, _weights(args), device, target)
+        tuner: Any = kind(
+            tasks, weights, _make_model(args, device), settings, log=log, session=session
+        )
         if args.trials:
             _show_start(console, tuner, settings.trials, log, len(tasks))
         untuned = None if remote else _compile(console, network, target)
@@ -237,6 +239,20 @@ def _make_model(args: argparse.Namespace, device: "DeviceSpec | None") -> Any:
     from tvm_cdmpp.search import CDMPPModel
 
     return CDMPPModel(args.seed, device=device, weights=None if weights == "none" else weights)
+
+
+def _tell_unknown(
+    console: "Console", weights: str | None, device: "DeviceSpec | None", target: Any
+) -> None:
+    """Say what a device counts as that the weights do not know."""
+    from tvm_cdmpp.bridge import device_of
+    from tvm_cdmpp.models import TrainedPredictor, load_weights
+
+    predictor = load_weights(weights) if weights not in (None, "none") else None
+    if isinstance(predictor, TrainedPredictor) and (
+        remark := predictor.remark_on(device or device_of(target))
+    ):
+        console.print(remark, soft_wrap=True, markup=False)
 
 
 def _usable_target(text: str, remote: Any, console: "Console") -> Any:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.devices.registry import (
         Registry,
         add_devices,
+        built_in_devices,
         find_device,
         load_registry,
         read_device_file,

@@ -295,6 +295,11 @@ class AdditiveNetwork(nn.Module):
         self.known_devices = in_cycles(devices)
         self.references = in_cycles(references)
 
+    def counts_as(self, device: DeviceSpec) -> Tensor:
+        """Return the vector of what a device counts as, itself or a reference; (fields,)."""
+        vector = in_cycles(stack_devices([device]))
+        return as_known(vector, self.known_devices, self.references)[0]
+
     @torch.no_grad()
     def tell_apart(self, device: DeviceSpec) -> None:
         """Add to the known devices, before the network is trained on programs of it.
@@ -303,8 +308,7 @@ class AdditiveNetwork(nn.Module):
         weights is made by which it counts, as itself, as what it counted as. A device that lies
         between references by all fields is taken as the network takes it.
         """
-        vector = in_cycles(stack_devices([device]))
-        was = as_known(vector, self.known_devices, self.references)[0]
+        vector, was = in_cycles(stack_devices([device])), self.counts_as(device)
         if torch.equal(was, vector[0]):
             return
         own = own_direction(vector[0], self.references)

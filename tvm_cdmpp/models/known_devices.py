@@ -16,7 +16,7 @@ _PER_SECOND = tuple(map(DEVICE_FIELDS.index, ("clock_hz", "peak_flops", "bandwid
 _WIDTH = DEVICE_FIELDS.index("simd_bytes")
 _WIDTH_FIRST = 10.0
 """How much more than in other fields devices differ in the width of vectors or warps."""
-_SAME = 1e-3
+SAME = 1e-3
 """Devices of which no field differs by more are one."""
 _LEAST_OWN = 1e-3
 """Of a device's distance from a reference: what must not be a mix of the references'."""
@@ -47,7 +47,7 @@ def as_known(devices: Tensor, known: Tensor, references: Tensor) -> Tensor:
     apart = (devices[:, None] - references).abs()
     apart[:, :, _WIDTH] *= _WIDTH_FIRST
     nearest = references[apart.square().sum(dim=2).argmin(dim=1)]
-    is_known = (devices[:, None] - known).abs().amax(dim=2) < _SAME
+    is_known = (devices[:, None] - known).abs().amax(dim=2) < SAME
     return torch.where(is_known.any(dim=1, keepdim=True), devices, nearest)
 
 

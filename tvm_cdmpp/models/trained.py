@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from tvm_cdmpp.ast import CompactASTBatch
-from tvm_cdmpp.devices import DeviceSpec
+from tvm_cdmpp.devices import DeviceSpec, built_in_devices
 from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.models.adaptation import AdaptConfig, adapt, thin
-from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, make_leaves
+from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, make_leaves, stack_devices
 from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
 from tvm_cdmpp.models.chunks import chunks, per_chunk
 from tvm_cdmpp.models.contract import Prediction
+from tvm_cdmpp.models.known_devices import SAME, in_cycles
 from tvm_cdmpp.models.network import torch_threads
 from tvm_cdmpp.models.rows import TrainingRows
 
@@ -104,6 +105,23 @@ class TrainedPredictor:
     def level(self, device: DeviceSpec) -> float:
         """Return what is added to ln latency: by what was measured on the device, and searches."""
         return self.expert(device).level + device.level(self.origin)
+
+    def remark_on(self, device: DeviceSpec) -> str | None:
+        """Say what a device counts as that the training did not know; see `models.known_devices`.
+
+        None where it counts as itself, or as none of the devices that come with the package.
+        """
+        reference = self.expert(device).network.counts_as(device)
+        devices = (device, *built_in_devices())
+        differ = (in_cycles(stack_devices(devices)) - reference).abs().amax(dim=1)
+        nearest = int(differ.argmin())
+        if nearest == 0 or not differ[nearest] < SAME:
+            return None
+        measured = ", by a factor that was measured" if device.level(self.origin) else ""
+        return (
+            f"the weights were not trained on {device.name}: it counts as {devices[nearest].name}, "
+            f"with its own figures{measured}"
+        )
 
     def ahead(self) -> TrainedPredictor:
         """Return a copy that predicts as before a search changed anything."""

@@ -18,7 +18,7 @@ from typing import Any
 from tvm_cdmpp.bridge import hardware_params, read_records, target_for
 from tvm_cdmpp.devices import DeviceSpec, Hardware, find_device
 from tvm_cdmpp.errors import ConfigError, RecordError
-from tvm_cdmpp.models import load_weights
+from tvm_cdmpp.models import CostPredictor, TrainedPredictor, load_weights
 from tvm_cdmpp.networks import (
     CountingBest,
     LoweredNetwork,
@@ -269,7 +269,9 @@ class NetworkForecast:
             tasks=tasks,
             peak_bytes=timeline.graph.peak_bytes,
             num_tasks_without_record=lowered.num_tasks_without_record,
-            remarks=tuple(_remarks(prices, counts, lowered.num_tasks_without_record, device)),
+            remarks=tuple(
+                _remarks(prices, counts, lowered.num_tasks_without_record, device, self._predictor)
+            ),
             timeline=timeline,
         )
 
@@ -342,9 +344,14 @@ def _targets_of(log: Path) -> list[Any]:
 
 
 def _remarks(
-    prices: dict[str, Price], counts: Counter[str], num_without: int, device: DeviceSpec
+    prices: dict[str, Price],
+    counts: Counter[str],
+    num_without: int,
+    device: DeviceSpec,
+    predictor: CostPredictor,
 ) -> list[str]:
-    remarks = []
+    of_device = predictor.remark_on(device) if isinstance(predictor, TrainedPredictor) else None
+    remarks = [] if of_device is None else [of_device]
     for basis, what in (
         ("analytic estimate", "are no task of Ansor's and have the analytic estimate"),
         (
