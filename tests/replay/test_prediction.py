@@ -11,9 +11,9 @@ import pytest
 
 from tvm_cdmpp import predict
 from tvm_cdmpp.bridge import append_records, load_tvm, target_for
-from tvm_cdmpp.devices import Hardware, find_device
+from tvm_cdmpp.devices import DeviceCalibration, Hardware, Levels, find_device
 from tvm_cdmpp.errors import ConfigError, NetworkError, RecordError, UnknownDeviceError
-from tvm_cdmpp.models import PROGRAM_START_S, load_weights
+from tvm_cdmpp.models import PROGRAM_START_S, TrainedPredictor, load_weights
 from tvm_cdmpp.networks import Network, extract_tasks, network_of_relay
 from tvm_cdmpp.replay import NetworkForecast, QueueConfig, joint_spread
 from tvm_cdmpp.replay.physics import call_s
@@ -228,3 +228,21 @@ def test_the_spread_of_a_sum_lies_between_independent_and_equal_errors() -> None
     assert joint_spread(parts, 1.0) == pytest.approx(0.2)
     assert joint_spread(parts, 0.5) == pytest.approx(math.sqrt(0.5 * 0.04 + 0.5 * 0.01))
     assert joint_spread([(1.0, 0.3)]) == pytest.approx(0.3)
+
+
+def test_what_was_measured_of_an_operator_counts_for_it(forecast: NetworkForecast) -> None:
+    """On a GPU, where nothing is added for being inside of a network."""
+    gpu, predictor = find_device(GPU), load_weights("shipped")
+    assert isinstance(predictor, TrainedPredictor)
+    levels = Levels(weights=predictor.origin, level=0.25, operators={"matmul": 1.0})
+    measured = replace(gpu, calibration=DeviceCalibration(levels=(levels,)))
+    before, after = ({t.function: t for t in forecast.on(d).tasks} for d in (gpu, measured))
+    for function, task in before.items():
+        expected = 1.0 if task.operator_class == "matmul" else 0.25
+        if task.basis != "predicted":
+            expected = 0.0
+        factor = after[function].latency_s / task.latency_s
+        assert math.log(factor) == pytest.approx(expected, abs=1e-3)
+    assert any(
+        "by a factor that was measured" in remark for remark in forecast.on(measured).remarks
+    )

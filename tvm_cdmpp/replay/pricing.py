@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -137,31 +138,45 @@ def price_functions(
     named = [name for name, found in leaves.items() if found]
     if not named:
         return prices
-    tuned = [name for name in named if _is_task(name, leaves[name])]
-    if tuned:
-        batch = _batch([leaves[name] for name in tuned], hardware)
-        prediction = predictor.predict(batch, device)
-        latencies_s = _in_network_s(
-            prediction, batch, [leaves[name] for name in tuned], device, network_bytes
-        )
-        spreads = prediction.spread
-        for place, name in enumerate(tuned):
-            spread = ANALYTIC_SPREAD
-            if spreads is not None:
-                spread = SPREAD_FACTORS[device.kind] * float(spreads[place])
-            prices[name] = Price(
-                latency_s=float(latencies_s[place]),
-                spread=spread,
-                basis="predicted",
-                bounds=bound_shares(batch.take([place]), device),
-                flops=sum(map(_flops, leaves[name])),
-            )
+    by_operator = defaultdict[str, dict[str, Sequence[Leaf]]](dict)
+    for name in named:
+        if _is_task(name, leaves[name]):
+            by_operator[_calibrated_as(name)][name] = leaves[name]
+    for operator, tuned in by_operator.items():
+        of_operator = device.for_operator(operator)
+        prices |= _predicted(tuned, of_operator, hardware, predictor, network_bytes)
     for name in named:
         if name not in prices:
             prices[name] = _by_estimate(
                 programs[name], leaves[name], device, hardware, network_bytes
             )
     return prices
+
+
+def _predicted(
+    tuned: Mapping[str, Sequence[Leaf]],
+    device: DeviceSpec,
+    hardware: Hardware,
+    predictor: CostPredictor,
+    network_bytes: float,
+) -> dict[str, Price]:
+    """Price functions by the predictor, given by their leaves."""
+    batch = _batch(list(tuned.values()), hardware)
+    prediction = predictor.predict(batch, device)
+    latencies_s = _in_network_s(prediction, batch, list(tuned.values()), device, network_bytes)
+    spreads = np.full(len(batch), ANALYTIC_SPREAD)
+    if prediction.spread is not None:
+        spreads = SPREAD_FACTORS[device.kind] * prediction.spread
+    return {
+        name: Price(
+            latency_s=float(latencies_s[place]),
+            spread=float(spreads[place]),
+            basis="predicted",
+            bounds=bound_shares(batch.take([place]), device),
+            flops=sum(map(_flops, tuned[name])),
+        )
+        for place, name in enumerate(tuned)
+    }
 
 
 def _in_network_s(
@@ -234,6 +249,11 @@ def _by_estimate(
 def class_of(function: str) -> str:
     """Return the class of operators that a function belongs to, by its name."""
     return next((name for part, name in _CLASSES if part in function), "elementwise")
+
+
+def _calibrated_as(function: str) -> str:
+    """Return the class of operators whose measured level a function has."""
+    return "batch_matmul" if "batch_matmul" in function else class_of(function).replace(" ", "_")
 
 
 def readable(function: str) -> str:
