@@ -62,7 +62,7 @@ def estimates(
     if here.calibration is not None:
         estimated["calibrated_s"] = forecast.on(here).latency_s
     if adapted is not None:
-        estimated["adapted_s"] = forecast.with_weights(str(adapted)).on(uncalibrated).latency_s
+        estimated["adapted_s"] = forecast.with_weights(str(adapted)).on(here).latency_s
     return estimated
 
 

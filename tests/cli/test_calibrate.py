@@ -23,6 +23,7 @@ from tvm_cdmpp.devices.calibration import (
     read_calibrations,
 )
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
+from tvm_cdmpp.models import Predictor, PredictorConfig
 from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.models.weights import load_weights
 from tvm_cdmpp.search.reports import TuneSettings
@@ -66,6 +67,29 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
     assert device_of(default_target()).calibration is None
     assert main(["device", "calibrate", "--forget"]) == 0
     assert capsys.readouterr().out == f"nothing was kept of {here.name}\n"
+
+
+def test_weights_of_ones_own_have_levels_as_well(tmp_path: Path, capsys: Capture) -> None:
+    own, file = load_weights("evaluation"), tmp_path / "own.safetensors"
+    assert isinstance(own, TrainedPredictor)
+    TrainedPredictor(own.experts, {"command": "mine"}).save(file)
+    command = ["device", "calibrate", "--programs", "8", "--json", "--weights", str(file)]
+    assert main(command) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [entry["weights"] for entry in said["levels"]] == [
+        *map(origin, ("shipped", "evaluation", str(file)))
+    ]
+    assert said["levels"][2]["level"] == said["levels"][1]["level"]
+    assert len({entry["weights"] for entry in said["levels"]}) == 3
+
+
+def test_a_model_that_learned_in_a_search_alone_has_no_levels(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    file = tmp_path / "search.safetensors"
+    Predictor.untrained(PredictorConfig(), 0).save(file)
+    assert main(["device", "calibrate", "--programs", "8", "--weights", str(file)]) == 2
+    assert "learns in a search alone" in capsys.readouterr().err
 
 
 def test_show_tells_what_is_kept(capsys: Capture) -> None:

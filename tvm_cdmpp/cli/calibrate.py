@@ -16,7 +16,7 @@ from tvm_cdmpp.cli import show
 from tvm_cdmpp.cli.data_collect import device_to_measure, parse_remote
 from tvm_cdmpp.cli.inputs import add_target, add_timeouts, check_gpu_is_here, measure_options
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
-from tvm_cdmpp.errors import CDMPPError
+from tvm_cdmpp.errors import CDMPPError, CheckpointError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +44,12 @@ def add_parser(actions: Any) -> None:
     add_target(parser)
     parser.add_argument(
         "--programs", type=int, default=120, metavar="N", help="how many (default: 120)"
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="weights of yours, such as those of `adapt`, to keep levels of beside those of the "
+        "package's",
     )
     parser.add_argument(
         "--rpc", metavar="HOST:PORT", help="measure a device of this TVM RPC tracker"
@@ -76,7 +82,9 @@ def run(args: argparse.Namespace) -> int:
     console = show.stderr_console()
     with MeasureSession() as session, stop_on_interrupt(session):
         begin = time.perf_counter()
-        calibration = measure_and_keep(console, device, target, session, options, config)
+        calibration = measure_and_keep(
+            console, device, target, session, options, config, weights=args.weights
+        )
         seconds = time.perf_counter() - begin
     if calibration is None:
         console.print("stopped; nothing was kept")
@@ -97,6 +105,8 @@ def measure_and_keep(
     session: "MeasureSession",
     options: "MeasureOptions",
     config: "FirstMinuteConfig | None" = None,
+    *,
+    weights: str | None = None,
 ) -> "DeviceCalibration | None":
     """Calibrate a device with the package's weights, and keep the result.
 
@@ -106,6 +116,8 @@ def measure_and_keep(
         Where progress is shown, and what disturbed it.
     device, target, session, options, config
         As `calibrate_device` takes them.
+    weights
+        File of further ones.
 
     Returns
     -------
@@ -114,8 +126,8 @@ def measure_and_keep(
 
     Raises
     ------
-    MeasureError, ConfigError, RecordError
-        It could not be measured or kept.
+    MeasureError, ConfigError, RecordError, CheckpointError
+        It could not be measured or kept, or the weights are none that were trained ahead.
     """
     from tvm_cdmpp.devices import calibration_file, keep_calibration, read_calibrations
     from tvm_cdmpp.measure import FirstMinuteConfig, calibrate_device
@@ -124,7 +136,13 @@ def measure_and_keep(
 
     file, config = calibration_file(), config or FirstMinuteConfig()
     read_calibrations(file)  # a damaged one is found before the minute
-    predictors = [p for p in map(load_weights, WEIGHTS) if isinstance(p, TrainedPredictor)]
+    loaded = {name: load_weights(name) for name in (*WEIGHTS, *([weights] if weights else ()))}
+    predictors = [p for p in loaded.values() if isinstance(p, TrainedPredictor)]
+    if len(predictors) < len(loaded):
+        raise CheckpointError(
+            f"'{weights}' holds a model that learns in a search alone and has no levels; expected "
+            "weights of `train`, `finetune` or `adapt`."
+        )
     console.print(
         f"measuring {config.programs} small programs on {device.name}", soft_wrap=True, markup=False
     )
