@@ -230,16 +230,20 @@ def test_company_changes_nothing(predictor: TrainedPredictor) -> None:
     np.testing.assert_allclose(np.exp(together.log_leaf_s.numpy()), found.leaf_s, rtol=1e-4)
 
 
+@pytest.mark.parametrize("num_threads", [1, 3])
 @pytest.mark.parametrize("chunk_leaves", [1, 7, 64])
 def test_chunks_change_nothing(
-    predictor: TrainedPredictor, monkeypatch: pytest.MonkeyPatch, chunk_leaves: int
+    predictor: TrainedPredictor,
+    monkeypatch: pytest.MonkeyPatch,
+    chunk_leaves: int,
+    num_threads: int,
 ) -> None:
-    """However many are prepared together, and of them scored at once."""
+    """However many are prepared together, and of them scored at once, and by how many threads."""
     batch = random_batch(60)
     whole = predictor.predict(batch, DEVICE)
     monkeypatch.setattr("tvm_cdmpp.models.chunks._CHUNK_LEAVES", chunk_leaves)
     monkeypatch.setattr("tvm_cdmpp.models.trained._CHUNKS_PREPARED", 3)
-    found = predictor.predict(batch, DEVICE)
+    found = predictor.predict(batch, DEVICE, num_threads=num_threads)
     for name in ("latency_s", "spread", "leaf_s"):
         np.testing.assert_allclose(getattr(found, name), getattr(whole, name), rtol=1e-4)
 

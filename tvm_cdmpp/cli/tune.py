@@ -236,9 +236,11 @@ def _make_model(args: argparse.Namespace, device: "DeviceSpec | None") -> Any:
     weights = _weights(args)
     if weights is None:
         return args.model
-    from tvm_cdmpp.search import CDMPPModel
+    from tvm_cdmpp.search import CDMPPModel, num_threads
 
-    return CDMPPModel(args.seed, device=device, weights=None if weights == "none" else weights)
+    weights = None if weights == "none" else weights
+    threads = num_threads("cdmpp-untrained" if weights is None else "cdmpp")
+    return CDMPPModel(args.seed, device=device, weights=weights, num_threads=threads)
 
 
 def _tell_unknown(

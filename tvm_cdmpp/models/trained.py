@@ -26,7 +26,7 @@ from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.models.adaptation import AdaptConfig, adapt, thin
 from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, make_leaves, stack_devices
 from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
-from tvm_cdmpp.models.chunks import chunks, per_chunk
+from tvm_cdmpp.models.chunks import chunks, on_threads, per_chunk
 from tvm_cdmpp.models.contract import Prediction
 from tvm_cdmpp.models.known_devices import SAME, in_cycles
 from tvm_cdmpp.models.network import torch_threads
@@ -141,21 +141,26 @@ class TrainedPredictor:
         level = self.level(device)
         log_s, spread = np.empty(len(batch)), np.empty(len(batch))
         runs, leaf_s = np.ones(len(batch)), np.empty(len(batch.vectors))
-        with torch_threads(num_threads), torch.inference_mode():
-            for window in chunks(batch.leaf_counts, _CHUNKS_PREPARED):
-                count = int(batch.leaf_counts[window[0]])
-                part = batch if len(window) == len(batch) else batch.take(window)
-                at_once = per_chunk(count)
-                for number, leaves in enumerate(make_leaves(part, device).split(at_once)):
-                    chosen = window[number * at_once : (number + 1) * at_once]
-                    found = expert.network(leaves)
-                    log_s[chosen] = found.log_latency.numpy() + level
-                    spread[chosen] = np.exp(np.clip(found.log_spread.numpy(), -7.0, 3.0))
-                    if expert.predicts_failure:
-                        runs[chosen] = torch.sigmoid(found.runs).numpy()
-                    places = batch.offsets[chosen][:, None] + np.arange(count)
-                    of_leaves = found.log_leaf_s.numpy().reshape(-1, count) + level
-                    leaf_s[places] = np.exp(np.clip(of_leaves, *_LOG_LIMITS))
+
+        @torch.inference_mode()
+        def score(window: npt.NDArray[np.int64]) -> None:
+            count = int(batch.leaf_counts[window[0]])
+            part = batch if len(window) == len(batch) else batch.take(window)
+            at_once = per_chunk(count)
+            for number, leaves in enumerate(make_leaves(part, device).split(at_once)):
+                chosen = window[number * at_once : (number + 1) * at_once]
+                found = expert.network(leaves)
+                log_s[chosen] = found.log_latency.numpy() + level
+                spread[chosen] = np.exp(np.clip(found.log_spread.numpy(), -7.0, 3.0))
+                if expert.predicts_failure:
+                    runs[chosen] = torch.sigmoid(found.runs).numpy()
+                places = batch.offsets[chosen][:, None] + np.arange(count)
+                of_leaves = found.log_leaf_s.numpy().reshape(-1, count) + level
+                leaf_s[places] = np.exp(np.clip(of_leaves, *_LOG_LIMITS))
+
+        windows = chunks(batch.leaf_counts, _CHUNKS_PREPARED if num_threads == 1 else 1)
+        with torch_threads(1):
+            on_threads(num_threads, score, windows)
         latency_s = np.exp(np.clip(log_s, *_LOG_LIMITS))
         return Prediction(latency_s, runs, expert.spread_factor * spread, leaf_s)
 

@@ -6,7 +6,7 @@ from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
     from tvm_cdmpp.search.ahead import AheadSearch
-    from tvm_cdmpp.search.baselines import check_cost_model, check_search
+    from tvm_cdmpp.search.baselines import check_cost_model, check_search, num_threads
     from tvm_cdmpp.search.budget import heaviest_tasks
     from tvm_cdmpp.search.comparison import (
         CompareSettings,

@@ -112,15 +112,19 @@ def check_search(kind: str, search: str) -> None:
 
 
 def num_threads(kind: str) -> int:
-    """Return how many threads a cost model that is made here scores with."""
-    return read_host_cpu().physical_cores if kind.startswith("xgb") else 1
+    """Return how many threads a cost model scores with in searches from here.
+
+    One core each where that is faster; a search waits for the scores.
+    """
+    return 1 if kind == "cdmpp-untrained" else read_host_cpu().physical_cores
 
 
 def _make_cdmpp(seed: int, weights: str | None) -> Any:
     # Imported here because it brings PyTorch, which the baselines do without.
     from tvm_cdmpp.search.cost_model import CDMPPModel
 
-    return CDMPPModel(seed=seed, weights=weights)
+    threads = num_threads("cdmpp-untrained" if weights is None else "cdmpp")
+    return CDMPPModel(seed=seed, weights=weights, num_threads=threads)
 
 
 def _make_xgb(seed: int, num_warmup_sample: int, *, adaptive_training: bool = False) -> Any:
