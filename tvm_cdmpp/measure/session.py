@@ -253,8 +253,9 @@ class MeasureSession:
     def _run(self, times: slice, function: Any, *args: Any) -> Any:
         begin = time.perf_counter()
         try:
-            twice = partial(run_doubtful_twice, function)
-            return self._thread.submit(self._repeats.run, times, twice, *args).result()
+            if not args[times.stop]:  # else a repeat runs so many milliseconds, and steadily
+                function = partial(run_doubtful_twice, function)
+            return self._thread.submit(self._repeats.run, times, function, *args).result()
         finally:
             self.run_s += time.perf_counter() - begin
 
