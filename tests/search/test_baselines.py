@@ -21,6 +21,11 @@ def test_xgboost_settings(kind: str, warm_up: int, adaptive: bool) -> None:
     assert model.xgb_params["nthread"] == num_threads(kind) == read_host_cpu().physical_cores
 
 
+def test_what_is_not_faster_on_several_threads_has_one() -> None:
+    assert {num_threads(kind) for kind in ("random", "cdmpp-untrained:evolve")} == {1}
+    assert num_threads("cdmpp-evaluation:evolve") == read_host_cpu().physical_cores
+
+
 @pytest.mark.parametrize("kind", ["xgb-warm", "xgb-adaptive"])
 def test_only_the_first_round_is_random(kind: str) -> None:
     """TVM's model predicts when it knows more records than its `num_warmup_sample`."""

@@ -116,7 +116,8 @@ def num_threads(kind: str) -> int:
 
     One core each where that is faster; a search waits for the scores.
     """
-    return 1 if kind == "cdmpp-untrained" else read_host_cpu().physical_cores
+    model, _, _ = kind.partition(":")
+    return 1 if model in ("random", "cdmpp-untrained") else read_host_cpu().physical_cores
 
 
 def _make_cdmpp(seed: int, weights: str | None) -> Any:
