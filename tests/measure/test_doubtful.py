@@ -8,7 +8,7 @@ import pytest
 
 from tests.tiny_tasks import auto_scheduler, matmul, tvm
 from tvm_cdmpp.bridge.results import latency_s
-from tvm_cdmpp.measure.doubtful import is_doubtful, run_doubtful_twice
+from tvm_cdmpp.measure.doubtful import SecondRuns, is_doubtful
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
 
 STEADY, DISTURBED = [1e-3] * 10, [1e-3] * 9 + [9e-3]
@@ -36,14 +36,14 @@ class Machine:
         return [self.told[name].pop(0) for name in names]
 
 
-def run(machine: Machine, folder: Path) -> list[Any]:
+def run(machine: Machine, folder: Path, runs: SecondRuns) -> list[Any]:
     built = []
     for name in machine.told:
         (folder / name).mkdir()
         file = folder / name / "program.so"
         file.write_text(name)
         built.append(auto_scheduler.measure.BuildResult(str(file), [], 0, None, 1.0))
-    return run_doubtful_twice(machine, list(machine.told), built, 3, "last")
+    return runs.run(machine, list(machine.told), built, 3, "last")
 
 
 def test_the_first_and_those_that_were_disturbed_run_again(tmp_path: Path) -> None:
@@ -53,15 +53,21 @@ def test_the_first_and_those_that_were_disturbed_run_again(tmp_path: Path) -> No
         [measured(*DISTURBED), measured(*STEADY)],
         [measured(*DISTURBED), measured(*[5e-3] * 10)],
     )
-    results = run(machine, tmp_path)
+    runs = SecondRuns()
+    assert str(runs) == ""
+    results = run(machine, tmp_path, runs)
     assert machine.ran == [["0", "1", "2", "3"], ["0", "2", "3"]]
     assert [latency_s(result) for result in results] == pytest.approx([1e-3, 1e-3, 1e-3, 1.8e-3])
     assert not list(tmp_path.iterdir())
+    assert (runs.total, runs.counted) == (3, 2)
+    assert str(runs).startswith("3 programs ran twice")
 
 
 def test_a_second_run_that_fails_does_not_count(tmp_path: Path) -> None:
     machine = Machine([measured(*STEADY), measured(1e10, error_no=4)])
-    (result,) = run(machine, tmp_path)
+    runs = SecondRuns()
+    (result,) = run(machine, tmp_path, runs)
+    assert (runs.total, runs.counted) == (1, 0)
     assert latency_s(result) == pytest.approx(1e-3)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tvm_cdmpp.devices import DeviceSpec
-    from tvm_cdmpp.measure import BatchReport, Collector, RemoteDevices
+    from tvm_cdmpp.measure import BatchReport, Collector, RemoteDevices, SecondRuns
 
 
 def add_parser(commands: Any) -> None:
@@ -136,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
             for report in collector.batches():
                 eta = f"about {show.minutes(report.eta_s)} left"
                 show_step(describe_batch(report), report.measured, eta)
-    _print_result(collector, args.log)
+    _print_result(collector, session.second_runs, args.log)
     return EXIT_INTERRUPTED if collector.stopping else 0
 
 
@@ -212,7 +212,7 @@ def _show_start(console: "Console", collector: "Collector", num_tasks: int) -> N
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _print_result(collector: "Collector", log: Path) -> None:
+def _print_result(collector: "Collector", second_runs: "SecondRuns", log: Path) -> None:
     console = show.stdout_console()
     show.print_table(
         console,
@@ -229,6 +229,8 @@ def _print_result(collector: "Collector", log: Path) -> None:
             for index, task in enumerate(collector.results())
         ],
     )
+    if second_runs.total:
+        console.print(f"{second_runs}", soft_wrap=True)
     if collector.num_noisy:
         console.print(
             f"{collector.num_noisy} batches of this run are noisy by its best calibration; "

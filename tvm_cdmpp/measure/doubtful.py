@@ -10,6 +10,7 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,35 +25,61 @@ _SHORT_S = 0.25
 """Repeats that take longer together outlast any disturbance of these kinds."""
 
 
-def run_doubtful_twice(
-    function: Callable[..., Any], inputs: Sequence[Any], built: Sequence[Any], *args: Any
-) -> list[Any]:
-    """Run built programs, and those again whose timings are in doubt.
+@dataclass(slots=True)
+class SecondRuns:
+    """Runs programs, and those again whose timings are in doubt.
 
-    Parameters
+    Attributes
     ----------
-    function
-        TVM's function that runs programs, and removes what was built.
-    inputs, built
-        `MeasureInput` and `BuildResult` of each program.
-    args
-        Its other arguments.
-
-    Returns
-    -------
-    results
-        One `MeasureResult` per program.
+    total
+        Programs that ran twice.
+    counted
+        Those of them whose second run was the faster one, so that it counts.
     """
-    with TemporaryDirectory(prefix="tvm-cdmpp-") as folder:
-        copies = [_copy(each, Path(folder, str(n))) for n, each in enumerate(built)]
-        results = list(function(inputs, built, *args))
-        doubtful = [n for n, result in enumerate(results) if is_doubtful(result, is_first=n == 0)]
-        if doubtful:
-            columns = [[column[n] for n in doubtful] for column in (inputs, copies)]
-            for n, again in zip(doubtful, function(*columns, *args), strict=True):
-                if 0 < sum(_costs_s(again)) < sum(_costs_s(results[n])):
-                    results[n] = again
-    return results
+
+    total: int = 0
+    counted: int = 0
+
+    def run(
+        self, function: Callable[..., Any], inputs: Sequence[Any], built: Sequence[Any], *args: Any
+    ) -> list[Any]:
+        """Run a batch.
+
+        Parameters
+        ----------
+        function
+            TVM's function that runs programs, and removes what was built.
+        inputs, built
+            `MeasureInput` and `BuildResult` of each program.
+        args
+            Its other arguments.
+
+        Returns
+        -------
+        results
+            One `MeasureResult` per program.
+        """
+        with TemporaryDirectory(prefix="tvm-cdmpp-") as folder:
+            copies = [_copy(each, Path(folder, str(n))) for n, each in enumerate(built)]
+            results = list(function(inputs, built, *args))
+            doubtful = [n for n, each in enumerate(results) if is_doubtful(each, is_first=n == 0)]
+            if doubtful:
+                columns = [[column[n] for n in doubtful] for column in (inputs, copies)]
+                self.total += len(doubtful)
+                for n, again in zip(doubtful, function(*columns, *args), strict=True):
+                    if 0 < sum(_costs_s(again)) < sum(_costs_s(results[n])):
+                        self.counted += 1
+                        results[n] = again
+        return results
+
+    def __str__(self) -> str:
+        """Return a sentence; nothing where no program ran twice."""
+        if not self.total:
+            return ""
+        return (
+            f"{self.total} programs ran twice, as their timings were in doubt; "
+            f"for {self.counted} the second run was the faster one, and counts"
+        )
 
 
 def is_doubtful(result: Any, *, is_first: bool) -> bool:

@@ -28,7 +28,7 @@ from typing import Any
 from tvm_cdmpp.bridge import check_compiler, load_tvm
 from tvm_cdmpp.errors import CDMPPError, MeasureError, RecordError
 from tvm_cdmpp.files import locked
-from tvm_cdmpp.measure.doubtful import run_doubtful_twice
+from tvm_cdmpp.measure.doubtful import SecondRuns
 from tvm_cdmpp.measure.linking import SessionBuilder, build_func_of
 from tvm_cdmpp.measure.repeats import LOCAL_TIMES, REMOTE_TIMES, FewerRepeats
 from tvm_cdmpp.measure.watched import WatchedPool
@@ -159,6 +159,8 @@ class MeasureSession:
     ----------
     build_s, run_s
         Wall time spent in building and in running programs so far.
+    second_runs
+        How many programs ran twice so far.
 
     Raises
     ------
@@ -169,6 +171,7 @@ class MeasureSession:
     def __init__(self) -> None:
         self.build_s = 0.0
         self.run_s = 0.0
+        self.second_runs = SecondRuns()
         self._stopping = False
         self._pools: dict[tuple[int, float | None], Any] = {}
         self._runner: Any = None
@@ -254,7 +257,7 @@ class MeasureSession:
         begin = time.perf_counter()
         try:
             if not args[times.stop]:  # else a repeat runs so many milliseconds, and steadily
-                function = partial(run_doubtful_twice, function)
+                function = partial(self.second_runs.run, function)
             return self._thread.submit(self._repeats.run, times, function, *args).result()
         finally:
             self.run_s += time.perf_counter() - begin

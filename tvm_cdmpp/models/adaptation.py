@@ -33,9 +33,9 @@ _FARTHEST = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptConfig:
-    """How to adapt; about half a second for the default network on one core."""
+    """How to adapt; about a fifth of a second for the default network on one core."""
 
-    steps: int = 60
+    steps: int = 40
     programs: int = 64
     """In a step: all that are known, or some of each of a few tasks."""
     programs_per_task: int = 16

@@ -1,7 +1,8 @@
 """What to measure of the programs that were found, and whether another round would gain anything.
 
-- A program is worth its place in the predicted order (`Prediction.order_s`); of programs that are
-  nearly alike in that, those come first that take less time to build.
+- A program is worth its predicted latency, not its place in the cautious order
+  (`Prediction.order_s`): a search learns from what it did not know. Of programs that are nearly
+  alike in that, those come first that take less time to build.
 - No two of a batch are alike: they differ in more than one split or unroll limit, or in their
   skeleton, as far as there are enough that do.
 - A few places go to programs drawn at random, from which the model learns what is not near its
@@ -33,7 +34,7 @@ RUNGS = 4
 class ChoiceConfig:
     """How a batch is chosen, and when a task is done."""
 
-    explored: float = 0.05
+    explored: float = 0.12
     """Share of a batch that is drawn at random."""
     differences: int = 2
     """Splits and unroll limits in which two programs of a batch differ, at least."""

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -41,6 +41,8 @@ class EvolutionConfig:
     generations: int = 6
     children: int = 2048
     """Bred in a generation; fewer are new."""
+    later_children: int = 1024
+    """The same in later rounds, which begin with what was found before."""
     parents: int = 512
     """The best so far, that children are bred from."""
     cross: float = 0.2
@@ -64,8 +66,12 @@ class EvolutionConfig:
         """Reject what is no share or no number of programs."""
         if min(self.generations, self.sweeps, self.descents) < 0:
             raise ConfigError("generations, sweeps and descents must not be negative.")
-        if min(self.children, self.parents) < 1:
-            raise ConfigError("children and parents must be at least 1.")
+        if min(self.children, self.later_children, self.parents) < 1:
+            raise ConfigError("children, later_children and parents must be at least 1.")
+
+    def later(self) -> EvolutionConfig:
+        """Return how programs are bred in later rounds."""
+        return replace(self, children=self.later_children)
 
 
 class Evolution:

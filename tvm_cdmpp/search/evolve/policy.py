@@ -186,8 +186,9 @@ class EvolutionPolicy(_SearchPolicy):
         self._sample()
         fastest = Programs.join([program for _, program in self._good])
         start = Programs.join([self._samples, self._best, fastest])
+        config = self._evolution.later() if self._round else self._evolution
         evolution = Evolution(
-            self._space, self._score, start, self._evolution, seed=(self._seed, self._round)
+            self._space, self._score, start, config, seed=(self._seed, self._round)
         )
         some = slice(max(_LEAST_POOL, _POOL * count))
         evolution.breed()
@@ -298,7 +299,7 @@ class EvolutionPolicy(_SearchPolicy):
 
     def _score(self, batch: CompactASTBatch) -> Floats:
         found = self._model.predict_asts(self._task, batch)
-        score: Floats = found.runs_probability / found.order_s
+        score: Floats = found.runs_probability / found.latency_s
         return score
 
     def _take(
@@ -314,7 +315,7 @@ class EvolutionPolicy(_SearchPolicy):
         pool, batch = pool.take(usable).take(new), batch.take(new)
         said = self._model.predict_asts(self._task, batch)
         log_s = np.log(said.latency_s)
-        worth = np.log(np.maximum(said.runs_probability, 1e-9)) - np.log(said.order_s)
+        worth = np.log(np.maximum(said.runs_probability, 1e-9)) - log_s
         costs = log_build_cost(batch)
         worth -= self._choice.build_weight * costs
         if random:
