@@ -70,21 +70,30 @@ def test_programs_are_measured_on_a_server(
         "--rpc", f"127.0.0.1:{port}", "--key", "loop", "--target",
         "llvm -num-cores=1 -model=xeon-silver-4210", "--json",
     ]  # fmt: skip
+    adapted = tmp_path / "adapted.json"
+    adapt = [
+        "adapt", "--networks", "mlp", "--budget", "4", "--batch", "2", "--records", str(adapted),
+        "--rpc", f"127.0.0.1:{port}", "--key", "loop", "--target", "llvm -num-cores=1", "--device",
+        "xeon-silver-4210", "--out", str(tmp_path / "weights"),
+    ]  # fmt: skip
     with running("tracker", *where, str(port)):
         tracker = f"127.0.0.1:{port}"
         assert main(collect) == 2
         assert f"tvm-cdmpp rpc server --tracker {tracker} --key loop" in capsys.readouterr().err
         with running("server", "--tracker", tracker, "--key", "loop", *where, str(free_port())):
             assert main(collect) == 0
+            assert main(adapt) == 0
+            capsys.readouterr()
             assert main(tune) == 0
             result = json.loads(capsys.readouterr().out.partition("{")[2].join(("{", "")))
         assert main(["rpc", "tracker", *where, str(port)]) == 2
         assert f"cannot listen at 127.0.0.1:{port}" in capsys.readouterr().err
     assert (result["trials"], result["gain"], result["problems"]) == (1, None, [])
     assert [task["tuned"] for task in result["tasks"]].count(True) == 1
-    records = [json.loads(line) for line in log.read_text().splitlines()]
-    assert records
-    assert all(record["r"][1] == 0 for record in records)
+    for each in (log, adapted):
+        records = [json.loads(line) for line in each.read_text().splitlines()]
+        assert records
+        assert all(record["r"][1] == 0 for record in records)
     assert main(["rpc", "server", "--tracker", tracker, "--key", "loop", *where, "1"]) == 2
     assert f"tvm-cdmpp rpc tracker --port {port}" in capsys.readouterr().err
 

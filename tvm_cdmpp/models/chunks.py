@@ -36,9 +36,11 @@ def on_threads(
 
     PyTorch's own threads wait for each other in every operation of a network that is this small.
     """
-    if num_threads == 1:
-        for part in parts:
+    every = list(parts)
+    num_threads = min(num_threads, len(every))
+    if num_threads <= 1:
+        for part in every:
             score(part)
         return
     with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        list(pool.map(score, parts))  # errors come out here
+        list(pool.map(score, every))  # errors come out here
