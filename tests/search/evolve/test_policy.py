@@ -1,6 +1,7 @@
 """The search of one task: what it asks to be measured, and what it makes of the results."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import detect_cpu, generic_gpu
 from tvm_cdmpp.models import Prediction
 from tvm_cdmpp.models.analytic import estimate_latency_s
+from tvm_cdmpp.search.evolve import policy as policy_module
 from tvm_cdmpp.search.evolve.building import log_build_cost
 from tvm_cdmpp.search.evolve.choice import BRED, NEAR_MEASURED, ChoiceConfig, rung_shares
-from tvm_cdmpp.search.evolve.evolution import EvolutionConfig, around
+from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig, around
 from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
 from tvm_cdmpp.search.evolve.space import ProgramSpace
 
@@ -35,6 +37,15 @@ class Analytic:
     def update(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
         assert len(inputs) == len(results)
         self.learned += len(inputs)
+
+
+class Unsure(Analytic):
+    """Is the less sure of a program the faster it is, so that a cautious order is another one."""
+
+    def predict_asts(self, of: Any, batch: CompactASTBatch) -> Prediction:
+        said = super().predict_asts(of, batch)
+        spread = np.clip(3.0 * np.log(1e-3 / said.latency_s), 0.0, 9.0)
+        return Prediction(said.latency_s, said.runs_probability, spread)
 
 
 class Pretending:
@@ -74,6 +85,31 @@ def test_no_program_is_measured_twice(name: str) -> None:
         assert 0.0 <= search.gain <= 1.0
     texts = measurer.texts()
     assert len(set(texts)) == len(texts) == model.learned == 24
+
+
+def test_what_the_model_is_less_sure_of_is_not_held_back() -> None:
+    found = []
+    for model in (Analytic(), Unsure()):
+        search = EvolutionPolicy(task("conv2d"), model, evolution=SMALL)
+        found.append([str(each.state) for each in search.find(8)])
+    assert found[0] == found[1]
+
+
+def test_later_rounds_breed_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    bred = []
+
+    class Spied(Evolution):
+        def breed(self) -> int:
+            bred.append(self.config.children)
+            return super().breed()
+
+    monkeypatch.setattr(policy_module, "Evolution", Spied)
+    config = replace(SMALL, later_children=32)
+    search = EvolutionPolicy(task("conv2d"), Analytic(), evolution=config)
+    for _ in range(3):
+        search.continue_search_one_round(4, Pretending())
+    # One generation for a rung of its own, and that of the configuration.
+    assert bred == [96, 96, 32, 32, 32, 32]
 
 
 def test_what_builds_sooner_comes_sooner_and_rather() -> None:
