@@ -76,8 +76,8 @@ def _headline() -> Iterator[str]:
     yield ""
     yield (
         "Searches start from the weights `evaluation`, which know none of these networks nor this "
-        f"machine; XGBoost is `{summary['reference']}`, TVM's model with the shortest random "
-        "start. "
+        "machine; but four settings of the search were chosen on a simulation of these tasks. "
+        f"XGBoost is `{summary['reference']}`, TVM's model with the shortest random start. "
         f"{over_seeds(settings['seeds'], 'Mean', 'Median').capitalize()}; seconds are medians over "
         "tasks, ratios geometric means with 95 % intervals over tasks. "
         f"Of {patient['goals']} searches {patient['never']} were never as good, in four times as "

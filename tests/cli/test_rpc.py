@@ -82,10 +82,13 @@ def test_programs_are_measured_on_a_server(
         assert f"tvm-cdmpp rpc server --tracker {tracker} --key loop" in capsys.readouterr().err
         with running("server", "--tracker", tracker, "--key", "loop", *where, str(free_port())):
             assert main(collect) == 0
+            assert "programs ran twice" in capsys.readouterr().out
             assert main(adapt) == 0
             capsys.readouterr()
             assert main(tune) == 0
-            result = json.loads(capsys.readouterr().out.partition("{")[2].join(("{", "")))
+            said = capsys.readouterr()
+            assert "programs ran twice" in said.err
+            result = json.loads(said.out.partition("{")[2].join(("{", "")))
         assert main(["rpc", "tracker", *where, str(port)]) == 2
         assert f"cannot listen at 127.0.0.1:{port}" in capsys.readouterr().err
     assert (result["trials"], result["gain"], result["problems"]) == (1, None, [])

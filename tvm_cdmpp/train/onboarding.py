@@ -131,7 +131,7 @@ class Learner:
     sources: TrainingRows | None = None
     config: TrainConfig = field(default_factory=lambda: replace(FINETUNE_CONFIG, domain="cmd"))
     anchored: AdaptConfig = field(
-        default_factory=lambda: AdaptConfig(programs=16, programs_per_task=4)
+        default_factory=lambda: AdaptConfig(steps=60, programs=16, programs_per_task=4)
     )
     """Small steps: with all of a few dozen programs in each, what one of them says is overrated."""
     seed: int = 0

@@ -85,7 +85,7 @@ def test_nothing_to_start_from() -> None:
     assert evolution.num_scored == len(evolution.programs) == 0
 
 
-@pytest.mark.parametrize("wrong", [{"children": 0}, {"generations": -1}])
+@pytest.mark.parametrize("wrong", [{"children": 0}, {"generations": -1}, {"later": 0.0}])
 def test_wrong_settings(wrong: dict[str, int]) -> None:
     with pytest.raises(ConfigError):
         EvolutionConfig(**wrong)

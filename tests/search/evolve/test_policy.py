@@ -1,7 +1,6 @@
 """The search of one task: what it asks to be measured, and what it makes of the results."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -104,12 +103,11 @@ def test_later_rounds_breed_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
             return super().breed()
 
     monkeypatch.setattr(policy_module, "Evolution", Spied)
-    config = replace(SMALL, later_children=32)
-    search = EvolutionPolicy(task("conv2d"), Analytic(), evolution=config)
+    search = EvolutionPolicy(task("conv2d"), Analytic(), evolution=SMALL)
     for _ in range(3):
         search.continue_search_one_round(4, Pretending())
     # One generation for a rung of its own, and that of the configuration.
-    assert bred == [96, 96, 32, 32, 32, 32]
+    assert bred == [96, 96, 48, 48, 48, 48]
 
 
 def test_what_builds_sooner_comes_sooner_and_rather() -> None:

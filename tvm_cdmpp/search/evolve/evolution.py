@@ -41,8 +41,8 @@ class EvolutionConfig:
     generations: int = 6
     children: int = 2048
     """Bred in a generation; fewer are new."""
-    later_children: int = 1024
-    """The same in later rounds, which begin with what was found before."""
+    later: float = 0.5
+    """Share of these that later rounds breed, which begin with what was found before."""
     parents: int = 512
     """The best so far, that children are bred from."""
     cross: float = 0.2
@@ -66,12 +66,14 @@ class EvolutionConfig:
         """Reject what is no share or no number of programs."""
         if min(self.generations, self.sweeps, self.descents) < 0:
             raise ConfigError("generations, sweeps and descents must not be negative.")
-        if min(self.children, self.later_children, self.parents) < 1:
-            raise ConfigError("children, later_children and parents must be at least 1.")
+        if min(self.children, self.parents) < 1:
+            raise ConfigError("children and parents must be at least 1.")
+        if not 0.0 < self.later <= 1.0:
+            raise ConfigError(f"later must be a share above 0 and at most 1; got {self.later}.")
 
-    def later(self) -> EvolutionConfig:
+    def of_later_rounds(self) -> EvolutionConfig:
         """Return how programs are bred in later rounds."""
-        return replace(self, children=self.later_children)
+        return replace(self, children=max(1, round(self.later * self.children)))
 
 
 class Evolution:

@@ -186,7 +186,7 @@ class EvolutionPolicy(_SearchPolicy):
         self._sample()
         fastest = Programs.join([program for _, program in self._good])
         start = Programs.join([self._samples, self._best, fastest])
-        config = self._evolution.later() if self._round else self._evolution
+        config = self._evolution.of_later_rounds() if self._round else self._evolution
         evolution = Evolution(
             self._space, self._score, start, config, seed=(self._seed, self._round)
         )
