@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from tvm_cdmpp.models.layout import Layout, leaves_of
+from tvm_cdmpp.models import AdditiveConfig
+from tvm_cdmpp.models.additive import FlatEncoderLayer
+from tvm_cdmpp.models.layout import Layout, PaddedLayout, leaves_of
 
 
 @pytest.mark.parametrize("counts", [[3, 1, 2, 1], [2, 2], [1], []])
@@ -19,3 +21,25 @@ def test_layouts_keep_leaves_with_their_programs(counts: list[int]) -> None:
         assert (block == block[:, :1]).all()
     spread = layout.log_sum_exp(torch.zeros(len(owners)), torch.zeros(len(counts)))
     torch.testing.assert_close(spread, torch.log(given[order] + 1.0))
+
+
+@pytest.mark.parametrize("counts", [[3, 1, 2, 1], [2, 2], [1]])
+def test_padding_changes_nothing(counts: list[int]) -> None:
+    """A network gives the same latencies and learns the same, padded or not."""
+    given = torch.tensor(counts, dtype=torch.int64)
+    torch.manual_seed(0)
+    layer = FlatEncoderLayer(AdditiveConfig(width=8, hidden=8, dropout=0.0)).double()
+    values = torch.randn(sum(counts), 8, dtype=torch.float64)
+    start = torch.randn(len(counts), dtype=torch.float64)
+    found = []
+    for layout in (Layout.of(given), PaddedLayout.of(given, sum(counts))):
+        order = torch.arange(len(counts)) if layout.programs is None else layout.programs
+        leaves = leaves_of(given, order, given.cumsum(0) - given)
+        hidden = values[leaves].requires_grad_()
+        out = layer(hidden, layout) + layout.of_leaves(start[order])[:, None]
+        total = layout.log_sum_exp(out[:, 0], start[order]) + layout.sum(out**2).sum(dim=1)
+        (total * (1.0 + order)).sum().backward()  # type: ignore[no-untyped-call]
+        assert hidden.grad is not None
+        found.append((out[leaves.argsort()], total[order.argsort()], hidden.grad[leaves.argsort()]))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)

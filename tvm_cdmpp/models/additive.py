@@ -10,8 +10,8 @@ sum makes the prediction one that can be taken apart.
 - Inside the network time is counted in cycles: a device whose clock and bandwidth are twice as
   fast runs everything in half the time, and that need not be learned.
 - The analytic bounds of a leaf (see `analytic.TERMS`) are among its inputs.
-- Leaves of all programs lie one after the other, and programs that have as many of them are
-  neighbours: attention and sums take those of one leaf count at a time, so there is no padding.
+- Leaves of all programs lie one after the other; how attention and sums take them is said in
+  `layout`.
 - The device vector and the pre-order position of the leaf are added to its embedding. There a
   device that the training knew little or nothing of counts as the nearest of a few references, on
   which most of the training's programs ran: what its figures would do to the embedding, so few
@@ -37,7 +37,7 @@ from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.analytic import TERMS, combine_terms, leaf_terms_s
 from tvm_cdmpp.models.dropout import Dropout
 from tvm_cdmpp.models.known_devices import CLOCK, as_known, in_cycles, own_direction
-from tvm_cdmpp.models.layout import Layout, join, leaves_of
+from tvm_cdmpp.models.layout import Layout, PaddedLayout, lay_out, leaves_of
 
 NUM_INPUTS = NUM_FIELDS + len(TERMS) + 1
 """Fields, each bound as a share of the leaf's time, and the time itself; both as log2."""
@@ -217,7 +217,7 @@ class AdditiveNetwork(nn.Module):
 
     def forward(self, leaves: Leaves) -> Output:
         """Predict programs."""
-        layout = Layout.of(leaves.counts)
+        layout = lay_out(leaves.counts, len(leaves.inputs))
         if layout.programs is None:
             return self._predict(leaves, layout)
         firsts = torch.cumsum(leaves.counts, 0) - leaves.counts
@@ -233,7 +233,7 @@ class AdditiveNetwork(nn.Module):
             None if found.encoder is None else found.encoder[back],
         )
 
-    def _predict(self, leaves: Leaves, layout: Layout) -> Output:
+    def _predict(self, leaves: Leaves, layout: Layout | PaddedLayout) -> Output:
         """Predict programs that are in the order of a layout."""
         shift = -self.input_mean * self.input_scale
         scaled = torch.addcmul(shift, leaves.inputs, self.input_scale)
@@ -357,10 +357,10 @@ class FlatEncoderLayer(nn.Module):
         )
         self.dropout = Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, layout: Layout) -> Tensor:
+    def forward(self, hidden: Tensor, layout: Layout | PaddedLayout) -> Tensor:
         """Return the layer's output, of the shape of `hidden`, (N, D)."""
         qkv = self.qkv(self.norm1(hidden))
-        mixed = join([self._mix(block) for block in layout.by_count(qkv)])
+        mixed = layout.mix(qkv, self._mix)
         hidden = self._add(hidden, self.out, mixed)
         wide, relu, narrow = self.mlp
         return self._add(hidden, narrow, relu(wide(self.norm2(hidden))))
@@ -375,12 +375,13 @@ class FlatEncoderLayer(nn.Module):
             return torch.addmm(hidden, values, linear.weight.t())
         return hidden.addmm_(values, linear.weight.t())
 
-    def _mix(self, qkv: Tensor) -> Tensor:
-        """Return what attention says of programs with as many leaves; (B, L, 3 D) to (B L, D)."""
+    def _mix(self, qkv: Tensor, is_leaf: Tensor | None) -> Tensor:
+        """Return what attention says; see `layout.Attend`: (B, L, 3 D) to (B L, D)."""
         programs, leaves, width = qkv.shape
         parts = qkv.view(programs, leaves, 3, self.heads, width // (3 * self.heads))
         query, key, value = parts.permute(2, 0, 3, 1, 4)
-        mixed = nn.functional.scaled_dot_product_attention(query, key, value)
+        mask = None if is_leaf is None else is_leaf[:, None, None]
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return mixed.transpose(1, 2).reshape(programs * leaves, width // 3)
 
 

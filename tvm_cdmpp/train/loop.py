@@ -198,9 +198,9 @@ class Trainer:
     @torch.no_grad()
     def _average(self) -> None:
         decay = min(self._config.average, self.step / (self.step + 10.0))
-        pairs = zip(self.averaged.parameters(), self._network.parameters(), strict=True)
-        for mean, value in pairs:
-            mean.lerp_(value, 1.0 - decay)
+        networks = self.averaged, self._network
+        means, values = (list[Tensor](network.parameters()) for network in networks)
+        torch._foreach_lerp_(means, values, 1.0 - decay)
 
     def content(self) -> Content:
         """Return what a checkpoint holds of this run."""
