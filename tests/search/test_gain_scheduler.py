@@ -1,8 +1,13 @@
 """Rounds go where they gain most."""
 
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from tests.tiny_tasks import auto_scheduler, matmul
+from tvm_cdmpp.bridge import latency_s
+from tvm_cdmpp.measure import Pace
 from tvm_cdmpp.search.gain_scheduler import BatchMeasurer, GainScheduler
 
 
@@ -65,3 +70,51 @@ def test_programs_are_measured_in_batches() -> None:
     assert found == list(range(0, 200, 2))
     assert sum(stub.sizes) == 100
     assert max(stub.sizes) < 100
+
+
+class SlowMachine:
+    """Builds and runs programs whose states are their latencies; slow in some batches."""
+
+    def __init__(self, pace: Pace, slowness: list[float]) -> None:
+        self.pace, self.slowness = pace, slowness
+        self.recorded: list[float] = []
+        self.recorded_again: list[float] = []
+
+    def build(self, inputs: Any, verbose: int) -> Any:
+        return inputs
+
+    def run(self, inputs: Any, _builds: Any, _verbose: int) -> Any:
+        assert self.pace.watches
+        self.pace.slowness = self.slowness.pop(0)
+        return [
+            auto_scheduler.MeasureResult([each.state * self.pace.slowness], 0, "", 0.1, 1.0)
+            for each in inputs
+        ]
+
+    def callback(self, _policy: Any, _inputs: Any, results: Any) -> None:
+        self.recorded += [latency_s(result) for result in results]
+
+    def again(self, _inputs: Any, results: Any) -> None:
+        self.recorded_again += [latency_s(result) for result in results]
+
+
+def test_what_ran_while_the_machine_was_slow_is_allowed_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The policy sees what programs take; those that may be the best are measured again."""
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # batches of two
+    pace, key = Pace(), SimpleNamespace(workload_key="task")
+    machine = SlowMachine(pace, [1.0, 2.0, 2.0, 1.0, 1.0])
+    measurer = BatchMeasurer(machine, machine, machine, pace)
+
+    def measure(*latencies_s: float) -> list[float]:
+        inputs = [SimpleNamespace(task=key, state=s) for s in latencies_s]
+        return [latency_s(result) for result in measurer.measure(None, inputs)]
+
+    assert measure(4.0, 5.0, 3.0, 9.0) == [4.0, 5.0, 3.0, 9.0]
+    assert machine.recorded == [4.0, 5.0, 6.0, 18.0]
+    assert machine.recorded_again == []  # the machine was still slow
+    assert measure(8.0, 7.0) == [8.0, 7.0]
+    assert machine.recorded[4:] == [8.0, 7.0]
+    assert machine.recorded_again == [3.0]
+    assert not machine.slowness

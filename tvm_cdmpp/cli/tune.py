@@ -343,8 +343,9 @@ def _search_rounds(
                     f"{_DECIDES[found.by]} now",
                     soft_wrap=True,
                 )
-    if session.second_runs.total:
-        console.print(f"{session.second_runs}", soft_wrap=True)
+    for said in map(str, (session.second_runs, session.pace)):
+        if said:
+            console.print(said, soft_wrap=True)
     if tuner.saved_s:
         console.print(
             f"stopped after {tuner.trials} of {trials} trials, which saves about "

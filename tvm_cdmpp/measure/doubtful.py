@@ -60,7 +60,7 @@ class SecondRuns:
             One `MeasureResult` per program.
         """
         with TemporaryDirectory(prefix="tvm-cdmpp-") as folder:
-            copies = [_copy(each, Path(folder, str(n))) for n, each in enumerate(built)]
+            copies = [copy_built(each, Path(folder, str(n))) for n, each in enumerate(built)]
             results = list(function(inputs, built, *args))
             doubtful = [n for n, each in enumerate(results) if is_doubtful(each, is_first=n == 0)]
             if doubtful:
@@ -102,7 +102,7 @@ def _costs_s(result: Any) -> list[float]:
     return [] if failed(result) else [float(cost) for cost in result.costs]
 
 
-def _copy(built: Any, folder: Path) -> Any:
+def copy_built(built: Any, folder: Path) -> Any:
     """Return the same program in another folder, without copying the file if possible."""
     if built.error_no != 0:
         return built

@@ -30,6 +30,7 @@ from tvm_cdmpp.errors import CDMPPError, MeasureError, RecordError
 from tvm_cdmpp.files import locked
 from tvm_cdmpp.measure.doubtful import SecondRuns
 from tvm_cdmpp.measure.linking import SessionBuilder, build_func_of
+from tvm_cdmpp.measure.pace import Pace
 from tvm_cdmpp.measure.repeats import LOCAL_TIMES, REMOTE_TIMES, FewerRepeats
 from tvm_cdmpp.measure.watched import WatchedPool
 
@@ -161,6 +162,8 @@ class MeasureSession:
         Wall time spent in building and in running programs so far.
     second_runs
         How many programs ran twice so far.
+    pace
+        How fast this machine is; asked while it is entered, for programs that run here.
 
     Raises
     ------
@@ -172,6 +175,7 @@ class MeasureSession:
         self.build_s = 0.0
         self.run_s = 0.0
         self.second_runs = SecondRuns()
+        self.pace = Pace()
         self._stopping = False
         self._pools: dict[tuple[int, float | None], Any] = {}
         self._runner: Any = None
@@ -200,6 +204,7 @@ class MeasureSession:
     ) -> None:
         self._scope.close()
         self._logs.clear()
+        self.pace.close()
         # Dropping the last reference to a worker ends its process.
         self._pools.clear()
         if self._runner is not None:
@@ -258,6 +263,8 @@ class MeasureSession:
         try:
             if not args[times.stop]:  # else a repeat runs so many milliseconds, and steadily
                 function = partial(self.second_runs.run, function)
+                if self.pace.watches and times == LOCAL_TIMES:
+                    function = partial(self.pace.run, function)
             return self._thread.submit(self._repeats.run, times, function, *args).result()
         finally:
             self.run_s += time.perf_counter() - begin

@@ -7,36 +7,92 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
+from tvm_cdmpp.bridge import failed, latency_s
+from tvm_cdmpp.measure import Pace, at_full_pace
 from tvm_cdmpp.models import Content
 from tvm_cdmpp.search.scheduler import FIRST_ATTEMPTS, UNKNOWN_COST, StepwiseScheduler
+
+_MOST_AGAIN = 2
+"""Programs of a round that are measured again, at most."""
 
 
 class BatchMeasurer:
     """Builds and runs programs as TVM's `ProgramMeasurer` does, for a policy in Python.
+
+    The policy is told what programs would have taken if the machine had never been slow; the
+    recorder, what they took. A program that would be the best of its task but ran while the machine
+    was slow is measured again after the others of the round, or of a later one.
 
     Parameters
     ----------
     builder, runner
         TVM's.
     recorder
-        A `PythonBasedMeasureCallback` that gets every batch.
+        A `PythonBasedMeasureCallback` that gets every batch. With a pace, it has `again`, too, as
+        `Recorder`.
+    pace
+        The pace of the session, where programs run on this machine's CPU.
     """
 
-    def __init__(self, builder: Any, runner: Any, recorder: Any) -> None:
+    def __init__(self, builder: Any, runner: Any, recorder: Any, pace: Pace | None = None) -> None:
         self._builder, self._runner, self._recorder = builder, runner, recorder
+        self._pace = pace
         self._batch = 2 * (os.cpu_count() or 1)  # as many as TVM builds at once, twice
+        self._best_s: dict[str, float] = {}
+        """Of each task, as recorded."""
+        self._doubtful: dict[str, list[tuple[float, Any]]] = {}
+        """Programs of each task that ran while the machine was slow, and what they would take."""
 
     def measure(self, policy: Any, inputs: Sequence[Any]) -> list[Any]:
         """Return a `MeasureResult` for each `MeasureInput`."""
         measured: list[Any] = []
         for first in range(0, len(inputs), self._batch):
             batch = list(inputs[first : first + self._batch])
-            results = list(self._runner.run(batch, self._builder.build(batch, verbose=0), 0))
+            results = self._run(batch)
             self._recorder.callback(policy, batch, results)
-            measured += results
+            measured += self._at_full_pace(batch, results)
+        if self._pace is not None and inputs:
+            self._measure_again(str(inputs[0].task.workload_key))
         return measured
+
+    def _run(self, inputs: list[Any]) -> list[Any]:
+        built = self._builder.build(inputs, verbose=0)
+        with self._pace or nullcontext():
+            return list(self._runner.run(inputs, built, 0))
+
+    def _at_full_pace(self, inputs: list[Any], results: list[Any]) -> list[Any]:
+        """Return what programs would have taken, and remember those that may be the best."""
+        if self._pace is None:
+            return results
+        slowness = self._pace.slowness
+        found = [at_full_pace(result, slowness) for result in results]
+        for program, result, recorded in zip(inputs, found, results, strict=True):
+            if failed(result):
+                continue
+            key = str(program.task.workload_key)
+            self._best_s[key] = min(latency_s(recorded), self._best_s.get(key, latency_s(recorded)))
+            if slowness > 1.0:
+                self._doubtful.setdefault(key, []).append((latency_s(result), program))
+        return found
+
+    def _measure_again(self, key: str) -> None:
+        known = sorted(self._doubtful.pop(key, []), key=lambda pair: pair[0])
+        better = [(would_s, program) for would_s, program in known if would_s < self._best_s[key]]
+        again = [program for _, program in better[:_MOST_AGAIN]]
+        if not again:
+            return
+        assert self._pace is not None
+        results = self._run(again)
+        if self._pace.slowness > 1.0:
+            self._doubtful[key] = better
+            return
+        self._recorder.again(again, results)
+        self._doubtful[key] = better[_MOST_AGAIN:]
+        ran_s = [latency_s(result) for result in results if not failed(result)]
+        self._best_s[key] = min([self._best_s[key], *ran_s])
 
 
 class GainScheduler(StepwiseScheduler):

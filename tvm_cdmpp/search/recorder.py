@@ -1,7 +1,7 @@
 """Takes measured batches: first to the disk, then into the counts of their tasks."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,12 @@ class Progress:
     latency_s: float | None = None
 
     def add(self, result: Any) -> None:
-        """Take a `MeasureResult` in."""
+        """Take the `MeasureResult` of a trial in."""
         self.trials += 1
+        self.see(result)
+
+    def see(self, result: Any) -> None:
+        """Take the latency of a program in."""
         if int(result.error_no) == 0:
             latency_s = float(np.mean([cost.value for cost in result.costs]))
             self.latency_s = min(latency_s, self.latency_s or latency_s)
@@ -78,6 +82,17 @@ class Recorder(_PythonBasedMeasureCallback):
             # Kept, because older TVMs turn what passes through their C++ part into a TVMError.
             self.error = error
             raise
+
+    def again(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
+        """Take programs that were measured again: they are no trials.
+
+        Raises
+        ------
+        RecordError
+            The log could not be written.
+        """
+        for measured, result in record_batch(self._log, inputs, results):
+            self._progress[str(measured.task.workload_key)].see(result)
 
     def _why_lost(self, results: Any) -> CDMPPError | None:
         """Ask, when programs of a batch did not run, whether the devices are still there."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, read_records, task_names
 from tvm_cdmpp.errors import CheckpointError, ConfigError
-from tvm_cdmpp.measure import HOPELESS, MeasureSession, hopeless_error
+from tvm_cdmpp.measure import HOPELESS, MeasureSession, Pace, hopeless_error
 from tvm_cdmpp.search.baselines import check_search, make_cost_model
 from tvm_cdmpp.search.budget import heaviest_tasks, largest_round, search_params
 from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
@@ -243,7 +243,7 @@ class NetworkTuner:
                     EvolutionPolicy(task, self._model, seed=seed)
                     for task, seed in zip(tasks, seeds, strict=True)
                 ],
-                measurer=BatchMeasurer(builder, runner, self._recorder),
+                measurer=BatchMeasurer(builder, runner, self._recorder, self._pace),
                 round_size=self._round_size,
             )
         return StepwiseScheduler(
@@ -270,6 +270,13 @@ class NetworkTuner:
             ),
             round_size=self._round_size,
         )
+
+    @property
+    def _pace(self) -> Pace | None:
+        """Return the pace of this machine, if programs run on its CPU."""
+        is_here = self._settings.measure.remote is None
+        on_cpu = str(self._tasks[0].target.kind.name) == "llvm"
+        return self._session.pace if is_here and on_cpu else None
 
     def _resume(self, log: Path) -> None:
         """Go on from the saved state, and with the records that are not in it."""
