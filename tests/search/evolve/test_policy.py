@@ -107,7 +107,7 @@ def test_later_rounds_breed_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         search.continue_search_one_round(4, Pretending())
     # One generation for a rung of its own, and that of the configuration.
-    assert bred == [96, 96, 48, 48, 48, 48]
+    assert bred == [96, 96, 24, 24, 24, 24]
 
 
 def test_what_builds_sooner_comes_sooner_and_rather() -> None:
