@@ -76,7 +76,7 @@ def _headline() -> Iterator[str]:
     yield ""
     yield (
         "Searches start from the weights `evaluation`, which know none of these networks nor this "
-        "machine; but four settings of the search were chosen on a simulation of these tasks. "
+        "machine; but three settings of the search were chosen on a simulation of these tasks. "
         f"XGBoost is `{summary['reference']}`, TVM's model with the shortest random start. "
         f"{over_seeds(settings['seeds'], 'Mean', 'Median').capitalize()}; seconds are medians over "
         "tasks, ratios geometric means with 95 % intervals over tasks. "
