@@ -23,9 +23,16 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_program_that_was_measured_again_is_one(log: Path) -> None:
+    append_records(log, *invent(matmul(16, 16, 16), [5e-3, 6e-3]))
+    report = check_log(log, [matmul(16, 16, 16)], TARGET)
+    assert (report.num_valid, report.num_programs) == (6, 4)
+
+
 def test_round_trip(log: Path) -> None:
     report = prepare_log(log, [matmul(16, 16, 16)], TARGET)
     assert (report.num_valid, report.num_failed, report.corrupt) == (4, 1, ())
+    assert report.num_programs == 4
     assert [r.costs[0].value for _, r in read_log(log)] == [1e-3, 2e-3, 1e10, 4e-3]
 
 

@@ -369,6 +369,7 @@ def test_evolution_searches_and_resumes(tmp_path: Path, session: MeasureSession)
     assert [report.trials for report in reports] == [2, 4, 6]
     split = first.elapsed
     assert min(split.search_s, split.predict_s, split.update_s, split.build_s, split.run_s) > 0
+    first._recorder.again(*([each] for each in read_log(log)[0]))
     second = evolving(10)
     assert second.trials == 6
     list(second.rounds())
@@ -378,7 +379,7 @@ def test_evolution_searches_and_resumes(tmp_path: Path, session: MeasureSession)
         for task in TASKS
         if task.workload_key == measured.task.workload_key
     ]
-    assert len(set(states)) == len(states) == 10
+    assert len(set(states)) == 10  # some may have been measured again
 
 
 def test_evolution_needs_a_model_that_scores_without_tvm(

@@ -52,6 +52,8 @@ class LogReport:
     path: Path
     num_valid: int
     """Records of this network's tasks on this target, failed ones included."""
+    num_programs: int
+    """Different programs among these; a search measures some again."""
     num_failed: int
     """Those of them whose program failed to build or run."""
     corrupt: tuple[CorruptLine, ...]
@@ -86,6 +88,7 @@ def check_log(path: Path, tasks: Sequence[Any], target: Any) -> LogReport:
     workloads: Counter[str] = Counter()
     targets: Counter[str] = Counter()
     num_valid = num_failed = 0
+    programs: set[tuple[str, bytes]] = set()
     is_tidy = _ends_in_newline(path)
     for number, (line, defect) in enumerate(_lines_of(path), start=1):
         try:
@@ -102,9 +105,11 @@ def check_log(path: Path, tasks: Sequence[Any], target: Any) -> LogReport:
         else:
             num_valid += 1
             num_failed += record.error_no != 0
+            programs.add((record.workload_key, record.steps))
     return LogReport(
         path=path,
         num_valid=num_valid,
+        num_programs=len(programs),
         num_failed=num_failed,
         corrupt=tuple(corrupt),
         other_workloads=dict(workloads),

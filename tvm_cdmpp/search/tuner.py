@@ -8,9 +8,9 @@ turns between several searches. Choices:
   TVM's default, and because the rounds that come after know more.
   With fewer trials than tasks, where TVM gives up, only the heaviest tasks are tuned.
 - Small rounds breed fewer candidates: TVM's 2,048 would take ten times as long as measuring two.
-- A log that exists is continued: no program is measured twice, its records count as trials, and
-  what the search knew is taken from the state that was saved with it, see `resuming`, or learned
-  from the records anew.
+- A log that exists is continued: no program of it is bred again, they count as trials, and what
+  the search knew is taken from the state that was saved with it, see `resuming`, or learned from
+  the records anew.
 - Every batch is on the disk before the next one starts; a killed search loses the one in flight.
 - TVM's random models draw from NumPy's global generator, so each search swaps in a stream of its
   own while it runs.
@@ -136,7 +136,7 @@ class NetworkTuner:
         self._progress = {str(task.workload_key): Progress() for task in tasks}
         self._recorder = Recorder(log, self._progress, settings.measure.remote)
         self._recorder.on_batch = lambda: on_batch(self._split_of_round())
-        self._trials = self.log_report.num_valid
+        self._trials = self.log_report.num_programs
         self.elapsed = TimeSplit()
         self._is_done = False
         self._longest_round_s = 0.0
@@ -212,7 +212,7 @@ class NetworkTuner:
     def saved_s(self) -> float:
         """What trials would have taken that were not done, as no task would gain by them."""
         unused = self._settings.trials - self._trials if self._is_done else 0
-        measured = self._trials - self.log_report.num_valid
+        measured = self._trials - self.log_report.num_programs
         return self.elapsed.total_s / max(1, measured) * unused
 
     @property
@@ -369,7 +369,7 @@ class NetworkTuner:
 
     def _report(self, index: int, split: TimeSplit) -> RoundReport:
         task, recorder, elapsed_s = self._tasks[index], self._recorder, self.elapsed.total_s
-        measured_in_run = max(1, self._trials - self.log_report.num_valid)
+        measured_in_run = max(1, self._trials - self.log_report.num_programs)
         left = self._settings.trials - self._trials
         return RoundReport(
             task=index,
