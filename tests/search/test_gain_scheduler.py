@@ -3,10 +3,11 @@
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.tiny_tasks import auto_scheduler, matmul
-from tvm_cdmpp.bridge import latency_s
+from tvm_cdmpp.bridge import possible_latency_s
 from tvm_cdmpp.measure import Pace
 from tvm_cdmpp.search.gain_scheduler import BatchMeasurer, GainScheduler
 
@@ -92,10 +93,10 @@ class SlowMachine:
         ]
 
     def callback(self, _policy: Any, _inputs: Any, results: Any) -> None:
-        self.recorded += [latency_s(result) for result in results]
+        self.recorded += [possible_latency_s(result) for result in results]
 
     def again(self, _inputs: Any, results: Any) -> None:
-        self.recorded_again += [latency_s(result) for result in results]
+        self.recorded_again += [possible_latency_s(result) for result in results]
 
 
 def test_what_ran_while_the_machine_was_slow_is_allowed_for(
@@ -109,10 +110,10 @@ def test_what_ran_while_the_machine_was_slow_is_allowed_for(
 
     def measure(*latencies_s: float) -> list[float]:
         inputs = [SimpleNamespace(task=key, state=s) for s in latencies_s]
-        return [latency_s(result) for result in measurer.measure(None, inputs)]
+        return [possible_latency_s(result) for result in measurer.measure(None, inputs)]
 
-    assert measure(4.0, 5.0, 3.0, 9.0) == [4.0, 5.0, 3.0, 9.0]
-    assert machine.recorded == [4.0, 5.0, 6.0, 18.0]
+    assert measure(4.0, 5.0, 3.0, -1.0) == [4.0, 5.0, 3.0, np.inf]  # no latency at all
+    assert machine.recorded == [4.0, 5.0, 6.0, np.inf]
     assert machine.recorded_again == []  # the machine was still slow
     assert measure(8.0, 7.0) == [8.0, 7.0]
     assert machine.recorded[4:] == [8.0, 7.0]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         failed,
         failed_to_run,
         latency_s,
+        possible_latency_s,
         timed_out,
     )
     from tvm_cdmpp.bridge.rpc import start_server, start_tracker

@@ -29,6 +29,14 @@ def latency_s(result: Any) -> float:
     return sum(costs_s) / len(costs_s)
 
 
+def possible_latency_s(result: Any) -> float:
+    """Return the latency, infinite where the program failed or what was timed cannot be."""
+    try:
+        return latency_s(result)
+    except RecordError:
+        return math.inf
+
+
 def failed(result: Any) -> bool:
     """Tell whether a program did not build or run."""
     return int(result.error_no) != 0

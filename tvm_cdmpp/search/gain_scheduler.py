@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from tvm_cdmpp.bridge import failed, latency_s
+from tvm_cdmpp.bridge import possible_latency_s
 from tvm_cdmpp.measure import Pace, at_full_pace
 from tvm_cdmpp.models import Content
 from tvm_cdmpp.search.scheduler import FIRST_ATTEMPTS, UNKNOWN_COST, StepwiseScheduler
@@ -70,12 +70,10 @@ class BatchMeasurer:
         slowness = self._pace.slowness
         found = [at_full_pace(result, slowness) for result in results]
         for program, result, recorded in zip(inputs, found, results, strict=True):
-            if failed(result):
-                continue
-            key = str(program.task.workload_key)
-            self._best_s[key] = min(latency_s(recorded), self._best_s.get(key, latency_s(recorded)))
+            key, took_s = str(program.task.workload_key), possible_latency_s(recorded)
+            self._best_s[key] = min(took_s, self._best_s.get(key, took_s))
             if slowness > 1.0:
-                self._doubtful.setdefault(key, []).append((latency_s(result), program))
+                self._doubtful.setdefault(key, []).append((possible_latency_s(result), program))
         return found
 
     def _measure_again(self, key: str) -> None:
@@ -91,8 +89,7 @@ class BatchMeasurer:
             return
         self._recorder.again(again, results)
         self._doubtful[key] = better[_MOST_AGAIN:]
-        ran_s = [latency_s(result) for result in results if not failed(result)]
-        self._best_s[key] = min([self._best_s[key], *ran_s])
+        self._best_s[key] = min(self._best_s[key], *map(possible_latency_s, results))
 
 
 class GainScheduler(StepwiseScheduler):

@@ -15,8 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tvm_cdmpp.ast import CompactASTBatch
-from tvm_cdmpp.bridge import latency_s, load_tvm
-from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.bridge import load_tvm, possible_latency_s
 from tvm_cdmpp.models import Content, Prediction
 from tvm_cdmpp.search.evolve.building import log_build_cost
 from tvm_cdmpp.search.evolve.choice import (
@@ -222,7 +221,7 @@ class EvolutionPolicy(_SearchPolicy):
             ln seconds that the model said before; not a number where it was not asked.
         """
         for program, result, log_s in zip(programs, results, predicted, strict=True):
-            measured_s = _measured_s(result)
+            measured_s = possible_latency_s(result)
             if not np.isfinite(measured_s):
                 continue
             if np.isfinite(log_s):
@@ -342,7 +341,7 @@ class EvolutionPolicy(_SearchPolicy):
 
     def _favour(self, found: Sequence[Found], results: Sequence[Any]) -> None:
         """See which rung gave the best program of a batch."""
-        measured_s = [_measured_s(result) for result in results]
+        measured_s = [possible_latency_s(result) for result in results]
         if np.isfinite(measured_s).any():
             self._favourite = found[int(np.argmin(measured_s))].rung
 
@@ -369,14 +368,6 @@ class EvolutionPolicy(_SearchPolicy):
         self.gain = self._promise * min(1.0, self._kept / self._promised)
         self._low_gains = self._low_gains + 1 if self.gain < self._choice.least_gain else 0
         self.is_done = self._low_gains >= self._choice.patience
-
-
-def _measured_s(result: Any) -> float:
-    """Return the latency, infinite where the program failed or what was timed cannot be."""
-    try:
-        return latency_s(result)
-    except RecordError:
-        return np.inf
 
 
 def _hash(state: Any) -> str:
