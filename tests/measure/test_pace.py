@@ -116,7 +116,7 @@ def test_sessions_run_a_reference_where_they_are_asked_to() -> None:
 
         run()
         assert session.pace.batches == 0
-        with session.pace:
+        with session.pace.watched():
             for batches in range(3):
                 run()
                 assert session.pace.batches == batches

@@ -13,11 +13,11 @@ taken to have taken longer, too.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import TracebackType
 from typing import Any
 
 from tvm_cdmpp.bridge import failed, load_tvm
@@ -42,7 +42,7 @@ class _Reference:
 
 
 class Pace:
-    """Runs programs with a reference, while it is entered.
+    """Runs programs with a reference, while it is watched.
 
     Attributes
     ----------
@@ -65,17 +65,14 @@ class Pace:
         self._folder: TemporaryDirectory[str] | None = None
         self._files = 0
 
-    def __enter__(self) -> Pace:
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Let sessions run programs with a reference until the end of the `with` block."""
         self.watches = True
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.watches = False
+        try:
+            yield
+        finally:
+            self.watches = False
 
     def close(self) -> None:
         """Forget the references, and remove their files."""

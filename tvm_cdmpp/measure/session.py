@@ -163,7 +163,7 @@ class MeasureSession:
     second_runs
         How many programs ran twice so far.
     pace
-        How fast this machine is; asked while it is entered, for programs that run here.
+        How fast this machine is; told while it is watched, by programs that run here.
 
     Raises
     ------

@@ -60,7 +60,7 @@ class BatchMeasurer:
 
     def _run(self, inputs: list[Any]) -> list[Any]:
         built = self._builder.build(inputs, verbose=0)
-        with self._pace or nullcontext():
+        with self._pace.watched() if self._pace is not None else nullcontext():
             return list(self._runner.run(inputs, built, 0))
 
     def _at_full_pace(self, inputs: list[Any], results: list[Any]) -> list[Any]:

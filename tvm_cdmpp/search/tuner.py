@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, read_records, task_names
 from tvm_cdmpp.errors import CheckpointError, ConfigError
-from tvm_cdmpp.measure import HOPELESS, MeasureSession, Pace, hopeless_error
+from tvm_cdmpp.measure import HOPELESS, MeasureSession, hopeless_error
 from tvm_cdmpp.search.baselines import check_search, make_cost_model
 from tvm_cdmpp.search.budget import heaviest_tasks, largest_round, search_params
 from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
@@ -232,7 +232,9 @@ class NetworkTuner:
         tasks = [self._tasks[index] for index in self._tuned]
         weights = [self._weights[index] for index in self._tuned]
         builder = options.builder()
-        runner = options.runner(on_cpu=str(tasks[0].target.kind.name) == "llvm")
+        on_cpu = str(tasks[0].target.kind.name) == "llvm"
+        pace = self._session.pace if on_cpu and options.remote is None else None
+        runner = options.runner(on_cpu=on_cpu)
         # 0 would mean "no seed" to TVM.
         seeds = [1 + index + len(tasks) * self._settings.seed for index in range(len(tasks))]
         if self._settings.search == "evolve":
@@ -243,7 +245,7 @@ class NetworkTuner:
                     EvolutionPolicy(task, self._model, seed=seed)
                     for task, seed in zip(tasks, seeds, strict=True)
                 ],
-                measurer=BatchMeasurer(builder, runner, self._recorder, self._pace),
+                measurer=BatchMeasurer(builder, runner, self._recorder, pace),
                 round_size=self._round_size,
             )
         return StepwiseScheduler(
@@ -270,13 +272,6 @@ class NetworkTuner:
             ),
             round_size=self._round_size,
         )
-
-    @property
-    def _pace(self) -> Pace | None:
-        """Return the pace of this machine, if programs run on its CPU."""
-        is_here = self._settings.measure.remote is None
-        on_cpu = str(self._tasks[0].target.kind.name) == "llvm"
-        return self._session.pace if is_here and on_cpu else None
 
     def _resume(self, log: Path) -> None:
         """Go on from the saved state, and with the records that are not in it."""
