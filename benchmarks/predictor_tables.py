@@ -194,10 +194,15 @@ def ablation_section(folder: Path) -> Iterator[str]:
 
 def speed_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     """Yield how fast models learn and predict."""
-    rounds = result.get("settings", {}).get("rounds")  # older results do not tell
+    turns = sorted({len(of_model) for of_model in result.get("turns", {}).values()})
+    rounds = " or ".join(map(str, turns))  # older results do not tell
     spread = f" Medians of {rounds} rounds, with the least and the largest." if rounds else ""
+    gpu = result["machine"].get("gpu")
+    where = (
+        f"a second: learning on an {gpu}, predicting on one core" if gpu else "a second on one core"
+    )
     yield (
-        f"**Programs a second on one core** ([data](results/{file.name})). Learned from, each as "
+        f"**Programs a second, {where}** ([data](results/{file.name})). Learned from, each as "
         "often as the optimiser saw it, and predicted; then how many times as many `cdmpp` learns "
         f"from.{spread} `-paper` are published settings, without it a model is in a tuned one."
     )

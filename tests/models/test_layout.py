@@ -23,6 +23,21 @@ def test_layouts_keep_leaves_with_their_programs(counts: list[int]) -> None:
     torch.testing.assert_close(spread, torch.log(given[order] + 1.0))
 
 
+@pytest.mark.parametrize("counts", [[1, 2, 2, 7], [4, 4, 1], [1, 1, 5, 1], [3]])
+def test_what_is_in_order_but_for_one_stays(counts: list[int]) -> None:
+    layout = Layout.of(torch.tensor(counts))
+    assert layout.programs is None
+    assert layout.counts.tolist() == counts
+    assert [leaves for programs, leaves in layout.blocks for _ in range(programs)] == counts
+
+
+def test_what_is_mixed_is_put_in_order() -> None:
+    layout = Layout.of(torch.tensor([1, 2, 1, 2, 1]))
+    assert layout.programs is not None
+    assert layout.programs.tolist() == [0, 2, 4, 1, 3]
+    assert layout.blocks == ((3, 1), (2, 2))
+
+
 @pytest.mark.parametrize("counts", [[3, 1, 2, 1], [2, 2], [1]])
 def test_padding_changes_nothing(counts: list[int]) -> None:
     """A network gives the same latencies and learns the same, padded or not."""

@@ -19,15 +19,11 @@ from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError, ConfigError
 from tvm_cdmpp.models.adaptation import thin
-from tvm_cdmpp.models.additive import (
-    AdditiveConfig,
-    AdditiveNetwork,
-    make_leaves,
-    stack_devices,
-)
+from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork
 from tvm_cdmpp.models.analytic import estimate_latency_s
 from tvm_cdmpp.models.checkpoint import Content, write_checkpoint
 from tvm_cdmpp.models.dropout import Dropout
+from tvm_cdmpp.models.leaves import make_leaves, stack_devices
 from tvm_cdmpp.models.rows import Machine, TrainingRows
 from tvm_cdmpp.models.trained import TrainedPredictor, round_weights
 
@@ -218,7 +214,7 @@ def test_weights_of_earlier_versions_keep_their_bound(tmp_path: Path) -> None:
 
 
 def test_company_changes_nothing(predictor: TrainedPredictor) -> None:
-    """Training takes programs of several sizes at once; scoring takes one size at a time."""
+    """However programs come, scoring takes them by their size, some at a time."""
     batch = random_batch(40)
     assert len(set(batch.leaf_counts)) > 1
     network = predictor.expert(DEVICE).network

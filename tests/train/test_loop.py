@@ -12,7 +12,8 @@ from tests.models.programs import random_batch
 from tvm_cdmpp.ast.schema import COLUMN
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, make_leaves
+from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork
+from tvm_cdmpp.models.leaves import make_leaves
 from tvm_cdmpp.models.rows import TrainingRows
 from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.loop import Trainer, learning_share, loss_of, predict

@@ -83,13 +83,18 @@ class CompactASTBatch:
         """Return the computation vectors of one program."""
         return self.vectors[self.offsets[program] : self.offsets[program + 1]]
 
+    def leaves_of(self, programs: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the places of the leaves of the given programs, in the given order."""
+        counts = self.leaf_counts[programs]
+        firsts = np.cumsum(counts) - counts
+        within = np.arange(counts.sum()) - np.repeat(firsts, counts)
+        places: npt.NDArray[np.int64] = np.repeat(self.offsets[programs], counts) + within
+        return places
+
     def take(self, programs: npt.ArrayLike) -> CompactASTBatch:
         """Return the batch of the given programs, in the given order."""
         chosen = np.asarray(programs, dtype=np.int64)
-        counts = self.leaf_counts[chosen]
-        firsts = np.cumsum(counts) - counts
-        within = np.arange(counts.sum()) - np.repeat(firsts, counts)
-        rows = np.repeat(self.offsets[chosen], counts) + within
+        rows, counts = self.leaves_of(chosen), self.leaf_counts[chosen]
         unscaled = None if self.unscaled is None else self.unscaled[rows]
         return CompactASTBatch.of_counts(self.vectors[rows], self.positions[rows], counts, unscaled)
 

@@ -6,16 +6,7 @@ from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
     from tvm_cdmpp.models.adaptation import AdaptConfig, adapt, thin
-    from tvm_cdmpp.models.additive import (
-        NUM_INPUTS,
-        AdditiveConfig,
-        AdditiveNetwork,
-        Leaves,
-        Output,
-        leaf_inputs,
-        make_leaves,
-        stack_devices,
-    )
+    from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, Output
     from tvm_cdmpp.models.analytic import (
         PROGRAM_START_S,
         TERMS,
@@ -37,6 +28,13 @@ if TYPE_CHECKING:
     from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
     from tvm_cdmpp.models.contract import CostPredictor, Prediction
     from tvm_cdmpp.models.fitting import FitConfig
+    from tvm_cdmpp.models.leaves import (
+        NUM_INPUTS,
+        Leaves,
+        leaf_inputs,
+        make_leaves,
+        stack_devices,
+    )
     from tvm_cdmpp.models.network import Inputs, Network, PredictorConfig, torch_threads
     from tvm_cdmpp.models.predictor import Predictor
     from tvm_cdmpp.models.rows import ASTSource, Ints, Machine, TrainingRows

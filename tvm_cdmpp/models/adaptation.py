@@ -16,14 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tvm_cdmpp.models.additive import (
-    AdditiveNetwork,
-    Leaves,
-    Output,
-    leaf_inputs,
-    stack_devices,
-)
-from tvm_cdmpp.models.chunks import chunks
+from tvm_cdmpp.models.additive import AdditiveNetwork, Output
+from tvm_cdmpp.models.chunks import mixed_chunks
+from tvm_cdmpp.models.leaves import Leaves, leaf_inputs, stack_devices
 from tvm_cdmpp.models.network import torch_threads
 from tvm_cdmpp.models.rows import Ints, TrainingRows
 
@@ -179,7 +174,7 @@ def _before(
     network.load_state_dict(ahead)
     before = torch.empty(len(firsts))
     with torch.no_grad():
-        for chosen in chunks(leaves.counts.numpy()):
+        for chosen in mixed_chunks(leaves.counts.numpy()):
             programs = torch.from_numpy(chosen)
             found: Output = network(leaves.take(programs, firsts))
             before[programs] = found.log_latency

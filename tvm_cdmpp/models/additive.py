@@ -22,31 +22,28 @@ Shapes: B programs, N leaves of all of them, L leaves of the longest, F inputs, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import starmap
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tvm_cdmpp.ast import NUM_FIELDS, CompactASTBatch, positional_encoding
+from tvm_cdmpp.ast import positional_encoding
 from tvm_cdmpp.devices import DEVICE_FIELDS, DeviceSpec
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.models.analytic import TERMS, combine_terms, leaf_terms_s
 from tvm_cdmpp.models.dropout import Dropout
-from tvm_cdmpp.models.known_devices import CLOCK, as_known, in_cycles, own_direction
+from tvm_cdmpp.models.known_devices import as_known, in_cycles, own_direction
 from tvm_cdmpp.models.layout import Layout, PaddedLayout, lay_out, leaves_of
+from tvm_cdmpp.models.leaves import NUM_INPUTS, Leaves, stack_devices
+from tvm_cdmpp.models.products import ROWS, add_product, product
 
-NUM_INPUTS = NUM_FIELDS + len(TERMS) + 1
-"""Fields, each bound as a share of the leaf's time, and the time itself; both as log2."""
-
-_LEAST_SHARE = 2.0**-10
 _LARGEST_INPUT = 8.0
 _INITIAL_START_S = 5e-7
 """On the reference device."""
 _LOG_COMMON_LEAF_S = float(np.log(1e-5))
+_MANY, _MANY_TO_LEARN = 128, 512
+"""Leaves of which a few more do not matter, in scoring and in learning."""
 _LN2 = float(np.log(2.0))
 
 
@@ -78,79 +75,6 @@ class AdditiveConfig:
             )
         if not self.largest_correction > 0:
             raise ConfigError(f"largest_correction must be above 0; got {self.largest_correction}.")
-
-
-@dataclass(frozen=True)
-class Leaves:
-    """Programs as the network takes them.
-
-    Attributes
-    ----------
-    inputs
-        Inputs of every leaf, not yet scaled; (N, F).
-    positions
-        Pre-order positions; (N,).
-    counts
-        Leaves per program; (B,).
-    device
-        Device vector per program; (B, len(DEVICE_FIELDS)).
-    """
-
-    inputs: Tensor
-    positions: Tensor
-    counts: Tensor
-    device: Tensor
-
-    def take(self, programs: Tensor, firsts: Tensor) -> Leaves:
-        """Return some programs, in the given order; `firsts` has the first leaf of all of them."""
-        leaves = leaves_of(self.counts, programs, firsts)
-        return Leaves(
-            self.inputs[leaves],
-            self.positions[leaves],
-            self.counts[programs],
-            self.device[programs],
-        )
-
-    def split(self, programs: int) -> Iterator[Leaves]:
-        """Divide programs that all have as many leaves into parts of so many; nothing is copied."""
-        leaves = programs * max(1, len(self.inputs) // max(1, len(self.counts)))
-        sizes = zip(self._tensors, (leaves, leaves, programs, programs), strict=True)
-        parts = [torch.split(tensor, size) for tensor, size in sizes]
-        return starmap(Leaves, zip(*parts, strict=True))
-
-    def to(self, torch_device: torch.device) -> Leaves:
-        """Return the same where PyTorch is to compute."""
-        return Leaves(*(tensor.to(torch_device) for tensor in self._tensors))
-
-    @property
-    def _tensors(self) -> tuple[Tensor, ...]:
-        return self.inputs, self.positions, self.counts, self.device
-
-    @property
-    def log2_clock(self) -> Tensor:
-        """Logarithm of the clock, relative to the reference device's; (B,)."""
-        return self.device[:, CLOCK]
-
-
-def leaf_inputs(batch: CompactASTBatch, device: DeviceSpec) -> npt.NDArray[np.float32]:
-    """Return the inputs of every leaf of programs that run on one device; (N, F)."""
-    terms_s = leaf_terms_s(batch, device)
-    total_s = combine_terms(terms_s)
-    inputs = np.empty((len(batch.vectors), NUM_INPUTS), np.float32)
-    inputs[:, :NUM_FIELDS] = batch.vectors
-    inputs[:, NUM_FIELDS:-1] = np.log2(np.maximum(terms_s / total_s, _LEAST_SHARE)).T
-    inputs[:, -1] = np.log2(total_s)
-    return inputs
-
-
-def make_leaves(batch: CompactASTBatch, device: DeviceSpec) -> Leaves:
-    """Prepare programs that run on one device."""
-    return Leaves(
-        torch.from_numpy(leaf_inputs(batch, device)),
-        torch.from_numpy(batch.positions),
-        torch.from_numpy(batch.leaf_counts),
-        torch.from_numpy(device.vector()).expand(len(batch), -1),
-    )
 
 
 @dataclass(frozen=True)
@@ -217,6 +141,22 @@ class AdditiveNetwork(nn.Module):
 
     def forward(self, leaves: Leaves) -> Output:
         """Predict programs."""
+        missing = -len(leaves.inputs) % ROWS
+        many = _MANY_TO_LEARN if torch.is_grad_enabled() else _MANY
+        if not missing or len(leaves.inputs) < many or leaves.inputs.is_cuda:
+            return self._in_order(leaves)
+        found = self._in_order(leaves.filled_up(missing))
+        return Output(
+            found.log_latency[:-1],
+            found.log_leaf_s[:-missing],
+            found.log_spread[:-1],
+            found.runs[:-1],
+            found.features[:-1],
+            None if found.encoder is None else found.encoder[:-1],
+        )
+
+    def _in_order(self, leaves: Leaves) -> Output:
+        """Predict programs, in the order that is fastest."""
         layout = lay_out(leaves.counts, len(leaves.inputs))
         if layout.programs is None:
             return self._predict(leaves, layout)
@@ -247,10 +187,10 @@ class AdditiveNetwork(nn.Module):
             leaves.positions.clamp(max=_MOST_POSITIONS - 1), self.encoding
         )
         known = known.add_(layout.of_leaves(self.device(about) + self.embed.bias))
-        hidden = known.addmm_(scaled, self.embed.weight.t())
+        hidden = add_product(known, scaled, self.embed)
         for layer in self.layers:
             hidden = layer(hidden, layout)
-        last = self.dropout(self.hidden(self.norm(hidden)).relu_())
+        last = self.dropout(product(self.norm(hidden), self.hidden).relu_())
         correction = self.correction(last)[:, 0]
         limit, base = self.config.largest_correction, _LN2 * (leaves.inputs[:, -1] + clock)
         if not self.config.analytic_base:
@@ -359,21 +299,19 @@ class FlatEncoderLayer(nn.Module):
 
     def forward(self, hidden: Tensor, layout: Layout | PaddedLayout) -> Tensor:
         """Return the layer's output, of the shape of `hidden`, (N, D)."""
-        qkv = self.qkv(self.norm1(hidden))
+        qkv = product(self.norm1(hidden), self.qkv)
         mixed = layout.mix(qkv, self._mix)
         hidden = self._add(hidden, self.out, mixed)
         wide, relu, narrow = self.mlp
-        return self._add(hidden, narrow, relu(wide(self.norm2(hidden))))
+        assert isinstance(wide, nn.Linear) and isinstance(narrow, nn.Linear)
+        return self._add(hidden, narrow, relu(product(self.norm2(hidden), wide)))
 
-    def _add(self, hidden: Tensor, linear: nn.Module, values: Tensor) -> Tensor:
+    def _add(self, hidden: Tensor, linear: nn.Linear, values: Tensor) -> Tensor:
         """Add what a linear map without bias makes of values; in place where nothing is learned."""
         if self.training:
-            changed: Tensor = self.dropout(linear(values))
+            changed: Tensor = self.dropout(product(values, linear))
             return hidden + changed
-        assert isinstance(linear, nn.Linear)
-        if torch.is_grad_enabled():
-            return torch.addmm(hidden, values, linear.weight.t())
-        return hidden.addmm_(values, linear.weight.t())
+        return add_product(hidden, values, linear)
 
     def _mix(self, qkv: Tensor, is_leaf: Tensor | None) -> Tensor:
         """Return what attention says; see `layout.Attend`: (B, L, 3 D) to (B L, D)."""
@@ -383,8 +321,3 @@ class FlatEncoderLayer(nn.Module):
         mask = None if is_leaf is None else is_leaf[:, None, None]
         mixed = nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return mixed.transpose(1, 2).reshape(programs * leaves, width // 3)
-
-
-def stack_devices(devices: Sequence[DeviceSpec]) -> Tensor:
-    """Return the device vectors of several devices; (devices, len(DEVICE_FIELDS))."""
-    return torch.from_numpy(np.stack([device.vector() for device in devices]))

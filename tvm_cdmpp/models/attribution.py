@@ -19,8 +19,8 @@ from torch import Tensor
 
 from tvm_cdmpp.ast import FIELDS, CompactASTBatch
 from tvm_cdmpp.devices import DeviceSpec
-from tvm_cdmpp.models.additive import Leaves, make_leaves
 from tvm_cdmpp.models.analytic import TERMS
+from tvm_cdmpp.models.leaves import Leaves, make_leaves
 from tvm_cdmpp.models.network import torch_threads
 from tvm_cdmpp.models.trained import TrainedPredictor
 

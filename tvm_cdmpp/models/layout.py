@@ -29,25 +29,28 @@ class Layout:
     """Programs by leaf count: those that have as many leaves lie one after the other."""
 
     programs: Tensor | None
-    """Programs in the order of this layout, (B,); None where all have as many leaves."""
+    """Programs in the order of this layout, (B,); None where they are as they were given."""
     counts: Tensor
     """Leaves per program, in this order; (B,)."""
     blocks: tuple[tuple[int, int], ...]
-    """Programs of each leaf count, and leaves of each of them."""
+    """Programs that lie together and have as many leaves, and leaves of each of them."""
 
     @staticmethod
     def of(counts: Tensor) -> Layout:
         """Lay programs out."""
-        by_count = enumerate(torch.bincount(counts).tolist())
-        blocks = tuple((programs, leaves) for leaves, programs in by_count if programs)
-        if len(blocks) <= 1:
-            return Layout(None, counts, blocks or ((0, 1),))
-        order = counts.argsort(stable=True)
-        return Layout(order, counts[order], blocks)
+        order = None
+        leaves, programs = torch.unique_consecutive(counts, return_counts=True)
+        # All but one in order, as a batch with one program that fills it up, is as good.
+        if len(leaves) > 1 + int(torch.bincount(counts).count_nonzero()):
+            order = counts.argsort(stable=True)
+            counts = counts[order]
+            leaves, programs = torch.unique_consecutive(counts, return_counts=True)
+        blocks = tuple(zip(programs.tolist(), leaves.tolist(), strict=True))
+        return Layout(order, counts, blocks or ((0, 1),))
 
     def of_leaves(self, values: Tensor) -> Tensor:
         """Give each leaf the values of its program; (B, ...) to (N, ...)."""
-        if self.programs is None:
+        if len(self.blocks) == 1:
             return values.repeat_interleave(self.blocks[0][1], dim=0)
         leaves = sum(programs * leaves for programs, leaves in self.blocks)
         return values.repeat_interleave(self.counts, dim=0, output_size=leaves)

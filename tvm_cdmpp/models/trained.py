@@ -24,13 +24,14 @@ from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import DeviceSpec, built_in_devices
 from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.models.adaptation import AdaptConfig, adapt, thin
-from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork, make_leaves, stack_devices
+from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork
 from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
-from tvm_cdmpp.models.chunks import chunks, on_threads, per_chunk
+from tvm_cdmpp.models.chunks import mixed_chunks, on_threads
 from tvm_cdmpp.models.contract import Prediction
 from tvm_cdmpp.models.known_devices import SAME, in_cycles
+from tvm_cdmpp.models.leaves import make_leaves, stack_devices
 from tvm_cdmpp.models.network import torch_threads
-from tvm_cdmpp.models.rows import TrainingRows
+from tvm_cdmpp.models.rows import Ints, TrainingRows
 
 _EARLIER_CONFIG = {"largest_correction": 6.0}
 """What files of earlier versions do not say of their networks."""
@@ -143,22 +144,21 @@ class TrainedPredictor:
         runs, leaf_s = np.ones(len(batch)), np.empty(len(batch.vectors))
 
         @torch.inference_mode()
-        def score(window: npt.NDArray[np.int64]) -> None:
-            count = int(batch.leaf_counts[window[0]])
-            part = batch if len(window) == len(batch) else batch.take(window)
-            at_once = per_chunk(count)
-            for number, leaves in enumerate(make_leaves(part, device).split(at_once)):
-                chosen = window[number * at_once : (number + 1) * at_once]
+        def score(parts: list[Ints]) -> None:
+            every = np.concatenate(parts)
+            of_parts = make_leaves(batch.take(every), device).split([len(part) for part in parts])
+            for chosen, leaves in zip(parts, of_parts, strict=True):
                 found = expert.network(leaves)
                 log_s[chosen] = found.log_latency.numpy() + level
                 spread[chosen] = np.exp(np.clip(found.log_spread.numpy(), -7.0, 3.0))
                 if expert.predicts_failure:
                     runs[chosen] = torch.sigmoid(found.runs).numpy()
-                places = batch.offsets[chosen][:, None] + np.arange(count)
-                of_leaves = found.log_leaf_s.numpy().reshape(-1, count) + level
-                leaf_s[places] = np.exp(np.clip(of_leaves, *_LOG_LIMITS))
+                of_leaves = found.log_leaf_s.numpy() + level
+                leaf_s[batch.leaves_of(chosen)] = np.exp(np.clip(of_leaves, *_LOG_LIMITS))
 
-        windows = chunks(batch.leaf_counts, _CHUNKS_PREPARED if num_threads == 1 else 1)
+        every = mixed_chunks(batch.leaf_counts)
+        at_once = _CHUNKS_PREPARED if num_threads == 1 else 1
+        windows = [every[first : first + at_once] for first in range(0, len(every), at_once)]
         with torch_threads(1):
             on_threads(num_threads, score, windows)
         latency_s = np.exp(np.clip(log_s, *_LOG_LIMITS))

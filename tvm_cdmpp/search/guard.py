@@ -8,7 +8,7 @@ Four members say how long programs take:
 - `analytic`: that estimate.
 
 Each has a weight, for every class of operator; weights are not negative and add up to one. At first
-nearly all is the adapted network's, and as long as nobody else has a hundredth, it is asked alone.
+nearly all is the adapted network's, and as long as nobody else has a tenth, it is asked alone.
 Before a batch is learned from, all members say what they think of it, and lose weight by what they
 were wrong (exponential weights: Freund and Schapire, "A Decision-Theoretic Generalization of
 On-Line Learning", 1997). What was long ago counts less. A class that nothing was measured of yet
@@ -59,7 +59,7 @@ class GuardConfig:
     """What a program that was all wrong takes off the logarithm of a weight."""
     half_life: float = 128.0
     """Measured programs after which a loss counts half."""
-    least: float = 0.01
+    least: float = 0.1
     """Members of less weight are not asked."""
     trees: TreeOptions = field(
         default_factory=lambda: TreeOptions(

@@ -86,6 +86,34 @@ def test_no_program_is_measured_twice(name: str) -> None:
     assert len(set(texts)) == len(texts) == model.learned == 24
 
 
+def test_a_gain_is_estimated_when_somebody_asks() -> None:
+    """What the model learns from the last batch of a search would be for nothing."""
+    asked = []
+
+    class Asked(Analytic):
+        def predict_asts(self, task: Any, batch: CompactASTBatch) -> Prediction:
+            asked.append(self.learned)
+            return super().predict_asts(task, batch)
+
+    found = []
+    for asks in (True, False):
+        search = EvolutionPolicy(task("conv2d"), Asked(), evolution=SMALL)
+        measurer = Pretending()
+        for _ in range(2):
+            search.continue_search_one_round(4, measurer)
+            assert set(asked) <= {0, 4}
+            if asks:
+                asked.clear()
+                assert 0.0 < search.gain < 1.0
+                assert len(asked) == 1
+                assert search.gain and not search.is_done
+                assert len(asked) == 1
+                asked.clear()
+        found.append((measurer.batches, search.gain))
+        asked.clear()
+    assert found[0] == found[1]
+
+
 def test_what_the_model_is_less_sure_of_is_not_held_back() -> None:
     found = []
     for model in (Analytic(), Unsure()):
@@ -107,7 +135,7 @@ def test_later_rounds_breed_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(3):
         search.continue_search_one_round(4, Pretending())
     # One generation for a rung of its own, and that of the configuration.
-    assert bred == [96, 96, 24, 24, 24, 24]
+    assert bred == [96, 96, 12, 12, 12, 12]
 
 
 def test_what_builds_sooner_comes_sooner_and_rather() -> None:

@@ -41,7 +41,7 @@ class EvolutionConfig:
     generations: int = 6
     children: int = 2048
     """Bred in a generation; fewer are new."""
-    later: float = 0.25
+    later: float = 0.125
     """Share of these that later rounds breed, which begin with what was found before."""
     parents: int = 512
     """The best so far, that children are bred from."""

@@ -51,8 +51,9 @@ _TRUST = 0.1
 
 
 _FIGURES = (
-    "gain",
-    "is_done",
+    "_gain",
+    "_is_done",
+    "_ahead",
     "_round",
     "_favourite",
     "_low_gains",
@@ -107,13 +108,6 @@ class EvolutionPolicy(_SearchPolicy):
         One seed, and the same measurements, give the same programs.
     evolution, choice
         How programs are bred and chosen.
-
-    Attributes
-    ----------
-    gain
-        Share of the task's latency that another round is expected to gain; 1 before the first.
-    is_done
-        Whether that is too little, and has been for some rounds.
     """
 
     def __init__(
@@ -125,7 +119,9 @@ class EvolutionPolicy(_SearchPolicy):
         evolution: EvolutionConfig | None = None,
         choice: ChoiceConfig | None = None,
     ) -> None:
-        self.gain, self.is_done = 1.0, False
+        self._gain, self._is_done = 1.0, False
+        self._ahead = 0
+        """Programs of the last round, until what another one would gain has been estimated."""
         self._task, self._model, self._seed = task, model, seed
         self._evolution = evolution or EvolutionConfig()
         self._choice = choice or ChoiceConfig()
@@ -147,6 +143,22 @@ class EvolutionPolicy(_SearchPolicy):
         self._good: list[tuple[float, Programs]] = []
         """Measured programs, fastest first, with their latencies."""
 
+    @property
+    def gain(self) -> float:
+        """Share of the task's latency that another round is expected to gain; 1 before the first.
+
+        Estimated when somebody asks: the model learns for that, which after the last round of a
+        search would be for nothing.
+        """
+        self._look_ahead()
+        return self._gain
+
+    @property
+    def is_done(self) -> bool:
+        """Whether that is too little, and has been for some rounds."""
+        self._look_ahead()
+        return self._is_done
+
     def continue_search_one_round(
         self, num_measure: int, measurer: Measurer
     ) -> tuple[list[Any], list[Any]]:
@@ -157,11 +169,12 @@ class EvolutionPolicy(_SearchPolicy):
         inputs, results
             What was measured; nothing when the task has no new programs.
         """
+        self._look_ahead()
         # What takes as long to build is built together, and what is built soon is known soon.
         found = sorted(self.find(num_measure), key=lambda each: each.build_cost)
         inputs = [auto_scheduler.MeasureInput(self._task, each.state) for each in found]
         if not inputs:
-            self.is_done, self.gain = True, 0.0
+            self._is_done, self._gain = True, 0.0
             return [], []
         results = measurer.measure(self, inputs)
         before_s = self._good[0][0] if self._good else None
@@ -171,7 +184,7 @@ class EvolutionPolicy(_SearchPolicy):
         if before_s is not None:
             self._promised += self._promise
             self._kept += 1.0 - self._good[0][0] / before_s
-        self._look_ahead(num_measure)
+        self._ahead = num_measure
         return inputs, results
 
     def find(self, count: int) -> list[Found]:
@@ -349,9 +362,10 @@ class EvolutionPolicy(_SearchPolicy):
         batch, _ = self._space.describe(programs)
         self._measured.update(fingerprints(batch).tolist())
 
-    def _look_ahead(self, num_measure: int) -> None:
-        """Estimate what another round would gain, by what the model says now."""
-        if not self._good:
+    def _look_ahead(self) -> None:
+        """Estimate what another round would gain, by what the model says now, if not yet done."""
+        num_measure, self._ahead = self._ahead, 0
+        if not num_measure or not self._good:
             return
         batch, usable = self._space.describe(
             Programs.join([self._good[0][1], self._best.take(slice(_LEAST_POOL))])
@@ -365,9 +379,9 @@ class EvolutionPolicy(_SearchPolicy):
         spread = spread_within(self._residuals, _SPREAD)
         self._promise = expected_gain(ratios, spread, generator)
         # Errors of programs that are near each other are not independent, as the promise has it.
-        self.gain = self._promise * min(1.0, self._kept / self._promised)
-        self._low_gains = self._low_gains + 1 if self.gain < self._choice.least_gain else 0
-        self.is_done = self._low_gains >= self._choice.patience
+        self._gain = self._promise * min(1.0, self._kept / self._promised)
+        self._low_gains = self._low_gains + 1 if self._gain < self._choice.least_gain else 0
+        self._is_done = self._low_gains >= self._choice.patience
 
 
 def _hash(state: Any) -> str:
