@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,24 @@ def tuner(
 ) -> NetworkTuner:
     settings = TuneSettings(trials=trials, round_size=round_size, measure=FAST)
     return NetworkTuner(TASKS, [1, 2], model, settings, log=log, session=session)
+
+
+def test_choosing_a_task_counts_as_time_of_the_search(
+    tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Policies may learn for it."""
+    search = tuner(tmp_path / "log.json", session)
+    choose = search._scheduler.next_task
+
+    def slow() -> int | None:
+        time.sleep(0.3)
+        return choose()
+
+    monkeypatch.setattr(search._scheduler, "next_task", slow)
+    reports = list(search.rounds())
+    assert len(reports) == 2
+    assert all(report.split.search_s > 0.3 for report in reports)
+    assert search.elapsed.total_s == pytest.approx(sum(r.split.total_s for r in reports))
 
 
 def test_search_and_resume(tmp_path: Path, session: MeasureSession) -> None:

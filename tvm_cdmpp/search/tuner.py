@@ -168,6 +168,8 @@ class NetworkTuner:
         while self._trials < self._settings.trials and not self._session.stopping:
             if self.out_of_time:
                 break
+            # Choosing is part of the round: policies may have to learn for it.
+            self._begin, self._clocks_before = time.perf_counter(), self._clocks()
             with self._numpy_stream.used():
                 chosen = self._scheduler.next_task()
             if chosen is None:
@@ -330,7 +332,6 @@ class NetworkTuner:
 
     def _run_round(self, chosen: int) -> RoundReport:
         recorder = self._recorder
-        self._begin, self._clocks_before = time.perf_counter(), self._clocks()
         recorder.start_round()
         num_programs = min(self._round_size, self._settings.trials - self._trials)
         try:
