@@ -71,7 +71,6 @@ def test_choosing_a_task_counts_as_time_of_the_search(
 
     monkeypatch.setattr(search._scheduler, "next_task", slow)
     reports = list(search.rounds())
-    assert len(reports) == 2
     assert all(report.split.search_s > 0.3 for report in reports)
     assert search.elapsed.total_s == pytest.approx(sum(r.split.total_s for r in reports))
 
