@@ -226,6 +226,39 @@ def test_stop_keeps_the_batch_in_flight(tmp_path: Path, monkeypatch: pytest.Monk
     assert check_log(log, TASKS, TARGET).num_valid == report.trials == report.measured
 
 
+def test_stop_while_a_task_is_chosen_ends_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where policies learn for that, the model looks whether to stop."""
+    with MeasureSession() as session:
+        search = tuner(tmp_path / "log.json", session)
+        choose = search._scheduler.next_task
+
+        def stopped() -> int | None:
+            if search.trials:
+                session.stop()
+                session.check()
+            return choose()
+
+        monkeypatch.setattr(search._scheduler, "next_task", stopped)
+        (report,) = search.rounds()
+    assert 0 < report.trials == search.trials <= 3
+    assert search.saved_s == 0.0
+
+
+def test_time_of_finding_that_nothing_is_left_counts(
+    tmp_path: Path, session: MeasureSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = tuner(tmp_path / "log.json", session)
+
+    def nothing() -> None:
+        time.sleep(0.1)
+
+    monkeypatch.setattr(search._scheduler, "next_task", nothing)
+    assert not list(search.rounds())
+    assert search.elapsed.search_s > 0.1
+
+
 def test_session_leaves_tvm_as_it_was() -> None:
     measure = auto_scheduler.measure
     stock = measure.PopenPoolExecutor, measure.PopenWorker

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     )
     from tvm_cdmpp.measure.pace import Pace, at_full_pace
     from tvm_cdmpp.measure.reports import BatchReport
-    from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession, RemoteDevices
+    from tvm_cdmpp.measure.session import (
+        MeasureOptions,
+        MeasureSession,
+        RemoteDevices,
+        SearchStopped,
+    )
 
 __getattr__, __dir__ = offer(__name__)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.bridge import LogReport, load_tvm, prepare_log, read_records, task_names
 from tvm_cdmpp.errors import CheckpointError, ConfigError
-from tvm_cdmpp.measure import HOPELESS, MeasureSession, hopeless_error
+from tvm_cdmpp.measure import HOPELESS, MeasureSession, SearchStopped, hopeless_error
 from tvm_cdmpp.search.baselines import check_search, make_cost_model
 from tvm_cdmpp.search.budget import heaviest_tasks, largest_round, search_params
 from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
@@ -168,12 +168,8 @@ class NetworkTuner:
         while self._trials < self._settings.trials and not self._session.stopping:
             if self.out_of_time:
                 break
-            # Choosing is part of the round: policies may have to learn for it.
-            self._begin, self._clocks_before = time.perf_counter(), self._clocks()
-            with self._numpy_stream.used():
-                chosen = self._scheduler.next_task()
+            chosen = self._choose()
             if chosen is None:
-                self._is_done = True
                 break
             report = self._run_round(chosen)
             yield report
@@ -329,6 +325,22 @@ class NetworkTuner:
                 "scheduler": self._scheduler.content(),
             }
             write_state(self.log_report.path, self._identity, parts)
+
+    def _choose(self) -> int | None:
+        """Return the task of a round, which begins here: policies may have to learn for it.
+
+        None where no task would gain anything, or the search was stopped meanwhile.
+        """
+        self._begin, self._clocks_before = time.perf_counter(), self._clocks()
+        try:
+            with self._numpy_stream.used():
+                chosen = self._scheduler.next_task()
+        except SearchStopped:
+            return None
+        if chosen is None:
+            self._is_done = True
+            self.elapsed += self._split_of_round()
+        return chosen
 
     def _run_round(self, chosen: int) -> RoundReport:
         recorder = self._recorder
