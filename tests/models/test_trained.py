@@ -18,7 +18,7 @@ from tvm_cdmpp.ast.schema import COLUMN
 from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError, ConfigError
-from tvm_cdmpp.models.adaptation import thin
+from tvm_cdmpp.models.adaptation import AdaptConfig, thin
 from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork
 from tvm_cdmpp.models.analytic import estimate_latency_s
 from tvm_cdmpp.models.checkpoint import Content, write_checkpoint
@@ -323,6 +323,22 @@ def test_an_order_is_learned_and_what_was_known_stays(predictor: TrainedPredicto
     assert all(torch.equal(ahead[name], weight) for name, weight in known.items())
 
 
+def test_steps_are_as_many_as_new_programs_are_worth(predictor: TrainedPredictor) -> None:
+    config, batch = AdaptConfig(), random_batch(48)
+    steps = [config.steps_for(num_new) for num_new in (0, 1, 4, 5, 16, 20, 48, 8192)]
+    assert steps == [8, 8, 8, 10, 32, 40, 40, 40]
+
+    def learned(num_new: int | None) -> np.ndarray:
+        copied = copy.deepcopy(predictor)
+        copied.fit(rows_of(batch, 1e-4 * np.exp(np.sin(np.arange(48)))), num_new=num_new)
+        return np.asarray(copied.predict(batch, DEVICE).latency_s)
+
+    known = learned(1)
+    np.testing.assert_array_equal(known, learned(4))
+    assert (known != learned(5)).all() and (learned(48) != learned(16)).all()
+    np.testing.assert_array_equal(learned(None), learned(48))
+
+
 def test_an_absurd_latency_moves_little(predictor: TrainedPredictor) -> None:
     batch = random_batch(100)
     before = predictor.predict(batch, DEVICE).latency_s
@@ -394,6 +410,16 @@ def test_positions_beyond_those_known(predictor: TrainedPredictor) -> None:
 def test_the_network_starts_without_corrections() -> None:
     network = AdditiveNetwork(AdditiveConfig())
     assert not network.correction.weight.any()
+
+
+def test_the_order_of_programs_is_none_of_learning(predictor: TrainedPredictor) -> None:
+    batch = random_batch(48)
+    rows = rows_of(batch, 1e-4 * np.exp(np.sin(np.arange(48))))
+    other = copy.deepcopy(predictor)
+    predictor.fit(rows)
+    other.fit(rows.take(np.arange(48)[::-1]))
+    ours, theirs = predictor.predict(batch, DEVICE), other.predict(batch, DEVICE)
+    np.testing.assert_allclose(ours.latency_s, theirs.latency_s, rtol=1e-2)
 
 
 def test_learning_in_a_long_search_is_bounded(predictor: TrainedPredictor) -> None:

@@ -556,6 +556,17 @@ def test_training_waits_until_somebody_asks(
     np.testing.assert_array_equal(scores_of(resumed, matmul), scores_of(silent, matmul))
 
 
+def test_what_was_put_off_is_as_much_after_a_kill(matmul: Sample, tmp_path: Path) -> None:
+    """How long the network learns depends on how many programs are new."""
+    model, file = CDMPPModel(device=DEVICE), tmp_path / "model.safetensors"
+    for first, last in ((0, 4), (4, 14)):
+        learn(model, matmul.part(first, last))
+    checkpoint.write_checkpoint(file, model.content())
+    resumed = CDMPPModel(device=DEVICE)
+    resumed.load(str(file))
+    np.testing.assert_array_equal(scores_of(resumed, matmul), scores_of(model, matmul))
+
+
 def test_update_from_file_equals_update(matmul: Sample, conv: Sample, tmp_path: Path) -> None:
     file = tmp_path / "log.json"
     parts = [matmul.part(0, 20), conv.part(0, 20)]

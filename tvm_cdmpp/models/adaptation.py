@@ -28,9 +28,13 @@ _FARTHEST = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptConfig:
-    """How to adapt; about a fifth of a second for the default network on one core."""
+    """How to adapt; at most a fifth of a second for the default network on one core."""
 
     steps: int = 40
+    """At most."""
+    steps_per_program: float = 2.0
+    """Of those that are new; a batch of a few programs is not worth all the steps."""
+    least_steps: int = 8
     programs: int = 64
     """In a step: all that are known, or some of each of a few tasks."""
     programs_per_task: int = 16
@@ -45,6 +49,10 @@ class AdaptConfig:
     """As many programs that were right are taken to stand behind the level trained ahead."""
     gradient_clip: float = 1.0
 
+    def steps_for(self, num_new: int) -> int:
+        """Return how many steps so many new programs are worth."""
+        return min(self.steps, max(self.least_steps, round(self.steps_per_program * num_new)))
+
 
 def adapt(
     network: AdditiveNetwork,
@@ -52,6 +60,7 @@ def adapt(
     rows: TrainingRows,
     config: AdaptConfig,
     seed: int,
+    num_new: int | None = None,
 ) -> float:
     """Train a network on, in place.
 
@@ -67,6 +76,8 @@ def adapt(
         How.
     seed
         One seed and the same rows give the same weights.
+    num_new
+        How many of the rows it has not been trained on yet; None for all.
 
     Returns
     -------
@@ -75,6 +86,7 @@ def adapt(
     """
     with torch_threads(1), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        rows = rows.take(np.argsort(rows.batch().leaf_counts, kind="stable"))  # as laid out
         leaves, firsts = _leaves(rows)
         measured = torch.from_numpy(np.log(rows.latencies_s).astype(np.float32))
         before = _before(network, ahead, leaves, firsts)
@@ -85,11 +97,12 @@ def adapt(
         names, weights = zip(*network.named_parameters(), strict=True)
         steps = AnchoredAdam(weights, [ahead[name] for name in names], config)
         network.eval()  # dropout is for training ahead
-        for step in range(config.steps):
+        num_steps = config.steps_for(len(rows) if num_new is None else num_new)
+        for step in range(num_steps):
             chosen = _draw(groups, config)
-            taken = leaves.take(chosen, firsts)
+            taken = leaves if len(chosen) == len(groups) else leaves.take(chosen, firsts)
             loss = _loss(network, taken, target[chosen], groups[chosen], config)
-            steps.take(loss, config.learning_rate * (1.0 - step / config.steps))
+            steps.take(loss, config.learning_rate * (1.0 - step / num_steps))
     return level
 
 
@@ -188,7 +201,7 @@ def _level(residuals: npt.NDArray[np.float32], config: AdaptConfig) -> float:
 
 
 def _draw(groups: Tensor, config: AdaptConfig) -> Tensor:
-    """Draw programs of a step."""
+    """Draw programs of a step; ascending."""
     if len(groups) <= config.programs:
         return torch.arange(len(groups))
     num_groups = int(groups.max()) + 1
@@ -198,7 +211,7 @@ def _draw(groups: Tensor, config: AdaptConfig) -> Tensor:
         members = allowed.nonzero()[:, 0]
     else:
         members = torch.arange(len(groups))
-    return members[torch.randperm(len(members))[: config.programs]]
+    return members[torch.randperm(len(members))[: config.programs].sort().values]
 
 
 def _loss(

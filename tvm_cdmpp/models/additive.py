@@ -34,7 +34,7 @@ from tvm_cdmpp.devices import DEVICE_FIELDS, DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.dropout import Dropout
 from tvm_cdmpp.models.known_devices import as_known, in_cycles, own_direction
-from tvm_cdmpp.models.layout import Layout, PaddedLayout, lay_out, leaves_of
+from tvm_cdmpp.models.layout import Layout, PaddedLayout, leaves_of
 from tvm_cdmpp.models.leaves import NUM_INPUTS, Leaves, stack_devices
 from tvm_cdmpp.models.products import ROWS, add_product, product
 
@@ -157,7 +157,7 @@ class AdditiveNetwork(nn.Module):
 
     def _in_order(self, leaves: Leaves) -> Output:
         """Predict programs, in the order that is fastest."""
-        layout = lay_out(leaves.counts, len(leaves.inputs))
+        layout = leaves.layout
         if layout.programs is None:
             return self._predict(leaves, layout)
         firsts = torch.cumsum(leaves.counts, 0) - leaves.counts

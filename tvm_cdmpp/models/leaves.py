@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import starmap
 
 import numpy as np
@@ -18,7 +19,7 @@ from tvm_cdmpp.ast import NUM_FIELDS, CompactASTBatch
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.models.analytic import TERMS, combine_terms, leaf_terms_s
 from tvm_cdmpp.models.known_devices import CLOCK
-from tvm_cdmpp.models.layout import leaves_of
+from tvm_cdmpp.models.layout import Layout, PaddedLayout, lay_out, leaves_of
 
 NUM_INPUTS = NUM_FIELDS + len(TERMS) + 1
 """Fields, each bound as a share of the leaf's time, and the time itself; both as log2."""
@@ -80,6 +81,11 @@ class Leaves:
     @property
     def _tensors(self) -> tuple[Tensor, ...]:
         return self.inputs, self.positions, self.counts, self.device
+
+    @cached_property
+    def layout(self) -> Layout | PaddedLayout:
+        """Where the leaves lie; the same for every step that learns from these programs."""
+        return lay_out(self.counts, len(self.inputs))
 
     @property
     def log2_clock(self) -> Tensor:

@@ -164,7 +164,7 @@ class TrainedPredictor:
         latency_s = np.exp(np.clip(log_s, *_LOG_LIMITS))
         return Prediction(latency_s, runs, expert.spread_factor * spread, leaf_s)
 
-    def fit(self, rows: TrainingRows, *, seed: int = 0) -> None:
+    def fit(self, rows: TrainingRows, *, seed: int = 0, num_new: int | None = None) -> None:
         """Learn from all that was measured in a search, from what is known; see `adaptation`.
 
         Parameters
@@ -173,6 +173,8 @@ class TrainedPredictor:
             All measured programs; of those that failed the network learns what runs.
         seed
             One seed and the same calls give the same model.
+        num_new
+            How many of the rows are new since the last call; None for all.
         """
         for kind, expert in self.experts.items():
             of_kind = np.array([_kind(device) == kind for device in rows.devices], bool)
@@ -184,7 +186,7 @@ class TrainedPredictor:
             if expert.ahead is None:
                 state = expert.network.state_dict()
                 expert.ahead = {name: weight.detach().clone() for name, weight in state.items()}
-            expert.level = adapt(expert.network, expert.ahead, chosen, AdaptConfig(), seed)
+            expert.level = adapt(expert.network, expert.ahead, chosen, AdaptConfig(), seed, num_new)
             expert.predicts_failure |= bool(failed.any())
 
     def _as_uncalibrated(self, rows: TrainingRows) -> TrainingRows:

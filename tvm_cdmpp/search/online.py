@@ -73,8 +73,8 @@ class OnlinePredictor:
         self._take(predictor)
         self._num_threads = num_threads
         self._num_updates = 0
-        self._is_behind = False
-        """Whether something was measured that the predictor has not been trained on."""
+        self._num_behind = 0
+        """Programs that were measured and that the predictor has not been trained on."""
 
     @staticmethod
     def start(
@@ -216,7 +216,7 @@ class OnlinePredictor:
             if self._guard:
                 self._guard.judge(self._predictor, learned, before, self.memory.operators)
             self._num_updates += 1
-            self._is_behind = True
+            self._num_behind += len(learned)
             self.memory.forget_scores()
         return problems
 
@@ -225,11 +225,16 @@ class OnlinePredictor:
 
         It is put off until somebody asks, as after the last batch of a search nobody may.
         """
-        if self._is_behind:
-            self._predictor.fit(self.memory.rows, seed=self.seed + self._num_updates)
-            if self._guard:
-                self._guard.learn(self.memory.rows)
-            self._is_behind = False
+        if not self._num_behind:
+            return
+        rows, seed = self.memory.rows, self.seed + self._num_updates
+        if isinstance(self._predictor, TrainedPredictor):
+            self._predictor.fit(rows, seed=seed, num_new=self._num_behind)
+        else:
+            self._predictor.fit(rows, seed=seed)
+        if self._guard:
+            self._guard.learn(rows)
+        self._num_behind = 0
 
     def learn_from_log(self, log: Path, num_lines: int | None) -> None:
         """Learn from the records of an Ansor log.
@@ -272,7 +277,7 @@ class OnlinePredictor:
             {
                 "num_updates": self._num_updates,
                 "seed": self.seed,
-                "is_behind": self._is_behind,
+                "num_behind": self._num_behind,
             },
             {},
         )
@@ -297,7 +302,7 @@ class OnlinePredictor:
         try:
             own = content.part("search").settings
             counters = int(own["num_updates"]), int(own["seed"])
-            is_behind = bool(own.get("is_behind", False))
+            num_behind = int(own["num_behind"])
             predictor = predictor_of(content, path)
             guard = None
             if isinstance(predictor, TrainedPredictor):
@@ -312,7 +317,7 @@ class OnlinePredictor:
             ) from error
         self._take(predictor)
         self._guard = guard
-        if guard is not None and not is_behind:
+        if guard is not None and not num_behind:
             guard.learn(self.memory.rows)
         self._num_updates, self.seed = counters
-        self._is_behind = is_behind
+        self._num_behind = num_behind
