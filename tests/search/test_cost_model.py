@@ -559,7 +559,7 @@ def test_training_waits_until_somebody_asks(
 def test_what_was_put_off_is_as_much_after_a_kill(matmul: Sample, tmp_path: Path) -> None:
     """How long the network learns depends on how many programs are new."""
     model, file = CDMPPModel(device=DEVICE), tmp_path / "model.safetensors"
-    for first, last in ((0, 4), (4, 14)):
+    for first, last in ((0, 4), (4, 20)):
         learn(model, matmul.part(first, last))
     checkpoint.write_checkpoint(file, model.content())
     resumed = CDMPPModel(device=DEVICE)

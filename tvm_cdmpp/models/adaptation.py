@@ -34,7 +34,7 @@ class AdaptConfig:
     """At most."""
     steps_per_program: float = 2.0
     """Of those that are new; a batch of a few programs is not worth all the steps."""
-    least_steps: int = 8
+    least_steps: int = 24
     programs: int = 64
     """In a step: all that are known, or some of each of a few tasks."""
     programs_per_task: int = 16
