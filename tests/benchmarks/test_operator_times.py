@@ -56,3 +56,16 @@ def test_calls_of_one_function_count_as_their_mean() -> None:
     seconds = [timed.inside_s() for _ in range(9)]
     total_s = np.median([sum(calls[name] * s for name, s in each.items()) for each in seconds])
     assert total_s == pytest.approx(float(np.median(timed.run_s(9))), rel=0.5)
+
+
+@pytest.mark.parametrize(("size", "number"), [(4, 10), (1 << 22, 1)])
+def test_a_network_shorter_than_reading_a_clock_is_run_several_times(
+    size: int, number: int
+) -> None:
+    x = relay.var("x", shape=(size,))
+    mod = tvm.IRModule.from_expr(relay.Function([x], relay.nn.relu(x)))
+    with quiet_tvm():
+        factory = relay.build(mod, target="llvm")
+    timed = TimedNetwork(factory.module, {"x": np.ones(size, np.float32)})
+    assert timed._run.keywords["number"] == number
+    assert timed.run_s(2).shape == (2,)

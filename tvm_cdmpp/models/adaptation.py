@@ -77,7 +77,7 @@ def adapt(
     seed
         One seed and the same rows give the same weights.
     num_new
-        How many of the rows it has not been trained on yet; None for all.
+        How many of the rows it has not been trained on yet; None for as many as to take all steps.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def adapt(
         names, weights = zip(*network.named_parameters(), strict=True)
         steps = AnchoredAdam(weights, [ahead[name] for name in names], config)
         network.eval()  # dropout is for training ahead
-        num_steps = config.steps_for(len(rows) if num_new is None else num_new)
+        num_steps = config.steps if num_new is None else config.steps_for(num_new)
         for step in range(num_steps):
             chosen = _draw(groups, config)
             taken = leaves if len(chosen) == len(groups) else leaves.take(chosen, firsts)

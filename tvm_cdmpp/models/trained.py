@@ -174,7 +174,8 @@ class TrainedPredictor:
         seed
             One seed and the same calls give the same model.
         num_new
-            How many of the rows are new since the last call; None for all.
+            How many of the rows are new since the last call, as few are worth fewer steps; None
+            for all steps.
         """
         for kind, expert in self.experts.items():
             of_kind = np.array([_kind(device) == kind for device in rows.devices], bool)
