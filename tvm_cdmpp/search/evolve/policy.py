@@ -14,16 +14,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.bridge import load_tvm, possible_latency_s
-from tvm_cdmpp.models import Content, Prediction
+from tvm_cdmpp.models import Content
+from tvm_cdmpp.search.evolve.answers import Answers, Asked
 from tvm_cdmpp.search.evolve.building import log_build_cost
 from tvm_cdmpp.search.evolve.choice import (
     BRED,
     RUNGS,
     SAMPLED,
     ChoiceConfig,
-    Floats,
     choose,
     expected_gain,
     rung_shares,
@@ -64,11 +63,8 @@ _FIGURES = (
 """What a policy knows in single numbers."""
 
 
-class Model(Protocol):
+class Model(Asked, Protocol):
     """What evolution asks a cost model."""
-
-    def predict_asts(self, task: Any, batch: CompactASTBatch) -> Prediction:
-        """Predict programs of a task, given by their compact ASTs."""
 
     def update(self, inputs: Sequence[Any], results: Sequence[Any]) -> None:
         """Learn from measurements."""
@@ -199,8 +195,9 @@ class EvolutionPolicy(_SearchPolicy):
         fastest = Programs.join([program for _, program in self._good])
         start = Programs.join([self._samples, self._best, fastest])
         config = self._evolution.of_later_rounds() if self._round else self._evolution
+        answers = Answers(self._model, self._task)
         evolution = Evolution(
-            self._space, self._score, start, config, seed=(self._seed, self._round)
+            self._space, answers.score, start, config, seed=(self._seed, self._round)
         )
         some = slice(max(_LEAST_POOL, _POOL * count))
         evolution.breed()
@@ -212,11 +209,12 @@ class EvolutionPolicy(_SearchPolicy):
         self._round += 1
         near = around(self._space, fastest)
         pools = (self._samples, one_generation, self._best.take(some), near)
-        parts = [self._take(pools[n], shares[n], n) for n in reversed(range(RUNGS))]
+        parts = [self._take(answers, pools[n], shares[n], n) for n in reversed(range(RUNGS))]
         found = [each for row in zip_longest(*parts) for each in row if each is not None]
-        found += self._take(self._shuffled(self._samples), explored, SAMPLED, random=True)
+        shuffled = self._shuffled(self._samples)
+        found += self._take(answers, shuffled, explored, SAMPLED, random=True)
         for pool in (evolution.programs, near, self._samples):
-            found += self._take(pool, count - len(found))
+            found += self._take(answers, pool, count - len(found))
         return found
 
     def note(
@@ -309,13 +307,14 @@ class EvolutionPolicy(_SearchPolicy):
         generator = np.random.default_rng((self._seed, self._round))
         return programs.take(generator.permutation(len(programs)))
 
-    def _score(self, batch: CompactASTBatch) -> Floats:
-        found = self._model.predict_asts(self._task, batch)
-        score: Floats = found.runs_probability / found.latency_s
-        return score
-
     def _take(
-        self, pool: Programs, count: int, rung: int = BRED, *, random: bool = False
+        self,
+        answers: Answers,
+        pool: Programs,
+        count: int,
+        rung: int = BRED,
+        *,
+        random: bool = False,
     ) -> list[Found]:
         """Take programs that are new from a pool, of most worth or as they come."""
         if count < 1:
@@ -325,9 +324,9 @@ class EvolutionPolicy(_SearchPolicy):
         if not new:
             return []
         pool, batch = pool.take(usable).take(new), batch.take(new)
-        said = self._model.predict_asts(self._task, batch)
-        log_s = np.log(said.latency_s)
-        worth = np.log(np.maximum(said.runs_probability, 1e-9)) - log_s
+        latency_s, runs_probability = answers.of(batch)
+        log_s = np.log(latency_s)
+        worth = np.log(np.maximum(runs_probability, 1e-9)) - log_s
         costs = log_build_cost(batch)
         worth -= self._choice.build_weight * costs
         if random:

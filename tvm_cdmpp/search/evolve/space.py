@@ -176,9 +176,7 @@ def fingerprints(batch: CompactASTBatch) -> npt.NDArray[np.uint64]:
         return np.zeros(0, np.uint64)
     factors = np.random.default_rng(0).integers(1, 2**63, batch.vectors.shape[1], np.uint64)
     values = batch.vectors.view(np.uint32)
-    hashes = np.zeros(len(values), np.uint64)
-    for column, factor in enumerate(factors | np.uint64(1)):
-        hashes += values[:, column] * factor
+    hashes = np.einsum("ij,j->i", values, factors | np.uint64(1), dtype=np.uint64, casting="unsafe")
     hashes ^= hashes >> np.uint64(29)
     place = np.arange(len(hashes)) - np.repeat(batch.offsets[:-1], batch.leaf_counts)
     hashes *= 2 * place.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
