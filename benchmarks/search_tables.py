@@ -1,7 +1,9 @@
 """Tables of searches: those that ran side by side, and those replayed on recorded pools."""
 
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
+from statistics import fmean, geometric_mean
 from typing import Any
 
 from benchmarks.markdown import origin, table_head, table_row
@@ -70,6 +72,37 @@ def _replay(file: Path, result: dict[str, Any]) -> Iterator[str]:
             str(found["tasks"]),
             f"{found['trained_tasks']} tasks" if found["trained_tasks"] else "no",
             *(_regrets(found["arms"][arm], numbers) for arm in arms),
+        )
+    yield ""
+    yield origin(result)
+
+
+def evolution_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield a section on how fast evolution without TVM is, and on what it finds."""
+    summary = result["summary"]
+    rate = summary["scored_per_second"]
+    yield (
+        f"**Evolution without TVM, on one core** ([data](results/{file.name})). Children that are "
+        "bred per second of CPU time, and those of them that are new, described and scored by the "
+        "network; what TVM's evolution asks the same network per second; and the latency that the "
+        "network predicts for TVM's best program, in as many seconds from the same start, over "
+        f"that for ours: {summary['geometric_mean_ratio']:.2f} in the geometric mean, "
+        f"{summary['smallest_ratio']:.2f} at least. Scored per second: {rate['median']:,.0f} in "
+        f"the median, {rate['least']:,.0f} at least; wanted: "
+        f"{summary['required_per_second']:,}. A task of few programs has hardly any new ones."
+    )
+    yield ""
+    yield from table_head("task", "bred", "scored", "TVM asks", "predicted latency, TVM's / ours")
+    for task, rows in groupby(result["rows"], key=lambda row: str(row["task"])):
+        seeds = list(rows)
+        ours, theirs = ([row[arm] for row in seeds] for arm in ("evolution", "tvm"))
+        ratios = [b["best_ms"] / a["best_ms"] for a, b in zip(ours, theirs, strict=True)]
+        yield table_row(
+            task,
+            f"{fmean(row['bred_per_second'] for row in ours):,.0f}",
+            f"{fmean(row['scored_per_second'] for row in ours):,.0f}",
+            f"{fmean(row['asked_per_second'] for row in theirs):,.0f}",
+            f"{geometric_mean(ratios):.2f}",
         )
     yield ""
     yield origin(result)

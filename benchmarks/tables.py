@@ -27,7 +27,7 @@ from benchmarks.predictor_tables import (
     speed_section,
     study_section,
 )
-from benchmarks.search_tables import guard_section, search_section
+from benchmarks.search_tables import evolution_section, guard_section, search_section
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -75,6 +75,7 @@ def _section(file: Path) -> str:
         "install": _install_size,
         "training": speed_section,
         "search": search_section,
+        "evolution": evolution_section,
         "guard": guard_section,
         "data": _data_import if "import" in result else _data_quality,
     }
