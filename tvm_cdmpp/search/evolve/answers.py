@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.models import Prediction
+from tvm_cdmpp.search.evolve.choice import Floats
 from tvm_cdmpp.search.evolve.space import fingerprints
-
-Floats = npt.NDArray[np.float64]
 
 
 class Asked(Protocol):
