@@ -52,6 +52,10 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
     assert f"measuring 8 small programs on {said['device']}" in err
     assert ("warning: the machine was busy" in err) == said["disturbed"]
     assert 4 <= len(said["programs"]) <= 8
+    assert {program["own"] for program in said["programs"]} == {False, True}
+    assert set(said["levels"][0]["own_operators"]) == {"conv2d", "matmul"}
+    own = [program["log_ratio"] for program in said["programs"] if program["own"]]
+    assert min(own) - 0.1 <= said["levels"][0]["own_level"] <= max(own) + 0.1
     assert [entry["weights"] for entry in said["levels"]] == [
         *map(origin, ("shipped", "evaluation"))
     ]
@@ -110,7 +114,7 @@ def test_a_killed_calibration_leaves_the_one_before(home: Path) -> None:
         text=True,
     )
     assert command.stderr is not None
-    assert "measuring 120 small programs" in command.stderr.readline()
+    assert "measuring 160 small programs" in command.stderr.readline()
     command.send_signal(signal.SIGKILL)
     command.communicate()
     assert calibration_file().read_bytes() == before

@@ -15,6 +15,7 @@ from tvm_cdmpp.devices.calibration import (
     Levels,
     MeasuredProgram,
     keep_calibration,
+    keep_levels,
     read_calibrations,
 )
 from tvm_cdmpp.devices.detect import detect_cpu
@@ -26,7 +27,13 @@ from tvm_cdmpp.errors import ConfigError
 
 SLOWER = DeviceCalibration(
     levels=(
-        Levels(weights="a", level=0.5, operators={"conv2d": 0.7, "pool": -0.1}),
+        Levels(
+            weights="a",
+            level=0.5,
+            operators={"conv2d": 0.7, "pool": -0.1},
+            own_level=0.9,
+            own_operators={"conv2d": 1.2},
+        ),
         Levels(weights="b", level=-0.25),
     ),
     programs=(MeasuredProgram(operator="pool", task="t", measured_s=1e-3, log_ratio=0.4),),
@@ -39,6 +46,8 @@ levels = st.builds(
     weights=st.text(max_size=4),
     level=st.floats(-20, 20),
     operators=st.dictionaries(st.text(max_size=4), st.floats(-20, 20), max_size=3),
+    own_level=st.none() | st.floats(-20, 20),
+    own_operators=st.dictionaries(st.text(max_size=4), st.floats(-20, 20), max_size=3),
 )
 calibrations = st.builds(
     DeviceCalibration,
@@ -63,6 +72,15 @@ def test_levels_are_those_of_the_weights_and_the_operator() -> None:
     conv2d = device.for_operator("conv2d")
     assert [conv2d.level(weights) for weights in "abc"] == [0.7, -0.25, 0.0]
     assert device.for_operator("softmax") == device != conv2d
+    own = [device.for_operator(operator, own=True) for operator in ("conv2d", "pool")]
+    assert [[d.level(weights) for weights in "abc"] for d in own] == [
+        [1.2, -0.25, 0.0],
+        [0.9, -0.25, 0.0],
+    ]
+    # Where none was measured with TVM's own schedules, those of a search count.
+    searched = replace(SLOWER.levels[0], own_level=None, own_operators={})
+    old = replace(device, calibration=DeviceCalibration(levels=(searched,)))
+    assert old.for_operator("conv2d", own=True).level("a") == 0.7
     plain = replace(device, calibration=None)
     assert (plain.level("a"), plain.for_operator("pool")) == (0.0, plain)
     assert len({device, conv2d, plain, device.for_operator("softmax")}) == 3
@@ -78,6 +96,22 @@ def test_a_calibration_is_kept_and_forgotten(tmp_path: Path) -> None:
     assert read_calibrations(file)["x"].programs == SLOWER.programs
     assert keep_calibration("x", None, file)
     assert list(read_calibrations(file)) == ["y"]
+
+
+def test_weights_that_learned_on_top_of_levels_get_them(tmp_path: Path) -> None:
+    file = tmp_path / "calibrations.json"
+    keep_levels("x", "a", "new", file)
+    assert not file.exists()
+    keep_calibration("x", SLOWER, file)
+    before = file.read_bytes()
+    for weights, others in (("c", "new"), ("a", "a")):
+        keep_levels("x", weights, others, file)
+        assert file.read_bytes() == before
+    for weights in ("b", "a"):  # the second time they have some
+        keep_levels("x", weights, "new", file)
+    found = read_calibrations(file)["x"]
+    assert found.levels == (*SLOWER.levels, replace(SLOWER.levels[0], weights="new"))
+    assert found.programs == SLOWER.programs
 
 
 def test_devices_of_all_sources_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +141,9 @@ def test_devices_of_all_sources_have_it(tmp_path: Path, monkeypatch: pytest.Monk
          "a level must be a number; got '1'"),
         ({"format": 1, "calibrations": {"x": {"levels": [{"weights": "a", "level": 21}]}}},
          "a level must be within 20 of 0; got 21"),
+        ({"format": 1, "calibrations": {"x": {"levels": [{
+            "weights": "a", "level": 0, "own_level": 0, "own_operators": {"pool": -21}}]}}},
+         "a level must be within 20 of 0; got -21"),
         ({"format": 1, "calibrations": {"x": {"levels": [], "more": 1}}}, "more"),
         ({"format": 1, "calibrations": {"x": {"levels": [], "programs": [
             {"operator": "pool", "task": "t", "measured_s": 0, "log_ratio": 1}]}}},

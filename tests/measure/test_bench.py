@@ -1,6 +1,7 @@
 """Programs of tiny operators, chosen and really measured into a log that a second run goes on."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from tests.measure.test_collect import FAST, MIX, TASKS, check_distinct, timer
 from tests.tiny_tasks import auto_scheduler, invent, read_log, shrink_search
+from tvm_cdmpp.bridge import task_dag
+from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError, MeasureError
 from tvm_cdmpp.measure.bench import BenchConfig, LiveBench
@@ -15,8 +18,10 @@ from tvm_cdmpp.measure.calibration import CalibrationConfig, read_calibration
 from tvm_cdmpp.measure.quiet import calibration_file
 from tvm_cdmpp.measure.session import MeasureSession
 from tvm_cdmpp.search.cost_model import CDMPPModel
+from tvm_cdmpp.train import operator_of_dag
 
-HERE = DeviceSpec(name="here", kind="cpu", cores=2)
+LEVELS = Levels(weights="w", level=0.0, operators={"matmul": 1.0, "elementwise": 2.0})
+HERE = DeviceSpec(name="here", kind="cpu", cores=2, calibration=DeviceCalibration(levels=(LEVELS,)))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +56,10 @@ def test_chosen_programs_are_measured_and_a_second_run_goes_on(tmp_path: Path) -
     log = tmp_path / "log.json"
     first = bench(log)
     assert first.candidates.tasks.tolist() == [0] * 5 + [1] * 5
-    assert first.candidates.devices == (HERE,)
+    assert first.candidates.devices == tuple(
+        dict.fromkeys(HERE.for_operator(operator_of_dag(task_dag(task))) for task in TASKS)
+    )
+    assert first.candidates.uncalibrated().devices == (replace(HERE, calibration=None),)
     assert first.open.all()
     assert len(first.measured) == 0
     first.measure(np.array([1, 4, 7]))

@@ -20,12 +20,14 @@ from tvm_cdmpp.measure.first_minute import (
     disturbances,
     levels_of,
 )
+from tvm_cdmpp.measure.untuned import OwnFunction
 from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.models.weights import load_weights
 
 MeasureResult = load_tvm().auto_scheduler.MeasureResult
 
 DEVICE = DeviceSpec(name="test", kind="cpu", cores=2)
+FUNCTION = OwnFunction("conv2d", "conv2d", None, ())
 
 
 def machine(factors: dict[str, float], per_operator: int = 4) -> list[tuple[Sample, float]]:
@@ -106,10 +108,33 @@ def test_programs_beside_other_work_do_not_move_the_level(
     assert found.disturbed
 
 
-def test_the_fastest_program_of_a_task_counts() -> None:
+def test_the_fastest_programs_of_a_task_count() -> None:
     programs = machine(dict.fromkeys("abcdefg", 1.0))
-    disappointing = [(program, 50.0 * measured_s) for program, measured_s in programs]
-    assert abs(levels_of([*programs, *disappointing], "w").level) < 0.1
+    disappointing = [(program, 500.0 * measured_s) for program, measured_s in programs]
+    assert abs(levels_of([*programs, *disappointing, *disappointing], "w").level) < 0.1
+
+
+def test_the_very_fastest_by_chance_is_not_all_that_counts() -> None:
+    programs = machine(dict.fromkeys("abcdefg", 1.0), 12)
+    lucky = [
+        (program, 0.3 * measured_s if place % 12 == 0 else measured_s)
+        for place, (program, measured_s) in enumerate(programs)
+    ]
+    assert abs(levels_of(lucky, "w").level) < 0.4
+
+
+def test_tvms_own_schedules_have_levels_of_their_own() -> None:
+    programs = machine(dict.fromkeys("abcdefg", 1.0))
+    own = [
+        (replace(program, own=FUNCTION, task=100 + place), measured_s)
+        for place, (program, measured_s) in enumerate(machine({"a": 3.0, "b": 1.5, "c": 2.0}))
+    ]
+    found, without = levels_of([*programs, *own], "w"), levels_of(programs, "w")
+    assert (found.level, found.operators) == (without.level, without.operators)
+    assert (without.own_level, without.own_operators) == (None, {})
+    assert found.own_level == pytest.approx(math.log(2.1), abs=0.2)
+    for name, factor in (("a", 3.0), ("b", 1.5), ("c", 2.0)):
+        assert found.own_operators[name] == pytest.approx(math.log(factor), abs=0.1)
 
 
 def test_programs_are_the_same_every_time_and_spread() -> None:
@@ -120,16 +145,24 @@ def test_programs_are_the_same_every_time_and_spread() -> None:
     first = choose_programs(DEVICE, TARGET, [predictor], FirstMinuteConfig())
     assert np.random.get_state()[1].tolist() == before  # type: ignore[index] # noqa: NPY002
     again = choose_programs(DEVICE, TARGET, [predictor], FirstMinuteConfig())
-    states = [str(sample.measured.state) for sample in first]
-    assert states == [str(sample.measured.state) for sample in again]
-    assert 100 <= len(states) == len(set(states)) <= 120
-    assert {sample.operator for sample in first} == {
+    assert [s.log_s for s in first] == [s.log_s for s in again]
+    searched = [sample for sample in first if sample.own is None]
+    states = [str(sample.measured.state) for sample in searched]
+    assert states == [str(s.measured.state) for s in again if s.own is None]
+    assert 100 <= len(states) == len(set(states)) <= 126
+    assert {sample.operator for sample in searched} == {
         "conv2d", "depthwise_conv2d", "matmul", "batch_matmul", "pool", "softmax", "reduction",
         "elementwise",
     }  # fmt: skip
-    for task in {sample.task for sample in first}:
-        own = [s.log_s[predictor.origin] for s in first if s.task == task]
-        assert own == sorted(own)
+    for task in {sample.task for sample in searched}:
+        said = [s.log_s[predictor.origin] for s in searched if s.task == task]
+        assert said == sorted(said)
+    own = [sample for sample in first if sample.own is not None]
+    assert 30 <= len(own) == len({sample.name for sample in own}) <= 42
+    assert {sample.operator for sample in own} == {
+        "conv2d", "conv2d_transpose", "depthwise_conv2d", "matmul", "batch_matmul", "max_pool",
+        "avg_pool", "global_avg_pool", "softmax", "reduction",
+    }  # fmt: skip
 
 
 def test_programs_are_counted() -> None:

@@ -164,8 +164,12 @@ def test_a_log_gives_the_schedules_and_missing_tasks_are_counted(tmp_path: Path)
     inputs = [tvm.auto_scheduler.MeasureInput(tasks[0], state) for state in states]
     result = tvm.auto_scheduler.MeasureResult([1e-3], 0, "", 1.0, 1.0)
     append_records(log, inputs, [result])
-    found = NetworkForecast(made, log=log).on(CPU)
+    forecast = NetworkForecast(made, log=log)
+    found = forecast.on(CPU)
     assert found.num_tasks_without_record == len(tasks) - 1
+    lowered, _ = forecast._lower(forecast._target(find_device(CPU)), find_device(CPU))
+    assert "batch_matmul" in tasks[0].desc
+    assert lowered.searched == {task.function for task in found.tasks if "matmul" in task.name}
     assert any("no record" in remark for remark in found.remarks)
     with pytest.raises(RecordError, match="no record for a gpu"):
         NetworkForecast(made, log=log).on(GPU)
@@ -234,15 +238,31 @@ def test_what_was_measured_of_an_operator_counts_for_it(forecast: NetworkForecas
     """On a GPU, where nothing is added for being inside of a network."""
     gpu, predictor = find_device(GPU), load_weights("shipped")
     assert isinstance(predictor, TrainedPredictor)
-    levels = Levels(weights=predictor.origin, level=0.25, operators={"matmul": 1.0})
+    levels = Levels(
+        weights=predictor.origin, level=0.25, operators={"matmul": 1.0},
+        own_level=0.5, own_operators={"matmul": 2.0},
+    )  # fmt: skip
     measured = replace(gpu, calibration=DeviceCalibration(levels=(levels,)))
     before, after = ({t.function: t for t in forecast.on(d).tasks} for d in (gpu, measured))
-    for function, task in before.items():
-        expected = 1.0 if task.operator_class == "matmul" else 0.25
+
+    def expected(task: Any, matmul: float, others: float) -> float:
         if task.basis != "predicted":
-            expected = 0.0
+            return 0.0
+        return matmul if task.operator_class == "matmul" else others
+
+    for function, task in before.items():
         factor = after[function].latency_s / task.latency_s
-        assert math.log(factor) == pytest.approx(expected, abs=1e-3)
+        assert math.log(factor) == pytest.approx(expected(task, 2.0, 0.5), abs=1e-3)
     assert any(
         "by a factor that was measured" in remark for remark in forecast.on(measured).remarks
     )
+    # The same with schedules of a search.
+    lowered, graph = forecast._lower(target_for(gpu), gpu)
+    moved = {operator.function: operator.moved_bytes for operator in graph.operators}
+    searched = price_functions(
+        lowered.programs, moved, measured, Hardware(), predictor, 1e6, searched=set(moved)
+    )
+    plain = price_functions(lowered.programs, moved, gpu, Hardware(), predictor, 1e6)
+    for function, task in before.items():
+        factor = searched[function].latency_s / plain[function].latency_s
+        assert math.log(factor) == pytest.approx(expected(task, 1.0, 0.25), abs=1e-3)

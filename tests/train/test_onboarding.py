@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.models.contract import CPU
 from tests.models.programs import random_batch
+from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models.adaptation import AdaptConfig
@@ -27,6 +28,10 @@ from tvm_cdmpp.train.onboarding import Learner, Onboarding, OnboardSettings, kee
 NEW = DeviceSpec(name="new", kind="cpu", cores=64, clock_hz=1e9)
 START = TrainedPredictor.untrained(AdditiveConfig(width=16, layers=1, hidden=16), 0)
 QUICK = AdaptConfig(steps=10)
+SHORT = TrainConfig(
+    steps=120, learning_rate=1e-2, groups_per_batch=4, programs_per_group=8, window_batches=10,
+    average=0.9, domain="cmd",
+)  # fmt: skip
 
 
 def rows_on(device: DeviceSpec, factor: float, num_tasks: int) -> TrainingRows:
@@ -97,13 +102,9 @@ def test_the_error_falls(num_tasks: int) -> None:
 
 def test_sources_are_not_forgotten() -> None:
     target, sources = rows_on(NEW, 5.0, 12), rows_on(CPU, 1.0, 6)
-    config = TrainConfig(
-        steps=120, learning_rate=1e-2, groups_per_batch=4, programs_per_group=8,
-        window_batches=10, average=0.9, domain="cmd",
-    )  # fmt: skip
     found = {}
     for name, known in (("anchored", None), ("with sources", sources)):
-        learner = Learner(start=START, sources=known, config=config, anchored=QUICK)
+        learner = Learner(start=START, sources=known, config=SHORT, anchored=QUICK)
         learned = learner.learn(target.take(np.arange(40)), target.take(np.arange(40, 120)))
         found[name] = [
             float(np.median(np.abs(np.log(evaluate(learned, rows).latency_s / rows.latencies_s))))
@@ -113,6 +114,37 @@ def test_sources_are_not_forgotten() -> None:
     assert found["anchored"][1] > 1.2  # the level of this device is taken for that of all
     assert found["with sources"][0] < np.log(5.0) - 0.05
     assert found["with sources"][1] < 0.2
+
+
+@pytest.mark.parametrize("with_sources", [False, True])
+def test_what_is_learned_comes_on_top_of_the_levels_of_a_device(with_sources: bool) -> None:
+    """Calibrated at 10 and 30 times what is predicted; it is half as much again."""
+    start = TrainedPredictor(dict(START.experts), {"command": "test"})
+    levels = Levels(
+        weights=start.origin, level=2.0, operators={"pool": np.log(10), "conv2d": np.log(30)}
+    )
+    device = replace(NEW, calibration=DeviceCalibration(levels=(levels,)))
+    machines = [device.for_operator(operator) for operator in ("pool", "conv2d")]
+    parts = [rows_on(machines[0], 15.0, 6), rows_on(machines[1], 45.0, 6)]
+    bench = Memory(TrainingRows.join(parts))
+    assert bench.candidates.uncalibrated().devices == (NEW,)
+    sources = rows_on(CPU, 1.0, 6) if with_sources else None
+    learner = Learner(start=start, sources=sources, config=SHORT, anchored=QUICK)
+    work = Onboarding(bench, learner, OnboardSettings(budget=40, batch=40))
+    (point,) = work.steps()
+    assert point.start_mape is not None
+    assert point.start_mape == pytest.approx(33, abs=6)  # the levels count at once
+    assert point.mape is not None
+    assert point.mape < 0.6 * point.start_mape
+    found = work.result()
+    assert found.experts["cpu"].ahead is None
+    found.about = {"command": "adapt"}
+    kept = replace(levels, weights=found.origin)
+    for machine, rows in zip(machines, parts, strict=True):
+        operator = "pool" if machine is machines[0] else "conv2d"
+        known = replace(NEW, calibration=DeviceCalibration(levels=(kept,))).for_operator(operator)
+        off = np.log(found.predict(rows.batch(), known).latency_s / rows.latencies_s)
+        assert abs(np.median(off)) < (0.3 if with_sources else 0.1)  # 0.4 at first
 
 
 class Once(Learner):

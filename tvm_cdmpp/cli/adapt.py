@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
         if work.stopping and not work.curve:
             return EXIT_INTERRUPTED  # nothing was measured
         # Before the session ends, which holds the log.
-        _write(args, work, learner.start, settings)
+        _write(args, work, bench, learner.start, settings)
     _print(args, work)
     return EXIT_INTERRUPTED if work.stopping else 0
 
@@ -137,7 +137,8 @@ def _recorded(args: argparse.Namespace) -> "Iterator[Bench]":
     store = RecordStore.open(args.from_store)
     with show.show_bar("features", len(store)) as on_rows:
         features = load_features(store, on_rows)
-    candidates, rows = read_candidates(store, features, args.device, _networks(args))
+    found, rows = read_candidates(store, features, args.device, _networks(args))
+    candidates = found.uncalibrated()  # those were measured on another day, if not elsewhere
     args.records.parent.mkdir(parents=True, exist_ok=True)
     lock = args.records.with_name(f".{args.records.name}.lock")
     with locked(lock, f"a search that writes {args.records}"):
@@ -257,11 +258,13 @@ def describe_point(point: "CurvePoint") -> str:
 def _write(
     args: argparse.Namespace,
     work: "Onboarding",
+    bench: "Bench",
     start: "TrainedPredictor",
     settings: "OnboardSettings",
 ) -> None:
-    """Write the weights, and what they are."""
+    """Write the weights, and what they are; keep the levels that they learned on top of."""
     from tvm_cdmpp.ast import SCHEMA_VERSION
+    from tvm_cdmpp.devices import calibration_file, keep_levels
 
     found = work.result()
     found.about = {
@@ -278,6 +281,9 @@ def _write(
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     found.save(args.out)
+    if any(device.calibration is not None for device in bench.candidates.devices):
+        name = bench.candidates.devices[0].name
+        keep_levels(name, start.origin, found.origin, calibration_file())
 
 
 def _print(args: argparse.Namespace, work: "Onboarding") -> None:

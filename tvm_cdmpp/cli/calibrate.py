@@ -36,14 +36,15 @@ def add_parser(actions: Any) -> None:
         "calibrate",
         help="measure small programs once, for all later predictions for a device",
         description="Measure some small programs of several operators, about a minute, and keep "
-        "how much longer they take than predicted. All later predictions for the device use it.",
+        "how much longer they take than predicted, those such as a search finds and those with "
+        "TVM's own schedules. All later predictions for the device use it.",
     )
     parser.add_argument(
         "--device", metavar="NAME", help="the known device to measure (default: this machine's)"
     )
     add_target(parser)
     parser.add_argument(
-        "--programs", type=int, default=120, metavar="N", help="how many (default: 120)"
+        "--programs", type=int, default=160, metavar="N", help="how many (default: 160)"
     )
     parser.add_argument(
         "--weights",
@@ -241,13 +242,18 @@ def describe_calibration(calibration: "DeviceCalibration") -> str:
 
 def _print(calibration: "DeviceCalibration", name: str) -> None:
     console, levels = show.stdout_console(), calibration.levels[0]
-    counts = Counter(program.operator for program in calibration.programs)
+    counts = Counter((program.own, program.operator) for program in calibration.programs)
+    rows = [
+        [operator, schedules, str(counts[own, operator]), f"{math.exp(level):.2f}"]
+        for own, schedules, found in (
+            (False, "as a search finds", levels.operators),
+            (True, "TVM's own", levels.own_operators),
+        )
+        for operator, level in sorted(found.items())
+    ]
     show.print_table(
         console,
         f"{name}: {len(calibration.programs)} programs, {describe_level(levels.level)}",
-        ("operator", "programs", "measured / predicted"),
-        [
-            [operator, str(counts[operator]), f"{math.exp(level):.2f}"]
-            for operator, level in sorted(levels.operators.items())
-        ],
+        ("operator", "schedules", "programs", "measured / predicted"),
+        rows,
     )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         MeasuredProgram,
         calibration_file,
         keep_calibration,
+        keep_levels,
         read_calibrations,
     )
     from tvm_cdmpp.devices.cuda import read_cuda_gpus

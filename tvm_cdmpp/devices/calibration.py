@@ -6,16 +6,20 @@ are kept in a file of their own, as built-in devices and this machine's CPU have
 
     {"format": 1, "calibrations": {"my-cpu": {
        "date": "2026-01-31T12:00:00+00:00", "tvm": "0.17.0", "commit": null, "disturbed": false,
-       "levels": [{"weights": "a35f...", "level": 0.21, "operators": {"conv2d": 0.3, ...}}],
+       "levels": [{"weights": "a35f...", "level": 0.21, "operators": {"conv2d": 0.3, ...},
+                   "own_level": 0.5, "own_operators": {"conv2d": 0.9, ...}}],
        "programs": [{"operator": "conv2d", "task": "conv2d 1x32x28x28,...", "measured_s": 1e-3,
-                     "log_ratio": 0.28}, ...]}}}
+                     "log_ratio": 0.28, "own": false}, ...]}}}
+
+Programs that a search finds and those of TVM's own schedules have levels of their own: the weights
+have learned from the former only.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -36,17 +40,28 @@ class Levels:
     weights: str
     """What tells the weights, `TrainedPredictor.origin`."""
     level: float
-    """Of all programs."""
+    """Of all programs such as a search finds."""
     operators: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Of each class of operator that was measured, that of all included."""
+    own_level: float | None = None
+    """Of all programs with TVM's own schedules; None where none was measured."""
+    own_operators: Mapping[str, float] = field(default_factory=dict, hash=False)
+    """Of each class of operator with TVM's own schedules."""
 
     def __post_init__(self) -> None:
         """Reject what no machine can be."""
-        for value in (self.level, *self.operators.values()):
+        own = () if self.own_level is None else (self.own_level, *self.own_operators.values())
+        for value in (self.level, *self.operators.values(), *own):
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(f"a level must be a number; got {value!r}")
             if not abs(value) <= _FARTHEST:
                 raise ConfigError(f"a level must be within {_FARTHEST:g} of 0; got {value}")
+
+    def for_operator(self, operator: str, *, own: bool) -> Levels:
+        """Return these with the level of a class of operator, where that was measured."""
+        if own and self.own_level is not None:
+            return replace(self, level=self.own_operators.get(operator, self.own_level))
+        return replace(self, level=self.operators.get(operator, self.level))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +74,8 @@ class MeasuredProgram:
     log_ratio: float
     """ln(measured / predicted), by the first of the levels' weights; of what would have been
     measured on a machine that was not busy."""
+    own: bool = False
+    """Whether it has a schedule of TVM's own, and not one such as a search finds."""
 
     def __post_init__(self) -> None:
         """Reject what was not measured."""
@@ -88,12 +105,17 @@ class DeviceCalibration:
         """Return the levels for some weights; None where there are none."""
         return next((found for found in self.levels if found.weights == weights), None)
 
-    def for_operator(self, operator: str) -> DeviceCalibration:
-        """Return this with the levels of one class of operator, where they were measured."""
-        levels = [
-            replace(found, level=found.operators.get(operator, found.level))
-            for found in self.levels
-        ]
+    def for_operator(self, operator: str, *, own: bool = False) -> DeviceCalibration:
+        """Return this with the levels of one class of operator, where they were measured.
+
+        Parameters
+        ----------
+        operator
+            The class.
+        own
+            Whether programs have TVM's own schedules, and not those of a search.
+        """
+        levels = (found.for_operator(operator, own=own) for found in self.levels)
         return replace(self, levels=tuple(levels))
 
     def to_json(self) -> dict[str, Any]:
@@ -193,17 +215,57 @@ def keep_calibration(name: str, calibration: DeviceCalibration | None, file: Pat
     RecordError
         Another process changes the file.
     """
+    return _change(name, lambda _: calibration, file) is not None
+
+
+def keep_levels(name: str, weights: str, others: str, file: Path) -> None:
+    """Let other weights have the levels that a device has for some weights, if there are any.
+
+    For weights that learned on top of these levels.
+
+    Parameters
+    ----------
+    name
+        The device's.
+    weights, others
+        `TrainedPredictor.origin` of those that have levels, and of those that get them.
+    file
+        Where calibrations are kept.
+
+    Raises
+    ------
+    ConfigError, RecordError
+        As from `keep_calibration`.
+    """
+
+    def change(found: DeviceCalibration | None) -> DeviceCalibration | None:
+        levels = None if found is None else found.of(weights)
+        if found is None or levels is None or others == weights:
+            return found
+        kept = (known for known in found.levels if known.weights != others)
+        return replace(found, levels=(*kept, replace(levels, weights=others)))
+
+    _change(name, change, file)
+
+
+def _change(
+    name: str,
+    change: Callable[[DeviceCalibration | None], DeviceCalibration | None],
+    file: Path,
+) -> DeviceCalibration | None:
+    """Change a device's calibration, atomically, where that changes anything; return the old."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.with_name(f".{file.name}.lock"), f"a change of {file}", wait_s=10.0):
         found = read_calibrations(file)
         before = found.pop(name, None)
-        if calibration is not None:
-            found[name] = calibration
-        if calibration is not None or before is not None:
+        after = change(before)
+        if after is not None:
+            found[name] = after
+        if after is not before:
             entries = {name: kept.to_json() for name, kept in sorted(found.items())}
             document = {"format": FORMAT, "calibrations": entries}
             write_atomically(file, (json.dumps(document, indent=1) + "\n").encode())
-    return before is not None
+    return before
 
 
 def _names(kind: Any) -> list[str]:

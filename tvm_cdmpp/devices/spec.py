@@ -151,11 +151,19 @@ class DeviceSpec:
         found = self.calibration.of(weights) if self.calibration else None
         return float(found.level) if found else 0.0
 
-    def for_operator(self, operator: str) -> DeviceSpec:
-        """Return this device as it is for a class of operator: its level is that of the class."""
+    def for_operator(self, operator: str, *, own: bool = False) -> DeviceSpec:
+        """Return this device as it is for a class of operator: its level is that of the class.
+
+        Parameters
+        ----------
+        operator
+            The class.
+        own
+            Whether programs have TVM's own schedules, and not those of a search.
+        """
         if self.calibration is None:
             return self
-        return replace(self, calibration=self.calibration.for_operator(operator))
+        return replace(self, calibration=self.calibration.for_operator(operator, own=own))
 
     def vector(self) -> npt.NDArray[np.float32]:
         """Return the device vector, of shape (len(DEVICE_FIELDS),), always finite."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.arguments import check_seed
-from tvm_cdmpp.bridge import LogReport, latency_s, load_tvm, prepare_log
+from tvm_cdmpp.bridge import LogReport, latency_s, load_tvm, prepare_log, task_dag
 from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records
@@ -27,6 +27,7 @@ from tvm_cdmpp.measure.quiet import QuietMachine
 from tvm_cdmpp.measure.sampling import ProgramSampler, SampleMix
 from tvm_cdmpp.measure.session import MeasureOptions
 from tvm_cdmpp.models import Ints, Machine, TrainingRows
+from tvm_cdmpp.train import operator_of_dag
 
 auto_scheduler = load_tvm().auto_scheduler
 
@@ -57,7 +58,7 @@ class LiveBench:
     tasks
         Distinct tasks (`SearchTask`), all for one target.
     device
-        Where programs run.
+        Where programs run; those of a task are on it as it is for the task's operator.
     model
         A cost model of TVM's interface, for evolution.
     config
@@ -215,6 +216,7 @@ class _TaskPrograms:
     def of(task: Any, device: DeviceSpec) -> _TaskPrograms:
         hardware = Hardware.of(task.hardware_params)
         layout = LayoutRewrite(int(task.layout_rewrite_option))
+        device = device.for_operator(operator_of_dag(task_dag(task)))
         extractor = StepExtractor(analyse(task.compute_dag), hardware, layout)
         return _TaskPrograms(task, Machine(device, hardware), extractor)
 

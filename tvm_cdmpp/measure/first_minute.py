@@ -1,18 +1,22 @@
 """A device's first minute: small programs, measured once and compared with a model.
 
-The programs are TVM's own samples of small operators of many kinds (`workloads.samples`), always
+Most are programs that TVM sampled of small operators of many kinds (`workloads.samples`), always
 the same ones for a target, of each operator some from the fastest to the median of what the model
-says. What the fastest of each operator takes, by what the model says, gives the device's level and
-those of its operators: a model's favourites are partly its mistakes, and the fastest of them is
-what a search would keep and a network would run.
+says. What the fastest third of each operator takes, by what the model says, gives the device's
+level and those of its operators: a model's favourites are partly its mistakes, and a search keeps
+fast ones. The very fastest is fast by chance as well, and would say too little.
+
+The others are functions of layers (`networks.layers`) with TVM's own schedules, which networks run
+that were not tuned. The model has learned from no such programs, so they have levels of their own.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -20,12 +24,20 @@ import numpy as np
 from tvm_cdmpp.bridge import latency_s, load_tvm, task_dag, task_name
 from tvm_cdmpp.devices import DeviceCalibration, DeviceSpec, Hardware, Levels, MeasuredProgram
 from tvm_cdmpp.errors import ConfigError, MeasureError
-from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records
+from tvm_cdmpp.extract import (
+    LayoutRewrite,
+    StepExtractor,
+    analyse,
+    describe_programs,
+    dump_records,
+)
 from tvm_cdmpp.measure.calibration import CalibrationConfig, matmul_timer
 from tvm_cdmpp.measure.outcomes import Failures
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
+from tvm_cdmpp.measure.untuned import OwnFunction, build_function, own_functions
 from tvm_cdmpp.models import TrainedPredictor
-from tvm_cdmpp.train import LevelCorrection, operator_of_dag
+from tvm_cdmpp.networks import LAYERS
+from tvm_cdmpp.train import LevelCorrection, LevelVariances, operator_of_dag
 from tvm_cdmpp.workloads import sample_tasks
 
 tvm = load_tvm()
@@ -35,6 +47,15 @@ _SAMPLED = 48
 """Programs of an operator to choose from."""
 _SLOWEST = 0.5
 """Quantile of what is predicted up to which programs are taken: searches care for fast ones."""
+_FIRST_OWN = 1000
+"""Number of the first task of those with TVM's own schedules."""
+_OWN_SHARE = 0.25
+"""Of the programs with TVM's own schedules, as far as there are so many."""
+_FASTEST = 1 / 3
+"""Of the programs of an operator, those that count."""
+_OWN_VARIANCES = LevelVariances(operator=0.2, task=0.04, noise=0.04)
+"""Of TVM's own schedules: those of one operator are off alike, those of others otherwise (measured
+on two cores of an EPYC of the third generation: .2 between operators, .03 within them)."""
 _LEAST_VALID = 0.5
 """Share of the programs that must run; of fewer, nothing is said."""
 
@@ -43,9 +64,10 @@ _LEAST_VALID = 0.5
 class FirstMinuteConfig:
     """What is measured."""
 
-    programs: int = 120
-    """Programs of all operators together. Of a few of each the fastest is a chance find: with 30 a
-    machine that runs convolutions twice as fast as predicted seemed right, from 120 on not."""
+    programs: int = 160
+    """Programs of all operators together, a quarter of them with TVM's own schedules. Of a few of
+    each the fastest are a chance find: with 30 a machine that runs convolutions twice as fast as
+    predicted seemed right, from 120 on not."""
     seed: int = 0
     """Of the sampling; one seed gives one choice."""
 
@@ -63,9 +85,11 @@ class Sample:
     task: int
     name: str
     measured: Any
-    """TVM's `MeasureInput`."""
+    """TVM's `MeasureInput`; that of another program for a function with a schedule of TVM's own."""
     log_s: Mapping[str, float]
     """Natural logarithm of predicted seconds, by the origin of the weights."""
+    own: OwnFunction | None = None
+    """The function with a schedule of TVM's own; None for a program such as a search finds."""
 
 
 def calibrate_device(
@@ -110,16 +134,16 @@ def calibrate_device(
     check()  # the first program of a process is slower
     checks_s, failures = [check()], Failures()
     timed: list[tuple[Sample, float, int]] = []
-    for task in dict.fromkeys(sample.task for sample in samples):
+    for _, batch in groupby(samples, lambda sample: sample.operator if sample.own else sample.task):
         session.check()
-        own = [sample for sample in samples if sample.task == task]
-        inputs = [sample.measured for sample in own]
-        results = runner.run(inputs, builder.build(inputs, verbose=0), verbose=0)
-        for sample, result in zip(own, results, strict=True):
+        together = list(batch)
+        inputs = [sample.measured for sample in together]
+        results = runner.run(inputs, _build(together, builder, target), verbose=0)
+        for sample, result in zip(together, results, strict=True):
             if not failures.count(result):
                 timed.append((sample, latency_s(result), len(checks_s)))
         checks_s.append(check())
-        on_task(own[0].name, len(own))
+        on_task(together[0].name, len(together))
     if len(timed) < _LEAST_VALID * len(samples):
         kinds = ", ".join(f"{number} x {kind}" for kind, number in failures.counts.most_common())
         raise MeasureError(
@@ -139,6 +163,7 @@ def calibrate_device(
                 task=sample.name,
                 measured_s=seconds,
                 log_ratio=math.log(seconds / slower[after]) - sample.log_s[predictors[0].origin],
+                own=sample.own is not None,
             )
             for sample, seconds, after in timed
         ),
@@ -170,8 +195,6 @@ def disturbances(checks_s: Sequence[float]) -> list[float]:
 def levels_of(found: Sequence[tuple[Sample, float]], origin: str) -> Levels:
     """Return the levels of one set of weights: robust, and drawn towards no difference.
 
-    Of each task the program counts that was measured to be the fastest.
-
     Parameters
     ----------
     found
@@ -179,16 +202,45 @@ def levels_of(found: Sequence[tuple[Sample, float]], origin: str) -> Levels:
     origin
         Of the weights.
     """
-    fastest = {}
-    for sample, measured_s in sorted(found, key=lambda pair: -pair[1]):
-        fastest[sample.task] = sample, measured_s
-    ratios = [
-        math.log(measured_s) - sample.log_s[origin] for sample, measured_s in fastest.values()
+    searched, own = defaultdict[int, list[tuple[Sample, float]]](list), []
+    for sample, measured_s in sorted(found, key=lambda pair: pair[1]):
+        if sample.own is None:
+            searched[sample.task].append((sample, measured_s))
+        else:
+            own.append((sample, measured_s))
+    fastest = [
+        pair
+        for of_task in searched.values()
+        for pair in of_task[: math.ceil(_FASTEST * len(of_task))]
     ]
-    operators = [sample.operator for sample, _ in fastest.values()]
-    fitted = LevelCorrection.fit(np.array(ratios), np.array(operators), np.array(list(fastest)))
-    levels = {str(name): float(level) for name, level in fitted.operators.items()}
-    return Levels(weights=origin, level=float(fitted.device), operators=levels)
+    fitted = _fitted(fastest, origin, LevelVariances())
+    of_own = _fitted(own, origin, _OWN_VARIANCES)
+    return Levels(
+        weights=origin,
+        level=fitted.device,
+        operators=dict(fitted.operators),
+        own_level=of_own.device if own else None,
+        own_operators=dict(of_own.operators),
+    )
+
+
+def _fitted(
+    found: Sequence[tuple[Sample, float]], origin: str, variances: LevelVariances
+) -> LevelCorrection:
+    """Estimate the levels of some samples, given with their measured seconds."""
+    ratios = [math.log(measured_s) - sample.log_s[origin] for sample, measured_s in found]
+    operators = [sample.operator for sample, _ in found]
+    tasks = [sample.task for sample, _ in found]
+    return LevelCorrection.fit(
+        np.array(ratios, np.float64), np.array(operators, str), np.array(tasks, np.int64), variances
+    )
+
+
+def _build(samples: Sequence[Sample], builder: Any, target: Any) -> Any:
+    """Build samples that are all of one kind."""
+    if any(sample.own is None for sample in samples):
+        return builder.build([sample.measured for sample in samples], verbose=0)
+    return [build_function(sample.own, target) for sample in samples if sample.own is not None]
 
 
 def choose_programs(
@@ -199,11 +251,14 @@ def choose_programs(
 ) -> list[Sample]:
     """Return the programs to measure, operator by operator, the fastest by prediction first.
 
+    Those with TVM's own schedules come last.
+
     The parameters are those of `calibrate_device`.
     """
     device = replace(device, calibration=None)
     tasks = sample_tasks(target)
-    shares = np.diff(np.linspace(0, config.programs, len(tasks) + 1).round().astype(int))
+    own = min(round(_OWN_SHARE * config.programs), len(LAYERS))
+    shares = np.diff(np.linspace(0, config.programs - own, len(tasks) + 1).round().astype(int))
     chosen = []
     for number, (task, share) in enumerate(zip(tasks, shares.tolist(), strict=True)):
         with _numpy_unchanged():
@@ -225,7 +280,35 @@ def choose_programs(
             measured = auto_scheduler.MeasureInput(task, candidates[usable[place]])
             said = {origin: float(values[place]) for origin, values in log_s.items()}
             chosen.append(Sample(operator, number, name, measured, said))
-    return chosen
+    return chosen + _own_samples(own, device, target, predictors, tasks[0])
+
+
+def _own_samples(
+    number: int,
+    device: DeviceSpec,
+    target: Any,
+    predictors: Sequence[TrainedPredictor],
+    any_task: Any,
+) -> list[Sample]:
+    """Return functions of so many layers with TVM's own schedules, operator by operator."""
+    hardware = Hardware.of(any_task.hardware_params)
+    functions = own_functions(number, target, hardware.cores)
+    batch = describe_programs([function.leaves for function in functions], hardware)
+    log_s = {p.origin: np.log(p.predict(batch, device).latency_s) for p in predictors}
+    # TVM's runner asks nothing of it but its target.
+    stand_in = auto_scheduler.MeasureInput(any_task, any_task.compute_dag.get_init_state())
+    samples = [
+        Sample(
+            operator=function.operator,
+            task=_FIRST_OWN + place,
+            name=f"{function.name}, TVM's own schedule",
+            measured=stand_in,
+            log_s={origin: float(values[place]) for origin, values in log_s.items()},
+            own=function,
+        )
+        for place, function in enumerate(functions)
+    ]
+    return sorted(samples, key=lambda sample: sample.operator)
 
 
 def _sampled(task: Any, seed: int) -> list[Any]:

@@ -7,7 +7,7 @@ some of them at a time, such as the memory-mapped features of a record store.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -122,6 +122,17 @@ class TrainingRows:
             machines,
             np.concatenate([none, *renumbered]),
         )
+
+    def uncalibrated(self) -> TrainingRows:
+        """Return the same rows, of devices that were not calibrated."""
+        plain = [
+            replace(machine, device=replace(machine.device, calibration=None))
+            for machine in self.machines
+        ]
+        machines = tuple(dict.fromkeys(plain))
+        places = np.array([machines.index(machine) for machine in plain], np.int64)
+        machine_of = places[self.machine_of] if len(self) else self.machine_of
+        return replace(self, machines=machines, machine_of=machine_of)
 
     def batch(self) -> CompactASTBatch:
         """Return all compact ASTs, in memory."""

@@ -181,7 +181,7 @@ class TrainedPredictor:
             of_kind = np.array([_kind(device) == kind for device in rows.devices], bool)
             usable = np.flatnonzero(of_kind[rows.machine_of])
             failed = np.isinf(rows.latencies_s[usable])
-            chosen = self._as_uncalibrated(rows.take(usable[thin(rows.groups[usable], _MOST_ROWS)]))
+            chosen = self.without_levels(rows.take(usable[thin(rows.groups[usable], _MOST_ROWS)]))
             if not np.isfinite(chosen.latencies_s).any():
                 continue
             if expert.ahead is None:
@@ -190,11 +190,11 @@ class TrainedPredictor:
             expert.level = adapt(expert.network, expert.ahead, chosen, AdaptConfig(), seed, num_new)
             expert.predicts_failure |= bool(failed.any())
 
-    def _as_uncalibrated(self, rows: TrainingRows) -> TrainingRows:
-        """Take the devices' levels from latencies, as the network is to learn the rest."""
+    def without_levels(self, rows: TrainingRows) -> TrainingRows:
+        """Take the devices' levels from rows, as the network is to learn the rest."""
         levels = np.array([device.level(self.origin) for device in rows.devices])
         latencies_s = rows.latencies_s * np.exp(-levels[rows.machine_of])
-        return replace(rows, latencies_s=latencies_s)
+        return replace(rows, latencies_s=latencies_s).uncalibrated()
 
     def save(self, path: Path) -> None:
         """Write the predictor; see `CostPredictor`."""

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
         deploy,
         load_best,
     )
+    from tvm_cdmpp.networks.functions import (
+        class_of,
+        is_of_reducing_class,
+        operator_of,
+        own_operator_of,
+        readable,
+    )
     from tvm_cdmpp.networks.isolated import NetworkProcess
+    from tvm_cdmpp.networks.layers import LAYERS, network_of_layers
     from tvm_cdmpp.networks.lowering import LoweredNetwork, lower_network
     from tvm_cdmpp.networks.named import NETWORKS
     from tvm_cdmpp.networks.network import (

@@ -204,24 +204,34 @@ def check_export_path(path: Path) -> None:
 
 
 class CountingBest(_ApplyHistoryBest):
-    """Stock `ApplyHistoryBest` that remembers the tasks it had no record of.
+    """Stock `ApplyHistoryBest` that remembers what it had a record of, and what not.
 
     Parameters
     ----------
     records
         Pairs of `MeasureInput` and `MeasureResult`.
+
+    Attributes
+    ----------
+    missing
+        Keys of the tasks without a record.
+    applied
+        Functions that got the schedule of a record, as TVM names them.
     """
 
     def __init__(self, records: Iterable[tuple[Any, Any]]) -> None:
         super().__init__(records)
         self.missing: set[str] = set()
+        self.applied: set[str] = set()
 
     def query(
         self, target: Target, workload_key: str, has_complex_op: bool, dag: Any, func_name: str
     ) -> Any:
-        """Return the best state of a task, if any, and note where there is none."""
+        """Return the best state of a task, if any, and note what there is."""
         state = super().query(target, workload_key, has_complex_op, dag, func_name)
-        if state is None and has_complex_op:
+        if state is not None:
+            self.applied.add(str(func_name))
+        elif has_complex_op:
             self.missing.add(str(workload_key))
         return state
 

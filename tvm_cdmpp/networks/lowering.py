@@ -34,6 +34,8 @@ class LoweredNetwork:
     """Inputs of the graph that are constants."""
     programs: Mapping[str, Any]
     """`PrimFunc` of each function that TVM scheduled; library calls have none."""
+    searched: frozenset[str]
+    """Functions with a schedule that was given; all others have one of TVM's own."""
     num_tasks_without_record: int
     """Tasks for which no schedule was given, so that they have TVM's own; 0 without any."""
 
@@ -77,5 +79,6 @@ def lower_network(network: Network, target: Target, best: CountingBest | None) -
         graph_json=str(graph_json),
         parameters=frozenset(map(str, parameters)),
         programs=programs,
+        searched=frozenset() if best is None else frozenset(best.applied & programs.keys()),
         num_tasks_without_record=0 if best is None else len(best.missing),
     )

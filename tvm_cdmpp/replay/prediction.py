@@ -23,13 +23,15 @@ from tvm_cdmpp.networks import (
     CountingBest,
     LoweredNetwork,
     Network,
+    class_of,
     extract_tasks,
     load_best,
     load_network,
     lower_network,
+    readable,
 )
 from tvm_cdmpp.replay.graph import OperatorGraph, read_graph
-from tvm_cdmpp.replay.pricing import Basis, Price, class_of, price_functions, readable
+from tvm_cdmpp.replay.pricing import Basis, Price, price_functions
 from tvm_cdmpp.replay.schedules import best_predicted
 from tvm_cdmpp.replay.timeline import QueueConfig, Timeline, replay
 
@@ -197,8 +199,9 @@ class NetworkForecast:
         parameters = hardware_params(target)
         hardware = Hardware() if parameters is None else Hardware.of(parameters)
         prices = price_functions(
-            lowered.programs, moved, device, hardware, self._predictor, graph.peak_bytes
-        )
+            lowered.programs, moved, device, hardware, self._predictor, graph.peak_bytes,
+            searched=lowered.searched,
+        )  # fmt: skip
         timeline = replay(graph, {name: p.latency_s for name, p in prices.items()}, queues)
         start_s = queues.network_start_s + len(timeline.events) * queues.operator_start_s
         return self._summary(device, lowered, timeline, prices, start_s)

@@ -12,9 +12,8 @@ start-up and the time of moving its inputs and outputs: the least that it can ta
 from __future__ import annotations
 
 import math
-import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -24,7 +23,7 @@ import numpy.typing as npt
 from tvm_cdmpp.ast import CompactASTBatch, Leaf
 from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import LoweringError
-from tvm_cdmpp.extract import describe, leaves_of
+from tvm_cdmpp.extract import describe_programs, leaves_of
 from tvm_cdmpp.models import (
     PROGRAM_START_S,
     TERMS,
@@ -35,6 +34,7 @@ from tvm_cdmpp.models import (
     estimate_latency_s,
     leaf_terms_s,
 )
+from tvm_cdmpp.networks import is_of_reducing_class, operator_of, own_operator_of
 from tvm_cdmpp.replay.physics import call_s, estimate_function, kept_share, wake_s
 
 Basis: TypeAlias = Literal["predicted", "analytic estimate", "moved bytes"]
@@ -58,32 +58,6 @@ _START_SHARES = (0.5, 0.9)
 CPU's threads are taken to wake as `replay.physics` says. Of 160 000 programs that were measured by
 themselves two took less than 8 us, with shares of 0.75; from 8 to 15 us it is 0.5, and predictions
 are right."""
-
-_CLASSES = (
-    ("conv3d", "conv3d"),
-    ("conv2d_transpose", "conv2d transpose"),
-    ("depthwise", "depthwise conv2d"),
-    ("conv2d", "conv2d"),
-    ("conv1d", "conv1d"),
-    ("batch_matmul", "matmul"),
-    ("matmul", "matmul"),
-    ("dense", "matmul"),
-    ("softmax", "softmax"),
-    ("pool", "pool"),
-    ("layout_transform", "layout"),
-    ("transpose", "layout"),
-    ("concatenate", "layout"),
-    ("device_copy", "communication"),
-    ("__copy", "communication"),
-    ("copy", "layout"),
-    ("mean", "reduction"),
-    ("sum", "reduction"),
-    ("max", "reduction"),
-    ("variance", "reduction"),
-)
-
-
-_REDUCING = frozenset(name for _, name in _CLASSES[:10])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +87,8 @@ def price_functions(
     hardware: Hardware,
     predictor: CostPredictor,
     network_bytes: float,
+    *,
+    searched: Set[str] = frozenset(),
 ) -> dict[str, Price]:
     """Price the functions of a network.
 
@@ -130,6 +106,8 @@ def price_functions(
         For what Ansor tunes.
     network_bytes
         Memory of the whole network, weights included.
+    searched
+        Functions whose schedule a search found; those of TVM's own have other measured levels.
     """
     leaves = {name: _leaves(programs.get(name), hardware) for name in moved_bytes}
     prices = {
@@ -138,12 +116,13 @@ def price_functions(
     named = [name for name, found in leaves.items() if found]
     if not named:
         return prices
-    by_operator = defaultdict[str, dict[str, Sequence[Leaf]]](dict)
+    by_device = defaultdict[DeviceSpec, dict[str, Sequence[Leaf]]](dict)
     for name in named:
         if _is_task(name, leaves[name]):
-            by_operator[_calibrated_as(name)][name] = leaves[name]
-    for operator, tuned in by_operator.items():
-        of_operator = device.for_operator(operator)
+            own = name not in searched
+            operator = own_operator_of(name) if own else operator_of(name)
+            by_device[device.for_operator(operator, own=own)][name] = leaves[name]
+    for of_operator, tuned in by_device.items():
         prices |= _predicted(tuned, of_operator, hardware, predictor, network_bytes)
     for name in named:
         if name not in prices:
@@ -161,7 +140,7 @@ def _predicted(
     network_bytes: float,
 ) -> dict[str, Price]:
     """Price functions by the predictor, given by their leaves."""
-    batch = _batch(list(tuned.values()), hardware)
+    batch = describe_programs(list(tuned.values()), hardware)
     prediction = predictor.predict(batch, device)
     latencies_s = _in_network_s(prediction, batch, list(tuned.values()), device, network_bytes)
     spreads = np.full(len(batch), ANALYTIC_SPREAD)
@@ -234,7 +213,7 @@ def _by_estimate(
         found = estimate_function(program, leaves, device, network_bytes)
         latency_s, bounds = found.latency_s, found.bounds_s
     else:
-        batch = _batch([leaves], hardware)
+        batch = describe_programs([leaves], hardware)
         latency_s = float(estimate_latency_s(batch, device)[0])
         bounds = bound_shares(batch, device)
     return Price(
@@ -244,22 +223,6 @@ def _by_estimate(
         bounds=bounds,
         flops=sum(map(_flops, leaves)),
     )
-
-
-def class_of(function: str) -> str:
-    """Return the class of operators that a function belongs to, by its name."""
-    return next((name for part, name in _CLASSES if part in function), "elementwise")
-
-
-def _calibrated_as(function: str) -> str:
-    """Return the class of operators whose measured level a function has."""
-    return "batch_matmul" if "batch_matmul" in function else class_of(function).replace(" ", "_")
-
-
-def readable(function: str) -> str:
-    """Return a function's name without what all such names share."""
-    short = re.sub(r"^tvmgen_default_|(?<![a-z])fused_|(?<![a-z0-9])nn_|contrib_", "", function)
-    return re.sub(r"(?<=_)nn_", "", short)
 
 
 def _leaves(program: Any, hardware: Hardware) -> Sequence[Leaf]:
@@ -272,22 +235,13 @@ def _leaves(program: Any, hardware: Hardware) -> Sequence[Leaf]:
         return ()
 
 
-def _batch(programs: Sequence[Sequence[Leaf]], hardware: Hardware) -> CompactASTBatch:
-    positions = [leaf.position for leaves in programs for leaf in leaves]
-    return CompactASTBatch.of_counts(
-        np.concatenate([describe(leaves, hardware) for leaves in programs]),
-        np.array(positions, np.int32),
-        np.array(list(map(len, programs)), np.int64),
-    )
-
-
 def _is_task(name: str, leaves: Sequence[Leaf]) -> bool:
     """Tell whether Ansor tunes a function: whether it reduces.
 
     Reductions across GPU threads are intrinsics, not loops; these operators are told by their name.
     """
     loops = (loop for leaf in leaves for loop in leaf.loops)
-    return any(loop.is_reduce for loop in loops) or class_of(name) in _REDUCING
+    return any(loop.is_reduce for loop in loops) or is_of_reducing_class(name)
 
 
 def _flops(leaf: Leaf) -> float:

@@ -121,10 +121,12 @@ class CurvePoint:
 class Learner:
     """Turns measured programs of one device into weights, always from the same start.
 
-    The level of the device comes first, in closed form. With `sources`, their programs are trained
-    on as well, and CMD keeps the latent vectors of programs that were not measured near theirs
-    (`finetune`); so the weights stay good elsewhere. Without, an anchor keeps the weights near the
-    start, as in a search, and the level of this device is theirs for all devices of its kind.
+    The levels of a device that was calibrated are taken from its latencies, and count on top of
+    what is learned. The level of what is left comes first, in closed form. With `sources`, their
+    programs are trained on as well, and CMD keeps the latent vectors of programs that were not
+    measured near theirs (`finetune`); so the weights stay good elsewhere. Without, an anchor keeps
+    the weights near the start, as in a search, and the level of this device is theirs for all
+    devices of its kind.
     """
 
     start: TrainedPredictor
@@ -139,6 +141,8 @@ class Learner:
     def learn(self, measured: TrainingRows, unlabelled: TrainingRows) -> TrainedPredictor:
         """Return weights that learned from some programs; the start where none of these ran.
 
+        The levels that devices have for the start count for them, too.
+
         Parameters
         ----------
         measured
@@ -150,14 +154,16 @@ class Learner:
             return self.start
         kind = "cpu" if measured.devices[0].kind == "cpu" else "gpu"
         expert = self.start.experts[kind]
+        rest = self.start.without_levels(measured)
         if self.sources is None:
-            found = self._anchored(expert, measured)
+            found = self._anchored(expert, rest)
         else:
             found = finetune(
-                expert, measured, self.sources, config=self.config, unlabelled=unlabelled,
-                seed=self.seed,
+                expert, rest, self.sources, config=self.config,
+                unlabelled=unlabelled.uncalibrated(), seed=self.seed,
             )  # fmt: skip
-        return TrainedPredictor({**self.start.experts, kind: found})
+        found.ahead = expert.network.state_dict() if expert.ahead is None else expert.ahead
+        return TrainedPredictor({**self.start.experts, kind: found}, self.start.about)
 
     def _anchored(self, expert: Expert, measured: TrainingRows) -> Expert:
         network = copy.deepcopy(expert.network)
@@ -237,6 +243,9 @@ class Onboarding:
     def result(self) -> TrainedPredictor:
         """Return weights that learned from everything, what was kept back included.
 
+        They stand for themselves: what they started from is not in them, and the levels that a
+        device has for the start do not count for them before they are kept for them as well.
+
         Raises
         ------
         RecordError
@@ -251,7 +260,8 @@ class Onboarding:
         for kind, expert in found.experts.items():
             if expert is not self._learner.start.experts[kind]:
                 round_weights(expert.network)
-        return found
+                expert.ahead = None
+        return TrainedPredictor(found.experts)
 
     def _next_batch(self) -> Ints:
         bench, settings = self._bench, self._settings

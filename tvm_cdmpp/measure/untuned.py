@@ -1,0 +1,95 @@
+"""Functions with TVM's own schedules, built so that TVM's runner times them as it times a search's.
+
+So they run in the same processes, with the same empty caches and time limits, and on the same
+devices, remote ones included.
+"""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tvm_cdmpp.bridge import load_tvm, quiet_tvm, reason_of
+from tvm_cdmpp.extract import leaves_of
+from tvm_cdmpp.networks import (
+    LAYERS,
+    class_of,
+    lower_network,
+    network_of_layers,
+    own_operator_of,
+    readable,
+)
+
+tvm = load_tvm()
+_measure: Any = tvm.auto_scheduler.measure
+_ErrorNo: Any = _measure.MeasureErrorNo
+
+_WITHOUT_CHOICE = ("elementwise", "layout", "communication")
+
+
+@dataclass(frozen=True)
+class OwnFunction:
+    """A function of a network, with a schedule of TVM's own."""
+
+    operator: str
+    """Its class, as by `networks.own_operator_of`."""
+    name: str
+    program: Any
+    """`PrimFunc`."""
+    leaves: Sequence[Any]
+    """Of it, at least one, as from `extract.leaves_of`."""
+
+
+def own_functions(number: int, target: Any, cores: int) -> list[OwnFunction]:
+    """Return functions of the first layers of `networks.LAYERS`.
+
+    Parameters
+    ----------
+    number
+        Of layers, at least 1.
+    target
+        What to build for.
+    cores
+        Of the hardware that they are generated for.
+
+    Raises
+    ------
+    NetworkError
+        TVM cannot compile them for this target.
+    """
+    lowered = lower_network(network_of_layers(LAYERS[:number]), target, None)
+    functions = (
+        OwnFunction(own_operator_of(name), readable(name), program, leaves_of(program, cores))
+        for name, program in lowered.programs.items()
+        if class_of(name) not in _WITHOUT_CHOICE
+    )
+    return [function for function in functions if function.leaves]
+
+
+def build_function(function: OwnFunction, target: Any) -> Any:
+    """Build a function as TVM's builder does a program; return its `BuildResult`.
+
+    Parameters
+    ----------
+    function
+        From `own_functions`.
+    target
+        What to build for.
+    """
+    begin, parameters = time.time(), function.program.params
+    buffers = [function.program.buffer_map[parameter] for parameter in parameters]
+    arguments = [tvm.te.placeholder(buffer.shape, buffer.dtype) for buffer in buffers]
+    folder = Path(tempfile.mkdtemp(prefix="tvm-cdmpp-"))  # TVM's runner removes it
+    packed = folder / "function.tar"
+    error, message = _ErrorNo.NO_ERROR, None
+    try:
+        with quiet_tvm():
+            built = tvm.build(tvm.IRModule({"main": function.program}), target)
+            built.export_library(str(packed), fcompile=tvm.contrib.tar.tar)
+    except (RuntimeError, OSError) as failure:
+        shutil.rmtree(folder)
+        error, message = _ErrorNo.COMPILE_HOST, reason_of(failure)
+    return _measure.BuildResult(str(packed), arguments, error, message, time.time() - begin)
