@@ -139,6 +139,7 @@ def test_bad_input_is_named(
         (("--networks", "mlp", "--device", "quux"), "got 'quux'"),
         (("--networks", "mlp", "--rpc", "host:9190"), "--rpc and --key belong together"),
         (("--networks", "mlp", "--device", "t4"), "'t4' is a gpu"),
+        (("--networks", "mlp", "--input-batch", "2"), "are for model files; got names"),
     ],
 )
 def test_bad_input_of_a_live_run(

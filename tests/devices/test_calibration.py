@@ -98,19 +98,15 @@ def test_a_calibration_is_kept_and_forgotten(tmp_path: Path) -> None:
     assert list(read_calibrations(file)) == ["y"]
 
 
-def test_weights_that_learned_on_top_of_levels_get_them(tmp_path: Path) -> None:
-    file = tmp_path / "calibrations.json"
-    keep_levels("x", "a", "new", file)
+def test_levels_for_further_weights_are_kept_beside_the_others(tmp_path: Path) -> None:
+    file, new = tmp_path / "calibrations.json", Levels(weights="new", level=1.0)
+    keep_levels("x", new, file)
     assert not file.exists()
     keep_calibration("x", SLOWER, file)
-    before = file.read_bytes()
-    for weights, others in (("c", "new"), ("a", "a")):
-        keep_levels("x", weights, others, file)
-        assert file.read_bytes() == before
-    for weights in ("b", "a"):  # the second time they have some
-        keep_levels("x", weights, "new", file)
+    for levels in (replace(new, level=2.0), new):  # the second time they have some
+        keep_levels("x", levels, file)
     found = read_calibrations(file)["x"]
-    assert found.levels == (*SLOWER.levels, replace(SLOWER.levels[0], weights="new"))
+    assert found.levels == (*SLOWER.levels, new)
     assert found.programs == SLOWER.programs
 
 

@@ -78,6 +78,18 @@ def test_calls_of_the_c_library_take_their_cycles_for_every_element() -> None:
     assert max(erf.bounds_s, key=lambda name: erf.bounds_s[name]) == "compute"
 
 
+def test_a_square_is_a_product_and_no_call() -> None:
+    square, cube, product = (
+        estimate((64, 256), value, vectors=16).latency_s
+        for value in (
+            lambda x, i, j: tvm.tir.power(x[i, j], 2.0),
+            lambda x, i, j: tvm.tir.power(x[i, j], 3.0),
+            lambda x, i, j: x[i, j] * x[i, j],
+        )
+    )
+    assert square < 2 * product < cube / 2
+
+
 def test_conditions_in_a_vectorized_loop_make_it_serial() -> None:
     def add(x: Any, i: Any, j: Any) -> Any:
         return x[i, j] + 1.0

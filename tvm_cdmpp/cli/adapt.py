@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tvm_cdmpp.cli import show
 from tvm_cdmpp.cli.data_collect import device_to_measure, parse_remote
 from tvm_cdmpp.cli.finetune import load_trained
-from tvm_cdmpp.cli.inputs import add_target, check_gpu_is_here
+from tvm_cdmpp.cli.inputs import add_input_forms, add_target, check_gpu_is_here, inputs_of
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
 from tvm_cdmpp.errors import ConfigError
@@ -64,8 +64,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--rpc", metavar="HOST:PORT", help="measure on the devices of a tracker")
     parser.add_argument("--key", metavar="K", help="which devices of the tracker")
     add_target(parser)
+    add_input_forms(parser)
     parser.add_argument(
-        "--batch", type=int, default=64, metavar="N",
+        "--input-batch", type=int, metavar="N", dest="batch",
+        help="size of the open first axes of a model file",
+    )  # fmt: skip
+    parser.add_argument(
+        "--batch", type=int, default=64, metavar="N", dest="programs_per_batch",
         help="programs measured before training goes on (default: 64)",
     )  # fmt: skip
     parser.add_argument(
@@ -102,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     from tvm_cdmpp.train import Learner, Onboarding, OnboardSettings
 
     # All that can be wrong is found before anything takes time.
-    settings = OnboardSettings(budget=args.budget, batch=args.batch)
+    settings = OnboardSettings(budget=args.budget, batch=args.programs_per_batch)
     predictor = load_trained(args.weights)
     opened = _recorded(args) if args.from_store else _live(args, settings)
     with opened as bench:
@@ -130,6 +135,11 @@ def _recorded(args: argparse.Namespace) -> "Iterator[Bench]":
     """Open a bench that looks up what was measured."""
     if args.rpc or args.key:
         raise ConfigError("--from-store measures nothing, so --rpc and --key have no meaning there")
+    if args.input_shape or args.input_dtype or args.batch:
+        raise ConfigError(
+            "--input-shape, --input-dtype and --input-batch are for model files whose programs are "
+            "measured; with --from-store, recorded ones are taken"
+        )
     from tvm_cdmpp.data import RecordStore
     from tvm_cdmpp.files import locked
     from tvm_cdmpp.train import RecordedBench, load_features, read_candidates
@@ -157,6 +167,7 @@ def _live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Be
     remote = parse_remote(args.rpc, args.key, args.target)
     if remote is None:
         check_gpu_is_here(args.target)
+    options_of = inputs_of(args, networks)
     from tvm_cdmpp.bridge import parse_target
     from tvm_cdmpp.measure import (
         BenchConfig,
@@ -180,7 +191,11 @@ def _live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Be
     console = show.stderr_console()
     console.print(f"target: {target}", soft_wrap=True, markup=False)
     tasks = distinct_tasks(
-        [task for name in networks for task in extract_tasks(load_network(name), target)[0]]
+        [
+            task
+            for name in networks
+            for task in extract_tasks(load_network(name, **options_of(name)), target)[0]
+        ]
     )
     wanted = -(-_CANDIDATES_PER_RECORD * settings.budget // len(tasks))
     config = BenchConfig(
@@ -264,7 +279,6 @@ def _write(
 ) -> None:
     """Write the weights, and what they are; keep the levels that they learned on top of."""
     from tvm_cdmpp.ast import SCHEMA_VERSION
-    from tvm_cdmpp.devices import calibration_file, keep_levels
 
     found = work.result()
     found.about = {
@@ -281,9 +295,24 @@ def _write(
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     found.save(args.out)
-    if any(device.calibration is not None for device in bench.candidates.devices):
-        name = bench.candidates.devices[0].name
-        keep_levels(name, start.origin, found.origin, calibration_file())
+    device = bench.candidates.devices[0]
+    if device.calibration is not None:
+        _carry_over(device, args.target, start, found)
+
+
+def _carry_over(
+    device: "DeviceSpec", target: str, start: "TrainedPredictor", found: "TrainedPredictor"
+) -> None:
+    """Keep the levels of a device that weights have learned on top of for these weights, too."""
+    from tvm_cdmpp.bridge import parse_target
+    from tvm_cdmpp.devices import calibration_file, keep_levels, read_calibrations
+    from tvm_cdmpp.measure import carried_over
+
+    calibration = read_calibrations(calibration_file()).get(device.name)
+    levels = None if calibration is None else calibration.of(start.origin)
+    if levels is not None:
+        levels = carried_over(levels, start, found, device, parse_target(target))
+        keep_levels(device.name, levels, calibration_file())
 
 
 def _print(args: argparse.Namespace, work: "Onboarding") -> None:

@@ -90,7 +90,9 @@ def inputs_of(args: argparse.Namespace, networks: Sequence[str]) -> Callable[[st
 
     options = input_options(args)
     if any(options.values()) and all(name in NETWORKS for name in networks):
-        raise ConfigError("--input-shape, --batch and --input-dtype are for model files; got names")
+        raise ConfigError(
+            "shapes, element types and the batch of inputs are for model files; got names"
+        )
     return lambda name: {} if name in NETWORKS else options
 
 

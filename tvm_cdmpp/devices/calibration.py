@@ -218,17 +218,15 @@ def keep_calibration(name: str, calibration: DeviceCalibration | None, file: Pat
     return _change(name, lambda _: calibration, file) is not None
 
 
-def keep_levels(name: str, weights: str, others: str, file: Path) -> None:
-    """Let other weights have the levels that a device has for some weights, if there are any.
-
-    For weights that learned on top of these levels.
+def keep_levels(name: str, levels: Levels, file: Path) -> None:
+    """Keep levels for some weights with a device's calibration, if it has one.
 
     Parameters
     ----------
     name
         The device's.
-    weights, others
-        `TrainedPredictor.origin` of those that have levels, and of those that get them.
+    levels
+        They take the place of those that there are for the same weights.
     file
         Where calibrations are kept.
 
@@ -239,11 +237,10 @@ def keep_levels(name: str, weights: str, others: str, file: Path) -> None:
     """
 
     def change(found: DeviceCalibration | None) -> DeviceCalibration | None:
-        levels = None if found is None else found.of(weights)
-        if found is None or levels is None or others == weights:
-            return found
-        kept = (known for known in found.levels if known.weights != others)
-        return replace(found, levels=(*kept, replace(levels, weights=others)))
+        if found is None:
+            return None
+        others = (known for known in found.levels if known.weights != levels.weights)
+        return replace(found, levels=(*others, levels))
 
     _change(name, change, file)
 

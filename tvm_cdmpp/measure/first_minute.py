@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from tvm_cdmpp.extract import (
     describe_programs,
     dump_records,
 )
-from tvm_cdmpp.measure.calibration import CalibrationConfig, matmul_timer
+from tvm_cdmpp.measure.calibration import CalibrationConfig, calibration_program, matmul_timer
 from tvm_cdmpp.measure.outcomes import Failures
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
 from tvm_cdmpp.measure.untuned import OwnFunction, build_function, own_functions
@@ -174,6 +174,44 @@ def calibrate_device(
     )
 
 
+def carried_over(
+    levels: Levels,
+    before: TrainedPredictor,
+    after: TrainedPredictor,
+    device: DeviceSpec,
+    target: Any,
+) -> Levels:
+    """Return levels of a device for weights that learned on top of them from programs of a search.
+
+    Those of TVM's own schedules were measured, and have not changed: what the weights say otherwise
+    of functions that have these is taken from them.
+
+    Parameters
+    ----------
+    levels
+        For the weights as they were.
+    before, after
+        The weights.
+    device, target
+        As of `calibrate_device`.
+    """
+    levels = replace(levels, weights=after.origin)
+    if levels.own_level is None:
+        return levels
+    samples = _own_samples(len(LAYERS), device, target, (before, after))
+    changes = defaultdict[str, list[float]](list)
+    for sample in samples:
+        changes[sample.operator].append(sample.log_s[before.origin] - sample.log_s[after.origin])
+    return replace(
+        levels,
+        own_level=levels.own_level + float(np.mean(list(chain(*changes.values())))),
+        own_operators={
+            operator: level + float(np.mean(changes[operator])) if operator in changes else level
+            for operator, level in levels.own_operators.items()
+        },
+    )
+
+
 def disturbances(checks_s: Sequence[float]) -> list[float]:
     """Return by what factor a machine was slower than usual before each check of it.
 
@@ -280,7 +318,7 @@ def choose_programs(
             measured = auto_scheduler.MeasureInput(task, candidates[usable[place]])
             said = {origin: float(values[place]) for origin, values in log_s.items()}
             chosen.append(Sample(operator, number, name, measured, said))
-    return chosen + _own_samples(own, device, target, predictors, tasks[0])
+    return chosen + _own_samples(own, device, target, predictors)
 
 
 def _own_samples(
@@ -288,21 +326,19 @@ def _own_samples(
     device: DeviceSpec,
     target: Any,
     predictors: Sequence[TrainedPredictor],
-    any_task: Any,
 ) -> list[Sample]:
     """Return functions of so many layers with TVM's own schedules, operator by operator."""
-    hardware = Hardware.of(any_task.hardware_params)
+    device, stand_in = replace(device, calibration=None), calibration_program(target)
+    hardware = Hardware.of(stand_in.task.hardware_params)
     functions = own_functions(number, target, hardware.cores)
     batch = describe_programs([function.leaves for function in functions], hardware)
     log_s = {p.origin: np.log(p.predict(batch, device).latency_s) for p in predictors}
-    # TVM's runner asks nothing of it but its target.
-    stand_in = auto_scheduler.MeasureInput(any_task, any_task.compute_dag.get_init_state())
     samples = [
         Sample(
             operator=function.operator,
             task=_FIRST_OWN + place,
             name=f"{function.name}, TVM's own schedule",
-            measured=stand_in,
+            measured=stand_in,  # TVM's runner asks nothing of it but its target
             log_s={origin: float(values[place]) for origin, values in log_s.items()},
             own=function,
         )

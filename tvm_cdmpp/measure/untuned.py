@@ -4,6 +4,7 @@ So they run in the same processes, with the same empty caches and time limits, a
 devices, remote ones included.
 """
 
+import re
 import shutil
 import tempfile
 import time
@@ -62,11 +63,18 @@ def own_functions(number: int, target: Any, cores: int) -> list[OwnFunction]:
     """
     lowered = lower_network(network_of_layers(LAYERS[:number]), target, None)
     functions = (
-        OwnFunction(own_operator_of(name), readable(name), program, leaves_of(program, cores))
+        OwnFunction(own_operator_of(name), _name(name, program), program, leaves_of(program, cores))
         for name, program in lowered.programs.items()
         if class_of(name) not in _WITHOUT_CHOICE
     )
     return [function for function in functions if function.leaves]
+
+
+def _name(function: str, program: Any) -> str:
+    """Return a name with the sizes of what the function reads first, as tasks have it."""
+    buffers = [program.buffer_map[parameter] for parameter in program.params[:2]]
+    sizes = ("x".join(str(int(size)) for size in buffer.shape) for buffer in buffers)
+    return f"{re.sub(r'_[0-9]+$', '', readable(function))} {','.join(sizes)} {buffers[0].dtype}"
 
 
 def build_function(function: OwnFunction, target: Any) -> Any:

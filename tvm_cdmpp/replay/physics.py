@@ -339,11 +339,21 @@ def _library_calls(program: Any) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for store in _found(program.body, tir.BufferStore):
         calls = _found(store.value, tir.Call)
-        names = [str(getattr(call.op, "name", "")).removeprefix("tir.") for call in calls]
+        names = [
+            str(getattr(call.op, "name", "")).removeprefix("tir.")
+            for call in calls
+            if not _is_square(call)
+        ]
         cycles = [_LIBRARY_CYCLES[name] for name in names if name in _LIBRARY_CYCLES]
         buffer = str(store.buffer.name)
         found[buffer] = max(found.get(buffer, []), cycles, key=sum)
     return found
+
+
+def _is_square(call: Any) -> bool:
+    """Tell whether a call is a power of 2, of which LLVM makes a product."""
+    exponent = call.args[1] if len(call.args) == 2 else None
+    return isinstance(exponent, tir.FloatImm) and float(exponent.value) == 2.0
 
 
 def _found(tree: Any, kind: type) -> list[Any]:
