@@ -73,8 +73,8 @@ def test_calls_of_the_c_library_take_their_cycles_for_every_element() -> None:
     erf = estimate(shape, lambda x, i, j: te.erf(x[i, j]), vectors=8)
     root = estimate(shape, lambda x, i, j: te.sqrt(x[i, j]), vectors=8)
     per_element = erf.bounds_s["compute"] * CPU.clock_hz * CPU.cores / (64 * 1024)
-    assert 20 < per_element < 40
-    assert erf.latency_s > 5 * root.latency_s > 5 * plain.latency_s
+    assert 10 < per_element < 25
+    assert erf.latency_s > 3 * root.latency_s > 3 * plain.latency_s
     assert max(erf.bounds_s, key=lambda name: erf.bounds_s[name]) == "compute"
 
 
