@@ -295,7 +295,7 @@ def _replayed(graph: OperatorGraph, rounds: Sequence[dict[str, Any]], kind: str)
 def _medians_over(rounds: Sequence[dict[str, Any]], kind: str) -> dict[str, float]:
     """Return the median seconds of each operator over some rounds."""
     return {
-        name: float(np.median([samples[kind][name] for samples in rounds]))
+        name: float(np.median(np.concatenate([samples[kind][name] for samples in rounds])))
         for name in rounds[0][kind]
     }
 

@@ -77,6 +77,12 @@ def _name(function: str, program: Any) -> str:
     return f"{re.sub(r'_[0-9]+$', '', readable(function))} {','.join(sizes)} {buffers[0].dtype}"
 
 
+def compile_function(function: OwnFunction, target: Any) -> Any:
+    """Compile a function for a target; return TVM's module."""
+    with quiet_tvm(), target:  # without that, TVM compiles for any CPU of the architecture
+        return tvm.build(tvm.IRModule({"main": function.program}), target)
+
+
 def build_function(function: OwnFunction, target: Any) -> Any:
     """Build a function as TVM's builder does a program; return its `BuildResult`.
 
@@ -94,9 +100,7 @@ def build_function(function: OwnFunction, target: Any) -> Any:
     packed = folder / "function.tar"
     error, message = _ErrorNo.NO_ERROR, None
     try:
-        with quiet_tvm():
-            built = tvm.build(tvm.IRModule({"main": function.program}), target)
-            built.export_library(str(packed), fcompile=tvm.contrib.tar.tar)
+        compile_function(function, target).export_library(str(packed), fcompile=tvm.contrib.tar.tar)
     except (RuntimeError, OSError) as failure:
         shutil.rmtree(folder)
         error, message = _ErrorNo.COMPILE_HOST, reason_of(failure)
