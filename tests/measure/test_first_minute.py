@@ -1,7 +1,10 @@
 """What a device's first minute says: levels of invented machines, and a choice of programs."""
 
 import math
+from collections import Counter
 from dataclasses import replace
+from itertools import chain
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -41,6 +44,16 @@ def machine(factors: dict[str, float], per_operator: int = 4) -> list[tuple[Samp
             program = Sample(operator, task, operator, None, {"w": math.log(predicted_s)})
             found.append((program, predicted_s * factor * generator.uniform(0.9, 1.1)))
     return found
+
+
+def test_functions_with_tvms_own_schedules_are_measured_twice() -> None:
+    programs = [program for program, _ in machine(dict.fromkeys("abcd", 1.0), 12)]
+    own = [replace(program, own=FUNCTION) for program in programs[:20]]
+    batches = first_minute._batches([*programs, *own], seed=0)
+    assert Counter(chain(*batches)) == Counter([*range(68), *range(48, 68)])
+    assert {len(batch) for batch in batches[:-1]} == {16}
+    # Programs of all operators are in each.
+    assert all(len({place // 12 for place in batch if place < 48}) >= 3 for batch in batches[:-1])
 
 
 def test_levels_are_carried_over_to_weights_that_learned() -> None:
@@ -103,29 +116,36 @@ def test_a_quiet_machine_is_hardly_disturbed() -> None:
 def test_programs_beside_other_work_do_not_move_the_level(
     monkeypatch: pytest.MonkeyPatch, copies: int
 ) -> None:
-    """Another program takes half of the machine, from before the fifth task to after the sixth."""
+    """Another program takes half of the machine, from before the fifth batch to after the sixth."""
     programs = [
         replace(program, measured=place)
         for place, (program, _) in enumerate(machine(dict.fromkeys("abcdefgh", 1.0), 1))
     ]
-    took_s = [math.exp(program.log_s["w"]) for program in programs]
-    slowed_s = [seconds * (2.0 if place in (4, 5) else 1.0) for place, seconds in enumerate(took_s)]
+    order: list[int] = []
+
+    def run(places: list[int], _: list[int], verbose: int) -> list[Any]:
+        order.extend(places)
+        slower = 2.0 if len(order) in (5, 6) else 1.0
+        took_s = [slower * math.exp(programs[place].log_s["w"]) for place in places]
+        return [MeasureResult([seconds], 0, "", 0.0, 0.0) for seconds in took_s]
+
     checks_s = iter([9.0, 1.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 1.0, 1.0])
+    monkeypatch.setattr(first_minute, "_TOGETHER", 1)
     monkeypatch.setattr(first_minute, "choose_programs", lambda *_: programs)
     monkeypatch.setattr(first_minute, "matmul_timer", lambda *_, **__: lambda: next(checks_s))
     options = Mock()
     options.builder.return_value.build = lambda places, verbose: places
-    options.runner.return_value.run = lambda places, _, verbose: [
-        MeasureResult([slowed_s[place]], 0, "", 0.0, 0.0) for place in places
-    ]
+    options.runner.return_value.run = run
     options.remote.count.return_value = copies
-    predictor = Mock(origin="w")
-    found = calibrate_device(DEVICE, TARGET, [predictor], Mock(), options)
-    assert [program.measured_s for program in found.programs] == pytest.approx(slowed_s)
-    ratios = [round(program.log_ratio, 6) for program in found.programs]
-    disturbed = [0.0] * 4 + [0.693147] * 2 + [0.0] * 2
+    found = calibrate_device(DEVICE, TARGET, [Mock(origin="w")], Mock(), options)
+    assert sorted(order) == list(range(8)) != order
+    disturbed = [math.log(2.0) * (place in order[4:6]) for place in range(8)]
+    for place, program in enumerate(found.programs):
+        took_s = math.exp(programs[place].log_s["w"] + disturbed[place])
+        assert program.measured_s == pytest.approx(took_s)
     # Which of several devices was slow is not known.
-    assert ratios == ([0.0] * 8 if copies == 1 else disturbed)
+    ratios = [program.log_ratio for program in found.programs]
+    assert ratios == pytest.approx([0.0] * 8 if copies == 1 else disturbed)
     assert found.disturbed
 
 

@@ -151,7 +151,7 @@ def measure_and_keep(
         with show.show_progress(console, "programs", config.programs, 0) as show_step:
             found = calibrate_device(
                 device, target, predictors, session, options, config,
-                on_task=lambda name, programs: show_step(show.shorten(name), programs, ""),
+                on_batch=lambda name, programs: show_step(show.shorten(name), programs, ""),
             )  # fmt: skip
     except Exception:  # older TVMs turn SearchStopped into a TVMError on its way through C++
         if session.stopping:

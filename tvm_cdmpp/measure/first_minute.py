@@ -8,6 +8,10 @@ fast ones. The very fastest is fast by chance as well, and would say too little.
 
 The others are functions of layers (`networks.layers`) with TVM's own schedules, which networks run
 that were not tuned. The model has learned from no such programs, so they have levels of their own.
+
+A machine that others use is slow for seconds at a time. So programs of all operators are measured
+in one random order: among those of a search the slow ones do not count. Functions with TVM's own
+schedules all count, and are measured twice; the faster time is theirs.
 """
 
 import math
@@ -16,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from itertools import chain, groupby, pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -56,6 +60,8 @@ _FASTEST = 1 / 3
 _OWN_VARIANCES = LevelVariances(operator=0.2, task=0.04, noise=0.04)
 """Of TVM's own schedules: those of one operator are off alike, those of others otherwise (measured
 on two cores of an EPYC of the third generation: .2 between operators, .03 within them)."""
+_TOGETHER = 16
+"""Programs that are measured between two checks of the machine."""
 _LEAST_VALID = 0.5
 """Share of the programs that must run; of fewer, nothing is said."""
 
@@ -100,7 +106,7 @@ def calibrate_device(
     options: MeasureOptions,
     config: FirstMinuteConfig | None = None,
     *,
-    on_task: Callable[[str, int], None] = lambda name, programs: None,
+    on_batch: Callable[[str, int], None] = lambda name, programs: None,
 ) -> DeviceCalibration:
     """Measure a device.
 
@@ -118,42 +124,50 @@ def calibrate_device(
         How programs are measured, and where.
     config
         Which programs.
-    on_task
-        Called with the name of an operator and how many of its programs were measured.
+    on_batch
+        Called with the name of one of some programs, and of how many more that were measured.
 
     Raises
     ------
     MeasureError
         Too few programs could be built and run, or the remote devices cannot be reached.
     """
-    samples = choose_programs(device, target, predictors, config or FirstMinuteConfig())
+    config = config or FirstMinuteConfig()
+    samples = choose_programs(device, target, predictors, config)
     builder = options.builder()
     runner = options.runner(on_cpu=str(target.kind.name) == "llvm")
     copies = 1 if options.remote is None else options.remote.count()
     check = matmul_timer(builder, runner, target, num_devices=copies)
     check()  # the first program of a process is slower
     checks_s, failures = [check()], Failures()
-    timed: list[tuple[Sample, float, int]] = []
-    for _, batch in groupby(samples, lambda sample: sample.operator if sample.own else sample.task):
+    timed: list[tuple[int, float, int]] = []
+    """Place of the sample, measured seconds, and which check came after it."""
+    for places in _batches(samples, config.seed):
         session.check()
-        together = list(batch)
-        inputs = [sample.measured for sample in together]
-        results = runner.run(inputs, _build(together, builder, target), verbose=0)
-        for sample, result in zip(together, results, strict=True):
+        batch = [samples[place] for place in places]
+        inputs = [sample.measured for sample in batch]
+        results = runner.run(inputs, _build(batch, builder, target), verbose=0)
+        for place, result in zip(places, results, strict=True):
             if not failures.count(result):
-                timed.append((sample, latency_s(result), len(checks_s)))
+                timed.append((place, latency_s(result), len(checks_s)))
         checks_s.append(check())
-        on_task(together[0].name, len(together))
-    if len(timed) < _LEAST_VALID * len(samples):
+        on_batch(batch[0].name, len(batch))
+    # On one of several devices a program ran beside a check that was as slow as the slowest.
+    slower = [1.0] * len(checks_s) if copies > 1 else disturbances(checks_s)
+    usual_s = dict[int, tuple[float, float]]()
+    """What each took, by what it would have taken on a machine that was not busy: the least."""
+    for place, seconds, after in timed:
+        usual_s[place] = min(
+            usual_s.get(place, (math.inf, 0.0)), (seconds / slower[after], seconds)
+        )
+    if len(usual_s) < _LEAST_VALID * len(samples):
         kinds = ", ".join(f"{number} x {kind}" for kind, number in failures.counts.most_common())
         raise MeasureError(
-            f"only {len(timed)} of {len(samples)} small programs ran on {device.name} ({kinds}); "
+            f"only {len(usual_s)} of {len(samples)} small programs ran on {device.name} ({kinds}); "
             f"for example: {failures.example or 'no message'}. Nothing was kept; run `tvm-cdmpp "
             "doctor`, or look at the messages of the RPC server."
         )
-    # On one of several devices a program ran beside a check that was as slow as the slowest.
-    slower = [1.0] * len(checks_s) if copies > 1 else disturbances(checks_s)
-    found = [(sample, seconds / slower[after]) for sample, seconds, after in timed]
+    found = [(samples[place], seconds) for place, (seconds, _) in sorted(usual_s.items())]
     limit_s = (1 + CalibrationConfig().bound) * min(checks_s)
     return DeviceCalibration(
         levels=tuple(levels_of(found, predictor.origin) for predictor in predictors),
@@ -161,11 +175,12 @@ def calibrate_device(
             MeasuredProgram(
                 operator=sample.operator,
                 task=sample.name,
-                measured_s=seconds,
-                log_ratio=math.log(seconds / slower[after]) - sample.log_s[predictors[0].origin],
+                measured_s=usual_s[place][1],
+                log_ratio=math.log(usual_s[place][0]) - sample.log_s[predictors[0].origin],
                 own=sample.own is not None,
             )
-            for sample, seconds, after in timed
+            for place, sample in enumerate(samples)
+            if place in usual_s
         ),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         tvm=str(tvm.__version__),
@@ -274,11 +289,18 @@ def _fitted(
     )
 
 
-def _build(samples: Sequence[Sample], builder: Any, target: Any) -> Any:
-    """Build samples that are all of one kind."""
-    if any(sample.own is None for sample in samples):
-        return builder.build([sample.measured for sample in samples], verbose=0)
-    return [build_function(sample.own, target) for sample in samples if sample.own is not None]
+def _batches(samples: Sequence[Sample], seed: int) -> list[list[int]]:
+    """Return places of samples in a random order, those with TVM's own schedules twice."""
+    places = [*range(len(samples)), *(n for n, sample in enumerate(samples) if sample.own)]
+    shuffled = np.random.default_rng(seed).permutation(places).tolist()
+    return [shuffled[first : first + _TOGETHER] for first in range(0, len(places), _TOGETHER)]
+
+
+def _build(samples: Sequence[Sample], builder: Any, target: Any) -> list[Any]:
+    """Build samples, those of a search side by side."""
+    searched = [sample.measured for sample in samples if sample.own is None]
+    built = iter(builder.build(searched, verbose=0) if searched else ())
+    return [build_function(s.own, target) if s.own else next(built) for s in samples]
 
 
 def choose_programs(
