@@ -7,11 +7,22 @@ from pathlib import Path
 import pytest
 
 from tests.data.logs import Record, book, import_all, log_file, records, write_log
+from tests.measure.test_collect import MIX
+from tests.tiny_tasks import shrink_search
+from tvm_cdmpp.bridge import default_target, device_of
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.data.importer import import_logs
 from tvm_cdmpp.data.inputs import LogFile
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.data.workload_book import WorkloadBook
+from tvm_cdmpp.devices import (
+    DeviceCalibration,
+    Levels,
+    calibration_file,
+    keep_calibration,
+)
+from tvm_cdmpp.measure import bench
+from tvm_cdmpp.models import load_weights
 from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.workloads.inspector import TvmInspector
@@ -152,6 +163,40 @@ def test_bad_input_of_a_live_run(
     assert main(arguments(folder, tmp_path, *more)) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_levels_of_this_machine_are_learned_on_top_of_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Really measured: the machine is as fast as it is, whatever was kept of it before."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    shrink_search(monkeypatch)
+    monkeypatch.setattr(bench, "SampleMix", lambda population: MIX)
+    here, start = device_of(default_target()), load_weights("evaluation")
+    assert isinstance(start, TrainedPredictor)
+    levels = Levels(
+        weights=start.origin, level=3.0, operators={"batch_matmul": 4.0, "softmax": 5.0},
+        own_level=0.5, own_operators={"conv2d": 0.75},
+    )  # fmt: skip
+    keep_calibration(here.name, DeviceCalibration(levels=(levels,)), calibration_file())
+    out = tmp_path / "w.safetensors"
+    command = [
+        "adapt", "--device", here.name, "--networks", "mlp", "--budget", "6", "--batch", "6",
+        "--weights", "evaluation", "--out", str(out), "--records", str(tmp_path / "log.json"),
+        "--keep-noisy",
+    ]  # fmt: skip
+    assert main([*command, "--json"]) == 0
+    (point,) = json.loads(capsys.readouterr().out)["curve"]
+    assert point["start_mape"] is None or point["start_mape"] > 1000  # e^4 times too slow
+    found = TrainedPredictor.load(out)
+    assert found.experts["cpu"].ahead is None
+    assert found.experts["cpu"].level < -2
+    (before, after) = device_of(default_target()).calibration.levels  # type: ignore[union-attr]
+    assert before == levels
+    assert (after.weights, after.level, after.operators) == (found.origin, 3.0, levels.operators)
+    # What was learned says nothing of TVM's own schedules.
+    assert after.own_level is not None
+    assert after.own_level + found.experts["cpu"].level == pytest.approx(0.5, abs=0.5)
 
 
 def test_a_foreign_log_is_refused(

@@ -72,7 +72,7 @@ def test_levels_are_those_of_the_weights_and_the_operator() -> None:
     conv2d = device.for_operator("conv2d")
     assert [conv2d.level(weights) for weights in "abc"] == [0.7, -0.25, 0.0]
     assert device.for_operator("softmax") == device != conv2d
-    own = [device.for_operator(operator, own=True) for operator in ("conv2d", "pool")]
+    own = [device.for_operator("pool", own=own) for own in ("conv2d", "max_pool")]
     assert [[d.level(weights) for weights in "abc"] for d in own] == [
         [1.2, -0.25, 0.0],
         [0.9, -0.25, 0.0],
@@ -80,7 +80,7 @@ def test_levels_are_those_of_the_weights_and_the_operator() -> None:
     # Where none was measured with TVM's own schedules, those of a search count.
     searched = replace(SLOWER.levels[0], own_level=None, own_operators={})
     old = replace(device, calibration=DeviceCalibration(levels=(searched,)))
-    assert old.for_operator("conv2d", own=True).level("a") == 0.7
+    assert old.for_operator("pool", own="max_pool").level("a") == -0.1
     plain = replace(device, calibration=None)
     assert (plain.level("a"), plain.for_operator("pool")) == (0.0, plain)
     assert len({device, conv2d, plain, device.for_operator("softmax")}) == 3
@@ -94,6 +94,11 @@ def test_a_calibration_is_kept_and_forgotten(tmp_path: Path) -> None:
     assert not keep_calibration("y", DeviceCalibration(levels=()), file)
     assert keep_calibration("x", replace(SLOWER, levels=()), file)
     assert read_calibrations(file)["x"].programs == SLOWER.programs
+    # Levels of other weights stay, as these learned on top of them.
+    assert read_calibrations(file)["x"].levels == SLOWER.levels
+    anew = replace(SLOWER, levels=(Levels(weights="a", level=3.0),))
+    keep_calibration("x", anew, file)
+    assert read_calibrations(file)["x"].levels == (*anew.levels, SLOWER.levels[1])
     assert keep_calibration("x", None, file)
     assert list(read_calibrations(file)) == ["y"]
 

@@ -18,6 +18,7 @@ from tvm_cdmpp.networks import Network, extract_tasks, network_of_relay
 from tvm_cdmpp.replay import NetworkForecast, QueueConfig, joint_spread
 from tvm_cdmpp.replay.physics import call_s
 from tvm_cdmpp.replay.pricing import price_functions
+from tvm_cdmpp.train import operator_of_dag
 
 tvm = load_tvm()
 relay = tvm.relay
@@ -169,7 +170,8 @@ def test_a_log_gives_the_schedules_and_missing_tasks_are_counted(tmp_path: Path)
     assert found.num_tasks_without_record == len(tasks) - 1
     lowered, _ = forecast._lower(forecast._target(find_device(CPU)), find_device(CPU))
     assert "batch_matmul" in tasks[0].desc
-    assert lowered.searched == {task.function for task in found.tasks if "matmul" in task.name}
+    assert list(lowered.searched) == [t.function for t in found.tasks if "matmul" in t.name]
+    assert set(map(operator_of_dag, lowered.searched.values())) == {"batch_matmul"}
     assert any("no record" in remark for remark in found.remarks)
     with pytest.raises(RecordError, match="no record for a gpu"):
         NetworkForecast(made, log=log).on(GPU)
@@ -260,7 +262,13 @@ def test_what_was_measured_of_an_operator_counts_for_it(forecast: NetworkForecas
     lowered, graph = forecast._lower(target_for(gpu), gpu)
     moved = {operator.function: operator.moved_bytes for operator in graph.operators}
     searched = price_functions(
-        lowered.programs, moved, measured, Hardware(), predictor, 1e6, searched=set(moved)
+        lowered.programs,
+        moved,
+        measured,
+        Hardware(),
+        predictor,
+        1e6,
+        searched=dict.fromkeys(moved, "matmul"),
     )
     plain = price_functions(lowered.programs, moved, gpu, Hardware(), predictor, 1e6)
     for function, task in before.items():

@@ -24,7 +24,7 @@ from tvm_cdmpp.errors import ConfigError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tvm_cdmpp.devices import DeviceSpec
+    from tvm_cdmpp.devices import DeviceSpec, Levels
     from tvm_cdmpp.measure import RemoteDevices
     from tvm_cdmpp.models import TrainedPredictor
     from tvm_cdmpp.train import Bench, CurvePoint, Onboarding, OnboardSettings
@@ -104,11 +104,12 @@ def run(args: argparse.Namespace) -> int:
     for option in (args.out, args.records):
         if option.is_dir():
             raise ConfigError(f"--out and --records must be files; {option} is a folder")
+    from tvm_cdmpp.devices import calibration_file, read_calibrations
     from tvm_cdmpp.train import Learner, Onboarding, OnboardSettings
 
     # All that can be wrong is found before anything takes time.
     settings = OnboardSettings(budget=args.budget, batch=args.programs_per_batch)
-    predictor = load_trained(args.weights)
+    predictor, calibrations = load_trained(args.weights), read_calibrations(calibration_file())
     opened = _recorded(args) if args.from_store else _live(args, settings)
     with opened as bench:
         learner = Learner(start=predictor, sources=_sources(args, bench, predictor))
@@ -125,7 +126,11 @@ def run(args: argparse.Namespace) -> int:
         if work.stopping and not work.curve:
             return EXIT_INTERRUPTED  # nothing was measured
         # Before the session ends, which holds the log.
-        _write(args, work, bench, learner.start, settings)
+        device = bench.candidates.devices[0]
+        calibration = device.calibration and calibrations.get(device.name)
+        levels = calibration.of(predictor.origin) if calibration else None
+        known = None if levels is None else (device, levels)
+        _write(args, work, predictor, settings, known)
     _print(args, work)
     return EXIT_INTERRUPTED if work.stopping else 0
 
@@ -273,11 +278,14 @@ def describe_point(point: "CurvePoint") -> str:
 def _write(
     args: argparse.Namespace,
     work: "Onboarding",
-    bench: "Bench",
     start: "TrainedPredictor",
     settings: "OnboardSettings",
+    known: "tuple[DeviceSpec, Levels] | None",
 ) -> None:
-    """Write the weights, and what they are; keep the levels that they learned on top of."""
+    """Write the weights, and what they are.
+
+    They learned on top of the levels of the device, if any are known; these are kept for them.
+    """
     from tvm_cdmpp.ast import SCHEMA_VERSION
 
     found = work.result()
@@ -294,25 +302,15 @@ def _write(
         "from": dict(start.about),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    found.save(args.out)
-    device = bench.candidates.devices[0]
-    if device.calibration is not None:
-        _carry_over(device, args.target, start, found)
+    if known is not None:
+        from tvm_cdmpp.bridge import parse_target
+        from tvm_cdmpp.devices import calibration_file, keep_levels
+        from tvm_cdmpp.measure import carried_over
 
-
-def _carry_over(
-    device: "DeviceSpec", target: str, start: "TrainedPredictor", found: "TrainedPredictor"
-) -> None:
-    """Keep the levels of a device that weights have learned on top of for these weights, too."""
-    from tvm_cdmpp.bridge import parse_target
-    from tvm_cdmpp.devices import calibration_file, keep_levels, read_calibrations
-    from tvm_cdmpp.measure import carried_over
-
-    calibration = read_calibrations(calibration_file()).get(device.name)
-    levels = None if calibration is None else calibration.of(start.origin)
-    if levels is not None:
-        levels = carried_over(levels, start, found, device, parse_target(target))
+        device, levels = known
+        levels = carried_over(levels, start, found, device, parse_target(args.target))
         keep_levels(device.name, levels, calibration_file())
+    found.save(args.out)
 
 
 def _print(args: argparse.Namespace, work: "Onboarding") -> None:

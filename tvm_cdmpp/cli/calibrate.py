@@ -159,6 +159,12 @@ def measure_and_keep(
         raise
     found = replace(found, commit=find_commit())
     keep_calibration(device.name, found, file)
+    if not any(program.own for program in found.programs):
+        console.print(
+            "warning: no function with TVM's own schedule ran; such functions get the levels of "
+            "programs of a search",
+            soft_wrap=True,
+        )
     if found.disturbed:
         console.print(
             "warning: the machine was busy meanwhile, by a fixed program measured in between; run "

@@ -57,10 +57,10 @@ class Levels:
             if not abs(value) <= _FARTHEST:
                 raise ConfigError(f"a level must be within {_FARTHEST:g} of 0; got {value}")
 
-    def for_operator(self, operator: str, *, own: bool) -> Levels:
+    def for_operator(self, operator: str, *, own: str | None) -> Levels:
         """Return these with the level of a class of operator, where that was measured."""
-        if own and self.own_level is not None:
-            return replace(self, level=self.own_operators.get(operator, self.own_level))
+        if own is not None and self.own_level is not None:
+            return replace(self, level=self.own_operators.get(own, self.own_level))
         return replace(self, level=self.operators.get(operator, self.level))
 
 
@@ -105,15 +105,13 @@ class DeviceCalibration:
         """Return the levels for some weights; None where there are none."""
         return next((found for found in self.levels if found.weights == weights), None)
 
-    def for_operator(self, operator: str, *, own: bool = False) -> DeviceCalibration:
+    def for_operator(self, operator: str, *, own: str | None = None) -> DeviceCalibration:
         """Return this with the levels of one class of operator, where they were measured.
 
         Parameters
         ----------
-        operator
-            The class.
-        own
-            Whether programs have TVM's own schedules, and not those of a search.
+        operator, own
+            As of `DeviceSpec.for_operator`.
         """
         levels = (found.for_operator(operator, own=own) for found in self.levels)
         return replace(self, levels=tuple(levels))
@@ -199,7 +197,8 @@ def keep_calibration(name: str, calibration: DeviceCalibration | None, file: Pat
     name
         The device's.
     calibration
-        What takes the place of the one before; None to forget that.
+        What takes the place of the one before, but for levels of other weights: these have learned
+        on top of them. None to forget all.
     file
         Where they are kept.
 
@@ -215,7 +214,15 @@ def keep_calibration(name: str, calibration: DeviceCalibration | None, file: Pat
     RecordError
         Another process changes the file.
     """
-    return _change(name, lambda _: calibration, file) is not None
+
+    def change(before: DeviceCalibration | None) -> DeviceCalibration | None:
+        if calibration is None or before is None:
+            return calibration
+        new = {levels.weights for levels in calibration.levels}
+        others = (levels for levels in before.levels if levels.weights not in new)
+        return replace(calibration, levels=(*calibration.levels, *others))
+
+    return _change(name, change, file) is not None
 
 
 def keep_levels(name: str, levels: Levels, file: Path) -> None:

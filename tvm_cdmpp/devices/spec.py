@@ -151,7 +151,7 @@ class DeviceSpec:
         found = self.calibration.of(weights) if self.calibration else None
         return float(found.level) if found else 0.0
 
-    def for_operator(self, operator: str, *, own: bool = False) -> DeviceSpec:
+    def for_operator(self, operator: str, *, own: str | None = None) -> DeviceSpec:
         """Return this device as it is for a class of operator: its level is that of the class.
 
         Parameters
@@ -159,7 +159,8 @@ class DeviceSpec:
         operator
             The class.
         own
-            Whether programs have TVM's own schedules, and not those of a search.
+            For programs with TVM's own schedules, their class where such are meant
+            (`networks.own_operator_of`); None for those of a search.
         """
         if self.calibration is None:
             return self

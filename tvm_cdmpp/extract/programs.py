@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tvm_cdmpp.ast import CompactASTBatch, Leaf
 from tvm_cdmpp.devices import Hardware
+from tvm_cdmpp.errors import LoweringError
 from tvm_cdmpp.extract.native import describe
+from tvm_cdmpp.extract.tir import leaves_of
+
+
+def leaves_if_readable(program: Any, cores: int) -> Sequence[Leaf]:
+    """Return the leaves of a `PrimFunc`; none of one that cannot be read.
+
+    Parameters
+    ----------
+    program, cores
+        As of `leaves_of`.
+    """
+    try:
+        return leaves_of(program, cores)
+    except LoweringError:
+        return ()
 
 
 def describe_programs(programs: Sequence[Sequence[Leaf]], hardware: Hardware) -> CompactASTBatch:

@@ -142,6 +142,7 @@ def calibrate_device(
     checks_s, failures = [check()], Failures()
     timed: list[tuple[int, float, int]] = []
     """Place of the sample, measured seconds, and which check came after it."""
+    seen = set[int]()
     for places in _batches(samples, config.seed):
         session.check()
         batch = [samples[place] for place in places]
@@ -151,7 +152,8 @@ def calibrate_device(
             if not failures.count(result):
                 timed.append((place, latency_s(result), len(checks_s)))
         checks_s.append(check())
-        on_batch(batch[0].name, len(batch))
+        on_batch(batch[0].name, len(set(places) - seen))
+        seen.update(places)
     # On one of several devices a program ran beside a check that was as slow as the slowest.
     slower = [1.0] * len(checks_s) if copies > 1 else disturbances(checks_s)
     usual_s = dict[int, tuple[float, float]]()
@@ -317,8 +319,9 @@ def choose_programs(
     """
     device = replace(device, calibration=None)
     tasks = sample_tasks(target)
-    own = min(round(_OWN_SHARE * config.programs), len(LAYERS))
-    shares = np.diff(np.linspace(0, config.programs - own, len(tasks) + 1).round().astype(int))
+    own = _own_samples(max(1, round(_OWN_SHARE * config.programs)), device, target, predictors)
+    left = max(len(tasks), config.programs - len(own))
+    shares = np.diff(np.linspace(0, left, len(tasks) + 1).round().astype(int))
     chosen = []
     for number, (task, share) in enumerate(zip(tasks, shares.tolist(), strict=True)):
         with _numpy_unchanged():
@@ -340,7 +343,7 @@ def choose_programs(
             measured = auto_scheduler.MeasureInput(task, candidates[usable[place]])
             said = {origin: float(values[place]) for origin, values in log_s.items()}
             chosen.append(Sample(operator, number, name, measured, said))
-    return chosen + _own_samples(own, device, target, predictors)
+    return chosen + own
 
 
 def _own_samples(
@@ -349,24 +352,25 @@ def _own_samples(
     target: Any,
     predictors: Sequence[TrainedPredictor],
 ) -> list[Sample]:
-    """Return functions of so many layers with TVM's own schedules, operator by operator."""
+    """Return functions of at most so many layers with TVM's own schedules."""
     device, stand_in = replace(device, calibration=None), calibration_program(target)
     hardware = Hardware.of(stand_in.task.hardware_params)
     functions = own_functions(number, target, hardware.cores)
+    if not functions:
+        return []
     batch = describe_programs([function.leaves for function in functions], hardware)
     log_s = {p.origin: np.log(p.predict(batch, device).latency_s) for p in predictors}
-    samples = [
+    return [
         Sample(
             operator=function.operator,
             task=_FIRST_OWN + place,
             name=f"{function.name}, TVM's own schedule",
-            measured=stand_in,  # TVM's runner asks nothing of it but its target
+            measured=stand_in,  # TVM's runner asks for its target only
             log_s={origin: float(values[place]) for origin, values in log_s.items()},
             own=function,
         )
         for place, function in enumerate(functions)
     ]
-    return sorted(samples, key=lambda sample: sample.operator)
 
 
 def _sampled(task: Any, seed: int) -> list[Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.bridge import load_tvm, quiet_tvm, reason_of
-from tvm_cdmpp.extract import leaves_of
+from tvm_cdmpp.extract import leaves_if_readable
 from tvm_cdmpp.networks import (
     LAYERS,
     class_of,
@@ -41,7 +41,7 @@ class OwnFunction:
     program: Any
     """`PrimFunc`."""
     leaves: Sequence[Any]
-    """Of it, at least one, as from `extract.leaves_of`."""
+    """Of it, at least one, as from `extract.leaves_if_readable`."""
 
 
 def own_functions(number: int, target: Any, cores: int) -> list[OwnFunction]:
@@ -63,7 +63,9 @@ def own_functions(number: int, target: Any, cores: int) -> list[OwnFunction]:
     """
     lowered = lower_network(network_of_layers(LAYERS[:number]), target, None)
     functions = (
-        OwnFunction(own_operator_of(name), _name(name, program), program, leaves_of(program, cores))
+        OwnFunction(
+            own_operator_of(name), _name(name, program), program, leaves_if_readable(program, cores)
+        )
         for name, program in lowered.programs.items()
         if class_of(name) not in _WITHOUT_CHOICE
     )
@@ -79,8 +81,8 @@ def _name(function: str, program: Any) -> str:
 
 def compile_function(function: OwnFunction, target: Any) -> Any:
     """Compile a function for a target; return TVM's module."""
-    with quiet_tvm(), target:  # without that, TVM compiles for any CPU of the architecture
-        return tvm.build(tvm.IRModule({"main": function.program}), target)
+    with quiet_tvm():
+        return tvm.build(tvm.IRModule({"main": function.program}), target=target)
 
 
 def build_function(function: OwnFunction, target: Any) -> Any:
@@ -101,7 +103,7 @@ def build_function(function: OwnFunction, target: Any) -> Any:
     error, message = _ErrorNo.NO_ERROR, None
     try:
         compile_function(function, target).export_library(str(packed), fcompile=tvm.contrib.tar.tar)
-    except (RuntimeError, OSError) as failure:
+    except (RuntimeError, OSError, ValueError, TypeError) as failure:
         shutil.rmtree(folder)
         error, message = _ErrorNo.COMPILE_HOST, reason_of(failure)
     return _measure.BuildResult(str(packed), arguments, error, message, time.time() - begin)

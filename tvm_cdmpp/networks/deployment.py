@@ -216,13 +216,13 @@ class CountingBest(_ApplyHistoryBest):
     missing
         Keys of the tasks without a record.
     applied
-        Functions that got the schedule of a record, as TVM names them.
+        DAG of the task of each function that got the schedule of a record, by TVM's name for it.
     """
 
     def __init__(self, records: Iterable[tuple[Any, Any]]) -> None:
         super().__init__(records)
         self.missing: set[str] = set()
-        self.applied: set[str] = set()
+        self.applied: dict[str, str] = {}
 
     def query(
         self, target: Target, workload_key: str, has_complex_op: bool, dag: Any, func_name: str
@@ -230,7 +230,7 @@ class CountingBest(_ApplyHistoryBest):
         """Return the best state of a task, if any, and note what there is."""
         state = super().query(target, workload_key, has_complex_op, dag, func_name)
         if state is not None:
-            self.applied.add(str(func_name))
+            self.applied[str(func_name)] = str(tvm.ir.save_json(dag.tensors))
         elif has_complex_op:
             self.missing.add(str(workload_key))
         return state

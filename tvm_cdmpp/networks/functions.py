@@ -42,7 +42,10 @@ def is_of_reducing_class(function: str) -> bool:
 
 
 def operator_of(function: str) -> str:
-    """Return the class of operators of a function, as `train.operator_of_dag` has it for tasks."""
+    """Return the class of operators of a function, of those that tasks have, by its name.
+
+    Depthwise and grouped convolutions are called conv2d but in TVM's own layouts.
+    """
     return "batch_matmul" if "batch_matmul" in function else class_of(function).replace(" ", "_")
 
 

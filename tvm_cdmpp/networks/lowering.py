@@ -34,8 +34,9 @@ class LoweredNetwork:
     """Inputs of the graph that are constants."""
     programs: Mapping[str, Any]
     """`PrimFunc` of each function that TVM scheduled; library calls have none."""
-    searched: frozenset[str]
-    """Functions with a schedule that was given; all others have one of TVM's own."""
+    searched: Mapping[str, str]
+    """DAG of the task, as `tvm.ir.save_json` writes it, of each function with a schedule that was
+    given; all others have one of TVM's own."""
     num_tasks_without_record: int
     """Tasks for which no schedule was given, so that they have TVM's own; 0 without any."""
 
@@ -75,10 +76,11 @@ def lower_network(network: Network, target: Target, best: CountingBest | None) -
         raise NetworkError(
             f"TVM cannot compile {network.name} for {target}: {reason_of(error)}."
         ) from error
+    applied = {} if best is None else best.applied
     return LoweredNetwork(
         graph_json=str(graph_json),
         parameters=frozenset(map(str, parameters)),
         programs=programs,
-        searched=frozenset() if best is None else frozenset(best.applied & programs.keys()),
+        searched={name: dag for name, dag in applied.items() if name in programs},
         num_tasks_without_record=0 if best is None else len(best.missing),
     )

@@ -353,7 +353,9 @@ def _library_calls(program: Any) -> dict[str, list[float]]:
 
 def _is_square(call: Any) -> bool:
     """Tell whether a call is a power of 2, of which LLVM makes a product."""
-    exponent = call.args[1] if len(call.args) == 2 else None
+    if getattr(call.op, "name", "") != "tir.pow":
+        return False
+    exponent = call.args[1]
     return isinstance(exponent, tir.FloatImm) and float(exponent.value) == 2.0
 
 

@@ -34,6 +34,7 @@ from tvm_cdmpp.replay.graph import OperatorGraph, read_graph
 from tvm_cdmpp.replay.pricing import Basis, Price, price_functions
 from tvm_cdmpp.replay.schedules import best_predicted
 from tvm_cdmpp.replay.timeline import QueueConfig, Timeline, replay
+from tvm_cdmpp.train import operator_of_dag
 
 CORRELATION = 0.2
 """Of the errors of ln latency of two tasks on one device; 0.3 (mean over devices) or 0.0 (over all
@@ -200,7 +201,7 @@ class NetworkForecast:
         hardware = Hardware() if parameters is None else Hardware.of(parameters)
         prices = price_functions(
             lowered.programs, moved, device, hardware, self._predictor, graph.peak_bytes,
-            searched=lowered.searched,
+            searched={name: operator_of_dag(dag) for name, dag in lowered.searched.items()},
         )  # fmt: skip
         timeline = replay(graph, {name: p.latency_s for name, p in prices.items()}, queues)
         start_s = queues.network_start_s + len(timeline.events) * queues.operator_start_s

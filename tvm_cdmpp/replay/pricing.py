@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -22,8 +22,7 @@ import numpy.typing as npt
 
 from tvm_cdmpp.ast import CompactASTBatch, Leaf
 from tvm_cdmpp.devices import DeviceSpec, Hardware
-from tvm_cdmpp.errors import LoweringError
-from tvm_cdmpp.extract import describe_programs, leaves_of
+from tvm_cdmpp.extract import describe_programs, leaves_if_readable
 from tvm_cdmpp.models import (
     PROGRAM_START_S,
     TERMS,
@@ -88,7 +87,7 @@ def price_functions(
     predictor: CostPredictor,
     network_bytes: float,
     *,
-    searched: Set[str] = frozenset(),
+    searched: Mapping[str, str] | None = None,
 ) -> dict[str, Price]:
     """Price the functions of a network.
 
@@ -107,9 +106,13 @@ def price_functions(
     network_bytes
         Memory of the whole network, weights included.
     searched
-        Functions whose schedule a search found; those of TVM's own have other measured levels.
+        Class of operator of each function whose schedule a search found, as of its task; all others
+        have schedules of TVM's own, and other measured levels.
     """
-    leaves = {name: _leaves(programs.get(name), hardware) for name in moved_bytes}
+    leaves = {
+        name: leaves_if_readable(programs[name], hardware.cores) if name in programs else ()
+        for name in moved_bytes
+    }
     prices = {
         name: _by_bytes(moved_bytes[name], device) for name, found in leaves.items() if not found
     }
@@ -119,9 +122,7 @@ def price_functions(
     by_device = defaultdict[DeviceSpec, dict[str, Sequence[Leaf]]](dict)
     for name in named:
         if _is_task(name, leaves[name]):
-            own = name not in searched
-            operator = own_operator_of(name) if own else operator_of(name)
-            by_device[device.for_operator(operator, own=own)][name] = leaves[name]
+            by_device[_as_for(device, name, searched or {})][name] = leaves[name]
     for of_operator, tuned in by_device.items():
         prices |= _predicted(tuned, of_operator, hardware, predictor, network_bytes)
     for name in named:
@@ -156,6 +157,13 @@ def _predicted(
         )
         for place, name in enumerate(tuned)
     }
+
+
+def _as_for(device: DeviceSpec, function: str, searched: Mapping[str, str]) -> DeviceSpec:
+    """Return a device with the levels of a function."""
+    if function in searched:
+        return device.for_operator(searched[function])
+    return device.for_operator(operator_of(function), own=own_operator_of(function))
 
 
 def _in_network_s(
@@ -223,16 +231,6 @@ def _by_estimate(
         bounds=bounds,
         flops=sum(map(_flops, leaves)),
     )
-
-
-def _leaves(program: Any, hardware: Hardware) -> Sequence[Leaf]:
-    """Return the leaves of a program; none for one that cannot be read."""
-    if program is None:
-        return ()
-    try:
-        return leaves_of(program, hardware.cores)
-    except LoweringError:
-        return ()
 
 
 def _is_task(name: str, leaves: Sequence[Leaf]) -> bool:
