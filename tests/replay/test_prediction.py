@@ -83,13 +83,15 @@ def test_programs_take_less_in_a_network_that_caches_keep(forecast: NetworkForec
     lowered, graph = forecast._lower(target_for(device), device)
     moved = {operator.function: operator.moved_bytes for operator in graph.operators}
     small, large = (
-        price_functions(lowered.programs, moved, device, Hardware(), predictor, network_bytes)
+        price_functions(lowered.programs, moved, device, Hardware(), predictor, network_bytes, {})
         for network_bytes in (1e5, 1e10)
     )
     for name, price in small.items():
         assert price.latency_s < large[name].latency_s
         alone = {name: lowered.programs[name]}
-        by_itself = price_functions(alone, {name: moved[name]}, device, Hardware(), predictor, 1e5)
+        by_itself = price_functions(
+            alone, {name: moved[name]}, device, Hardware(), predictor, 1e5, {}
+        )
         assert by_itself[name].latency_s == pytest.approx(price.latency_s, rel=1e-4)
     (dense,) = [name for name in small if "dense" in name]
     start_s = call_s(device, 1e10) - call_s(device, 1e5)
@@ -270,7 +272,7 @@ def test_what_was_measured_of_an_operator_counts_for_it(forecast: NetworkForecas
         1e6,
         searched=dict.fromkeys(moved, "matmul"),
     )
-    plain = price_functions(lowered.programs, moved, gpu, Hardware(), predictor, 1e6)
+    plain = price_functions(lowered.programs, moved, gpu, Hardware(), predictor, 1e6, {})
     for function, task in before.items():
         factor = searched[function].latency_s / plain[function].latency_s
         assert math.log(factor) == pytest.approx(expected(task, 1.0, 0.25), abs=1e-3)

@@ -57,9 +57,11 @@ _OWN_SHARE = 0.25
 """Of the programs with TVM's own schedules, as far as there are so many."""
 _FASTEST = 1 / 3
 """Of the programs of an operator, those that count."""
-_OWN_VARIANCES = LevelVariances(operator=0.2, task=0.04, noise=0.04)
-"""Of TVM's own schedules: those of one operator are off alike, those of others otherwise (measured
-on two cores of an EPYC of the third generation: .2 between operators, .03 within them)."""
+_VARIANCES = LevelVariances(operator=0.3)
+"""Of programs of a search (on two cores of an EPYC of the third generation: .3 between operators,
+from .8 times what is predicted for matrix products to 6 times for sums)."""
+_OWN_VARIANCES = LevelVariances(operator=0.3, task=0.05, noise=0.05)
+"""Of TVM's own schedules: there .4 between operators, .1 within them."""
 _TOGETHER = 16
 """Programs that are measured between two checks of the machine."""
 _LEAST_VALID = 0.5
@@ -268,7 +270,7 @@ def levels_of(found: Sequence[tuple[Sample, float]], origin: str) -> Levels:
         for of_task in searched.values()
         for pair in of_task[: math.ceil(_FASTEST * len(of_task))]
     ]
-    fitted = _fitted(fastest, origin, LevelVariances())
+    fitted = _fitted(fastest, origin, _VARIANCES)
     of_own = _fitted(own, origin, _OWN_VARIANCES)
     return Levels(
         weights=origin,

@@ -64,7 +64,10 @@ def own_functions(number: int, target: Any, cores: int) -> list[OwnFunction]:
     lowered = lower_network(network_of_layers(LAYERS[:number]), target, None)
     functions = (
         OwnFunction(
-            own_operator_of(name), _name(name, program), program, leaves_if_readable(program, cores)
+            own_operator_of(name, program),
+            _name(name, program),
+            program,
+            leaves_if_readable(program, cores),
         )
         for name, program in lowered.programs.items()
         if class_of(name) not in _WITHOUT_CHOICE

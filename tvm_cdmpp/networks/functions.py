@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _CLASSES = (
     ("conv3d", "conv3d"),
@@ -49,8 +50,20 @@ def operator_of(function: str) -> str:
     return "batch_matmul" if "batch_matmul" in function else class_of(function).replace(" ", "_")
 
 
-def own_operator_of(function: str) -> str:
-    """Return that class where TVM's own schedules are meant, which tell kinds of pooling apart."""
+def own_operator_of(function: str, program: Any) -> str:
+    """Return that class where TVM's own schedules are meant, which tell more kinds apart.
+
+    Parameters
+    ----------
+    function
+        The name.
+    program
+        Its `PrimFunc`.
+    """
+    if "batch_matmul" in function and program.params:
+        batch = program.buffer_map[program.params[0]].shape[0]
+        # Of a plain product that is written so, TVM's schedule is much worse than of a dense layer.
+        return "batch_matmul_of_one" if int(batch) == 1 else "batch_matmul"
     pools = (part.replace("adaptive", "global") for part in _POOLS if part in function)
     return next(pools, operator_of(function))
 

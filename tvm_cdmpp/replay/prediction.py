@@ -201,7 +201,7 @@ class NetworkForecast:
         hardware = Hardware() if parameters is None else Hardware.of(parameters)
         prices = price_functions(
             lowered.programs, moved, device, hardware, self._predictor, graph.peak_bytes,
-            searched={name: operator_of_dag(dag) for name, dag in lowered.searched.items()},
+            {name: operator_of_dag(dag) for name, dag in lowered.searched.items()},
         )  # fmt: skip
         timeline = replay(graph, {name: p.latency_s for name, p in prices.items()}, queues)
         start_s = queues.network_start_s + len(timeline.events) * queues.operator_start_s

@@ -86,8 +86,7 @@ def price_functions(
     hardware: Hardware,
     predictor: CostPredictor,
     network_bytes: float,
-    *,
-    searched: Mapping[str, str] | None = None,
+    searched: Mapping[str, str],
 ) -> dict[str, Price]:
     """Price the functions of a network.
 
@@ -122,7 +121,12 @@ def price_functions(
     by_device = defaultdict[DeviceSpec, dict[str, Sequence[Leaf]]](dict)
     for name in named:
         if _is_task(name, leaves[name]):
-            by_device[_as_for(device, name, searched or {})][name] = leaves[name]
+            if name in searched:
+                of_operator = device.for_operator(searched[name])
+            else:
+                own = own_operator_of(name, programs[name])
+                of_operator = device.for_operator(operator_of(name), own=own)
+            by_device[of_operator][name] = leaves[name]
     for of_operator, tuned in by_device.items():
         prices |= _predicted(tuned, of_operator, hardware, predictor, network_bytes)
     for name in named:
@@ -157,13 +161,6 @@ def _predicted(
         )
         for place, name in enumerate(tuned)
     }
-
-
-def _as_for(device: DeviceSpec, function: str, searched: Mapping[str, str]) -> DeviceSpec:
-    """Return a device with the levels of a function."""
-    if function in searched:
-        return device.for_operator(searched[function])
-    return device.for_operator(operator_of(function), own=own_operator_of(function))
 
 
 def _in_network_s(

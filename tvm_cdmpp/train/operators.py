@@ -10,8 +10,9 @@ not move through the other load: the height or the width of a convolution's data
 - they share one, and channels are reduced as well: grouped;
 - they share none: a convolution of as many dimensions as there are windows.
 
-Without windows, a product whose loads share an axis of the result is batched. A single load with
-windows is pooling. Axes of length 1 are not shared by anything.
+Without windows, a product whose loads share an axis of the result is batched; one that is called so
+and has a batch of one is a plain product, which is how dense layers are searched. A single load
+with windows is pooling. Axes of length 1 are not shared by anything.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d", "depthwise_conv2d", "group_conv2d
 _BY_AXES = {
     "conv2d": ("depthwise_conv2d", "group_conv2d"),
     "matmul": ("batch_matmul",),
+    "batch_matmul": ("matmul",),
     "reduction": (*_CONVOLUTIONS, "matmul", "batch_matmul", "pool"),
 }
 """What the axes may turn a class by names into."""
