@@ -86,6 +86,13 @@ def _batch_matmul(batch: int, rows: int, inputs: int, columns: int) -> Layer:
     )
 
 
+def _batch_matmul_rows_first(batch: int, rows: int, inputs: int, columns: int) -> Layer:
+    """Make a product as PyTorch writes it; TVM's schedule is another's."""
+    return lambda data: relay.nn.batch_matmul(
+        data(batch, rows, inputs), data(batch, inputs, columns), transpose_b=False
+    )
+
+
 def _pool(shape: tuple[int, int, int], pool: Callable[..., Expr], **sizes: Any) -> Layer:
     return lambda data: pool(_conv2d(shape, shape[0], 1)(data), **sizes)
 
@@ -122,10 +129,10 @@ LAYERS: tuple[Layer, ...] = (
     _softmax(8, 96, 96),
     _dense(16, 512, 2048),
     _conv2d_transpose((96, 16, 16), 48),
-    _batch_matmul(1, 160, 768, 192),
+    _batch_matmul_rows_first(1, 160, 768, 192),
     _conv2d((64, 56, 56), 128, 3, 2),
     _reduced(relay.variance, 96, 512),
-    _batch_matmul(1, 128, 256, 1024),
+    _batch_matmul_rows_first(1, 128, 256, 1024),
     _dense(1, 512, 128),
     _depthwise((64, 112, 112), 3, 2),
     _conv2d((3, 112, 112), 32, 7, 2),
@@ -133,7 +140,7 @@ LAYERS: tuple[Layer, ...] = (
     _dense(256, 96, 96),
     _conv2d((160, 28, 28), 160, 1, 2),
     _softmax(1, 1000),
-    _batch_matmul(1, 96, 512, 512),
+    _batch_matmul_rows_first(8, 96, 128, 64),
     _conv2d((96, 14, 14), 96, 3, batch=4),
     _dense(4, 2048, 256),
     _conv2d_transpose((512, 4, 4), 256),
