@@ -173,7 +173,7 @@ def test_a_log_gives_the_schedules_and_missing_tasks_are_counted(tmp_path: Path)
     lowered, _ = forecast._lower(forecast._target(find_device(CPU)), find_device(CPU))
     assert "batch_matmul" in tasks[0].desc
     assert list(lowered.searched) == [t.function for t in found.tasks if "matmul" in t.name]
-    assert set(map(operator_of_dag, lowered.searched.values())) == {"batch_matmul"}
+    assert set(map(operator_of_dag, lowered.searched.values())) == {"matmul"}  # a dense layer
     assert any("no record" in remark for remark in found.remarks)
     with pytest.raises(RecordError, match="no record for a gpu"):
         NetworkForecast(made, log=log).on(GPU)
@@ -263,14 +263,9 @@ def test_what_was_measured_of_an_operator_counts_for_it(forecast: NetworkForecas
     # The same with schedules of a search.
     lowered, graph = forecast._lower(target_for(gpu), gpu)
     moved = {operator.function: operator.moved_bytes for operator in graph.operators}
+    operators = {name: "matmul" if "dense" in name else "softmax" for name in moved}
     searched = price_functions(
-        lowered.programs,
-        moved,
-        measured,
-        Hardware(),
-        predictor,
-        1e6,
-        searched=dict.fromkeys(moved, "matmul"),
+        lowered.programs, moved, measured, Hardware(), predictor, 1e6, operators
     )
     plain = price_functions(lowered.programs, moved, gpu, Hardware(), predictor, 1e6, {})
     for function, task in before.items():

@@ -1,0 +1,47 @@
+"""What the names of TVM's functions say, of real ones."""
+
+import pytest
+
+from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.networks.functions import class_of, operator_of, own_operator_of, readable
+
+tvm = load_tvm()
+PREFIX = "tvmgen_default_fused_"
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "class_", "operator", "own"),
+    [
+        ("nn_contrib_conv2d_NCHWc_add_nn_relu_3", "conv2d_NCHWc_add_relu_3", "conv2d", "conv2d",
+         "conv2d"),
+        ("nn_contrib_depthwise_conv2d_NCHWc", "depthwise_conv2d_NCHWc", "depthwise conv2d",
+         "depthwise_conv2d", "depthwise_conv2d"),
+        ("nn_contrib_dense_pack_add", "dense_pack_add", "matmul", "matmul", "matmul"),
+        ("nn_adaptive_avg_pool2d", "adaptive_avg_pool2d", "pool", "pool", "global_avg_pool"),
+        ("nn_max_pool2d_add", "max_pool2d_add", "pool", "pool", "max_pool"),
+        ("layout_transform_1", "layout_transform_1", "layout", "layout", "layout"),
+        ("add_nn_relu", "add_relu", "elementwise", "elementwise", "elementwise"),
+    ],
+)  # fmt: skip
+def test_names_tell_the_operator(
+    function: str, name: str, class_: str, operator: str, own: str
+) -> None:
+    function = PREFIX + function
+    assert (readable(function), class_of(function)) == (name, class_)
+    assert operator_of(function) == operator
+    assert own_operator_of(function, None) == own
+
+
+@pytest.mark.parametrize(
+    ("right", "own"),
+    [((4, 64, 32), "batch_matmul"), ((4, 32, 64), "batch_matmul_rows_first")],
+)
+def test_batched_products_differ_by_how_the_right_matrix_lies(
+    right: tuple[int, ...], own: str
+) -> None:
+    te = tvm.te
+    tensors = [te.placeholder(shape, name="x") for shape in ((4, 16, 32), right)]
+    out = te.compute((4,), lambda i: tensors[0][i, 0, 0] + tensors[1][i, 0, 0], name="out")
+    program = te.create_prim_func([*tensors, out])
+    assert own_operator_of(f"{PREFIX}nn_batch_matmul", program) == own
+    assert operator_of(f"{PREFIX}nn_batch_matmul") == "batch_matmul"
