@@ -183,7 +183,7 @@ def _network_error(result: dict[str, Any]) -> tuple[str, ...]:
     best = "rooflines" if theirs == errors["rooflines"] else "FLOPs at a matrix product's rate"
     return (
         f"mean error of the latency of {networks} networks on this machine, nothing measured but "
-        "half a minute of `device calibrate`",
+        "a minute of `device calibrate`",
         f"{100 * ours:.0f} %",
         f"{100 * theirs:.0f} %, {best}",
         f"{ours / theirs - 1:+.0%}",

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from tests.data.logs import Record, book, import_all, log_file, records, write_log
 from tests.measure.test_collect import MIX
 from tests.tiny_tasks import shrink_search
+from tvm_cdmpp import measure
 from tvm_cdmpp.bridge import default_target, device_of
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.data.importer import import_logs
@@ -21,7 +23,7 @@ from tvm_cdmpp.devices import (
     calibration_file,
     keep_calibration,
 )
-from tvm_cdmpp.measure import bench
+from tvm_cdmpp.measure import CalibrationConfig, bench
 from tvm_cdmpp.models import load_weights
 from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.trained import TrainedPredictor
@@ -172,6 +174,8 @@ def test_levels_of_this_machine_are_learned_on_top_of_and_kept(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     shrink_search(monkeypatch)
     monkeypatch.setattr(bench, "SampleMix", lambda population: MIX)
+    noisy = partial(CalibrationConfig, attempts=1)  # it does not wait for a quiet machine
+    monkeypatch.setattr(measure, "CalibrationConfig", noisy)
     here, start = device_of(default_target()), load_weights("evaluation")
     assert isinstance(start, TrainedPredictor)
     levels = Levels(

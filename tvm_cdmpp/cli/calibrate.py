@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from tvm_cdmpp.search import TuneSettings
 
 LEAST_TRIALS, LEAST_TIME_S = 600, 420.0
-"""Searches that are shorter do not begin with a calibration, which takes as long as some eighty
-trials, half a minute on two cores: at most 15 % of the time."""
+"""Searches that are shorter do not begin with a calibration, which takes as long as some hundred
+trials, a minute on two cores: at most a sixth of the time."""
 
 
 def add_parser(actions: Any) -> None:
