@@ -182,8 +182,8 @@ def _network_error(result: dict[str, Any]) -> tuple[str, ...]:
     networks = len({row["network"] for row in rows})
     best = "rooflines" if theirs == errors["rooflines"] else "FLOPs at a matrix product's rate"
     return (
-        f"mean error of the latency of {networks} networks on two virtual cores, nothing measured but "
-        "a minute of `device calibrate`",
+        f"mean error of the latency of {networks} networks on two virtual cores, nothing measured "
+        "but a minute of `device calibrate`",
         f"{100 * ours:.0f} %",
         f"{100 * theirs:.0f} %, {best}",
         f"{ours / theirs - 1:+.0%}",
