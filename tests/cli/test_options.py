@@ -43,7 +43,8 @@ OPTIONS: dict[str, set[str]] = {
         "--domain-layer", "--split", "--steps", "--seed",
     },
     "adapt": {"--device", "--budget", "--networks", "--from-store", "--rpc", "--key", "--target",
-              "--batch", "--weights", "--out", "--records", "--sources", "--keep-noisy", "--json"},
+              "--input-shape", "--input-dtype", "--input-batch", "--batch", "--weights", "--out",
+              "--records", "--sources", "--keep-noisy", "--json"},
     "autotune": {
         "--out", "--trials", "--minutes", "--split", "--kinds", "--steps", "--per-task", "--seed"
     },

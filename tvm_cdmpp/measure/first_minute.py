@@ -322,7 +322,7 @@ def choose_programs(
     device = replace(device, calibration=None)
     tasks = sample_tasks(target)
     own = _own_samples(max(1, round(_OWN_SHARE * config.programs)), device, target, predictors)
-    left = max(len(tasks), config.programs - len(own))
+    left = max(1, config.programs - len(own))
     shares = np.diff(np.linspace(0, left, len(tasks) + 1).round().astype(int))
     chosen = []
     for number, (task, share) in enumerate(zip(tasks, shares.tolist(), strict=True)):
