@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.devices import detect_cpu
 
 
 def test_devices_and_batches_side_by_side(
@@ -39,6 +40,14 @@ def test_json_is_by_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert low < found["latency_s"] < high
     assert {"name", "count", "latency_s", "interval_s", "bound"} <= set(found["tasks"][0])
     assert timeline.read_bytes().startswith(b"\x89PNG")
+
+
+def test_this_machine_goes_by_the_name_that_detect_gives_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = detect_cpu().name
+    assert main(["predict", "mlp", "--device", name, "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)["devices"]) == [name]
 
 
 def test_the_rows_add_up_to_the_latency(capsys: pytest.CaptureFixture[str]) -> None:
