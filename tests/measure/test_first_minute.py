@@ -17,14 +17,12 @@ from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.measure import first_minute
 from tvm_cdmpp.measure.first_minute import (
-    FirstMinuteConfig,
-    Sample,
     calibrate_device,
     carried_over,
-    choose_programs,
     disturbances,
     levels_of,
 )
+from tvm_cdmpp.measure.small_programs import FirstMinuteConfig, Sample, choose_programs
 from tvm_cdmpp.measure.untuned import OwnFunction
 from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.models.weights import load_weights

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.measure.calibration import Calibration, CalibrationConfig, matmul_timer
     from tvm_cdmpp.measure.collect import CollectConfig, Collector, distinct_tasks
     from tvm_cdmpp.measure.doubtful import SecondRuns
-    from tvm_cdmpp.measure.first_minute import FirstMinuteConfig, calibrate_device, carried_over
+    from tvm_cdmpp.measure.first_minute import calibrate_device, carried_over
     from tvm_cdmpp.measure.gain import Gain, measure_gain, measure_latency
     from tvm_cdmpp.measure.outcomes import (
         HOPELESS,
@@ -26,5 +26,6 @@ if TYPE_CHECKING:
         RemoteDevices,
         SearchStopped,
     )
+    from tvm_cdmpp.measure.small_programs import FirstMinuteConfig
 
 __getattr__, __dir__ = offer(__name__)
