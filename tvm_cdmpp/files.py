@@ -3,7 +3,7 @@
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,6 +53,28 @@ def write_atomically(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_bytes(data)
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Append lines to a file, after the end of a line that a killed run may have left half.
+
+    Parameters
+    ----------
+    path
+        The file, which need not be there.
+    lines
+        Each without its end.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    with path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        start = "\n" if file.read(1) not in (b"", b"\n") else ""
+        file.write((start + "".join(f"{line}\n" for line in lines)).encode())
 
 
 @contextmanager

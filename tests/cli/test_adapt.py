@@ -23,7 +23,7 @@ from tvm_cdmpp.devices import (
     calibration_file,
     keep_calibration,
 )
-from tvm_cdmpp.measure import CalibrationConfig, bench
+from tvm_cdmpp.measure import CalibrationConfig
 from tvm_cdmpp.models import load_weights
 from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.trained import TrainedPredictor
@@ -173,14 +173,14 @@ def test_levels_of_this_machine_are_learned_on_top_of_and_kept(
     """Really measured: the machine is as fast as it is, whatever was kept of it before."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     shrink_search(monkeypatch)
-    monkeypatch.setattr(bench, "SampleMix", lambda population: MIX)
+    monkeypatch.setattr(measure, "SampleMix", lambda **_: MIX)
     noisy = partial(CalibrationConfig, attempts=1)  # it does not wait for a quiet machine
     monkeypatch.setattr(measure, "CalibrationConfig", noisy)
     here, start = device_of(default_target()), load_weights("evaluation")
     assert isinstance(start, TrainedPredictor)
     levels = Levels(
         weights=start.origin, level=8.0, operators={"matmul": 8.5, "softmax": 9.0},
-        own_level=0.5, own_operators={"conv2d": 0.75},
+        own_level=8.0, own_operators={"matmul": 8.5, "conv2d": 7.5},
     )  # fmt: skip
     keep_calibration(here.name, DeviceCalibration(levels=(levels,)), calibration_file())
     out = tmp_path / "w.safetensors"
@@ -198,9 +198,9 @@ def test_levels_of_this_machine_are_learned_on_top_of_and_kept(
     (before, after) = device_of(default_target()).calibration.levels  # type: ignore[union-attr]
     assert before == levels
     assert (after.weights, after.level, after.operators) == (found.origin, 8.0, levels.operators)
-    # What was learned says nothing of TVM's own schedules.
-    assert after.own_level is not None
-    assert after.own_level + found.experts["cpu"].level == pytest.approx(0.5, abs=1.0)
+    # It learned from TVM's own schedules on top of their levels, too.
+    assert (after.own_level, after.own_operators) == (8.0, levels.own_operators)
+    assert (tmp_path / "log.json.own.jsonl").read_text().count("\n") >= 2
 
 
 def test_a_foreign_log_is_refused(

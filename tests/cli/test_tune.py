@@ -213,7 +213,8 @@ def test_a_search_does_not_need_stderr(tmp_path: Path) -> None:
     run = run_in_bash(line)
     assert run.returncode == 0
     assert json.loads(run.stdout)["trials"] == 4
-    assert len(log.read_text().splitlines()) == 4
+    programs = {json.dumps(json.loads(line)["i"]) for line in log.read_text().splitlines()}
+    assert len(programs) == 4  # one may have been measured again
 
 
 def test_nobody_need_read_the_progress() -> None:

@@ -1,6 +1,6 @@
 """Programs of tiny operators, chosen and really measured into a log that a second run goes on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +12,19 @@ from tests.tiny_tasks import auto_scheduler, invent, read_log, shrink_search
 from tvm_cdmpp.bridge import task_dag
 from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels
 from tvm_cdmpp.devices.spec import DeviceSpec
-from tvm_cdmpp.errors import ConfigError, MeasureError
+from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
 from tvm_cdmpp.measure.bench import BenchConfig, LiveBench
 from tvm_cdmpp.measure.calibration import CalibrationConfig, read_calibration
+from tvm_cdmpp.measure.own_records import (
+    OwnRecord,
+    append_own_records,
+    own_records_file,
+    read_own_records,
+)
 from tvm_cdmpp.measure.quiet import calibration_file
 from tvm_cdmpp.measure.session import MeasureSession
+from tvm_cdmpp.measure.untuned import OwnFunction, own_functions
+from tvm_cdmpp.networks import LAYERS, network_of_layers
 from tvm_cdmpp.search.cost_model import CDMPPModel
 from tvm_cdmpp.train import operator_of_dag
 
@@ -35,7 +43,7 @@ def small_search(monkeypatch: pytest.MonkeyPatch) -> None:
     shrink_search(monkeypatch)
 
 
-def bench(log: Path, *calibrations_s: float) -> LiveBench:
+def bench(log: Path, *calibrations_s: float, functions: Sequence[OwnFunction] = ()) -> LiveBench:
     config = BenchConfig(
         per_task=5,
         mix=MIX,
@@ -47,6 +55,7 @@ def bench(log: Path, *calibrations_s: float) -> LiveBench:
         HERE,
         CDMPPModel(seed=0, device=HERE),
         config,
+        functions,
         log=log,
         measure_calibration=timer(*(calibrations_s or (1.0,))),
     )
@@ -105,6 +114,44 @@ def test_failures_and_programs_of_a_log_count(tmp_path: Path) -> None:
     assert found.failures.counts == {"build failed": 2}
     np.testing.assert_array_equal(found.measured.latencies_s, [np.inf, 2e-3, np.inf])
     assert found.measured.tasks.tolist() == [1, 1, 1]
+
+
+def test_functions_with_tvms_own_schedules_are_measured_as_well(tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    functions = own_functions(network_of_layers(LAYERS[:2]), TASKS[0].target, HERE.cores)
+    first = bench(log, functions=[*functions, *functions])
+    assert first.candidates.tasks.tolist() == [0] * 5 + [1] * 5 + [2, 3]
+    assert first.own.tolist() == [False] * 10 + [True] * 2
+    own = first.candidates.take(np.array([10, 11])).devices
+    assert own == tuple(dict.fromkeys(function.on(HERE) for function in functions))
+    first.measure(np.array([11, 3, 10]))
+    check_distinct(log, 1)  # an Ansor log holds programs with transform steps only
+    assert first.measured.tasks.tolist() == [0, 3, 2]
+    records, torn = read_own_records(own_records_file(log))
+    assert ([record.function for record in records], torn) == (
+        [functions[1].key, functions[0].key],
+        0,
+    )
+    assert [r.latency_s for r in records] == first.measured.latencies_s[1:].tolist()
+    with own_records_file(log).open("a") as file:
+        file.write('{"function": "conv')
+
+    second = bench(log, functions=[functions[0]])
+    assert second.measured.tasks.tolist() == [0, 2]  # the other is another network's
+    assert np.flatnonzero(~second.open).tolist() == [3, 10]
+    assert second.unusable == 1
+
+
+def test_own_records_are_checked(tmp_path: Path) -> None:
+    file = tmp_path / "log.json.own.jsonl"
+    assert read_own_records(file) == ([], 0)
+    kept = [OwnRecord("a", "conv2d", 1e-3), OwnRecord("b", "dense", None, "build failed")]
+    append_own_records(file, kept)
+    assert read_own_records(file) == (kept, 0)
+    for wrong in ('{"function": "a", "name": "b", "latency_s": -1}', '{"function": "a"}', "[]"):
+        file.write_text(f"{wrong}\n")
+        with pytest.raises(RecordError, match=r"own.jsonl:1 is no record .* Move the file away"):
+            read_own_records(file)
 
 
 def test_bad_configuration(tmp_path: Path) -> None:

@@ -12,13 +12,11 @@ import pytest
 
 from tests.tiny_tasks import TARGET
 from tvm_cdmpp.bridge import load_tvm
-from tvm_cdmpp.devices.calibration import Levels
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.measure import first_minute
 from tvm_cdmpp.measure.first_minute import (
     calibrate_device,
-    carried_over,
     disturbances,
     levels_of,
 )
@@ -30,7 +28,7 @@ from tvm_cdmpp.models.weights import load_weights
 MeasureResult = load_tvm().auto_scheduler.MeasureResult
 
 DEVICE = DeviceSpec(name="test", kind="cpu", cores=2)
-FUNCTION = OwnFunction("conv2d", "conv2d", None, ())
+FUNCTION = OwnFunction("conv2d", "conv2d", "conv2d", None, ())
 
 
 def machine(factors: dict[str, float], per_operator: int = 4) -> list[tuple[Sample, float]]:
@@ -52,25 +50,6 @@ def test_functions_with_tvms_own_schedules_are_measured_twice() -> None:
     assert {len(batch) for batch in batches[:-1]} == {16}
     # Programs of all operators are in each.
     assert all(len({place // 12 for place in batch if place < 48}) >= 3 for batch in batches[:-1])
-
-
-def test_levels_are_carried_over_to_weights_that_learned() -> None:
-    """These say that all takes twice as long, which of TVM's own schedules was not learned."""
-    before = load_weights("evaluation")
-    assert isinstance(before, TrainedPredictor)
-    expert = replace(before.experts["cpu"], level=math.log(2.0))
-    after = TrainedPredictor({**before.experts, "cpu": expert}, {"command": "after"})
-    levels = Levels(
-        weights=before.origin, level=0.1, operators={"conv2d": 0.2},
-        own_level=0.5, own_operators={"conv2d": 0.9, "conv3d": 0.4},
-    )  # fmt: skip
-    found = carried_over(levels, before, after, DEVICE, TARGET)
-    assert found.weights == after.origin != before.origin
-    assert (found.level, found.operators) == (0.1, {"conv2d": 0.2})
-    assert found.own_level == pytest.approx(0.5 - math.log(2.0))
-    assert found.own_operators == pytest.approx({"conv2d": 0.9 - math.log(2.0), "conv3d": 0.4})
-    searched = replace(levels, own_level=None, own_operators={})
-    assert carried_over(searched, before, after, DEVICE, TARGET).own_level is None
 
 
 @pytest.mark.parametrize("factor", [0.01, 1.0, 3.0, 100.0])

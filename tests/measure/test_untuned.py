@@ -16,11 +16,12 @@ from tvm_cdmpp.measure.untuned import (
     compile_function,
     own_functions,
 )
+from tvm_cdmpp.networks import LAYERS, network_of_layers
 
 
 @pytest.fixture(scope="module")
 def functions() -> list[OwnFunction]:
-    return own_functions(6, TARGET, 2)
+    return own_functions(network_of_layers(LAYERS[:6]), TARGET, 2)
 
 
 def test_each_layer_has_a_function_of_its_operator(functions: list[OwnFunction]) -> None:
@@ -34,7 +35,10 @@ def test_each_layer_has_a_function_of_its_operator(functions: list[OwnFunction])
 
 
 def test_names_do_not_depend_on_what_else_is_compiled(functions: list[OwnFunction]) -> None:
-    assert {f.name for f in own_functions(3, TARGET, 2)} < {f.name for f in functions}
+    fewer = own_functions(network_of_layers(LAYERS[:3]), TARGET, 2)
+    assert {f.name for f in fewer} < {f.name for f in functions}
+    assert {f.key for f in fewer} < {f.key for f in functions}
+    assert len({f.key for f in functions}) == len(functions)
 
 
 def test_a_function_is_compiled_for_the_cpu_of_the_target(functions: list[OwnFunction]) -> None:

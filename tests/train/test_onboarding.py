@@ -46,6 +46,7 @@ class Memory:
 
     def __init__(self, rows: TrainingRows, on_batch: Callable[[int], None] = lambda _: None):
         self.candidates, self._on_batch = rows, on_batch
+        self.own = np.zeros(len(rows), bool)
         self.order, self.stopped = np.zeros(0, np.int64), False
 
     @property
@@ -211,6 +212,27 @@ def test_stop_ends_after_the_batch_in_flight() -> None:
     assert [point.records for point in work.steps()] == [10]
     assert bench.stopped
     assert work.ended == "it was asked to stop"
+
+
+def test_functions_with_tvms_own_schedules_have_their_share() -> None:
+    rows = rows_on(NEW, 20.0, 12)
+    tasks = rows.tasks.copy()
+    tasks[-12:] = np.arange(100, 112)  # as many functions as tasks
+    bench = Memory(replace(rows, tasks=tasks))
+    bench.own = tasks >= 100
+    settings = OnboardSettings(budget=24, batch=12, programs_per_task=1)
+    work = Onboarding(bench, Learner(start=START, anchored=QUICK), settings)
+    points = list(work.steps())
+    first, second = bench.order[:12], bench.order[12:]
+    assert bench.own[first].sum() == bench.own[second].sum() == 6
+    assert len(np.unique(tasks[bench.order])) == 24  # each once
+    # Of 12 tasks the second, seventh and last are kept back, and of the functions.
+    assert [point.kept_back for point in points] == [2, 6]
+    # Where there is nothing else left, functions take more than their share.
+    bench.order = np.flatnonzero(~bench.own)
+    chosen = work._select(np.flatnonzero(bench.open), 10, 0)
+    assert len(chosen) == 10
+    assert bench.own[chosen].all()
 
 
 def test_failures_teach_no_latency() -> None:

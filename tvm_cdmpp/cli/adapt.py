@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,12 +25,15 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tvm_cdmpp.devices import DeviceSpec, Levels
-    from tvm_cdmpp.measure import RemoteDevices
+    from tvm_cdmpp.measure import OwnFunction, RemoteDevices
     from tvm_cdmpp.models import TrainedPredictor
+    from tvm_cdmpp.networks import Network
     from tvm_cdmpp.train import Bench, CurvePoint, Onboarding, OnboardSettings
 
 _CANDIDATES_PER_RECORD = 4
 _MOST_CANDIDATES_PER_TASK = 128
+_LEAST_POPULATION = 64
+"""Of the evolution that candidates of a task are taken from."""
 
 
 def add_parser(commands: Any) -> None:
@@ -108,7 +111,10 @@ def run(args: argparse.Namespace) -> int:
     from tvm_cdmpp.train import Learner, Onboarding, OnboardSettings
 
     # All that can be wrong is found before anything takes time.
-    settings = OnboardSettings(budget=args.budget, batch=args.programs_per_batch)
+    # Networks to be predicted are given, so each of their tasks counts; those of a store stand for
+    # others.
+    per_task = {} if args.from_store else {"programs_per_task": 1}
+    settings = OnboardSettings(budget=args.budget, batch=args.programs_per_batch, **per_task)
     predictor, calibrations = load_trained(args.weights), read_calibrations(calibration_file())
     opened = _recorded(args) if args.from_store else _live(args, settings)
     with opened as bench:
@@ -130,7 +136,8 @@ def run(args: argparse.Namespace) -> int:
         calibration = device.calibration and calibrations.get(device.name)
         levels = calibration.of(predictor.origin) if calibration else None
         known = None if levels is None else (device, levels)
-        _write(args, work, predictor, settings, known)
+        has_own = bool((bench.own & ~bench.open).any())
+        _write(args, work, predictor, settings, known, has_own)
     _print(args, work)
     return EXIT_INTERRUPTED if work.stopping else 0
 
@@ -180,6 +187,7 @@ def _live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Be
         LiveBench,
         MeasureOptions,
         MeasureSession,
+        SampleMix,
         distinct_tasks,
     )
     from tvm_cdmpp.networks import check_libraries, extract_tasks, load_network
@@ -195,28 +203,42 @@ def _live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Be
         remote.count()
     console = show.stderr_console()
     console.print(f"target: {target}", soft_wrap=True, markup=False)
-    tasks = distinct_tasks(
-        [
-            task
-            for name in networks
-            for task in extract_tasks(load_network(name, **options_of(name)), target)[0]
-        ]
-    )
+    loaded = [load_network(name, **options_of(name)) for name in networks]
+    tasks = distinct_tasks([task for each in loaded for task in extract_tasks(each, target)[0]])
+    functions = _own_functions(loaded, target, tasks[0])
     wanted = -(-_CANDIDATES_PER_RECORD * settings.budget // len(tasks))
+    per_task = min(wanted, _MOST_CANDIDATES_PER_TASK)
     config = BenchConfig(
-        per_task=min(wanted, _MOST_CANDIDATES_PER_TASK),
+        per_task=per_task,
+        # Mostly what a search would keep, as networks run that.
+        mix=SampleMix(random=0.2, evolved=0.3, population=max(_LEAST_POPULATION, 4 * per_task)),
         calibration=CalibrationConfig(keep_noisy=args.keep_noisy),
         measure=MeasureOptions(remote=remote),
     )
     with MeasureSession() as session:
         session.hold(args.records)
         with show.show_bar("candidates of tasks", len(tasks)) as on_task:
-            bench = LiveBench(tasks, device, model, config, log=args.records, on_task=on_task)
+            bench = LiveBench(
+                tasks, device, model, config, functions, log=args.records, on_task=on_task
+            )
         write_workloads(args.records, tasks)
         for line in _describe_start(bench, len(tasks)):
             console.print(line, soft_wrap=True, markup=False)
         with divert_native_messages(messages_file(args.records), console.print):
             yield bench
+
+
+def _own_functions(networks: "list[Network]", target: Any, task: Any) -> "list[OwnFunction]":
+    """Return the functions of networks with TVM's own schedules."""
+    from tvm_cdmpp.devices import Hardware
+    from tvm_cdmpp.measure import own_functions
+
+    cores, functions = Hardware.of(task.hardware_params).cores, []
+    with show.show_bar("functions of networks", len(networks)) as on_network:
+        for number, network in enumerate(networks, start=1):
+            functions += own_functions(network, target, cores)
+            on_network(number)
+    return functions
 
 
 def _device(name: str, target: Any, remote: "RemoteDevices | None") -> "DeviceSpec":
@@ -238,8 +260,10 @@ def _device(name: str, target: Any, remote: "RemoteDevices | None") -> "DeviceSp
 def _describe_start(bench: Any, num_tasks: int) -> list[str]:
     report = bench.log_report
     state = f"continues with its {report.num_valid} records" if report.num_valid else "is new"
+    num_own = int(bench.own.sum())
     lines = [
-        f"{num_tasks} tasks, {len(bench.candidates)} candidates; the log {report.path} {state}",
+        f"{num_tasks} tasks, {len(bench.candidates) - num_own} candidates, {num_own} functions "
+        f"with TVM's own schedules; the log {report.path} {state}",
         *show.describe_log(report),
     ]
     if bench.unusable:
@@ -281,6 +305,7 @@ def _write(
     start: "TrainedPredictor",
     settings: "OnboardSettings",
     known: "tuple[DeviceSpec, Levels] | None",
+    has_own: bool,
 ) -> None:
     """Write the weights, and what they are.
 
@@ -303,12 +328,12 @@ def _write(
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     if known is not None:
-        from tvm_cdmpp.bridge import parse_target
         from tvm_cdmpp.devices import calibration_file, keep_levels
-        from tvm_cdmpp.measure import carried_over
 
         device, levels = known
-        levels = carried_over(levels, start, found, device, parse_target(args.target))
+        levels = replace(levels, weights=found.origin)
+        if not has_own:  # they learned nothing of these
+            levels = replace(levels, own_level=None, own_operators={})
         keep_levels(device.name, levels, calibration_file())
     found.save(args.out)
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.measure.calibration import Calibration, CalibrationConfig, matmul_timer
     from tvm_cdmpp.measure.collect import CollectConfig, Collector, distinct_tasks
     from tvm_cdmpp.measure.doubtful import SecondRuns
-    from tvm_cdmpp.measure.first_minute import calibrate_device, carried_over
+    from tvm_cdmpp.measure.first_minute import calibrate_device
     from tvm_cdmpp.measure.gain import Gain, measure_gain, measure_latency
     from tvm_cdmpp.measure.outcomes import (
         HOPELESS,
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from tvm_cdmpp.measure.pace import Pace, at_full_pace
     from tvm_cdmpp.measure.reports import BatchReport
+    from tvm_cdmpp.measure.sampling import SampleMix
     from tvm_cdmpp.measure.session import (
         MeasureOptions,
         MeasureSession,
@@ -27,5 +28,6 @@ if TYPE_CHECKING:
         SearchStopped,
     )
     from tvm_cdmpp.measure.small_programs import FirstMinuteConfig
+    from tvm_cdmpp.measure.untuned import OwnFunction, own_functions
 
 __getattr__, __dir__ = offer(__name__)

@@ -2,7 +2,8 @@
 
 The candidates are drawn before anything is measured, as `sampling` draws them, so that one seed and
 the same weights give the same ones. What a log holds already is measured, whether it is among the
-candidates or not.
+candidates or not. After them come functions with TVM's own schedules, each a task of its own with
+one candidate; what they took is in `LOG.own.jsonl`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,32 @@ from tvm_cdmpp.arguments import check_seed
 from tvm_cdmpp.bridge import LogReport, latency_s, load_tvm, prepare_log, task_dag
 from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import ConfigError, RecordError
-from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records
-from tvm_cdmpp.measure.calibration import CalibrationConfig
-from tvm_cdmpp.measure.outcomes import HOPELESS, Failures, check_disk, hopeless_error
+from tvm_cdmpp.extract import (
+    LayoutRewrite,
+    StepExtractor,
+    analyse,
+    describe_programs,
+    dump_records,
+)
+from tvm_cdmpp.measure.calibration import CalibrationConfig, calibration_program
+from tvm_cdmpp.measure.outcomes import (
+    HOPELESS,
+    Failures,
+    check_disk,
+    disk_was_full,
+    failure_of,
+    hopeless_error,
+)
+from tvm_cdmpp.measure.own_records import (
+    OwnRecord,
+    append_own_records,
+    own_records_file,
+    read_own_records,
+)
 from tvm_cdmpp.measure.quiet import QuietMachine
 from tvm_cdmpp.measure.sampling import ProgramSampler, SampleMix
 from tvm_cdmpp.measure.session import MeasureOptions
+from tvm_cdmpp.measure.untuned import OwnFunction
 from tvm_cdmpp.models import Ints, Machine, TrainingRows
 from tvm_cdmpp.train import operator_of_dag
 
@@ -63,6 +84,8 @@ class LiveBench:
         A cost model of TVM's interface, for evolution.
     config
         Which, and how.
+    functions
+        With TVM's own schedules, to measure as well; those that are the same are one.
     log
         The Ansor log to write; one that exists is continued. Calibrations go to
         `LOG.calibration.jsonl`.
@@ -96,6 +119,7 @@ class LiveBench:
         device: DeviceSpec,
         model: Any,
         config: BenchConfig,
+        functions: Sequence[OwnFunction] = (),
         *,
         log: Path,
         measure_calibration: Callable[[], float] | None = None,
@@ -124,12 +148,19 @@ class LiveBench:
             states += [drawn[place] for place in usable]
             lines += found
             on_task(number + 1)
+        self._functions = list({function.key: function for function in functions}.values())
+        parts.append(_rows_of(self._functions, device, tasks[0], len(tasks)))
         self._states, self._candidates = states, TrainingRows.join(parts)
-        self._place_of = {line: place for place, line in enumerate(lines)}
-        self._open = np.ones(len(states), bool)
+        self._place_of: dict[bytes | str, int] = {line: place for place, line in enumerate(lines)}
+        self._place_of |= {f.key: len(states) + n for n, f in enumerate(self._functions)}
+        self._open = np.ones(len(self._candidates), bool)
         self._measured = TrainingRows.join([])
         if self.log_report.num_valid:
             self._take_in(auto_scheduler.RecordReader(str(log)))
+        of_functions, torn = read_own_records(own_records_file(log))
+        self.unusable += torn
+        self.failures.counts.update(record.failure for record in of_functions if record.failure)
+        self._take_in_own(of_functions)
 
     @property
     def candidates(self) -> TrainingRows:
@@ -146,6 +177,11 @@ class LiveBench:
         """See `train.Bench`."""
         return self._measured
 
+    @property
+    def own(self) -> npt.NDArray[np.bool_]:
+        """See `train.Bench`."""
+        return np.arange(len(self._candidates)) >= len(self._states)
+
     def measure(self, programs: Ints) -> None:
         """See `train.Bench`.
 
@@ -160,24 +196,65 @@ class LiveBench:
         if not self._started:
             self._machine.start()
             self._started = True
-        numbers = self._candidates.tasks[programs].tolist()
+        functions = [self._function(place) for place in programs.tolist()]
+        stand_in = calibration_program(self._tasks[0].target)  # TVM's runner asks for its target
         inputs = [
             auto_scheduler.MeasureInput(self._tasks[number], self._states[place])
-            for number, place in zip(numbers, programs.tolist(), strict=True)
+            if function is None
+            else stand_in
+            for number, place, function in zip(
+                self._candidates.tasks[programs].tolist(), programs.tolist(), functions, strict=True
+            )
         ]
-        found = self._machine.measure(inputs)
+        found = self._machine.measure(inputs, functions)
         if found is None:
             return
-        recorded = self._machine.record(inputs, found[0])
+        recorded = self._record(inputs, functions, found[0])
         self._open[programs] = False
-        self._take_in(recorded)
-        check_disk(self._log, len(recorded), len(inputs))
+        check_disk(self._log, recorded, len(inputs))
         if len(self._measured) >= HOPELESS and not np.isfinite(self._measured.latencies_s).any():
             raise hopeless_error(self._log, len(self._measured), self.failures)
 
     def stop(self) -> None:
         """See `train.Bench`."""
         self._machine.stopping = True
+
+    def _function(self, place: int) -> OwnFunction | None:
+        """Return the function that a candidate is; None for a program of a search."""
+        place -= len(self._states)
+        return self._functions[place] if place >= 0 else None
+
+    def _record(
+        self,
+        inputs: Sequence[Any],
+        functions: Sequence[OwnFunction | None],
+        results: Sequence[Any],
+    ) -> int:
+        """Write down and take in what was measured; return how many of it there was room for."""
+        searched, own = list[tuple[Any, Any]](), list[OwnRecord]()
+        for measured, function, result in zip(inputs, functions, results, strict=True):
+            if function is None:
+                searched.append((measured, result))
+            elif not disk_was_full(result):
+                seconds = None if self.failures.count(result) else latency_s(result)
+                own.append(OwnRecord(function.key, function.name, seconds, failure_of(result)))
+        recorded = self._machine.record(
+            [measured for measured, _ in searched], [result for _, result in searched]
+        )
+        append_own_records(own_records_file(self._log), own)
+        self._take_in(recorded)
+        self._take_in_own(own)
+        return len(recorded) + len(own)
+
+    def _take_in_own(self, records: Iterable[OwnRecord]) -> None:
+        """Add measured functions; those of other networks are left alone."""
+        for record in records:
+            if (place := self._place_of.get(record.function)) is None:
+                continue
+            self._open[place] = False
+            rows = self._candidates.take(np.array([place]))
+            seconds = np.array([np.inf if record.latency_s is None else record.latency_s])
+            self._measured = TrainingRows.join([self._measured, replace(rows, latencies_s=seconds)])
 
     def _take_in(self, pairs: Iterable[tuple[Any, Any]]) -> None:
         """Add measured programs, in order; those of other networks are left alone."""
@@ -231,3 +308,20 @@ class _TaskPrograms:
         numbers = np.full(len(usable), number, np.int64)
         rows = TrainingRows.on(self.machine, batch.take(usable), np.ones(len(usable)), numbers)
         return rows, usable, [lines[place] for place in usable]
+
+
+def _rows_of(
+    functions: Sequence[OwnFunction], device: DeviceSpec, task: Any, first: int
+) -> TrainingRows:
+    """Return rows of 1 s of functions, built for the target of a task and numbered from `first`."""
+    hardware = Hardware.of(task.hardware_params)
+    parts = [
+        TrainingRows.on(
+            Machine(function.on(device), hardware),
+            describe_programs([function.leaves], hardware),
+            [1.0],
+            np.array([first + place]),
+        )
+        for place, function in enumerate(functions)
+    ]
+    return TrainingRows.join(parts)

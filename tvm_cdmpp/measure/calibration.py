@@ -10,7 +10,6 @@ be judged again later, with another bound.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ import numpy as np
 
 from tvm_cdmpp.bridge import hardware_params, load_tvm
 from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
+from tvm_cdmpp.files import append_lines
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
@@ -137,12 +137,7 @@ class Calibration:
             num_lines=num_lines,
         )
         try:
-            with self._file.open("ab+") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - 1))
-                # A killed run may have left half a line, which must not swallow this one.
-                start = "\n" if file.read(1) not in (b"", b"\n") else ""
-                file.write((start + json.dumps(asdict(row)) + "\n").encode())
+            append_lines(self._file, [json.dumps(asdict(row))])
         except OSError as error:
             raise RecordError(
                 f"the calibration could not be written to {self._file}: {error.strerror}. Free "

@@ -17,9 +17,8 @@ schedules all count, and are measured twice; the faster time is theirs.
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import datetime, timezone
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,11 +33,9 @@ from tvm_cdmpp.measure.small_programs import (
     FirstMinuteConfig,
     Sample,
     choose_programs,
-    own_samples,
 )
-from tvm_cdmpp.measure.untuned import build_function
+from tvm_cdmpp.measure.untuned import build_all
 from tvm_cdmpp.models import TrainedPredictor
-from tvm_cdmpp.networks import LAYERS
 from tvm_cdmpp.train import LevelCorrection, LevelVariances
 
 tvm = load_tvm()
@@ -105,7 +102,8 @@ def calibrate_device(
         session.check()
         batch = [samples[place] for place in places]
         inputs = [sample.measured for sample in batch]
-        results = runner.run(inputs, _build(batch, builder, target), verbose=0)
+        built = build_all(inputs, [sample.own for sample in batch], builder, target)
+        results = runner.run(inputs, built, verbose=0)
         for place, result in zip(places, results, strict=True):
             if not failures.count(result):
                 timed.append((place, latency_s(result), len(checks_s)))
@@ -146,44 +144,6 @@ def calibrate_device(
         tvm=str(tvm.__version__),
         # One slow program in eleven happens on any machine.
         disturbed=sum(check_s > limit_s for check_s in checks_s) > 1,
-    )
-
-
-def carried_over(
-    levels: Levels,
-    before: TrainedPredictor,
-    after: TrainedPredictor,
-    device: DeviceSpec,
-    target: Any,
-) -> Levels:
-    """Return levels of a device for weights that learned on top of them from programs of a search.
-
-    Those of TVM's own schedules were measured, and have not changed: what the weights say otherwise
-    of functions that have these is taken from them.
-
-    Parameters
-    ----------
-    levels
-        For the weights as they were.
-    before, after
-        The weights.
-    device, target
-        As of `calibrate_device`.
-    """
-    levels = replace(levels, weights=after.origin)
-    if levels.own_level is None:
-        return levels
-    samples = own_samples(len(LAYERS), device, target, (before, after))
-    changes = defaultdict[str, list[float]](list)
-    for sample in samples:
-        changes[sample.operator].append(sample.log_s[before.origin] - sample.log_s[after.origin])
-    return replace(
-        levels,
-        own_level=levels.own_level + float(np.mean(list(chain(*changes.values())))),
-        own_operators={
-            operator: level + float(np.mean(changes[operator])) if operator in changes else level
-            for operator, level in levels.own_operators.items()
-        },
     )
 
 
@@ -254,10 +214,3 @@ def _batches(samples: Sequence[Sample], seed: int) -> list[list[int]]:
     places = [*range(len(samples)), *(n for n, sample in enumerate(samples) if sample.own)]
     shuffled = np.random.default_rng(seed).permutation(places).tolist()
     return [shuffled[first : first + _TOGETHER] for first in range(0, len(places), _TOGETHER)]
-
-
-def _build(samples: Sequence[Sample], builder: Any, target: Any) -> list[Any]:
-    """Build samples, those of a search side by side."""
-    searched = [sample.measured for sample in samples if sample.own is None]
-    built = iter(builder.build(searched, verbose=0) if searched else ())
-    return [build_function(s.own, target) if s.own else next(built) for s in samples]

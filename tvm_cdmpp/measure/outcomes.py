@@ -38,9 +38,9 @@ class Failures:
 
     def count(self, result: Any) -> bool:
         """Take a `MeasureResult` into the count; return whether it is a failure."""
-        if not failed(result):
+        if not (failure := failure_of(result)):
             return False
-        self.counts[_failure(result)] += 1
+        self.counts[failure] += 1
         self.example = _last_line(str(result.error_msg)) or self.example
         return True
 
@@ -61,8 +61,7 @@ def record_batch(log: Path, inputs: Sequence[Any], results: Sequence[Any]) -> li
     RecordError
         The log cannot be written.
     """
-    pairs = zip(inputs, results, strict=True)
-    kept = [pair for pair in pairs if _DISK_FULL not in str(pair[1].error_msg)]
+    kept = [pair for pair in zip(inputs, results, strict=True) if not disk_was_full(pair[1])]
     if kept:
         append_records(log, *zip(*kept, strict=True))
     return kept
@@ -89,7 +88,15 @@ def hopeless_error(log: Path, num_programs: int, failures: Failures) -> MeasureE
     )
 
 
-def _failure(result: Any) -> str:
+def disk_was_full(result: Any) -> bool:
+    """Tell whether a program was not measured because there was no room to build it."""
+    return _DISK_FULL in str(result.error_msg)
+
+
+def failure_of(result: Any) -> str:
+    """Return the kind of a `MeasureResult`'s failure, empty for none."""
+    if not failed(result):
+        return ""
     error_no = int(result.error_no)
     if timed_out(result) and not build_timed_out(result):
         error_no = _RUN_TIMEOUT  # which some TVMs call an error of the run

@@ -5,7 +5,7 @@ again after a pause, and it is an error, or goes on and marks the batch, if it s
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tvm_cdmpp.errors import MeasureError
 from tvm_cdmpp.measure.calibration import Calibration, CalibrationConfig, matmul_timer
 from tvm_cdmpp.measure.outcomes import record_batch
 from tvm_cdmpp.measure.session import MeasureOptions
+from tvm_cdmpp.measure.untuned import OwnFunction, build_all
 
 _LOOK_EVERY_S = 0.1  # while pausing, for a request to stop
 
@@ -56,7 +57,7 @@ class QuietMachine:
         log: Path,
         measure_calibration: Callable[[], float] | None = None,
     ) -> None:
-        self._config, self._log = config, log
+        self._target, self._config, self._log = target, config, log
         self._builder = options.builder()
         self._runner = options.runner(on_cpu=str(target.kind.name) == "llvm")
         self._num_lines = log.read_bytes().count(b"\n")
@@ -95,19 +96,25 @@ class QuietMachine:
         if not config.keep_noisy:
             raise self._noisy_error()
 
-    def measure(self, inputs: list[Any]) -> tuple[list[Any], int] | None:
+    def measure(
+        self, inputs: list[Any], functions: Sequence[OwnFunction | None] | None = None
+    ) -> tuple[list[Any], int] | None:
         """Return results and attempts; None when asked to stop while the machine was noisy.
+
+        Parameters
+        ----------
+        inputs, functions
+            As of `build_all`; no functions where all are programs of a search.
 
         Raises
         ------
         MeasureError
             The machine stays noisy.
         """
-        config = self._config
+        config, own = self._config, functions or [None] * len(inputs)
         for attempt in range(1, config.attempts + 1):
-            results = list(
-                self._runner.run(inputs, self._builder.build(inputs, verbose=0), verbose=0)
-            )
+            built = build_all(inputs, own, self._builder, self._target)
+            results = list(self._runner.run(inputs, built, verbose=0))
             quiet = self.calibration.check()
             if quiet or (attempt == config.attempts and config.keep_noisy):
                 return results, attempt

@@ -20,6 +20,7 @@ from tvm_cdmpp.extract import (
 from tvm_cdmpp.measure.calibration import calibration_program
 from tvm_cdmpp.measure.untuned import OwnFunction, own_functions
 from tvm_cdmpp.models import TrainedPredictor
+from tvm_cdmpp.networks import LAYERS, network_of_layers
 from tvm_cdmpp.train import operator_of_dag
 from tvm_cdmpp.workloads import sample_tasks
 
@@ -117,7 +118,8 @@ def own_samples(
     """Return functions of at most so many layers with TVM's own schedules."""
     device, stand_in = replace(device, calibration=None), calibration_program(target)
     hardware = Hardware.of(stand_in.task.hardware_params)
-    functions = own_functions(number, target, hardware.cores)
+    layers = network_of_layers(LAYERS[:number])
+    functions = own_functions(layers, target, hardware.cores)
     if not functions:
         return []
     batch = describe_programs([function.leaves for function in functions], hardware)

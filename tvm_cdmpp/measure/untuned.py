@@ -10,16 +10,18 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.bridge import load_tvm, quiet_tvm, reason_of
+from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.extract import leaves_if_readable
 from tvm_cdmpp.networks import (
-    LAYERS,
+    Network,
     class_of,
     lower_network,
-    network_of_layers,
+    operator_of,
     own_operator_of,
     readable,
 )
@@ -37,20 +39,35 @@ class OwnFunction:
 
     operator: str
     """Its class, as by `networks.own_operator_of`."""
+    task_operator: str
+    """The class that its task has, as by `networks.operator_of`."""
     name: str
     program: Any
     """`PrimFunc`."""
     leaves: Sequence[Any]
     """Of it, at least one, as from `extract.leaves_if_readable`."""
 
+    @cached_property
+    def key(self) -> str:
+        """What names the program, whatever network it is of; one of TVM's versions has one."""
+        program = self.program
+        nameless = tvm.tir.PrimFunc(
+            program.params, program.body, program.ret_type, program.buffer_map
+        )
+        return f"{self.operator} {int(tvm.ir.structural_hash(nameless)) % 2**64:016x}"
 
-def own_functions(number: int, target: Any, cores: int) -> list[OwnFunction]:
-    """Return functions of the first layers of `networks.LAYERS`.
+    def on(self, device: DeviceSpec) -> DeviceSpec:
+        """Return a device as it is for this function."""
+        return device.for_operator(self.task_operator, own=self.operator)
+
+
+def own_functions(network: Network, target: Any, cores: int) -> list[OwnFunction]:
+    """Return the functions of a network whose schedules matter, with TVM's own.
 
     Parameters
     ----------
-    number
-        Of layers, at least 1.
+    network
+        Of which.
     target
         What to build for.
     cores
@@ -59,12 +76,13 @@ def own_functions(number: int, target: Any, cores: int) -> list[OwnFunction]:
     Raises
     ------
     NetworkError
-        TVM cannot compile them for this target.
+        TVM cannot compile it for this target.
     """
-    lowered = lower_network(network_of_layers(LAYERS[:number]), target, None)
+    lowered = lower_network(network, target, None)
     functions = (
         OwnFunction(
             own_operator_of(name, program),
+            operator_of(name),
             _name(name, program),
             program,
             leaves_if_readable(program, cores),
@@ -110,3 +128,30 @@ def build_function(function: OwnFunction, target: Any) -> Any:
         shutil.rmtree(folder)
         error, message = _ErrorNo.COMPILE_HOST, reason_of(failure)
     return _measure.BuildResult(str(packed), arguments, error, message, time.time() - begin)
+
+
+def build_all(
+    inputs: Sequence[Any], functions: Sequence[OwnFunction | None], builder: Any, target: Any
+) -> list[Any]:
+    """Build programs of a search, side by side, and functions with TVM's own schedules.
+
+    Parameters
+    ----------
+    inputs
+        `MeasureInput` of each; those of functions are not looked at.
+    functions
+        Of each; None for a program of a search.
+    builder
+        TVM's.
+    target
+        What to build for.
+
+    Returns
+    -------
+    built
+        One `BuildResult` each.
+    """
+    pairs = list(zip(inputs, functions, strict=True))
+    searched = [measured for measured, function in pairs if function is None]
+    built = iter(builder.build(searched, verbose=0) if searched else ())
+    return [build_function(own, target) if own is not None else next(built) for _, own in pairs]

@@ -2,9 +2,11 @@
 
 - What the whole budget should buy is chosen first, from all candidates, and each batch from that in
   the same way: tasks that stand for the others, and programs of each (see `select_programs`).
+  Functions with TVM's own schedules have a share of their own, by how many tasks and how many
+  functions there are.
 - Every fifth task, in the order in which tasks are first measured, is kept back: its programs teach
   nothing until the end, and tell how large the error is on tasks that were not measured. Where
-  there are fewer than five tasks, it is every fifth program.
+  there are fewer than five tasks, it is every fifth program. So is every fifth function.
 - After each batch the weights learn from all that was measured so far, from where they started:
   with programs of other devices beside them, or anchored to what was known (see `Learner`).
 - It ends when two batches in a row have each brought the error down by less than 2 %, the weights
@@ -61,6 +63,10 @@ class Bench(Protocol):
         """Which candidates have not been measured; (candidates,)."""
 
     @property
+    def own(self) -> Mask:
+        """Which candidates have TVM's own schedules, each a task of its own; (candidates,)."""
+
+    @property
     def measured(self) -> TrainingRows:
         """All that was measured, in that order, earlier runs first; tasks as in `candidates`."""
 
@@ -80,11 +86,16 @@ class OnboardSettings:
     batch: int = 64
     """Programs measured before the weights learn again."""
     seed: int = 0
+    programs_per_task: int = 4
+    """Measured of a task at least before one of another is, where tasks stand for others. 1 where
+    what they are a part of is to be predicted: then each of them counts."""
 
     def __post_init__(self) -> None:
         """Reject a budget without a batch."""
         if self.batch < 1:
             raise ConfigError(f"a batch must be at least 1 program; got {self.batch}.")
+        if self.programs_per_task < 1:
+            raise ConfigError(f"programs_per_task must be at least 1; got {self.programs_per_task}")
         if self.budget < self.batch:
             raise ConfigError(
                 f"the budget must be at least one batch of {self.batch} programs; got "
@@ -133,7 +144,9 @@ class Learner:
     sources: TrainingRows | None = None
     config: TrainConfig = field(default_factory=lambda: replace(FINETUNE_CONFIG, domain="cmd"))
     anchored: AdaptConfig = field(
-        default_factory=lambda: AdaptConfig(steps=60, programs=16, programs_per_task=4)
+        default_factory=lambda: AdaptConfig(
+            steps=200, steps_per_program=1.0, least_steps=60, programs=16, programs_per_task=4
+        )
     )
     """Small steps: with all of a few dozen programs in each, what one of them says is overrated."""
     seed: int = 0
@@ -168,7 +181,7 @@ class Learner:
     def _anchored(self, expert: Expert, measured: TrainingRows) -> Expert:
         network = copy.deepcopy(expert.network)
         ahead = expert.network.state_dict()
-        level = adapt(network, ahead, measured, self.anchored, self.seed)
+        level = adapt(network, ahead, measured, self.anchored, self.seed, len(measured))
         failed = bool(np.isinf(measured.latencies_s).any())
         return Expert(network, expert.spread_factor, expert.predicts_failure or failed, level=level)
 
@@ -210,7 +223,10 @@ class Onboarding:
         self._now = learner.start
         candidates = bench.candidates
         self._features = program_features(candidates.batch())
-        self._by_task = len(np.unique(candidates.tasks)) >= _KEPT_BACK
+        self._own_tasks = np.unique(candidates.tasks[bench.own])
+        tasks = np.setdiff1d(candidates.tasks, self._own_tasks)
+        self._by_task = len(tasks) >= _KEPT_BACK
+        self._own_share = len(self._own_tasks) / (len(self._own_tasks) + len(tasks))
         # By the seed alone, so that a run that goes on has the same plan.
         chosen = self._select(np.arange(len(candidates)), settings.budget, settings.seed)
         self._planned = np.isin(np.arange(len(candidates)), chosen)
@@ -279,10 +295,25 @@ class Onboarding:
         return np.zeros(0, np.int64)
 
     def _select(self, pool: Ints, number: int, seed: int) -> Ints:
-        """Choose so many candidates of a pool."""
+        """Choose so many candidates of a pool; of those with TVM's own schedules, their share."""
+        own = self._bench.own[pool]
+        num_own = min(int(own.sum()), round(self._own_share * number))
+        num_own = max(num_own, number - int((~own).sum()))
+        chosen = [
+            self._representative(pool[~own], number - num_own, seed),
+            self._representative(pool[own], num_own, seed),
+        ]
+        return np.sort(np.concatenate(chosen))
+
+    def _representative(self, pool: Ints, number: int, seed: int) -> Ints:
         tasks = self._bench.candidates.tasks[pool]
-        chosen: Ints = pool[select_programs(self._features[pool], tasks, number, "kmeans", seed)]
-        return chosen
+        found: Ints = pool[
+            select_programs(
+                self._features[pool], tasks, number, "kmeans", seed,
+                programs_per_task=self._settings.programs_per_task,
+            )
+        ]  # fmt: skip
+        return found
 
     def _unlabelled(self) -> TrainingRows:
         return self._bench.candidates.take(np.flatnonzero(self._bench.open))
@@ -290,7 +321,10 @@ class Onboarding:
     def _look(self) -> CurvePoint:
         """Learn from all that is not kept back, and compare with the weights before."""
         measured = self._bench.measured
-        kept = keep_back(measured.tasks, by_task=self._by_task)
+        kept, own = np.zeros(len(measured), bool), np.isin(measured.tasks, self._own_tasks)
+        # Apart, as a run that goes on reads them from two files.
+        kept[~own] = keep_back(measured.tasks[~own], by_task=self._by_task)
+        kept[own] = keep_back(measured.tasks[own], by_task=False)
         before, rows = self._now, measured.take(np.flatnonzero(kept))
         self._now = self._learner.learn(measured.take(np.flatnonzero(~kept)), self._unlabelled())
         ran = int(np.isfinite(rows.latencies_s).sum())

@@ -55,6 +55,11 @@ class RecordedBench:
         return ~np.isin(np.arange(len(self._rows)), self._order)
 
     @property
+    def own(self) -> npt.NDArray[np.bool_]:
+        """See `Bench`; a record store has none."""
+        return np.zeros(len(self._rows), bool)
+
+    @property
     def measured(self) -> TrainingRows:
         """See `Bench`."""
         return self._candidates.take(self._order)

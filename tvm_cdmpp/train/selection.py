@@ -21,7 +21,6 @@ Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 SelectionMethod = Literal["random", "kmeans", "center", "uncertain"]
 
-_PROGRAMS_PER_TASK = 4
 _DIMENSIONS = 16
 """Directions that distances are taken in; what SciPy's k-means++ costs grows with them."""
 _CLUSTERED = 4096
@@ -97,15 +96,18 @@ def select_programs(
     method: SelectionMethod,
     seed: int,
     spread: Floats | None = None,
+    *,
+    programs_per_task: int = 4,
 ) -> Ints:
     """Choose the programs to measure.
 
     - `random`: all programs are as likely.
     - `kmeans`: the tasks, and then programs of each, that stand for all others (section 5 of CDMPP,
       Hu et al., EuroSys 2024, which measures whole tasks). Programs are clustered, one cluster for
-      every four programs to measure; clusters are visited from the largest to the smallest, and
-      each takes the task whose programs are nearest to its centre on average. The budget is shared
-      out among these tasks, and within each, programs are chosen from clusters in the same way.
+      every `programs_per_task` programs to measure; clusters are visited from the largest to the
+      smallest, and each takes the task whose programs are nearest to its centre on average. The
+      budget is shared out among these tasks, and within each, programs are chosen from clusters in
+      the same way.
     - `center`: the programs nearest to the mean of all.
     - `uncertain`: one after the other, the program with the largest spread, as a share of the
       largest of all, minus its similarity to the most similar one chosen before: exp(-s), with s
@@ -125,6 +127,8 @@ def select_programs(
         One seed and the same programs give the same choice.
     spread
         For `uncertain`: how unsure a predictor is of each program, at least 0; (n,).
+    programs_per_task
+        For `kmeans`: so many of each task, where there is room for them.
 
     Returns
     -------
@@ -151,7 +155,7 @@ def select_programs(
         chosen = np.argsort(from_mean, kind="stable")[:budget]
     elif method == "kmeans":
         reduced = principal_components(features, _DIMENSIONS)
-        chosen = _representative(reduced, tasks, budget, generator)
+        chosen = _representative(reduced, tasks, budget, programs_per_task, generator)
     else:
         assert spread is not None
         reduced = principal_components(features, _DIMENSIONS)
@@ -160,11 +164,15 @@ def select_programs(
 
 
 def _representative(
-    features: npt.NDArray[np.float64], tasks: Ints, budget: int, generator: np.random.Generator
+    features: npt.NDArray[np.float64],
+    tasks: Ints,
+    budget: int,
+    programs_per_task: int,
+    generator: np.random.Generator,
 ) -> Ints:
     """Choose tasks by clusters of programs, and programs by clusters within each task."""
     _, task_of, counts = np.unique(tasks, return_inverse=True, return_counts=True)
-    number = min(len(counts), -(-budget // _PROGRAMS_PER_TASK))
+    number = min(len(counts), -(-budget // programs_per_task))
     sample = generator.permutation(len(features))[: max(_CLUSTERED, number)]
     centres, sizes = _cluster(features[sample], number, generator)
     distances = np.stack(
