@@ -122,8 +122,9 @@ def test_functions_with_tvms_own_schedules_are_measured_as_well(tmp_path: Path) 
     first = bench(log, functions=[*functions, *functions])
     assert first.candidates.tasks.tolist() == [0] * 5 + [1] * 5 + [2, 3]
     assert first.own.tolist() == [False] * 10 + [True] * 2
-    own = first.candidates.take(np.array([10, 11])).devices
-    assert own == tuple(dict.fromkeys(function.on(HERE) for function in functions))
+    of_rows = first.candidates.machine_of[10:]
+    own = [first.candidates.machines[place].device for place in of_rows]
+    assert own == [function.on(HERE) for function in functions]
     first.measure(np.array([11, 3, 10]))
     check_distinct(log, 1)  # an Ansor log holds programs with transform steps only
     assert first.measured.tasks.tolist() == [0, 3, 2]

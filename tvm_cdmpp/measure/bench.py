@@ -133,7 +133,7 @@ class LiveBench:
         self._numbers = {str(task.workload_key): number for number, task in enumerate(tasks)}
         self._machine = QuietMachine(
             tasks[0].target, config.measure, config.calibration,
-            log=log, measure_calibration=measure_calibration,
+            log=log, measure_calibration=measure_calibration, twice=True,
         )  # fmt: skip
         self._described = [_TaskPrograms.of(task, device) for task in tasks]
         states: list[Any] = []

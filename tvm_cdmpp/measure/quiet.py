@@ -7,10 +7,13 @@ again after a pause, and it is an error, or goes on and marks the batch, if it s
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from tvm_cdmpp.bridge import possible_latency_s
 from tvm_cdmpp.errors import MeasureError
 from tvm_cdmpp.measure.calibration import Calibration, CalibrationConfig, matmul_timer
+from tvm_cdmpp.measure.doubtful import copy_built
 from tvm_cdmpp.measure.outcomes import record_batch
 from tvm_cdmpp.measure.session import MeasureOptions
 from tvm_cdmpp.measure.untuned import OwnFunction, build_all
@@ -34,6 +37,9 @@ class QuietMachine:
     measure_calibration
         Returns the latency of the calibration program in seconds; TVM's measurement of it by
         default.
+    twice
+        Run all programs of a batch, then all again, and take the faster run of each: a machine that
+        others use may be slow for seconds, which the calibration program need not see.
 
     Attributes
     ----------
@@ -56,7 +62,9 @@ class QuietMachine:
         *,
         log: Path,
         measure_calibration: Callable[[], float] | None = None,
+        twice: bool = False,
     ) -> None:
+        self._twice = twice
         self._target, self._config, self._log = target, config, log
         self._builder = options.builder()
         self._runner = options.runner(on_cpu=str(target.kind.name) == "llvm")
@@ -114,7 +122,7 @@ class QuietMachine:
         config, own = self._config, functions or [None] * len(inputs)
         for attempt in range(1, config.attempts + 1):
             built = build_all(inputs, own, self._builder, self._target)
-            results = list(self._runner.run(inputs, built, verbose=0))
+            results = self._run(inputs, built)
             quiet = self.calibration.check()
             if quiet or (attempt == config.attempts and config.keep_noisy):
                 return results, attempt
@@ -124,6 +132,14 @@ class QuietMachine:
             if self.stopping:
                 return None
         raise self._noisy_error()
+
+    def _run(self, inputs: list[Any], built: list[Any]) -> list[Any]:
+        if not self._twice:
+            return list(self._runner.run(inputs, built, verbose=0))
+        with TemporaryDirectory(prefix="tvm-cdmpp-") as folder:
+            copies = [copy_built(each, Path(folder, str(n))) for n, each in enumerate(built)]
+            runs = [list(self._runner.run(inputs, each, verbose=0)) for each in (built, copies)]
+        return [min(pair, key=possible_latency_s) for pair in zip(*runs, strict=True)]
 
     def record(self, inputs: list[Any], results: list[Any]) -> list[tuple[Any, Any]]:
         """Write a batch and its calibration; return what is in the log, as `record_batch`."""
