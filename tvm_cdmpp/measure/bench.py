@@ -52,6 +52,9 @@ from tvm_cdmpp.train import operator_of_dag
 
 auto_scheduler = load_tvm().auto_scheduler
 
+_BETWEEN_CHECKS = 16
+"""Programs that run, each twice, between two checks of the machine: some seconds."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchConfig:
@@ -196,6 +199,16 @@ class LiveBench:
         if not self._started:
             self._machine.start()
             self._started = True
+        for first in range(0, len(programs), _BETWEEN_CHECKS):
+            if not self._measure(programs[first : first + _BETWEEN_CHECKS]):
+                return
+
+    def stop(self) -> None:
+        """See `train.Bench`."""
+        self._machine.stopping = True
+
+    def _measure(self, programs: Ints) -> bool:
+        """Measure and record candidates; return whether it was not asked to stop before it did."""
         functions = [self._function(place) for place in programs.tolist()]
         stand_in = calibration_program(self._tasks[0].target)  # TVM's runner asks for its target
         inputs = [
@@ -208,16 +221,13 @@ class LiveBench:
         ]
         found = self._machine.measure(inputs, functions)
         if found is None:
-            return
+            return False
         recorded = self._record(inputs, functions, found[0])
         self._open[programs] = False
         check_disk(self._log, recorded, len(inputs))
         if len(self._measured) >= HOPELESS and not np.isfinite(self._measured.latencies_s).any():
             raise hopeless_error(self._log, len(self._measured), self.failures)
-
-    def stop(self) -> None:
-        """See `train.Bench`."""
-        self._machine.stopping = True
+        return True
 
     def _function(self, place: int) -> OwnFunction | None:
         """Return the function that a candidate is; None for a program of a search."""
