@@ -1,8 +1,10 @@
 """Programs of tiny operators, chosen and really measured into a log that a second run goes on."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +93,26 @@ def test_chosen_programs_are_measured_and_a_second_run_goes_on(tmp_path: Path) -
     second.measure(np.array([0]))
     check_distinct(log, 4)
     assert len(second.measured) == 4
+
+
+def test_the_fastest_of_all_runs_of_a_program_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, runs = tmp_path / "log.json", iter([[3e-3, 2e-3], [4e-3, 1e-3], [5e-3, 0], [2.5e-3, 0]])
+
+    class Runner:
+        @staticmethod
+        def run(inputs: list[Any], built: list[Any], verbose: int) -> list[Any]:
+            assert [Path(each.filename).exists() for each in built] == [True, True]
+            for each in built:
+                shutil.rmtree(Path(each.filename).parent)  # as TVM's runner does
+            return invent(TASKS[0], next(runs))[1]
+
+    noisy_once = bench(log, 1.0, 2.0, 1.0)
+    monkeypatch.setattr(noisy_once._machine, "_runner", Runner)
+    noisy_once.measure(np.array([0, 1]))
+    assert noisy_once.measured.latencies_s.tolist() == [2.5e-3, 1e-3]
+    assert next(runs, None) is None
 
 
 def test_a_noisy_machine_is_refused_and_nothing_written(tmp_path: Path) -> None:

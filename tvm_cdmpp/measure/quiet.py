@@ -38,8 +38,9 @@ class QuietMachine:
         Returns the latency of the calibration program in seconds; TVM's measurement of it by
         default.
     twice
-        Run all programs of a batch, then all again, and take the faster run of each: a machine that
-        others use may be slow for seconds, which the calibration program need not see.
+        Run all programs of a batch, then all again, and take the fastest run of each, those of
+        batches that are measured again among them: a machine that others use may be slow for
+        seconds, which the calibration program need not see.
 
     Attributes
     ----------
@@ -120,9 +121,11 @@ class QuietMachine:
             The machine stays noisy.
         """
         config, own = self._config, functions or [None] * len(inputs)
+        results: list[Any] = []
         for attempt in range(1, config.attempts + 1):
             built = build_all(inputs, own, self._builder, self._target)
-            results = self._run(inputs, built)
+            found = self._run(inputs, built)
+            results = _faster(results, found) if self._twice and results else found
             quiet = self.calibration.check()
             if quiet or (attempt == config.attempts and config.keep_noisy):
                 return results, attempt
@@ -139,7 +142,7 @@ class QuietMachine:
         with TemporaryDirectory(prefix="tvm-cdmpp-") as folder:
             copies = [copy_built(each, Path(folder, str(n))) for n, each in enumerate(built)]
             runs = [list(self._runner.run(inputs, each, verbose=0)) for each in (built, copies)]
-        return [min(pair, key=possible_latency_s) for pair in zip(*runs, strict=True)]
+        return _faster(*runs)
 
     def record(self, inputs: list[Any], results: list[Any]) -> list[tuple[Any, Any]]:
         """Write a batch and its calibration; return what is in the log, as `record_batch`."""
@@ -165,6 +168,11 @@ class QuietMachine:
             f"{self._log} holds all quiet batches. End other programs and run again, or let noisy "
             f"batches be kept (`--keep-noisy`) and marked in {calibration_file(self._log)}."
         )
+
+
+def _faster(first: list[Any], second: list[Any]) -> list[Any]:
+    """Return the faster result of each program."""
+    return [min(pair, key=possible_latency_s) for pair in zip(first, second, strict=True)]
 
 
 def calibration_file(log: Path) -> Path:
