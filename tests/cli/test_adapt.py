@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.measure.test_collect import MIX
 from tests.tiny_tasks import shrink_search
 from tvm_cdmpp import measure
 from tvm_cdmpp.bridge import default_target, device_of
+from tvm_cdmpp.cli.adapt import describe_loss
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.data.importer import import_logs
 from tvm_cdmpp.data.inputs import LogFile
@@ -27,6 +29,7 @@ from tvm_cdmpp.measure import CalibrationConfig
 from tvm_cdmpp.models import load_weights
 from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.trained import TrainedPredictor
+from tvm_cdmpp.train import CurvePoint
 from tvm_cdmpp.workloads.inspector import TvmInspector
 
 SIZES = (37, 80, 96, 64, 48)
@@ -201,6 +204,17 @@ def test_levels_of_this_machine_are_learned_on_top_of_and_kept(
     # It learned from TVM's own schedules on top of their levels, too.
     assert (after.own_level, after.own_operators) == (8.0, levels.own_operators)
     assert (tmp_path / "log.json.own.jsonl").read_text().count("\n") >= 2
+
+
+def test_weights_that_are_not_better_are_said_to_be_none() -> None:
+    point = CurvePoint(
+        records=200, failed=0, tasks=50, kept_back=40, mape=51.0, low=27.0, high=80.0,
+        median=21.0, start_mape=44.0, gain=0.1,
+    )  # fmt: skip
+    (line,) = describe_loss(point, "shipped")
+    assert "error is 51%, that of the weights 'shipped' 44%" in line
+    assert describe_loss(replace(point, mape=43.0), "shipped") == []
+    assert describe_loss(replace(point, mape=None), "shipped") == []
 
 
 def test_a_foreign_log_is_refused(

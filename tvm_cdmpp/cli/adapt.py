@@ -377,8 +377,19 @@ def _print(args: argparse.Namespace, work: "Onboarding") -> None:
         for point in work.curve
     ]
     show.print_table(console, f"{args.device}, programs kept back", header, rows)
-    for line in (f"ended: {work.ended}", f"records: {args.records}", f"weights: {args.out}"):
+    lines = [f"ended: {work.ended}", f"records: {args.records}", f"weights: {args.out}"]
+    for line in (*lines, *describe_loss(work.curve[-1], args.weights)):
         console.print(line, soft_wrap=True, markup=False)
+
+
+def describe_loss(point: "CurvePoint", weights: str) -> list[str]:
+    """Say in a line that learning did not help, where it did not."""
+    if point.mape is None or point.start_mape is None or point.mape < point.start_mape:
+        return []
+    return [
+        f"not better: on programs that were kept back the error is {_percent(point.mape)}, that of "
+        f"the weights '{weights}' {_percent(point.start_mape)}. Keep those, or measure more."
+    ]
 
 
 def _percent(value: float | None) -> str:
