@@ -45,12 +45,19 @@ def small_search(monkeypatch: pytest.MonkeyPatch) -> None:
     shrink_search(monkeypatch)
 
 
-def bench(log: Path, *calibrations_s: float, functions: Sequence[OwnFunction] = ()) -> LiveBench:
+def bench(
+    log: Path,
+    *calibrations_s: float,
+    functions: Sequence[OwnFunction] = (),
+    keep_noisy: bool = False,
+) -> LiveBench:
     config = BenchConfig(
         per_task=5,
         mix=MIX,
         measure=FAST,
-        calibration=CalibrationConfig(start_measurements=1, attempts=2, pause_s=0),
+        calibration=CalibrationConfig(
+            start_measurements=1, attempts=2, pause_s=0, keep_noisy=keep_noisy
+        ),
     )
     return LiveBench(
         TASKS,
@@ -163,6 +170,17 @@ def test_functions_with_tvms_own_schedules_are_measured_as_well(tmp_path: Path) 
     assert second.measured.tasks.tolist() == [0, 2]  # the other is another network's
     assert np.flatnonzero(~second.open).tolist() == [3, 10]
     assert second.unusable == 1
+
+
+def test_functions_of_a_noisy_machine_are_marked(tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    functions = own_functions(network_of_layers(LAYERS[:1]), TASKS[0].target, HERE.cores)
+    for calibrations_s in ((1.0,), (1.0, 2.0)):
+        own_records_file(log).unlink(missing_ok=True)
+        found = bench(log, *calibrations_s, functions=functions, keep_noisy=True)
+        found.measure(np.array([10]))
+        (record,), _ = read_own_records(own_records_file(log))
+        assert record.noisy == (len(calibrations_s) == 2)
 
 
 def test_own_records_are_checked(tmp_path: Path) -> None:

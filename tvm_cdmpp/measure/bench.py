@@ -242,12 +242,16 @@ class LiveBench:
     ) -> int:
         """Write down and take in what was measured; return how many of it there was room for."""
         searched, own = list[tuple[Any, Any]](), list[OwnRecord]()
+        calibration = self._machine.calibration
+        noisy = calibration.is_noisy(calibration.latencies_s[-1])
         for measured, function, result in zip(inputs, functions, results, strict=True):
             if function is None:
                 searched.append((measured, result))
             elif not disk_was_full(result):
                 seconds = None if self.failures.count(result) else latency_s(result)
-                own.append(OwnRecord(function.key, function.name, seconds, failure_of(result)))
+                own.append(
+                    OwnRecord(function.key, function.name, seconds, failure_of(result), noisy)
+                )
         recorded = self._machine.record(
             [measured for measured, _ in searched], [result for _, result in searched]
         )

@@ -26,6 +26,8 @@ class OwnRecord:
     """Mean seconds; None for one that failed."""
     failure: str = ""
     """Kind of failure."""
+    noisy: bool = False
+    """Whether the machine was noisy to the last, and the batch was kept all the same."""
 
     def __post_init__(self) -> None:
         """Reject what nothing can have taken."""
