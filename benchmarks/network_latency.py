@@ -11,9 +11,7 @@ program is measured after each round; a round that was noisy is measured again. 
 network stand
 
 - replayed: the replayer with the operators' times inside of it, which is the replayer's own error.
-  They are compared with the network's runs of the same round, as a machine's speed changes. Where
-  the whole network fits into the caches of the cores, operators find in them what they read when
-  they run alone, too: their times alone count, as most are shorter than what the profiler takes;
+  They are compared with the network's runs of the same round, as a machine's speed changes;
 - alone: the same with operators that are run again and again, their memory in the caches;
 - predictions and simpler estimates (`benchmarks.latency_estimates`).
 
@@ -40,7 +38,6 @@ from benchmarks.latency_tables import summary
 from benchmarks.operator_times import TimedNetwork
 from benchmarks.provenance import provenance, write_json
 from tvm_cdmpp.bridge import default_target, device_of, load_tvm, use_physical_cores
-from tvm_cdmpp.devices import read_host_cpu
 from tvm_cdmpp.measure import (
     Calibration,
     CalibrationConfig,
@@ -63,8 +60,6 @@ _ROUNDS = 7
 _RUNS_S = 0.2
 """Time of the runs of a network in a round."""
 _OPERATOR_RUNS = 5
-KEPT_BYTES = 1 << 20
-"""A core's second cache: a network that is smaller than those of all cores stays there."""
 _PARTS = 8
 """Of the runs of a network in a round, with some of its operators after each."""
 
@@ -160,7 +155,7 @@ class Case:
                     "measured_s": measured_s,
                     "quartiles_s": np.quantile(runs_s, [0.25, 0.75]).tolist(),
                     "noisy_rounds": content["noisy_rounds"],
-                    "replayed_s": measured_s * _replayed(graph, rounds, _inside(graph)),
+                    "replayed_s": measured_s * _replayed(graph, rounds, "operators"),
                     "alone_s": measured_s * _replayed(graph, rounds, "alone"),
                     "operators": len(graph.operators),
                     "operators_s": _medians_over(rounds, "operators"),
@@ -274,12 +269,6 @@ def _round(network: TimedNetwork) -> dict[str, Any]:
         for name in map(str, functions):
             found["alone"][name] = network.alone_s(name, _OPERATOR_RUNS).tolist()
     return found
-
-
-def _inside(graph: OperatorGraph) -> str:
-    """Return which times operators have inside of their network."""
-    is_kept = graph.peak_bytes < KEPT_BYTES * read_host_cpu().physical_cores
-    return "alone" if is_kept else "operators"
 
 
 def _replayed(graph: OperatorGraph, rounds: Sequence[dict[str, Any]], kind: str) -> float:

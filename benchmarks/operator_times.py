@@ -1,7 +1,9 @@
 """A compiled network and its operators: timed inside of it, and each by itself.
 
 - Inside: TVM's profiler runs the network and takes the time of each operator. Its weights were read
-  one whole run ago, its input was written right before it, by cores that may share no cache.
+  one whole run ago, its input was written right before it, by cores that may share no cache. A
+  network of some microseconds is shorter than what the profiler adds, and than waking the threads
+  that sleep meanwhile. There an operator takes what the network takes less when it is left out.
 - Alone: an operator is run again and again, and finds all that it reads in the nearest cache.
 
 The network as a whole is timed run by run, one that is shorter than waking a thread and reading a
@@ -11,7 +13,7 @@ clock some runs at once, as operators are. Medians of runs are compared.
 import functools
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +27,9 @@ tvm = load_tvm()
 _RUNS_ALONE = 10
 """Timed at once: operators are often shorter than reading a clock."""
 _SHORT_S = 1e-4
-"""A network that takes less is timed as often at once."""
+"""A network that takes less is timed as often at once, and by leaving operators out."""
+_RUNS_LEFT_OUT = 20
+"""The median of so many counts, as one of the two times that are subtracted."""
 _NOTHING = "__nop"
 
 Array = npt.NDArray[Any]
@@ -36,6 +40,7 @@ Seconds = npt.NDArray[np.float64]
 class _Operator:
     """A call of a function: entries of the graph that it reads, then those that it writes."""
 
+    node: int
     function: str
     entries: tuple[int, ...]
 
@@ -66,12 +71,17 @@ class TimedNetwork:
         for name, array in inputs.items():
             executor["set_input"](name, tvm.nd.array(array))
         evaluate = functools.partial(executor.time_evaluator, "run", self._device)
-        is_short = min(evaluate(number=1, repeat=5)().results) < _SHORT_S
-        self._run = functools.partial(evaluate, number=_RUNS_ALONE if is_short else 1)
+        self._is_short = min(evaluate(number=1, repeat=5)().results) < _SHORT_S
+        self._run = functools.partial(evaluate, number=_RUNS_ALONE if self._is_short else 1)
         self._profile = functools.partial(executor["profile"], [])
         graph = json.loads(self.graph_json)
         self._operators = _operators_of(graph)
         self._values = _values_of(executor, graph)
+        self._without = (
+            [self._leave_out(graph, operator, inputs) for operator in self._operators]
+            if self._is_short
+            else []
+        )
 
     @property
     def functions(self) -> list[str]:
@@ -83,12 +93,33 @@ class TimedNetwork:
         return np.array(self._run(repeat=runs)().results)
 
     def inside_s(self) -> dict[str, float]:
-        """Time each function in one run of the network, the mean of its calls."""
+        """Time each function inside of the network, the mean of its calls."""
+        return _means(zip(self._operators, self._calls_s(), strict=True))
+
+    def _calls_s(self) -> list[float]:
+        if self._is_short:
+            whole_s = float(np.median(self.run_s(_RUNS_LEFT_OUT)))
+            rest_s = [
+                float(np.median(run(repeat=_RUNS_LEFT_OUT)().results)) for run in self._without
+            ]
+            return [max(0.0, whole_s - seconds) for seconds in rest_s]
         calls = [call for call in self._profile().calls if str(call["Name"]) != _NOTHING]
-        found = defaultdict[str, list[float]](list)
-        for operator, call in zip(self._operators, calls, strict=True):
-            found[operator.function].append(1e-6 * float(call["Duration (us)"].microseconds))
-        return {function: float(np.mean(seconds)) for function, seconds in found.items()}
+        return [1e-6 * float(call["Duration (us)"].microseconds) for call in calls]
+
+    def _leave_out(
+        self, graph: Mapping[str, Any], operator: _Operator, inputs: Mapping[str, Array]
+    ) -> Callable[..., Any]:
+        """Return a timer of the network without an operator, whose output is not written."""
+        nodes = list(graph["nodes"])
+        node = nodes[operator.node]
+        nodes[operator.node] = {**node, "attrs": {**node["attrs"], "func_name": _NOTHING}}
+        executor = tvm.contrib.graph_executor.create(
+            json.dumps({**graph, "nodes": nodes}), self._library, self._device
+        )
+        executor.set_input(**self._library["get_graph_params"](), **inputs)
+        return functools.partial(
+            executor.module.time_evaluator, "run", self._device, number=_RUNS_ALONE
+        )
 
     def alone_s(self, function: str, runs: int) -> Seconds:
         """Time some runs of an operator, after one that does not count; (runs,).
@@ -108,6 +139,14 @@ class TimedNetwork:
         return np.array(timer(*arguments).results)
 
 
+def _means(pairs: Iterable[tuple[_Operator, float]]) -> dict[str, float]:
+    """Return the mean seconds of each function."""
+    found = defaultdict[str, list[float]](list)
+    for operator, seconds in pairs:
+        found[operator.function].append(seconds)
+    return {function: float(np.mean(seconds)) for function, seconds in found.items()}
+
+
 def _operators_of(graph: Mapping[str, Any]) -> list[_Operator]:
     """Return what a graph calls, in order."""
     starts = graph["node_row_ptr"]
@@ -116,7 +155,7 @@ def _operators_of(graph: Mapping[str, Any]) -> list[_Operator]:
         if node["op"] != "null" and node["attrs"]["func_name"] != _NOTHING:
             read = [starts[source] + output for source, output, *_ in node["inputs"]]
             written = range(starts[number], starts[number + 1])
-            found.append(_Operator(str(node["attrs"]["func_name"]), (*read, *written)))
+            found.append(_Operator(number, str(node["attrs"]["func_name"]), (*read, *written)))
     return found
 
 

@@ -34,7 +34,7 @@ def test_each_operator_is_timed_with_what_it_has_in_the_network() -> None:
     assert list(inside_s) == timed.functions
     assert len(inside_s) >= 3
     for function, seconds in inside_s.items():
-        assert 0 < seconds < 0.1
+        assert 0 <= seconds < 0.1  # what is left out of a short network may have been noise
         alone_s = timed.alone_s(function, 3)
         assert alone_s.shape == (3,)
         assert ((alone_s > 0) & (alone_s < 0.1)).all()
@@ -81,3 +81,22 @@ def test_a_network_shorter_than_reading_a_clock_is_run_several_times(
     timed = TimedNetwork(factory.module, {"x": np.ones(size, np.float32)})
     assert timed._run.keywords["number"] == number
     assert timed.run_s(2).shape == (2,)
+
+
+def test_an_operator_of_a_short_network_takes_what_is_less_without_it() -> None:
+    x, w = relay.var("x", shape=(1, 256)), relay.var("w", shape=(64, 256))
+    mod = tvm.IRModule.from_expr(relay.Function([x, w], relay.nn.softmax(relay.nn.dense(x, w))))
+    with quiet_tvm():
+        factory = relay.build(mod, target="llvm")
+    inputs: dict[str, Array] = {
+        "x": np.ones((1, 256), np.float32), "w": np.ones((64, 256), np.float32)
+    }  # fmt: skip
+    timed = TimedNetwork(factory.module, inputs)
+    product, softmax = timed.functions
+    without_product = timed._without[0]
+    # What is left out of these is really not there: a product takes most of the time.
+    assert np.median(without_product(repeat=9)().results) < np.median(timed.run_s(9)) / 2
+    timed.run_s = lambda runs: np.full(runs, 5e-6)  # type: ignore[method-assign]
+    told = iter([2e-6, 5.5e-6])
+    timed._without = [lambda repeat: lambda: SimpleNamespace(results=[next(told)])] * 2
+    assert timed.inside_s() == {product: pytest.approx(3e-6), softmax: 0.0}

@@ -212,7 +212,9 @@ def _live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Be
         per_task=per_task,
         # Mostly what a search would keep, as networks run that.
         mix=SampleMix(random=0.2, evolved=0.3, population=max(_LEAST_POPULATION, 4 * per_task)),
-        calibration=CalibrationConfig(keep_noisy=args.keep_noisy),
+        calibration=CalibrationConfig(keep_noisy=True, attempts=1)
+        if args.keep_noisy
+        else CalibrationConfig(),
         measure=MeasureOptions(remote=remote),
     )
     with MeasureSession() as session:

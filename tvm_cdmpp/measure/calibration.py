@@ -112,20 +112,23 @@ class Calibration:
         """Tell whether a calibration is above the bound, by the lowest one so far."""
         return latency_s > (1 + self._config.bound) * min(self.latencies_s)
 
-    def write(self, first_line: int, num_lines: int) -> None:
-        """Append the last calibration to the file.
+    def write(self, first_line: int, num_lines: int, latency_s: float | None = None) -> None:
+        """Append a calibration to the file.
 
         Parameters
         ----------
         first_line, num_lines
             The records that it vouches for.
+        latency_s
+            Of the calibration program; the last one by default.
 
         Raises
         ------
         RecordError
             The file cannot be written.
         """
-        latency_s = self.latencies_s[-1]
+        if latency_s is None:
+            latency_s = self.latencies_s[-1]
         row = CalibrationRow(
             run=self._run,
             time=time.time(),

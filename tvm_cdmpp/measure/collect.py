@@ -259,7 +259,7 @@ class Collector:
         recorded = self._machine.record(inputs, results)
         for measured, result in recorded:
             self._count(index, measured.state, result)
-        self._batch_calibrations_s.append(self._machine.calibration.latencies_s[-1])
+        self._batch_calibrations_s.append(self._machine.check_s)
         check_disk(self._log, len(recorded), len(inputs))
         return dict(self._failures.counts - before)
 

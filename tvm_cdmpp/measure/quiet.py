@@ -4,19 +4,27 @@ After each batch the calibration program is measured: if the machine was noisy t
 again after a pause, and it is an error, or goes on and marks the batch, if it stays so.
 """
 
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
-from tvm_cdmpp.bridge import possible_latency_s
+import numpy as np
+
+from tvm_cdmpp.bridge import failed, possible_latency_s
 from tvm_cdmpp.errors import MeasureError
 from tvm_cdmpp.measure.calibration import Calibration, CalibrationConfig, matmul_timer
 from tvm_cdmpp.measure.doubtful import copy_built
 from tvm_cdmpp.measure.outcomes import record_batch
 from tvm_cdmpp.measure.session import MeasureOptions
 from tvm_cdmpp.measure.untuned import OwnFunction, build_all
+
+_Value = TypeVar("_Value")
 
 _LOOK_EVERY_S = 0.1  # while pausing, for a request to stop
 
@@ -37,15 +45,18 @@ class QuietMachine:
     measure_calibration
         Returns the latency of the calibration program in seconds; TVM's measurement of it by
         default.
-    twice
-        Run all programs of a batch, then all again, and take the fastest run of each, those of
-        batches that are measured again among them: a machine that others use may be slow for
-        seconds, which the calibration program need not see.
+    passes
+        How many times a batch runs, each time in another order; of each program's runs the middle
+        one counts, and one that failed does not run again. A machine that others use may be slow
+        for seconds, which the calibration program need not see, but seldom at most moments.
 
     Attributes
     ----------
     calibration
         Of this run.
+    check_s
+        Seconds of the calibration program that vouch for the last batch: after its pass that was
+        the middle one by them.
     stopping
         Set by others: whether a pause is to end, and no batch to be measured again.
 
@@ -63,9 +74,9 @@ class QuietMachine:
         *,
         log: Path,
         measure_calibration: Callable[[], float] | None = None,
-        twice: bool = False,
+        passes: int = 1,
     ) -> None:
-        self._twice = twice
+        self._passes, self._random = passes, np.random.default_rng(0)
         self._target, self._config, self._log = target, config, log
         self._builder = options.builder()
         self._runner = options.runner(on_cpu=str(target.kind.name) == "llvm")
@@ -81,6 +92,7 @@ class QuietMachine:
             config,
             calibration_file(log),
         )
+        self.check_s = 0.0
         self.stopping = False
 
     def start(self) -> None:
@@ -120,12 +132,35 @@ class QuietMachine:
         MeasureError
             The machine stays noisy.
         """
-        config, own = self._config, functions or [None] * len(inputs)
-        results: list[Any] = []
+        own = functions or [None] * len(inputs)
+        built = build_all(inputs, own, self._builder, self._target)
+        runs = [list[Any]() for _ in inputs]
+        checks_s, attempts = list[float](), 0
+        with _kept(built) as copies_of:
+            for _ in range(self._passes):
+                places = [n for n, found in enumerate(runs) if not any(map(failed, found))]
+                if not places or (checks_s and self.stopping):
+                    break
+                self._random.shuffle(places)
+                chosen = [inputs[place] for place in places]
+                passed = self._quiet_pass(chosen, partial(copies_of, places))
+                if passed is None:
+                    return None
+                results, attempt = passed
+                attempts += attempt
+                checks_s.append(self.calibration.latencies_s[-1])
+                for place, result in zip(places, results, strict=True):
+                    runs[place].append(result)
+        self.check_s = _middle(checks_s, float)
+        return [_middle(found, possible_latency_s) for found in runs], attempts
+
+    def _quiet_pass(
+        self, inputs: list[Any], copies: Callable[[], list[Any]]
+    ) -> tuple[list[Any], int] | None:
+        """Run built programs, again while the machine is noisy; return as `measure`."""
+        config = self._config
         for attempt in range(1, config.attempts + 1):
-            built = build_all(inputs, own, self._builder, self._target)
-            found = self._run(inputs, built)
-            results = _faster(results, found) if self._twice and results else found
+            results = list(self._runner.run(inputs, copies(), verbose=0))
             quiet = self.calibration.check()
             if quiet or (attempt == config.attempts and config.keep_noisy):
                 return results, attempt
@@ -136,22 +171,14 @@ class QuietMachine:
                 return None
         raise self._noisy_error()
 
-    def _run(self, inputs: list[Any], built: list[Any]) -> list[Any]:
-        if not self._twice:
-            return list(self._runner.run(inputs, built, verbose=0))
-        with TemporaryDirectory(prefix="tvm-cdmpp-") as folder:
-            copies = [copy_built(each, Path(folder, str(n))) for n, each in enumerate(built)]
-            runs = [list(self._runner.run(inputs, each, verbose=0)) for each in (built, copies)]
-        return _faster(*runs)
-
     def record(self, inputs: list[Any], results: list[Any]) -> list[tuple[Any, Any]]:
         """Write a batch and its calibration; return what is in the log, as `record_batch`."""
         # First: a crash in between leaves a row that the next one overrides, not unmarked records.
-        self.calibration.write(self._num_lines, len(inputs))
+        self.calibration.write(self._num_lines, len(inputs), self.check_s)
         recorded = record_batch(self._log, inputs, results)
         self._num_lines += len(recorded)
         if len(recorded) < len(inputs):
-            self.calibration.write(self._num_lines - len(recorded), len(recorded))
+            self.calibration.write(self._num_lines - len(recorded), len(recorded), self.check_s)
         return recorded
 
     def _pause(self) -> None:
@@ -170,9 +197,24 @@ class QuietMachine:
         )
 
 
-def _faster(first: list[Any], second: list[Any]) -> list[Any]:
-    """Return the faster result of each program."""
-    return [min(pair, key=possible_latency_s) for pair in zip(first, second, strict=True)]
+@contextmanager
+def _kept(built: Sequence[Any]) -> Iterator[Callable[[Sequence[int]], list[Any]]]:
+    """Let programs run more than once, as a runner removes what it is given: copies of some."""
+    numbers = count()
+    with TemporaryDirectory(prefix="tvm-cdmpp-") as folder:
+        try:
+            yield lambda places: [
+                copy_built(built[place], Path(folder, str(next(numbers)))) for place in places
+            ]
+        finally:
+            for each in built:
+                if each.error_no == 0:
+                    shutil.rmtree(Path(each.filename).parent, ignore_errors=True)
+
+
+def _middle(values: Sequence[_Value], key: Callable[[_Value], float]) -> _Value:
+    """Return the middle one by a key, the lower one of two."""
+    return sorted(values, key=key)[(len(values) - 1) // 2]
 
 
 def calibration_file(log: Path) -> Path:
