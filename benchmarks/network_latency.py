@@ -218,7 +218,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("latency-runs"))
     parser.add_argument("--prepare", action="store_true", help="tune and compile, measure nothing")
     parser.add_argument("--keep-noisy", action="store_true")
-    parser.add_argument("--adapted", type=Path, help="weights of `adapt` for this machine")
+    parser.add_argument(
+        "--adapted", type=lambda text: list(map(Path, text.split(","))),
+        help="weights of `adapt` for this machine, one file or one for each batch",
+    )  # fmt: skip
     parser.add_argument("--source", type=Path, help="result file of another device")
     parser.add_argument("--source-device", help="that device, as `device show` lists it")
     parser.add_argument("--out", type=Path, default=Path("network-latency.json"))
@@ -226,17 +229,22 @@ def main() -> None:
     if (args.source is None) != (args.source_device is None):
         parser.error("--source and --source-device belong together")
     source = None if args.source is None else Source.read(args.source, args.source_device)
+    batches = [int(batch) for batch in args.batches.split(",")]
+    adapted = args.adapted or [None]
+    if len(adapted) not in (1, len(batches)):
+        parser.error(f"--adapted takes 1 file or {len(batches)}, one for each of --batches")
+    weights = dict(zip(batches, adapted * (len(batches) // len(adapted)), strict=True))
     cases = [
-        Case(name, int(batch), args.folder / f"{name}.b{int(batch)}")
+        Case(name, batch, args.folder / f"{name}.b{batch}")
         for name in args.networks.split(",")
-        for batch in args.batches.split(",")
+        for batch in batches
     ]
     for case in cases:
         case.prepare(args.logs, args.trials)
     if args.prepare:
         return
     _measure([case for case in cases if not case.measured.exists()], args)
-    rows = [row for case in cases for row in case.rows(args.adapted)]
+    rows = [row for case in cases for row in case.rows(weights[case.batch])]
     if source is not None:
         here = device_of(default_target())
         rows = [{**row, **source.scale(row, here)} for row in rows]

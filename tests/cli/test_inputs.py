@@ -71,11 +71,13 @@ def test_options_as_load_network_takes_them() -> None:
 
 def test_options_are_for_the_files_among_networks() -> None:
     options = inputs_of(parse("--batch 2"), ["mlp", "model.onnx"])
-    assert options("mlp") == {}
+    assert options("mlp") == {"batch": 2}
     assert options("model.onnx")["batch"] == 2
-    assert inputs_of(parse(""), ["mlp"])("mlp") == {}
+    assert inputs_of(parse(""), ["mlp"])("mlp") == {"batch": None}
+    shapes = parse("--input-shape x:1x3")
+    assert inputs_of(shapes, ["mlp", "model.onnx"])("mlp") == {"batch": None}
     with pytest.raises(ConfigError, match="are for model files"):
-        inputs_of(parse("--batch 2"), ["mlp", "resnet-18"])
+        inputs_of(shapes, ["mlp", "resnet-18"])
 
 
 def test_a_gpu_is_looked_for_before_tvm_loads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from tests.tiny_tasks import TARGET
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.measure import first_minute
+from tvm_cdmpp.measure import first_minute, small_programs
 from tvm_cdmpp.measure.first_minute import (
     calibrate_device,
     disturbances,
@@ -155,7 +155,8 @@ def test_tvms_own_schedules_have_levels_of_their_own() -> None:
         assert found.own_operators[name] == pytest.approx(math.log(factor), abs=0.1)
 
 
-def test_programs_are_the_same_every_time_and_spread() -> None:
+def test_programs_are_the_same_every_time_and_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_programs, "_SAMPLED", small_programs._SAMPLED // 2)  # it is slow
     predictor = load_weights("evaluation")
     assert isinstance(predictor, TrainedPredictor)
     np.random.seed(5)  # noqa: NPY002 -- which TVM draws from

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         dense_mask,
         densify,
         positional_encoding,
+        program_vectors,
     )
     from tvm_cdmpp.ast.leaf import LOOP_KINDS, OP_CLASSES, SCOPES, Access, Leaf, Loop
     from tvm_cdmpp.ast.schema import (

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.ast.schema import COUNTED_COLUMNS, FIELDS, NUM_FIELDS
+from tvm_cdmpp.ast.schema import COLUMN, COUNTED_COLUMNS, FIELDS, NUM_FIELDS
+from tvm_cdmpp.errors import RecordError
 
 _NO_LOGS = np.flatnonzero([FIELDS[column].scale != "log2" for column in COUNTED_COLUMNS])
 """Places of the fields among `COUNTED` that are stored as they are."""
@@ -148,6 +149,37 @@ def concatenate(batches: Sequence[CompactASTBatch]) -> CompactASTBatch:
         np.concatenate([batch.leaf_counts for batch in batches]),
         np.concatenate(unscaled) if len(unscaled) == len(batches) else None,
     )
+
+
+def program_vectors(batch: CompactASTBatch) -> npt.NDArray[np.float32]:
+    """Describe each program by one vector, to tell which programs are alike.
+
+    Parameters
+    ----------
+    batch
+        Compact ASTs of n programs.
+
+    Returns
+    -------
+    vectors
+        The computation vector of the leaf that is executed most often, then the sum over all
+        leaves; (n, 2 * NUM_FIELDS).
+
+    Raises
+    ------
+    RecordError
+        A program has no leaf.
+    """
+    counts = batch.leaf_counts
+    if (counts == 0).any():
+        raise RecordError(f"Program {int(np.argmin(counts))} has no leaf, so it has no features.")
+    if not len(batch):
+        return np.zeros((0, 2 * NUM_FIELDS), np.float32)
+    firsts = batch.offsets[:-1]
+    program = np.repeat(np.arange(len(batch)), counts)
+    order = np.lexsort((-batch.vectors[:, COLUMN["executions"]], program))
+    largest = batch.vectors[order[firsts]]
+    return np.hstack([largest, np.add.reduceat(batch.vectors, firsts)])
 
 
 def positional_encoding(

@@ -70,7 +70,7 @@ def add_parser(commands: Any) -> None:
     add_input_forms(parser)
     parser.add_argument(
         "--input-batch", type=int, metavar="N", dest="batch",
-        help="size of the open first axes of a model file",
+        help="size of the batch: of named networks, and of the open first axes of model files",
     )  # fmt: skip
     parser.add_argument(
         "--batch", type=int, default=64, metavar="N", dest="programs_per_batch",
@@ -211,7 +211,7 @@ def _live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Be
     config = BenchConfig(
         per_task=per_task,
         # Mostly what a search would keep, as networks run that.
-        mix=SampleMix(random=0.2, evolved=0.3, population=max(_LEAST_POPULATION, 4 * per_task)),
+        mix=SampleMix(random=0.1, evolved=0.1, population=max(_LEAST_POPULATION, 4 * per_task)),
         calibration=CalibrationConfig(keep_noisy=True, attempts=1)
         if args.keep_noisy
         else CalibrationConfig(),

@@ -47,8 +47,9 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Add what a model file may leave open; `input_options` reads it."""
     add_input_forms(parser)
     parser.add_argument(
-        "--batch", type=int, metavar="N", help="size of the open first axes of a model file"
-    )
+        "--batch", type=int, metavar="N",
+        help="size of the batch: of a named network, and of the open first axes of a model file",
+    )  # fmt: skip
 
 
 def add_input_forms(parser: argparse.ArgumentParser) -> None:
@@ -85,15 +86,20 @@ def input_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def inputs_of(args: argparse.Namespace, networks: Sequence[str]) -> Callable[[str], dict[str, Any]]:
-    """Return what gives the options of each of several networks: those of files to every file."""
+    """Return what gives the options of each of several networks: the batch to all, others to files.
+
+    Raises
+    ------
+    ConfigError
+        Shapes or element types are given, but no file.
+    """
     from tvm_cdmpp.networks import NETWORKS
 
     options = input_options(args)
-    if any(options.values()) and all(name in NETWORKS for name in networks):
-        raise ConfigError(
-            "shapes, element types and the batch of inputs are for model files; got names"
-        )
-    return lambda name: {} if name in NETWORKS else options
+    of_files = options["input_shapes"] or options["input_dtypes"]
+    if of_files and all(name in NETWORKS for name in networks):
+        raise ConfigError("shapes and element types of inputs are for model files; got names")
+    return lambda name: {"batch": args.batch} if name in NETWORKS else options
 
 
 def parse_input_dtypes(texts: list[str]) -> dict[str, str]:

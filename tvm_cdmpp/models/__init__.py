@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         make_leaves,
         stack_devices,
     )
+    from tvm_cdmpp.models.neighbours import Neighbours
     from tvm_cdmpp.models.network import Inputs, Network, PredictorConfig, torch_threads
     from tvm_cdmpp.models.predictor import Predictor
     from tvm_cdmpp.models.rows import ASTSource, Ints, Machine, TrainingRows

@@ -93,7 +93,8 @@ def attribute(
         with torch.no_grad():
             ends = _repeated(leaves, torch.stack([reference, leaves.inputs, reference]))
             ends.positions[: len(places)] = places
-            log_s = (expert.network(ends).log_latency + predictor.level(device)).tolist()
+            added = predictor.offsets(program, device).item()
+            log_s = (expert.network(ends).log_latency + added).tolist()
     of_input = (gradient * way).sum(dim=0).numpy().astype(np.float64)
     groups = {
         group: float(sum(of_input[n] for n, own in enumerate(INPUT_GROUPS) if own == group))

@@ -30,6 +30,7 @@ from tvm_cdmpp.models.chunks import mixed_chunks, on_threads
 from tvm_cdmpp.models.contract import Prediction
 from tvm_cdmpp.models.known_devices import SAME, in_cycles
 from tvm_cdmpp.models.leaves import make_leaves, stack_devices
+from tvm_cdmpp.models.neighbours import Neighbours
 from tvm_cdmpp.models.network import torch_threads
 from tvm_cdmpp.models.rows import Ints, TrainingRows
 
@@ -55,6 +56,8 @@ class Expert:
     """The weights as they were trained ahead, where a search has changed them since."""
     level: float = 0.0
     """What a search adds to ln latency: how much slower this machine is."""
+    neighbours: tuple[Neighbours, ...] = ()
+    """What programs measured ahead of a search add to ln latency."""
 
     def __post_init__(self) -> None:
         """Predict without dropout and noise."""
@@ -104,8 +107,15 @@ class TrainedPredictor:
         return digest.hexdigest()
 
     def level(self, device: DeviceSpec) -> float:
-        """Return what is added to ln latency: by what was measured on the device, and searches."""
+        """Return what is added to ln latency on a device, by its calibration and searches."""
         return self.expert(device).level + device.level(self.origin)
+
+    def offsets(self, batch: CompactASTBatch, device: DeviceSpec) -> npt.NDArray[np.float64]:
+        """Return what is added to the ln latency of programs, by level and neighbours; (n,)."""
+        found = np.full(len(batch), self.level(device))
+        for neighbours in self.expert(device).neighbours:
+            found += neighbours.offsets(batch)
+        return found
 
     def remark_on(self, device: DeviceSpec) -> str | None:
         """Say what a device counts as that the training did not know; see `models.known_devices`.
@@ -131,7 +141,7 @@ class TrainedPredictor:
             network = copy.deepcopy(expert.network)
             if expert.ahead is not None:
                 network.load_state_dict(expert.ahead)
-            experts[kind] = Expert(network, expert.spread_factor)
+            experts[kind] = Expert(network, expert.spread_factor, neighbours=expert.neighbours)
         return TrainedPredictor(experts, self.about)
 
     def predict(
@@ -139,7 +149,7 @@ class TrainedPredictor:
     ) -> Prediction:
         """Predict latencies, their spread and their leaves; see `CostPredictor`."""
         expert = self.expert(device)
-        level = self.level(device)
+        added = self.offsets(batch, device)
         log_s, spread = np.empty(len(batch)), np.empty(len(batch))
         runs, leaf_s = np.ones(len(batch)), np.empty(len(batch.vectors))
 
@@ -149,11 +159,13 @@ class TrainedPredictor:
             of_parts = make_leaves(batch.take(every), device).split([len(part) for part in parts])
             for chosen, leaves in zip(parts, of_parts, strict=True):
                 found = expert.network(leaves)
-                log_s[chosen] = found.log_latency.numpy() + level
+                log_s[chosen] = found.log_latency.numpy() + added[chosen]
                 spread[chosen] = np.exp(np.clip(found.log_spread.numpy(), -7.0, 3.0))
                 if expert.predicts_failure:
                     runs[chosen] = torch.sigmoid(found.runs).numpy()
-                of_leaves = found.log_leaf_s.numpy() + level
+                of_leaves = found.log_leaf_s.numpy() + np.repeat(
+                    added[chosen], batch.leaf_counts[chosen]
+                )
                 leaf_s[batch.leaves_of(chosen)] = np.exp(np.clip(of_leaves, *_LOG_LIMITS))
 
         every = mixed_chunks(batch.leaf_counts)
@@ -191,10 +203,16 @@ class TrainedPredictor:
             expert.predicts_failure |= bool(failed.any())
 
     def without_levels(self, rows: TrainingRows) -> TrainingRows:
-        """Take the devices' levels from rows, as the network is to learn the rest."""
+        """Take what devices' levels and neighbours add from rows, to learn the rest."""
         levels = np.array([device.level(self.origin) for device in rows.devices])
-        latencies_s = rows.latencies_s * np.exp(-levels[rows.machine_of])
-        return replace(rows, latencies_s=latencies_s).uncalibrated()
+        added = levels[rows.machine_of]
+        for kind, expert in self.experts.items():
+            of_kind = np.array([_kind(device) == kind for device in rows.devices], bool)
+            if expert.neighbours and of_kind.any():
+                chosen = np.flatnonzero(of_kind[rows.machine_of])
+                batch = rows.take(chosen).batch()
+                added[chosen] += sum(each.offsets(batch) for each in expert.neighbours)
+        return replace(rows, latencies_s=rows.latencies_s * np.exp(-added)).uncalibrated()
 
     def save(self, path: Path) -> None:
         """Write the predictor; see `CostPredictor`."""
@@ -244,6 +262,8 @@ def _content_of(expert: Expert) -> Content:
         "predicts_failure": expert.predicts_failure,
         "level": expert.level,
     }
+    for number, neighbours in enumerate(expert.neighbours):
+        weights |= {f"neighbours.{number}.{n}": v for n, v in neighbours.arrays().items()}
     if expert.ahead is not None:
         weights |= {f"ahead.{name}": _shortest(w.numpy()) for name, w in expert.ahead.items()}
     return Content(settings, weights)
@@ -284,12 +304,21 @@ def _expert_of(content: Content) -> Expert:
         bool(settings["predicts_failure"]),
         ahead,
         float(settings["level"]),
+        _neighbours(arrays),
     )
 
 
+def _neighbours(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[Neighbours, ...]:
+    found = list[Neighbours]()
+    while part := _under(arrays, f"neighbours.{len(found)}."):
+        found.append(Neighbours.of_arrays(part))
+    return tuple(found)
+
+
+def _under(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
 def _tensors(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): torch.from_numpy(values.astype(np.float32))
-        for name, values in arrays.items()
-        if name.startswith(prefix)
-    }
+    found = _under(arrays, prefix).items()
+    return {name: torch.from_numpy(values.astype(np.float32)) for name, values in found}

@@ -29,6 +29,7 @@ from tvm_cdmpp.models import (
     AdaptConfig,
     Expert,
     Ints,
+    Neighbours,
     TrainedPredictor,
     TrainingRows,
     adapt,
@@ -181,9 +182,18 @@ class Learner:
     def _anchored(self, expert: Expert, measured: TrainingRows) -> Expert:
         network = copy.deepcopy(expert.network)
         ahead = expert.network.state_dict()
-        level = adapt(network, ahead, measured, self.anchored, self.seed, len(measured))
-        failed = bool(np.isinf(measured.latencies_s).any())
-        return Expert(network, expert.spread_factor, expert.predicts_failure or failed, level=level)
+        adapt(network, ahead, measured, self.anchored, self.seed, len(measured))
+        round_weights(network)
+        ran = measured.take(np.flatnonzero(np.isfinite(measured.latencies_s)))
+        kind = "cpu" if measured.devices[0].kind == "cpu" else "gpu"
+        learned = TrainedPredictor({kind: Expert(network)})
+        off = np.log(ran.latencies_s) - np.log(evaluate(learned, ran).latency_s)
+        return Expert(
+            network,
+            expert.spread_factor,
+            expert.predicts_failure or len(ran) < len(measured),
+            neighbours=(*expert.neighbours, Neighbours.fit(ran.batch(), off)),
+        )
 
 
 class Onboarding:

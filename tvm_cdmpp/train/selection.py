@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.cluster.vq import kmeans2
 
-from tvm_cdmpp.ast import COLUMN, CompactASTBatch
+from tvm_cdmpp.ast import CompactASTBatch, program_vectors
 from tvm_cdmpp.errors import ConfigError, RecordError
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -30,8 +30,8 @@ _CLUSTERED = 4096
 def program_features(batch: CompactASTBatch) -> npt.NDArray[np.float32]:
     """Describe each program by one vector, to tell which programs are alike.
 
-    The computation vector of the leaf that is executed most often, then the sum over all leaves,
-    each column with zero mean and unit variance over the given programs; constant ones are 0.
+    Those of `ast.program_vectors`, each column with zero mean and unit variance over the given
+    programs; constant ones are 0.
 
     Parameters
     ----------
@@ -48,16 +48,9 @@ def program_features(batch: CompactASTBatch) -> npt.NDArray[np.float32]:
     RecordError
         A program has no leaf.
     """
-    counts = batch.leaf_counts
-    if (counts == 0).any():
-        raise RecordError(f"Program {int(np.argmin(counts))} has no leaf, so it has no features.")
+    features = program_vectors(batch).astype(np.float64)
     if not len(batch):
-        return np.zeros((0, 2 * len(COLUMN)), np.float32)
-    firsts = batch.offsets[:-1]
-    program = np.repeat(np.arange(len(batch)), counts)
-    order = np.lexsort((-batch.vectors[:, COLUMN["executions"]], program))
-    largest = batch.vectors[order[firsts]]
-    features = np.hstack([largest, np.add.reduceat(batch.vectors, firsts)]).astype(np.float64)
+        return features.astype(np.float32)
     features -= features.mean(axis=0)
     scale = features.std(axis=0)
     # What rounding leaves of a constant column is no variation.

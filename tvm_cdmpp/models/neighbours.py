@@ -1,0 +1,168 @@
+"""What measured programs say of others that are like them, on top of what a network says.
+
+A network learns from a few hundred programs of a device in general; even of a program that was
+measured it then says something else. What it is off by there is interpolated by Gaussian process
+regression (Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, chapters 2 and
+5). Its covariance has two ranges; how much each of them matters, and how much is a program's own,
+is what makes the measured latencies most likely.
+
+What a program is off by may be far from what others are: then it counts as less, as one would
+mislead all that are near it. To programs that are the same, all of it is added: they take what was
+measured.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvm_cdmpp.ast import CompactASTBatch, program_vectors
+
+Floats = npt.NDArray[np.floating[Any]]
+
+_LENGTHS = (0.4, 0.15)
+"""The ranges, by the root mean square distance of the measured programs (on 200 programs measured
+on two cores of an EPYC of the third generation, the likeliest were .4 and .14)."""
+_SAME = 0.02
+"""Range within which programs are the same, so that the measured latency is theirs."""
+_DEVIATIONS = (0.0, 0.1, 0.2, 0.4)
+"""Of ln latency, that a range may account for."""
+_NOISES = (0.05, 0.1, 0.2, 0.4)
+"""Standard deviations of what is a program's own, and of noise."""
+_FARTHEST = 3.0
+"""Standard deviations, by the median absolute one: no residual says more than this of others."""
+_OF_MEDIAN = 1.4826
+"""Standard deviation of a normal distribution by its median absolute one."""
+_MOST = 256
+"""Programs that are interpolated between; of more, so many that are spread over them. A prediction
+is a comparison with each."""
+_RIDGE = 0.01
+"""So that a program that was measured twice takes the mean."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Interpolates residuals of ln latency.
+
+    Attributes
+    ----------
+    level
+        Added to all programs.
+    centre, scale
+        Of program vectors, in units of the root mean square distance; (columns,).
+    places
+        Vectors of the measured programs, centred and scaled; (n, columns).
+    weights
+        Of each one, for each range and for being the same; (n, 3).
+    """
+
+    level: float
+    centre: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+    places: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32]
+
+    @staticmethod
+    def fit(batch: CompactASTBatch, residuals: Floats) -> Neighbours:
+        """Learn from measured programs.
+
+        Parameters
+        ----------
+        batch
+            Compact ASTs of n programs, at least one.
+        residuals
+            ln(measured / predicted), finite; (n,).
+        """
+        if len(batch) > _MOST:
+            chosen = np.linspace(0, len(batch) - 1, _MOST).round().astype(np.int64)
+            batch, residuals = batch.take(chosen), residuals[chosen]
+        level = float(np.float32(np.median(residuals)))
+        off = (residuals - level).astype(np.float64)
+        limit = _FARTHEST * _OF_MEDIAN * float(np.median(np.abs(off)))
+        vectors = program_vectors(batch).astype(np.float64)
+        centre, deviation = vectors.mean(axis=0), vectors.std(axis=0)
+        varies = deviation > 1e-6  # what rounding leaves of a constant column is no variation
+        unit = max(1.0, float(np.sqrt(2.0 * varies.sum())))
+        scale = 1.0 / np.where(varies, deviation, 1.0) / unit
+        places = (vectors - centre) * scale
+        weights = _likeliest(places, np.clip(off, -limit, limit))
+        own = off - _sum(places, places, weights, _LENGTHS)
+        same = np.exp(-_distances(places, places) / (2.0 * _SAME**2))
+        own = np.linalg.solve(same + _RIDGE * np.eye(len(own)), own)
+        weights = np.column_stack([weights, own])
+        single = [array.astype(np.float32) for array in (centre, scale, places, weights)]
+        return Neighbours(level, *single)
+
+    def offsets(self, batch: CompactASTBatch) -> npt.NDArray[np.float64]:
+        """Return what to add to the predicted ln latency of m programs; (m,)."""
+        found = np.full(len(batch), self.level)
+        described = np.flatnonzero(batch.leaf_counts)
+        places = (program_vectors(batch.take(described)) - self.centre) * self.scale
+        found[described] += _sum(places, self.places, self.weights, (*_LENGTHS, _SAME))
+        return found
+
+    def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
+        """Return what `of_arrays` takes."""
+        level = np.array([self.level], np.float32)
+        return {
+            "level": level,
+            "centre": self.centre,
+            "scale": self.scale,
+            "places": self.places,
+            "weights": self.weights,
+        }
+
+    @staticmethod
+    def of_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> Neighbours:
+        """Return what was written.
+
+        Raises
+        ------
+        KeyError
+            Something is missing.
+        ValueError
+            Shapes do not fit each other.
+        """
+        names = ("level", "centre", "scale", "places", "weights")
+        level, centre, scale, places, weights = (arrays[n].astype(np.float32) for n in names)
+        expected = (1,), centre.shape, (len(places), len(centre)), (len(places), len(_LENGTHS) + 1)
+        if (level.shape, scale.shape, places.shape, weights.shape) != expected:
+            raise ValueError("the shapes of what neighbours of programs say do not fit each other")
+        return Neighbours(float(level[0]), centre, scale, places, weights)
+
+
+def _distances(first: Floats, second: Floats) -> Floats:
+    """Return squared distances; (first, second)."""
+    squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)
+    found: Floats = np.maximum(squares - 2.0 * first @ second.T, 0.0)
+    return found
+
+
+def _sum(first: Floats, second: Floats, weights: Floats, lengths: Sequence[float]) -> Floats:
+    """Return what the second say of the first, by weights for each range; (first,)."""
+    distances, found = _distances(first, second), np.zeros(len(first))
+    for length, of_range in zip(lengths, weights.T, strict=True):
+        found += np.exp(-distances / (2.0 * length**2)) @ of_range
+    return found
+
+
+def _likeliest(places: Floats, off: Floats) -> Floats:
+    """Return the weights by the deviations and the noise of the largest likelihood; (n, 2)."""
+    distances = _distances(places, places)
+    ranges = [np.exp(-distances / (2.0 * length**2)) for length in _LENGTHS]
+    best, found = np.inf, np.zeros((len(off), len(ranges)))
+    for *deviations, noise in itertools.product(*[_DEVIATIONS] * len(ranges), _NOISES):
+        variances = np.square(deviations)
+        covariance = sum(v * part for v, part in zip(variances, ranges, strict=True))
+        root = np.linalg.cholesky(covariance + noise**2 * np.eye(len(off)))
+        whitened = np.linalg.solve(root, off)
+        unlikely = 0.5 * whitened @ whitened + np.log(np.diag(root)).sum()
+        if unlikely < best:
+            best = unlikely
+            found = np.linalg.solve(root.T, whitened)[:, None] * variances
+    return found
