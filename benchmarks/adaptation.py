@@ -79,9 +79,13 @@ class Settings:
 
 
 def load_targets(
-    store: RecordStore, predictor: CostPredictor, per_task: int, devices: Sequence[str] = ()
+    store: RecordStore,
+    predictor: CostPredictor,
+    per_task: int,
+    devices: Sequence[str] = (),
+    split: str = SPLIT,
 ) -> Iterator[tuple[Target, dict[str, int]]]:
-    """Yield each held-out device, or those named, and how many programs are not used and why.
+    """Yield each device of a split's test part, or those named, and how many programs are not used.
 
     Raises
     ------
@@ -90,7 +94,7 @@ def load_targets(
     """
     labels, features = make_labels(store), load_features(store)
     operators = np.array(operator_of_tasks(store), str)
-    test = official_split(store, SPLIT).test
+    test = official_split(store, split).test
     task_of = store.columns("task")["task"].to_numpy()[test]
     device_of_task = np.array(store.tasks["device"].to_pylist(), str)
     usable = np.isfinite(labels.latency_s) & ~labels.impossible & (features.leaf_counts > 0)

@@ -44,6 +44,34 @@ def adaptation_section(folder: Path) -> Iterator[str]:
     yield origin(first)
 
 
+def target_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield what measured programs of unseen networks bring on a known device."""
+    runs, seeds = result["runs"], 1 + max(run["seed"] for run in result["runs"])
+    yield (
+        f"**Networks that the weights have not seen, by programs of them measured on "
+        f"{result['device']}** ([data](results/{file.name})). {result['programs']:,} programs of "
+        f"{result['tasks']} tasks of the test part of `networks`, the `evaluation` weights; scored "
+        f"are the programs that were not measured: mean / median absolute percentage error, and "
+        f"Kendall's tau within a task. Mean over {seeds} seeds (standard deviation of the first)."
+    )
+    yield ""
+    found: dict[tuple[int, str, str], list[dict[str, float]]] = {}
+    for run in runs:
+        key = run["budget"], run["adaptation"], run["method"]
+        found.setdefault(key, []).append(run["scores"])
+    yield from table_head("measured", "adaptation", "programs chosen", "error", "tau")
+    for (budget, adaptation, method), scores in found.items():
+        mean, median = (
+            [100 * score[metric] for score in scores] for metric in ("mape", "median_ape")
+        )
+        spread = f" ({statistics.stdev(mean):.1f})" if len(mean) > 1 else ""
+        error = f"{statistics.fmean(mean):.1f}{spread} / {statistics.fmean(median):.1f} %"
+        tau = statistics.fmean(score["kendall_tau"] for score in scores)
+        yield table_row(f"{budget:,}", adaptation, method, error, f"{tau:.3f}")
+    yield ""
+    yield origin(result)
+
+
 def _tables(runs: list[dict[str, Any]]) -> Iterator[str]:
     """Lay all runs out: means over devices, then each device."""
     yield (

@@ -12,6 +12,7 @@ from tvm_cdmpp.models import CostPredictor, TrainedPredictor, TrainingRows
 from tvm_cdmpp.train import (
     KINDS,
     LastLayer,
+    Learner,
     LevelCorrection,
     evaluate,
     finetune,
@@ -142,6 +143,19 @@ CLOSED_FORM: Mapping[str, Adaptation] = {
 
 
 @dataclass(frozen=True)
+class Adapting:
+    """An adaptation: that of `tvm-cdmpp adapt` without sources."""
+
+    predictor: TrainedPredictor
+
+    def __call__(self, target: Target, measured: Ints) -> Adapted:
+        """Predict with the weights that learned from the measured programs."""
+        known, rest = target.rows.take(measured), np.zeros(0, np.int64)
+        tuned = Learner(start=self.predictor).learn(known, target.rows.take(rest))
+        return np.log(evaluate(tuned, target.rows).latency_s), None
+
+
+@dataclass(frozen=True)
 class FineTuning:
     """An adaptation: trains the predictor on.
 
@@ -170,11 +184,13 @@ class FineTuning:
         return np.log(evaluate(tuned, target.rows).latency_s), float(np.median(off))
 
     @staticmethod
-    def of_store(store: RecordStore, predictor: TrainedPredictor) -> "FineTuning":
+    def of_store(
+        store: RecordStore, predictor: TrainedPredictor, split_name: str = SPLIT
+    ) -> "FineTuning":
         """Take some rows of the split."""
         labels, features = make_labels(store), load_features(store)
         usable = (features.leaf_counts > 0) & ~(labels.impossible | labels.contended | labels.noisy)
-        split = official_split(store, SPLIT)
+        split = official_split(store, split_name)
         task_of = store.columns("task")["task"].to_numpy()
         targets = [str(target).split()[0] for target in store.tasks["target"].to_pylist()]
         on_cpu = np.isin(targets, ("llvm", "c"))[task_of]

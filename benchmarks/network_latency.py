@@ -25,8 +25,10 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from benchmarks.latency_tables import summary
 from benchmarks.operator_times import TimedNetwork
 from benchmarks.provenance import provenance, write_json
 from tvm_cdmpp.bridge import default_target, device_of, load_tvm, use_physical_cores
+from tvm_cdmpp.devices import read_host_cpu
 from tvm_cdmpp.measure import (
     Calibration,
     CalibrationConfig,
@@ -56,7 +59,6 @@ NETWORKS = (
 )  # fmt: skip
 OWN, LOG = "TVM's own", "log"
 
-_ROUNDS = 7
 _RUNS_S = 0.2
 """Time of the runs of a network in a round."""
 _OPERATOR_RUNS = 5
@@ -111,7 +113,7 @@ class Case:
                 print(f"{self.folder.name}: compiling, schedules: {schedules}", flush=True)
                 deploy(network, default_target(), log).export(self.library(schedules))
 
-    def measure(self, quiet: Quiet) -> None:
+    def measure(self, quiet: Quiet, num_rounds: int) -> None:
         """Time both libraries and their operators."""
         inputs = random_inputs(self.load(), seed=0)
         timed = {
@@ -121,7 +123,7 @@ class Case:
         begin = time.monotonic()
         rounds = [
             quiet.take(lambda: {schedules: _round(network) for schedules, network in timed.items()})
-            for _ in range(_ROUNDS)
+            for _ in range(num_rounds)
         ]
         content = {
             "flops_per_s": quiet.take(matrix_flops_per_s)[0],
@@ -154,6 +156,7 @@ class Case:
                     "schedules": schedules,
                     "measured_s": measured_s,
                     "quartiles_s": np.quantile(runs_s, [0.25, 0.75]).tolist(),
+                    "rounds": len(rounds),
                     "noisy_rounds": content["noisy_rounds"],
                     "replayed_s": measured_s * _replayed(graph, rounds, "operators"),
                     "alone_s": measured_s * _replayed(graph, rounds, "alone"),
@@ -216,6 +219,7 @@ def main() -> None:
     parser.add_argument("--logs", type=Path, help="folder with NETWORK.bBATCH.json")
     parser.add_argument("--trials", type=int, default=64, help="of a log that is made here")
     parser.add_argument("--folder", type=Path, default=Path("latency-runs"))
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--prepare", action="store_true", help="tune and compile, measure nothing")
     parser.add_argument("--keep-noisy", action="store_true")
     parser.add_argument(
@@ -244,12 +248,21 @@ def main() -> None:
     if args.prepare:
         return
     _measure([case for case in cases if not case.measured.exists()], args)
-    rows = [row for case in cases for row in case.rows(weights[case.batch])]
+    rows = _rows(cases, weights)
     if source is not None:
         here = device_of(default_target())
         rows = [{**row, **source.scale(row, here)} for row in rows]
     write_json(args.out, {**provenance("numpy", "torch"), "rows": rows})
     print("\n".join(summary(rows)))
+
+
+def _rows(cases: Sequence[Case], weights: Mapping[int, Path | None]) -> list[dict[str, Any]]:
+    """Return the rows of all cases, made side by side, as lowering a network takes a minute."""
+    of_case = [weights[case.batch] for case in cases]
+    with ProcessPoolExecutor(
+        read_host_cpu().physical_cores, get_context("spawn"), use_physical_cores
+    ) as pool:
+        return [row for rows in pool.map(Case.rows, cases, of_case) for row in rows]
 
 
 def _measure(cases: Sequence[Case], args: argparse.Namespace) -> None:
@@ -260,7 +273,7 @@ def _measure(cases: Sequence[Case], args: argparse.Namespace) -> None:
         quiet = Quiet(args.folder, config)
         for number, case in enumerate(cases, start=1):
             begin = time.monotonic()
-            case.measure(quiet)
+            case.measure(quiet, args.rounds)
             seconds = time.monotonic() - begin
             print(f"{number} of {len(cases)}: {case.folder.name}, {seconds:.0f} s", flush=True)
 

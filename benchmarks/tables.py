@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy_tables import accuracy_sections
-from benchmarks.adaptation_tables import adaptation_section
+from benchmarks.adaptation_tables import adaptation_section, target_section
 from benchmarks.choice_tables import choice_section, onboarding_section
 from benchmarks.headline import with_headline
 from benchmarks.latency_tables import latency_section
@@ -67,6 +67,7 @@ def _section(file: Path) -> str:
         "autotune": study_section,
         "device": choice_section,
         "onboarding": onboarding_section,
+        "target": target_section,
         "throughput": _throughput,
         "ast": _ast_equality,
         "errors": errors_section,

@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmarks import target_network
 from benchmarks.adaptation import Settings, load_targets, run
-from benchmarks.adaptation_tables import adaptation_section
-from benchmarks.adapting import CLOSED_FORM, Adapted, FineTuning, Target, make_target
+from benchmarks.adaptation_tables import adaptation_section, target_section
+from benchmarks.adapting import CLOSED_FORM, Adapted, Adapting, FineTuning, Target, make_target
 from tests.data.logs import book, import_all, log_file, records, write_log
 from tests.models.contract import CPU, MeanOfLeafCount
 from tests.models.programs import random_batch
@@ -145,3 +146,26 @@ def test_fine_tuning_learns_the_target_and_is_judged_on_the_sources(tmp_path: Pa
     off = [np.abs(found - target.log_measured)[6:].mean() for found in (before, after)]
     assert off[1] < 0.9 * off[0]
     assert error is not None
+
+
+def test_measured_programs_of_a_network_are_not_scored(capsys: pytest.CaptureFixture[str]) -> None:
+    predictor = TrainedPredictor.untrained(AdditiveConfig(), seed=0)
+    adaptations = {**CLOSED_FORM, "adapt": Adapting(predictor)}
+    runs = target_network._compare(target(), adaptations, 24, 0)
+    assert len(runs) == 2 * len(adaptations)
+    assert {run["scores"]["programs"] for run in runs} == {120 - 24}
+    error = {run["adaptation"]: run["scores"]["mape"] for run in runs if run["method"] == "random"}
+    assert error["none"] == pytest.approx(2 / 3, abs=0.02)
+    assert error["levels"] < 0.3
+    result = {
+        "device": "cpu",
+        "programs": 120,
+        "tasks": 6,
+        "runs": runs,
+        "date": "2026-01-01",
+        "commit": "c",
+        "command": "m",
+        "machine": {"tvm": "", "physical_cores": 2, "cpu": ""},
+    }
+    lines = list(target_section(Path("target-network.json"), result))
+    assert any(line.startswith("| 24 | none | random | 67.") for line in lines)

@@ -58,6 +58,7 @@ def test_programs_are_measured_on_a_server(
     # On a busy machine the command would wait for quiet, half a minute at a time.
     unhurried = partial(measure.CalibrationConfig, bound=1000.0, pause_s=0.0)
     monkeypatch.setattr(measure, "CalibrationConfig", unhurried)
+    monkeypatch.setattr("tvm_cdmpp.measure.bench._PASSES", 1)
     port, log = free_port(), tmp_path / "log.json"
     where = ["--host", "127.0.0.1", "--port"]
     collect = [
