@@ -111,14 +111,20 @@ def test_bert_computes_what_torch_computes() -> None:
 def test_zoo_outputs_depend_on_their_input(name: str) -> None:
     module, (shape, dtype) = build_module(name, seed=0), (ZOO[name].shape, ZOO[name].dtype)
     generator = torch.Generator().manual_seed(0)
+    inputs = [
+        torch.randint(30522, shape, generator=generator)
+        if dtype == "int64"
+        else torch.randn(shape, generator=generator)
+        for _ in range(2)
+    ]
     with torch.no_grad():
-        if dtype == "int64":
-            first, second = (
-                module(torch.randint(30522, shape, generator=generator))[0] for _ in range(2)
-            )
-        else:
-            first, second = (module(torch.randn(shape, generator=generator)) for _ in range(2))
+        first, second, together = (
+            found[0] if dtype == "int64" else found
+            for found in (module(given) for given in (*inputs, torch.cat(inputs)))
+        )
     assert (first - second).abs().max() > 1e-2 * first.abs().max()
+    # Of two in a batch, each is what it is alone.
+    torch.testing.assert_close(together, torch.cat([first, second]), rtol=1e-3, atol=1e-3)
 
 
 def test_tasks_are_the_same_every_time() -> None:

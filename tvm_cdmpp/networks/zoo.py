@@ -91,13 +91,13 @@ class Bert(nn.Module):
         self.pooler = nn.Linear(size.width, size.width)
 
     def forward(self, token_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Encode one sequence."""
+        """Encode sequences."""
         features = self.encoder(self.norm(self.word(token_ids) + self.position))
         return features, torch.tanh(self.pooler(features[:, 0]))
 
 
 class Vit(nn.Module):
-    """Vision Transformer: image (1, 3, 224, 224) to class scores (1, 1000)."""
+    """Vision Transformer: images (N, 3, 224, 224) to class scores (N, 1000)."""
 
     def __init__(self, size: TransformerSize, patch: int = 16) -> None:
         super().__init__()
@@ -110,9 +110,11 @@ class Vit(nn.Module):
         self.head = nn.Linear(size.width, 1000)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Classify one image."""
+        """Classify images."""
         patches = self.patches(image).flatten(2).transpose(1, 2)
-        x = torch.cat([self.class_token, patches], dim=1) + self.position
+        # One image needs no copies of the token, and its graph no function that makes them.
+        token = self.class_token if len(image) == 1 else self.class_token.expand(len(image), -1, -1)
+        x = torch.cat([token, patches], dim=1) + self.position
         scores: Tensor = self.head(self.norm(self.encoder(x))[:, 0])
         return scores
 
@@ -176,7 +178,7 @@ class MobileNetV2(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, image: Tensor) -> Tensor:
-        """Classify one image."""
+        """Classify images."""
         scores: Tensor = self.head(self.features(image).mean(dim=(2, 3)))
         return scores
 
