@@ -117,6 +117,30 @@ def faithfulness_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     yield origin(result)
 
 
+def edits_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield whether edits that an explanation calls good are good when measured."""
+    yield (
+        f"**Edits that an explanation calls good, measured** ([data](results/{file.name})). Of "
+        f"{result['tasks']} tasks the program with the median latency in a small log, with another "
+        "unroll limit or tile; those that change the latency by less than 5 % are left out. Shares "
+        "with 90 % intervals over tasks."
+    )
+    yield ""
+    yield from table_head(
+        "edit", "measured", "left out", "called good that are good", "of all, good", "sign as said"
+    )
+    for kind, found in result["kinds"].items():
+        shares = (_share(found[name]) for name in ("said_good_are_good", "good", "as_measured"))
+        yield table_row(kind, str(found["edits"]), str(found["too_alike"]), *shares)
+    yield ""
+    yield origin(result)
+
+
+def _share(found: dict[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{found['share']:.0%} of {found['edits']} ({low:.0%} to {high:.0%})"
+
+
 def intervals_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     """Yield what the intervals of whole networks rest on."""
     yield (

@@ -21,6 +21,7 @@ from benchmarks.latency_tables import latency_section
 from benchmarks.markdown import hardware, origin, over_seeds, table_head, table_row
 from benchmarks.predictor_tables import (
     ablation_section,
+    edits_section,
     errors_section,
     faithfulness_section,
     intervals_section,
@@ -70,6 +71,7 @@ def _section(file: Path) -> str:
         "target": target_section,
         "throughput": _throughput,
         "ast": _ast_equality,
+        "edits": edits_section,
         "errors": errors_section,
         "faithfulness": faithfulness_section,
         "network": intervals_section if "kinds" in result else latency_section,

@@ -33,14 +33,14 @@ class _Attention(nn.Module):
         self.output = nn.Linear(size.width, size.width)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(1, -1, self.heads, self.head_width).transpose(1, 2)
+        return x.reshape(len(x), -1, self.heads, self.head_width).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = (self._split(part(x)) for part in (self.query, self.key, self.value))
         scores = torch.matmul(query, key.transpose(2, 3)) * self.head_width**-0.5
         mixed = torch.matmul(torch.softmax(scores, dim=-1), value)
         output: Tensor = self.output(
-            mixed.transpose(1, 2).reshape(1, -1, self.heads * self.head_width)
+            mixed.transpose(1, 2).reshape(len(x), -1, self.heads * self.head_width)
         )
         return output
 
