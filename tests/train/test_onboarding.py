@@ -148,6 +148,19 @@ def test_what_is_learned_comes_on_top_of_the_levels_of_a_device(with_sources: bo
         assert abs(np.median(off)) < (0.3 if with_sources else 0.1)  # 0.4 at first
 
 
+@pytest.mark.parametrize("with_sources", [False, True])
+def test_what_was_learned_before_stays_when_more_is(with_sources: bool) -> None:
+    rows = rows_on(NEW, 5.0, 12)
+    first, second = rows.take(np.arange(60)), rows.take(np.arange(60, 120))
+    none = rows.take(np.zeros(0, np.int64))
+    start = Learner(start=START, anchored=QUICK).learn(first, none)
+    start.experts["cpu"].ahead = None  # as weights are that were written
+    sources = rows_on(CPU, 1.0, 6) if with_sources else None
+    again = Learner(start=start, sources=sources, config=SHORT, anchored=QUICK).learn(second, none)
+    off = np.abs(np.log(evaluate(again, first).latency_s / first.latencies_s))
+    assert np.median(off) < 0.2
+
+
 class Once(Learner):
     """Learns once."""
 

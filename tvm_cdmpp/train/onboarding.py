@@ -176,6 +176,7 @@ class Learner:
                 expert, rest, self.sources, config=self.config,
                 unlabelled=unlabelled.uncalibrated(), seed=self.seed,
             )  # fmt: skip
+            found.neighbours = expert.neighbours  # what they add was taken out
         found.ahead = expert.network.state_dict() if expert.ahead is None else expert.ahead
         return TrainedPredictor({**self.start.experts, kind: found}, self.start.about)
 
