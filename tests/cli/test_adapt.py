@@ -155,7 +155,7 @@ def test_bad_input_is_named(
         (("--networks", "mlp", "--device", "quux"), "got 'quux'"),
         (("--networks", "mlp", "--rpc", "host:9190"), "--rpc and --key belong together"),
         (("--networks", "mlp", "--device", "t4"), "'t4' is a gpu"),
-        (("--networks", "mlp", "--input-batch", "2"), "are for model files; got names"),
+        (("--networks", "mlp", "--input-shape", "data:1x9"), "are for model files; got names"),
     ],
 )
 def test_bad_input_of_a_live_run(
@@ -197,7 +197,8 @@ def test_levels_of_this_machine_are_learned_on_top_of_and_kept(
     assert point["start_mape"] is None or point["start_mape"] > 1000  # e^8 times too slow
     found = TrainedPredictor.load(out)
     assert found.experts["cpu"].ahead is None
-    assert found.experts["cpu"].level < -3
+    (neighbours,) = found.experts["cpu"].neighbours
+    assert neighbours.level < -3
     (before, after) = device_of(default_target()).calibration.levels  # type: ignore[union-attr]
     assert before == levels
     assert (after.weights, after.level, after.operators) == (found.origin, 8.0, levels.operators)

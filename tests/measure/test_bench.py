@@ -132,6 +132,25 @@ def test_the_middle_one_of_the_runs_of_a_program_counts(
     assert len(set(files)) == 13
 
 
+def test_passes_that_were_quiet_count_when_it_is_asked_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, calls = bench(tmp_path / "log.json", 1.0, 1.0, 2.0), list[int]()
+
+    class Runner:
+        @staticmethod
+        def run(inputs: list[Any], built: list[Any], verbose: int) -> list[Any]:
+            calls.append(len(inputs))
+            if len(calls) == 2:
+                found.stop()  # while the machine is noisy
+            return invent(TASKS[0], [len(calls) * 1e-3] * len(inputs))[1]
+
+    monkeypatch.setattr(found._machine, "_runner", Runner)
+    found.measure(np.array([0, 1]))
+    assert calls == [2, 2]
+    assert found.measured.latencies_s.tolist() == [1e-3, 1e-3]
+
+
 def test_a_noisy_machine_is_refused_and_nothing_written(tmp_path: Path) -> None:
     log = tmp_path / "log.json"
     noisy = bench(log, 1.0, 2.0)

@@ -120,7 +120,7 @@ class QuietMachine:
     def measure(
         self, inputs: list[Any], functions: Sequence[OwnFunction | None] | None = None
     ) -> tuple[list[Any], int] | None:
-        """Return results and attempts; None when asked to stop while the machine was noisy.
+        """Return results and attempts; None when asked to stop before any pass was quiet.
 
         Parameters
         ----------
@@ -145,19 +145,21 @@ class QuietMachine:
                 chosen = [inputs[place] for place in places]
                 passed = self._quiet_pass(chosen, partial(copies_of, places))
                 if passed is None:
-                    return None
+                    break
                 results, attempt = passed
                 attempts += attempt
                 checks_s.append(self.calibration.latencies_s[-1])
                 for place, result in zip(places, results, strict=True):
                     runs[place].append(result)
+        if not checks_s:
+            return None
         self.check_s = _middle(checks_s, float)
         return [_middle(found, possible_latency_s) for found in runs], attempts
 
     def _quiet_pass(
         self, inputs: list[Any], copies: Callable[[], list[Any]]
     ) -> tuple[list[Any], int] | None:
-        """Run built programs, again while the machine is noisy; return as `measure`."""
+        """Run built programs, again while the machine is noisy; None when asked to stop then."""
         config = self._config
         for attempt in range(1, config.attempts + 1):
             results = list(self._runner.run(inputs, copies(), verbose=0))
