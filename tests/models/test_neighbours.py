@@ -58,7 +58,7 @@ def test_one_that_is_far_off_misleads_none_that_are_near_it() -> None:
     calm = Neighbours.fit(BATCH, residuals)
     residuals[7] += 4.0
     stirred = Neighbours.fit(BATCH, residuals)
-    near = moved(BATCH.take(np.array([7])), 0.3)
+    near = moved(BATCH.take(np.array([7])), 0.03)
     assert abs(float((stirred.offsets(near) - calm.offsets(near))[0])) < 1.0
 
 

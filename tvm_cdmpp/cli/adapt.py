@@ -208,13 +208,12 @@ def _live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Be
     functions = _own_functions(loaded, target, tasks[0])
     wanted = -(-_CANDIDATES_PER_RECORD * settings.budget // len(tasks))
     per_task = min(wanted, _MOST_CANDIDATES_PER_TASK)
+    attempts = 1 if args.keep_noisy else CalibrationConfig().attempts
     config = BenchConfig(
         per_task=per_task,
         # Mostly what a search would keep, as networks run that.
         mix=SampleMix(random=0.1, evolved=0.1, population=max(_LEAST_POPULATION, 4 * per_task)),
-        calibration=CalibrationConfig(keep_noisy=True, attempts=1)
-        if args.keep_noisy
-        else CalibrationConfig(),
+        calibration=CalibrationConfig(keep_noisy=args.keep_noisy, attempts=attempts),
         measure=MeasureOptions(remote=remote),
     )
     with MeasureSession() as session:
