@@ -80,6 +80,18 @@ def test_options_are_for_the_files_among_networks() -> None:
         inputs_of(shapes, ["mlp", "resnet-18"])
 
 
+def test_each_of_several_files_can_have_inputs_of_its_own() -> None:
+    line = "--input-shape a.pt:x:1x3 --input-shape b.onnx:y:4 --input-dtype b.onnx:y:int8"
+    options = inputs_of(parse(f"{line} --input-shape z:5"), ["a.pt", "mlp", "b.onnx"])
+    assert options("a.pt")["input_shapes"] == {"x": (1, 3), "z": (5,)}
+    assert options("a.pt")["input_dtypes"] == {}
+    assert options("b.onnx")["input_shapes"] == {"y": (4,), "z": (5,)}
+    assert options("b.onnx")["input_dtypes"] == {"y": "int8"}
+    assert options("mlp") == {"batch": None}
+    with pytest.raises(ConfigError, match="are for model files"):
+        inputs_of(parse("--input-shape mlp:x:1x3"), ["mlp", "a.pt"])
+
+
 def test_a_gpu_is_looked_for_before_tvm_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tvm_cdmpp.devices.read_cuda_gpus", tuple)
     check_gpu_is_here("llvm")

@@ -59,7 +59,8 @@ def add_input_forms(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME:1x3x224x224",
-        help="shape of an input of a model file; repeat for further inputs",
+        help="shape of an input of a model file; repeat for further inputs. Where a command takes "
+        "several files, FILE:NAME:1x3x224x224 is for one of them",
     )
     parser.add_argument(
         "--input-dtype",
@@ -86,20 +87,45 @@ def input_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def inputs_of(args: argparse.Namespace, networks: Sequence[str]) -> Callable[[str], dict[str, Any]]:
-    """Return what gives the options of each of several networks: the batch to all, others to files.
+    """Return what gives the options of each of several networks.
+
+    The batch is given to all, a shape or an element type to model files: to one of them if its path
+    comes first, as in `model.onnx:data:1x3x224x224`, else to all.
 
     Raises
     ------
     ConfigError
-        Shapes or element types are given, but no file.
+        Shapes or element types are given, but no file to give them to, or one is written wrongly.
     """
     from tvm_cdmpp.networks import NETWORKS
 
-    options = input_options(args)
-    of_files = options["input_shapes"] or options["input_dtypes"]
-    if of_files and all(name in NETWORKS for name in networks):
+    files = [name for name in networks if name not in NETWORKS]
+    given = [*args.input_shape, *args.input_dtype]
+    for_names = any(_owner(text, networks) in NETWORKS for text in given)
+    if given and (not files or for_names):
         raise ConfigError("shapes and element types of inputs are for model files; got names")
-    return lambda name: {"batch": args.batch} if name in NETWORKS else options
+    options: dict[str, dict[str, Any]] = {name: {"batch": args.batch} for name in networks}
+    for file in files:
+        options[file] |= {
+            "input_shapes": parse_input_shapes(_of_file(file, args.input_shape, files)),
+            "input_dtypes": parse_input_dtypes(_of_file(file, args.input_dtype, files)),
+        }
+    return options.__getitem__
+
+
+def _of_file(file: str, texts: Sequence[str], files: Sequence[str]) -> list[str]:
+    """Return the texts that a file is meant by, without its path."""
+    owners = [_owner(text, files) for text in texts]
+    return [
+        text if owner is None else text[len(file) + 1 :]
+        for text, owner in zip(texts, owners, strict=True)
+        if owner in (None, file)
+    ]
+
+
+def _owner(text: str, networks: Sequence[str]) -> str | None:
+    """Return the network that an option names first; None where it names none."""
+    return next((name for name in networks if text.startswith(f"{name}:")), None)
 
 
 def parse_input_dtypes(texts: list[str]) -> dict[str, str]:
