@@ -5,22 +5,25 @@
 
 The first line makes a small log of each network (or takes `NETWORK.bBATCH.json` of `--logs`) and
 compiles it, with TVM's own schedules and with the log; a busy machine does for that. The second
-measures, on a quiet one: in each of some rounds both libraries, run by run, and in between each
-operator, inside of the network and by itself (`benchmarks.operator_times`). Medians count. A fixed
-program is measured after each round; a round that was noisy is measured again. Beside the measured
-network stand
+measures, on a quiet one: in each of some rounds all networks, one after the other, both libraries
+run by run, and in between each operator, inside of the network and by itself
+(`benchmarks.operator_times`). Medians count. A fixed program is measured after each network; what
+was noisy is measured again. With `--adapt N`, `tvm-cdmpp adapt` measures N records of the networks
+in between, a batch before each round, as a machine's speed may change within minutes. Beside the
+measured network stand
 
 - replayed: the replayer with the operators' times inside of it, which is the replayer's own error.
   They are compared with the network's runs of the same round, as a machine's speed changes;
 - alone: the same with operators that are run again and again, their memory in the caches;
 - predictions and simpler estimates (`benchmarks.latency_estimates`).
 
-All is kept below `--folder`, so a run that was killed goes on with the next network.
+All is kept below `--folder` after each round, so a run that was killed goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -40,6 +43,8 @@ from benchmarks.latency_tables import summary
 from benchmarks.operator_times import TimedNetwork
 from benchmarks.provenance import provenance, write_json
 from tvm_cdmpp.bridge import default_target, device_of, load_tvm, use_physical_cores
+from tvm_cdmpp.cli import adapt
+from tvm_cdmpp.cli.main import build_parser
 from tvm_cdmpp.devices import read_host_cpu
 from tvm_cdmpp.measure import (
     Calibration,
@@ -113,32 +118,17 @@ class Case:
                 print(f"{self.folder.name}: compiling, schedules: {schedules}", flush=True)
                 deploy(network, default_target(), log).export(self.library(schedules))
 
-    def measure(self, quiet: Quiet, num_rounds: int) -> None:
-        """Time both libraries and their operators."""
-        inputs = random_inputs(self.load(), seed=0)
-        timed = {
-            schedules: TimedNetwork(tvm.runtime.load_module(str(self.library(schedules))), inputs)
-            for schedules in (OWN, LOG)
-        }
-        begin = time.monotonic()
-        rounds = [
-            quiet.take(lambda: {schedules: _round(network) for schedules, network in timed.items()})
-            for _ in range(num_rounds)
-        ]
-        content = {
-            "flops_per_s": quiet.take(matrix_flops_per_s)[0],
-            "seconds": time.monotonic() - begin,
-            "noisy_rounds": sum(not is_quiet for _, is_quiet in rounds),
-            **{
-                schedules: {
-                    "graph": network.graph_json,
-                    "parameters": sorted(network.parameters),
-                    "rounds": [found[schedules] for found, _ in rounds],
-                }
-                for schedules, network in timed.items()
-            },
-        }
-        write_json(self.measured, content)
+    @property
+    def options(self) -> list[str]:
+        """Inputs as the command line takes them, but for the batch."""
+        shapes = FILES[self.name](self.batch).get("input_shapes", {}) if self.name in FILES else {}
+        pairs = [(name, "x".join(map(str, shape))) for name, shape in shapes.items()]
+        return [part for name, shape in pairs for part in ("--input-shape", f"{name}:{shape}")]
+
+    @property
+    def path(self) -> str:
+        """Name or file of the network."""
+        return str(self.folder.parent / self.name) if self.name in FILES else self.name
 
     def rows(self, adapted: Path | None) -> list[dict[str, Any]]:
         """Return what was measured beside all estimates."""
@@ -172,17 +162,48 @@ class Case:
     def _tune(self, trials: int) -> None:
         """Search a few programs, in a process of its own."""
         options = ["--log", str(self.log), "--trials", str(trials), "--no-calibrate"]
-        network = self.name
-        if self.name in FILES:
-            network = str(self.folder.parent / self.name)
-            given = FILES[self.name](self.batch)
-            for name, shape in given.get("input_shapes", {}).items():
-                options += ["--input-shape", f"{name}:{'x'.join(map(str, shape))}"]
-            if "batch" in given:
-                options += ["--batch", str(self.batch)]
-        else:
-            options += ["--batch", str(self.batch)]
-        subprocess.run([sys.executable, "-m", "tvm_cdmpp", "tune", network, *options], check=True)
+        options += ["--batch", str(self.batch), *self.options]
+        subprocess.run([sys.executable, "-m", "tvm_cdmpp", "tune", self.path, *options], check=True)
+
+
+class Measurement:
+    """Of a network whose libraries are there; goes on with the rounds that were kept."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._content: dict[str, Any] = {"seconds": 0.0, "noisy_rounds": 0, OWN: {}, LOG: {}}
+        if case.measured.exists():
+            self._content = json.loads(case.measured.read_bytes())
+        inputs = random_inputs(case.load(), seed=0)
+        self._timed = {
+            schedules: TimedNetwork(tvm.runtime.load_module(str(case.library(schedules))), inputs)
+            for schedules in (OWN, LOG)
+        }
+        for schedules, network in self._timed.items():
+            self._content[schedules] = {
+                "rounds": [],
+                **self._content[schedules],
+                "graph": network.graph_json,
+                "parameters": sorted(network.parameters),
+            }
+
+    @property
+    def num_rounds(self) -> int:
+        """How many there are."""
+        return len(self._content[OWN]["rounds"])
+
+    def take_round(self, quiet: Quiet) -> None:
+        """Time both libraries and their operators, and keep that."""
+        begin = time.monotonic()
+        found, is_quiet = quiet.take(
+            lambda: {schedules: _round(network) for schedules, network in self._timed.items()}
+        )
+        for schedules, samples in found.items():
+            self._content[schedules]["rounds"].append(samples)
+        self._content["noisy_rounds"] += not is_quiet
+        self._content["flops_per_s"] = quiet.take(matrix_flops_per_s)[0]
+        self._content["seconds"] += time.monotonic() - begin
+        write_json(self._case.measured, self._content)
 
 
 class Quiet:
@@ -226,6 +247,7 @@ def main() -> None:
         "--adapted", type=lambda text: list(map(Path, text.split(","))),
         help="weights of `adapt` for this machine, one file or one for each batch",
     )  # fmt: skip
+    parser.add_argument("--adapt", type=int, metavar="N", help="adapt weights with N records")
     parser.add_argument("--source", type=Path, help="result file of another device")
     parser.add_argument("--source-device", help="that device, as `device show` lists it")
     parser.add_argument("--out", type=Path, default=Path("network-latency.json"))
@@ -247,7 +269,10 @@ def main() -> None:
         case.prepare(args.logs, args.trials)
     if args.prepare:
         return
-    _measure([case for case in cases if not case.measured.exists()], args)
+    for batch in batches:
+        weights[batch] = (
+            _measure([case for case in cases if case.batch == batch], args) or (weights[batch])
+        )
     rows = _rows(cases, weights)
     if source is not None:
         here = device_of(default_target())
@@ -265,17 +290,52 @@ def _rows(cases: Sequence[Case], weights: Mapping[int, Path | None]) -> list[dic
         return [row for rows in pool.map(Case.rows, cases, of_case) for row in rows]
 
 
-def _measure(cases: Sequence[Case], args: argparse.Namespace) -> None:
-    if not cases:
-        return
+def _measure(cases: Sequence[Case], args: argparse.Namespace) -> Path | None:
+    """Take the rounds that are missing, of networks at one size of the batch.
+
+    With `--adapt`, adapt weights meanwhile, and return where they are.
+    """
+    config = CalibrationConfig(keep_noisy=args.keep_noisy, attempts=1 if args.keep_noisy else 3)
+    measurements = [Measurement(case) for case in cases]
+    quiet = functools.cache(lambda: Quiet(args.folder, config))  # in a session
+
+    def take_round() -> None:
+        begin, number = time.monotonic(), min(each.num_rounds for each in measurements)
+        if number == args.rounds:
+            return
+        for measurement in measurements:
+            if measurement.num_rounds == number:
+                measurement.take_round(quiet())
+        seconds = time.monotonic() - begin
+        print(f"round {number + 1} of {args.rounds}, {seconds:.0f} s", flush=True)
+
+    weights = _adapt(cases, args, take_round) if args.adapt else None
     with MeasureSession():
-        config = CalibrationConfig(keep_noisy=args.keep_noisy, attempts=1 if args.keep_noisy else 3)
-        quiet = Quiet(args.folder, config)
-        for number, case in enumerate(cases, start=1):
-            begin = time.monotonic()
-            case.measure(quiet, args.rounds)
-            seconds = time.monotonic() - begin
-            print(f"{number} of {len(cases)}: {case.folder.name}, {seconds:.0f} s", flush=True)
+        while min(each.num_rounds for each in measurements) < args.rounds:
+            take_round()
+    return weights
+
+
+def _adapt(cases: Sequence[Case], args: argparse.Namespace, take_round: Callable[[], None]) -> Path:
+    """Adapt weights to this machine; after each of as many batches as there are rounds, take one.
+
+    Weights that are there are kept.
+    """
+    batch = cases[0].batch
+    weights: Path = args.folder / f"adapted.b{batch}.safetensors"
+    if not weights.exists():
+        line = [
+            "adapt", "--device", device_of(default_target()).name, "--budget", str(args.adapt),
+            "--batch", str(-(-args.adapt // args.rounds)), "--input-batch", str(batch),
+            "--networks", ",".join(case.path for case in cases), "--out", str(weights),
+            "--records", str(args.folder / f"adapted.b{batch}.json"),
+        ]  # fmt: skip
+        for case in cases:
+            shapes = case.options[1::2]
+            line += [part for s in shapes for part in ("--input-shape", f"{case.path}:{s}")]
+        line += ["--keep-noisy"] if args.keep_noisy else []
+        adapt.adapt(build_parser().parse_args(line), lambda _: take_round())
+    return weights
 
 
 def _round(network: TimedNetwork) -> dict[str, Any]:

@@ -7,7 +7,7 @@ the weights of what was measured are written all the same. The same command goes
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -102,6 +102,13 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and learn, then write the weights."""
+    return adapt(args)
+
+
+def adapt(
+    args: argparse.Namespace, on_point: "Callable[[CurvePoint], None]" = lambda _: None
+) -> int:
+    """Do as `run`; `on_point` is called after each batch, before the next is chosen."""
     args.out = args.out or Path(f"{args.device}.safetensors")
     args.records = args.records or Path(f"{args.device}.json")
     for option in (args.out, args.records):
@@ -129,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
             for point in work.steps():
                 show_step(describe_point(point), point.records - done, "")
                 done = point.records
+                on_point(point)
         if work.stopping and not work.curve:
             return EXIT_INTERRUPTED  # nothing was measured
         # Before the session ends, which holds the log.
