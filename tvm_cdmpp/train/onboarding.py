@@ -17,12 +17,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models import (
@@ -49,6 +50,13 @@ _PATIENCE = 2
 """Batches in a row without a gain after which it ends."""
 _RESAMPLES = 400
 
+_SHARES = (0.0, 0.5, 1.0)
+"""Of the way from the weights of the start to those that were trained on."""
+_FOLDS = 3
+_LEAST_TO_TRAIN = 12
+"""Programs that ran; fewer cannot tell whether training pays."""
+
+Floats = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -171,6 +179,7 @@ class Learner:
         rest = self.start.without_levels(measured)
         if self.sources is None:
             found = self._anchored(expert, rest)
+            found.neighbours = (*expert.neighbours, *found.neighbours)
         else:
             found = finetune(
                 expert, rest, self.sources, config=self.config,
@@ -181,20 +190,57 @@ class Learner:
         return TrainedPredictor({**self.start.experts, kind: found}, self.start.about)
 
     def _anchored(self, expert: Expert, measured: TrainingRows) -> Expert:
-        network = copy.deepcopy(expert.network)
-        ahead = expert.network.state_dict()
-        adapt(network, ahead, measured, self.anchored, self.seed, len(measured))
-        round_weights(network)
+        """Train as far as that pays, and interpolate what is left.
+
+        The weights are between those of the start and those after all steps, at the share at which
+        programs that were left out are predicted best (Wortsman et al., Robust Fine-Tuning of
+        Zero-Shot Models, CVPR 2022): all of the way on a device that was not known, often none of
+        it on one that was.
+        """
+        ran = np.flatnonzero(np.isfinite(measured.latencies_s))
+        share = _SHARES[0]
+        if len(ran) >= _LEAST_TO_TRAIN:
+            off = np.zeros(len(_SHARES))
+            fold_of = np.random.default_rng(self.seed).permutation(len(ran)) % _FOLDS
+            for fold in range(_FOLDS):
+                left_out = measured.take(ran[fold_of == fold])
+                others = measured.take(np.setdiff1d(np.arange(len(measured)), ran[fold_of == fold]))
+                each = self._between(expert, others, _SHARES)
+                off += [np.abs(_log_residuals(one, left_out)).sum() for one in each]
+            share = _SHARES[int(off.argmin())]
+        (found,) = self._between(expert, measured, [share])
+        return found
+
+    def _between(
+        self, expert: Expert, measured: TrainingRows, shares: Sequence[float]
+    ) -> list[Expert]:
+        """Return what learned from programs, at shares of the way from the start."""
+        start = expert.network.state_dict()
+        trained = copy.deepcopy(expert.network)
+        if max(shares) > 0.0:
+            adapt(trained, start, measured, self.anchored, self.seed, len(measured))
         ran = measured.take(np.flatnonzero(np.isfinite(measured.latencies_s)))
-        kind = "cpu" if measured.devices[0].kind == "cpu" else "gpu"
-        learned = TrainedPredictor({kind: Expert(network)})
-        off = np.log(ran.latencies_s) - np.log(evaluate(learned, ran).latency_s)
-        return Expert(
-            network,
-            expert.spread_factor,
-            expert.predicts_failure or len(ran) < len(measured),
-            neighbours=(*expert.neighbours, Neighbours.fit(ran.batch(), off)),
-        )
+        found = []
+        for share in shares:
+            network = copy.deepcopy(trained)
+            with torch.no_grad():
+                for name, weight in network.named_parameters():
+                    weight.copy_(torch.lerp(start[name], weight, share))
+            round_weights(network)
+            learned = Expert(
+                network, expert.spread_factor, expert.predicts_failure or len(ran) < len(measured)
+            )
+            interpolated = Neighbours.fit(ran.batch(), _log_residuals(learned, ran))
+            found.append(replace(learned, neighbours=(interpolated,)))
+        return found
+
+
+def _log_residuals(expert: Expert, rows: TrainingRows) -> Floats:
+    """Return ln(measured / predicted) of programs of one kind of device; (n,)."""
+    kind = "cpu" if rows.devices[0].kind == "cpu" else "gpu"
+    predicted_s = evaluate(TrainedPredictor({kind: expert}), rows).latency_s
+    found: Floats = np.log(rows.latencies_s) - np.log(predicted_s)
+    return found
 
 
 class Onboarding:
