@@ -17,7 +17,7 @@ from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.rows import Ints
 from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.train.config import TrainConfig
-from tvm_cdmpp.train.onboarding import Learner
+from tvm_cdmpp.train.learner import Learner
 
 SETTINGS = Settings(store="s", weights="w", per_task=20, seeds=1)
 NETWORKS = {96: "alexnet", 64: "vgg_16"}

@@ -23,7 +23,8 @@ from tvm_cdmpp.models.rows import Ints, TrainingRows
 from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.evaluation import evaluate
-from tvm_cdmpp.train.onboarding import Learner, Onboarding, OnboardSettings, keep_back
+from tvm_cdmpp.train.learner import Learner
+from tvm_cdmpp.train.onboarding import Onboarding, OnboardSettings, keep_back
 
 NEW = DeviceSpec(name="new", kind="cpu", cores=64, clock_hz=1e9)
 START = TrainedPredictor.untrained(AdditiveConfig(width=16, layers=1, hidden=16), 0)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
         sample_leaf_counts,
     )
     from tvm_cdmpp.train.finetuning import FINETUNE_CONFIG, finetune
+    from tvm_cdmpp.train.learner import Learner
     from tvm_cdmpp.train.levels import LastLayer, LevelCorrection, LevelVariances
     from tvm_cdmpp.train.loop import Workers
     from tvm_cdmpp.train.onboarding import (
         Bench,
         CurvePoint,
-        Learner,
         Onboarding,
         OnboardSettings,
         keep_back,

@@ -1,0 +1,60 @@
+"""How far weights learn from a few programs: as far as that predicts others better."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.models.programs import random_batch
+from tvm_cdmpp.devices import DeviceSpec
+from tvm_cdmpp.models import (
+    AdaptConfig,
+    AdditiveConfig,
+    TrainedPredictor,
+    TrainingRows,
+    round_weights,
+)
+from tvm_cdmpp.train.learner import Learner
+
+DEVICE = DeviceSpec(name="new", kind="cpu", cores=64, clock_hz=1e9)
+QUICK = AdaptConfig(steps=40, programs=16, learning_rate=2e-3)
+
+
+def a_start() -> TrainedPredictor:
+    start = TrainedPredictor.untrained(AdditiveConfig(width=16, layers=1, hidden=16), 0)
+    for expert in start.experts.values():
+        round_weights(expert.network)
+    return start
+
+
+def moved(start: TrainedPredictor, rows: TrainingRows) -> float:
+    """By how much the weights of what was learned differ."""
+    learned = Learner(start=start, anchored=QUICK).learn(rows, rows.take(np.zeros(0, np.int64)))
+    before, after = (each.experts["cpu"].network.state_dict() for each in (start, learned))
+    return sum(float((after[name] - weight).abs().sum()) for name, weight in before.items())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weights_that_are_right_stay(seed: int) -> None:
+    start, batch = a_start(), random_batch(60, seed=seed)
+    latencies_s = 3.0 * start.predict(batch, DEVICE).latency_s
+    assert moved(start, TrainingRows.on(DEVICE, batch, latencies_s, np.arange(60))) == 0.0
+
+
+def test_weights_learn_what_others_confirm() -> None:
+    start, batch = a_start(), random_batch(60, seed=0)
+    other = a_start()
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        for weight in other.experts["cpu"].network.parameters():
+            weight.add_(0.5 * torch.randn_like(weight))
+    latencies_s = other.predict(batch, DEVICE).latency_s
+    assert moved(start, TrainingRows.on(DEVICE, batch, latencies_s, np.arange(60))) > 0.0
+
+
+def test_few_programs_tell_a_level_only() -> None:
+    start, batch = a_start(), random_batch(11, seed=0)
+    latencies_s = 5.0 * start.predict(batch, DEVICE).latency_s
+    rows = TrainingRows.on(DEVICE, batch, latencies_s, np.arange(11))
+    assert moved(start, rows) == 0.0
+    learned = Learner(start=start).learn(rows, rows.take(np.zeros(0, np.int64)))
+    np.testing.assert_allclose(learned.predict(batch, DEVICE).latency_s, latencies_s, rtol=0.02)
