@@ -52,7 +52,8 @@ def target_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
         f"{result['device']}** ([data](results/{file.name})). {result['programs']:,} programs of "
         f"{result['tasks']} tasks of the test part of `networks`, the `evaluation` weights; scored "
         f"are the programs that were not measured: mean / median absolute percentage error, and "
-        f"Kendall's tau within a task. Mean over {seeds} seeds (standard deviation of the first)."
+        f"Kendall's tau within a task. Mean over {seeds} seeds (standard deviation of the first). "
+        "Perfect levels are medians over all programs of a task, which nobody has measured."
     )
     yield ""
     found: dict[tuple[int, str, str], list[dict[str, float]]] = {}

@@ -5,7 +5,8 @@
 takes the test part of the official split `networks` on one device that the training knew, and the
 `evaluation` weights. Programs are chosen at random or by `select_programs`, and each adaptation of
 `benchmarks.adapting` turns their latencies into predictions for all others, which are scored. Those
-that failed, or whose latency cannot be true, are left out.
+that failed, or whose latency cannot be true, are left out. "perfect levels" knows the median of all
+programs of each task, and tells what levels can bring at most.
 """
 
 import argparse
@@ -18,7 +19,14 @@ from typing import Any
 import numpy as np
 
 from benchmarks.adaptation import load_targets, score_parts
-from benchmarks.adapting import CLOSED_FORM, Adaptation, Adapting, FineTuning, Target
+from benchmarks.adapting import (
+    CLOSED_FORM,
+    Adaptation,
+    Adapting,
+    FineTuning,
+    Target,
+    with_perfect_levels,
+)
 from benchmarks.provenance import provenance, write_json
 from tvm_cdmpp.data import RecordStore
 from tvm_cdmpp.models import TrainedPredictor, load_weights
@@ -43,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ((target, not_used),) = load_targets(store, predictor, args.per_task, [args.device], _SPLIT)
     adaptations: dict[str, Adaptation] = {
         **CLOSED_FORM,
+        "perfect levels": with_perfect_levels,
         "adapt": Adapting(predictor),
         "fine-tuned": FineTuning.of_store(store, predictor, _SPLIT),
     }
