@@ -8,7 +8,8 @@ one with the median latency, as there is something left to gain; and edited: ano
 or a factor of one tile moved to another. The explanation of the edit against the program
 (integrated gradients, `models.attribute`) says whether it is better. Program and edits are measured
 side by side, in passes, each of which begins with another one; medians count. Edits that change the
-measured latency by less than 5 % tell nothing and are left out, and counted.
+measured latency by less than 5 % tell nothing and are left out, and counted; an edit is called good
+if it is said to save as much.
 
 Shares come with 90 % intervals, tasks being resampled. Beside them stands the share of all edits
 that are good: what choosing at random would give. Each task is kept below `--folder` when it is
@@ -170,9 +171,10 @@ def shares(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     shares
-        `said_good_are_good`: of the edits that are said to be good, those that are. `as_measured`:
-        of all, those of which what is said is right. `good`: of all, those that are good. Each with
-        its 90 % interval, tasks being resampled; None where there is no such edit.
+        `said_good_are_good`: of the edits that are said to save 5 %, those that are good.
+        `as_measured`: of all, those that are said to save, or cost, and do. `good`: of all, those
+        that are good. Each with its 90 % interval, tasks being resampled; None where there is no
+        such edit.
     """
     told = [
         row
@@ -180,7 +182,7 @@ def shares(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         if row["measured"] is not None and abs(row["measured"]) >= _LEAST_DIFFERENCE
     ]
     tasks, place = np.unique([row["task"] for row in told], return_inverse=True)
-    said = np.array([row["said"] for row in told]) < 0
+    said = np.array([row["said"] for row in told])
     good = np.array([row["measured"] for row in told]) < 0
     drawn = np.random.default_rng(0).integers(len(tasks), size=(_RESAMPLES, len(tasks)))
     weights = np.array([np.bincount(row, minlength=len(tasks))[place] for row in drawn])
@@ -199,8 +201,8 @@ def shares(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "edits": len(rows),
         "too_alike": sum(row["measured"] is not None for row in rows) - len(told),
-        "said_good_are_good": share(good, said),
-        "as_measured": share(said == good, every),
+        "said_good_are_good": share(good, said <= -_LEAST_DIFFERENCE),
+        "as_measured": share((said < 0) == good, every),
         "good": share(good, every),
     }
 

@@ -122,8 +122,8 @@ def edits_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"**Edits that an explanation calls good, measured** ([data](results/{file.name})). Of "
         f"{result['tasks']} tasks the program with the median latency in a small log, with another "
-        "unroll limit or tile; those that change the latency by less than 5 % are left out. Shares "
-        "with 90 % intervals over tasks."
+        "unroll limit or tile; those that change the latency by less than 5 % are left out, and "
+        "those said to save as much are called good. Shares with 90 % intervals over tasks."
     )
     yield ""
     yield from table_head(

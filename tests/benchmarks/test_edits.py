@@ -28,14 +28,14 @@ def test_an_edit_changes_unrolling_or_one_tile() -> None:
 def test_shares_are_of_edits_that_tell_something() -> None:
     said_and_measured = [
         ("a", -0.3, -0.5), ("a", -0.1, 0.2), ("a", 0.2, 0.3), ("b", -0.4, -0.1),
-        ("b", -0.4, 0.01), ("b", 0.4, None),
+        ("b", -0.4, 0.01), ("b", 0.4, None), ("b", -0.03, -0.2),
     ]  # fmt: skip
     found = shares([{"task": t, "said": s, "measured": m} for t, s, m in said_and_measured])
-    assert (found["edits"], found["too_alike"]) == (6, 1)
+    assert (found["edits"], found["too_alike"]) == (7, 1)
     assert found["said_good_are_good"]["share"] == pytest.approx(2 / 3)
     assert found["said_good_are_good"]["edits"] == 3
-    assert found["as_measured"]["share"] == pytest.approx(3 / 4)
-    assert found["good"]["share"] == pytest.approx(2 / 4)
+    assert found["as_measured"]["share"] == pytest.approx(4 / 5)
+    assert found["good"]["share"] == pytest.approx(3 / 5)
     low, high = found["good"]["interval"]
-    assert low <= 0.5 <= high
+    assert low <= 0.6 <= high
     assert shares([])["good"] is None
