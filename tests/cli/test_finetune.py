@@ -11,6 +11,7 @@ from tests.models.programs import random_batch
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.models.additive import AdditiveConfig
+from tvm_cdmpp.models.neighbours import Neighbours
 from tvm_cdmpp.models.trained import TrainedPredictor
 
 
@@ -72,6 +73,20 @@ def test_a_network_needs_no_measurement(folder: Path, tmp_path: Path) -> None:
     about = TrainedPredictor.load(out).about
     assert about["programs"]["cpu"] == {"measured": 0, "unlabelled": 24, "sources": 12}
     assert about["settings"]["config"]["domain"] == "cmd"
+
+
+def test_what_was_measured_of_single_programs_is_not_taken_over(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = TrainedPredictor.load(folder / "weights")
+    batch = random_batch(20)
+    start.experts["cpu"].neighbours = (Neighbours.fit(batch, np.full(20, 2.0)),)
+    start.save(tmp_path / "adapted")
+    line = arguments(folder, tmp_path / "w", "--device", "x86-8t", "--records", "2", "--steps", "2")
+    line[line.index("--weights") + 1] = str(tmp_path / "adapted")
+    assert main(line) == 0
+    assert "is not taken over" in capsys.readouterr().err
+    assert TrainedPredictor.load(tmp_path / "w").experts["cpu"].neighbours == ()
 
 
 @pytest.mark.parametrize(

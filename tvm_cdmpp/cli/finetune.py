@@ -89,6 +89,12 @@ def run(args: argparse.Namespace) -> int:
     targets = read_targets(store, features, predictor, settings)
     for target in targets:
         kind = target.kind
+        if experts[kind].neighbours:
+            print(
+                f"{kind}: what `adapt` keeps of single programs it measured is not taken over from "
+                f"{args.weights}, as it is of one device",
+                file=sys.stderr,
+            )
         print(
             f"{kind}: {len(target.measured):,} measured programs of the target, "
             f"{len(target.unlabelled):,} others, {len(target.sources):,} of the sources",
