@@ -43,7 +43,8 @@ def add_parser(commands: Any) -> None:
         help="measure a few programs of a device and write weights for it",
         description="Onboard a device: choose which programs to measure, measure them in batches, "
         "train the weights on after each, and stop when that no longer helps: when two batches in "
-        "a row bring the error on programs that were kept back down by less than 2 %. Run again, "
+        "a row bring the error on programs that were kept back down by less than 2 %, and all "
+        "tasks of --networks have a record. Run again, "
         "it goes on from its records.",
     )
     parser.add_argument(

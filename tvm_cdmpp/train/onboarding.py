@@ -10,15 +10,15 @@
 - After each batch the weights learn from all that was measured so far, from where they started:
   with programs of other devices beside them, or anchored to what was known (see `Learner`).
 - It ends when two batches in a row have each brought the error down by less than 2 %, the weights
-  before and after a batch being compared on the same programs. What is returned then has learned
-  from the programs that were kept back as well.
+  before and after a batch being compared on the same programs; where each task counts, not before
+  each has a record. What is returned then has learned from the programs that were kept back too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,7 @@ _PATIENCE = 2
 """Batches in a row without a gain after which it ends."""
 _RESAMPLES = 400
 
+Floats = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
 
 
@@ -115,7 +116,8 @@ class CurvePoint:
     start_mape: float | None
     """Error of the weights that it started from, on the same programs."""
     gain: float | None
-    """Share by which the last batch brought the error down, on the same programs."""
+    """Share by which the last batch brought the mean of |ln(predicted / measured)| down, on the
+    same programs: a percentage may be that of a single program of a microsecond."""
 
 
 class Onboarding:
@@ -275,22 +277,34 @@ class Onboarding:
         several = self._by_task and len(np.unique(tasks[np.isfinite(measured_s)])) > 1
         groups = tasks if several else np.arange(len(rows))
 
-        def scores(predictor: TrainedPredictor) -> Scores:
-            return score(measured_s, evaluate(predictor, rows).latency_s, groups)
+        def scores(predicted_s: Floats) -> Scores:
+            return score(measured_s, predicted_s, groups)
 
-        now, error_before = scores(self._now), scores(before).mape
-        predicted_s = evaluate(self._now, rows).latency_s
+        def log_error(predicted_s: Floats) -> float:
+            off = np.abs(np.log(predicted_s) - np.log(measured_s))
+            return float(off[np.isfinite(measured_s)].mean())
+
+        first_s, before_s, predicted_s = (
+            evaluate(each, rows).latency_s for each in (self._learner.start, before, self._now)
+        )
         low, high = bootstrap(measured_s, predicted_s, groups, resamples=_RESAMPLES)["mape"]
+        error_before = log_error(before_s)
         return {
-            "mape": now.mape,
+            "mape": scores(predicted_s).mape,
             "low": low,
             "high": high,
-            "median": now.median_ape,
-            "start_mape": scores(self._learner.start).mape,
-            "gain": 1.0 - now.mape / error_before if error_before else 0.0,
+            "median": scores(predicted_s).median_ape,
+            "start_mape": scores(first_s).mape,
+            "gain": 1.0 - log_error(predicted_s) / error_before if error_before else 0.0,
         }
 
     def _is_flat(self) -> bool:
+        planned = self._bench.candidates.tasks[self._planned]
+        if (
+            self._settings.programs_per_task == 1
+            and not np.isin(planned, self._bench.measured.tasks).all()
+        ):
+            return False
         last = [point.gain for point in self.curve[-_PATIENCE:]]
         known = [gain for gain in last if gain is not None]
         return len(known) == _PATIENCE and max(known) < _LEAST_GAIN
