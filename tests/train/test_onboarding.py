@@ -185,6 +185,31 @@ def test_two_batches_without_a_gain_end_it() -> None:
     assert "the last 2 batches brought the error down by less than 2%" in work.ended
 
 
+def test_where_each_task_counts_all_are_measured_first() -> None:
+    bench = Memory(rows_on(NEW, 20.0, 60))
+    settings = OnboardSettings(budget=110, batch=10, programs_per_task=1)
+    work = Onboarding(bench, Once(start=START), settings)
+    points = list(work.steps())
+    # Without a gain since the second batch.
+    assert [point.tasks for point in points] == [10, 20, 30, 40, 50, 60]
+    assert "less than 2%" in work.ended
+
+
+def test_a_program_of_a_microsecond_is_not_the_whole_gain() -> None:
+    """It gets worse by far as a percentage, and all others get better."""
+    rows, settings = rows_on(NEW, 20.0, 12), OnboardSettings(budget=30, batch=30)
+    order = Memory(rows)
+    list(Onboarding(order, Once(start=START), settings).steps())
+    kept = order.order[keep_back(rows.tasks[order.order], by_task=True)]
+    rows.latencies_s[kept[0]] *= 1e-4
+    (point,) = Onboarding(Memory(rows), Once(start=START), settings).steps()
+    assert point.mape is not None
+    assert point.start_mape is not None
+    assert point.gain is not None
+    assert point.mape > 10 * point.start_mape
+    assert point.gain > 0.3
+
+
 def test_the_budget_is_spent_to_the_last_record() -> None:
     # Two batches: of three, the last two might have brought nothing, which is another end.
     bench = Memory(rows_on(NEW, 20.0, 12))

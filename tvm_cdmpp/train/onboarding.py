@@ -224,9 +224,17 @@ class Onboarding:
         elif not len(pool):
             self.ended = "there are no more programs to measure"
         else:
-            seed = settings.seed + len(bench.measured)
-            return self._select(pool, min(settings.batch, left), seed)
+            number, seed = min(settings.batch, left), settings.seed + len(bench.measured)
+            tasks = bench.candidates.tasks[pool]
+            if (new := ~np.isin(tasks, bench.measured.tasks)).any() and self._each_task_counts:
+                pool, number = pool[new], min(number, len(np.unique(tasks[new])))
+            return self._select(pool, number, seed)
         return np.zeros(0, np.int64)
+
+    @property
+    def _each_task_counts(self) -> bool:
+        """Whether each is to have a record before one has two."""
+        return self._settings.programs_per_task == 1
 
     def _select(self, pool: Ints, number: int, seed: int) -> Ints:
         """Choose so many candidates of a pool; of those with TVM's own schedules, their share."""
