@@ -9,7 +9,8 @@ or a factor of one tile moved to another. The explanation of the edit against th
 (integrated gradients, `models.attribute`) says whether it is better. Program and edits are measured
 side by side, in passes, each of which begins with another one; medians count. Edits that change the
 measured latency by less than 5 % tell nothing and are left out, and counted; an edit is called good
-if it is said to save as much.
+if it is said to save as much. `--weights shipped,FILE` asks several weights, such as those that
+`tvm-cdmpp adapt` wrote for this machine.
 
 Shares come with 90 % intervals, tasks being resampled. Beside them stands the share of all edits
 that are good: what choosing at random would give. Each task is kept below `--folder` when it is
@@ -69,11 +70,12 @@ def main() -> None:
     parser.add_argument("--networks", required=True)
     parser.add_argument("--per-kind", type=int, default=2, help="edits of each kind and task")
     parser.add_argument("--folder", type=Path, default=Path("latency-runs"))
-    parser.add_argument("--weights", default="shipped")
+    parser.add_argument(
+        "--weights", default="shipped", help="what explains: shipped, evaluation or files, A,B"
+    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
-    predictor = load_weights(args.weights)
-    assert isinstance(predictor, TrainedPredictor)
+    predictors = {Path(name).name: load_weights(name) for name in args.weights.split(",")}
     device = device_of(default_target())
     rows: list[dict[str, Any]] = []
     with MeasureSession():
@@ -87,18 +89,27 @@ def main() -> None:
                     known[task_name] = measure(edited, task)
                     write_json(kept, known)
                     print(f"{case.folder.name}: {task_name}", flush=True)
-                for row in _judged(edited, known[task_name], predictor, device):
-                    rows.append({"network": name, "task": task_name, **row})
+                for weights, predictor in predictors.items():
+                    assert isinstance(predictor, TrainedPredictor)
+                    for row in _judged(edited, known[task_name], predictor, device):
+                        rows.append({"weights": weights, "network": name, "task": task_name, **row})
     result = {
         **provenance("numpy", "torch"),
-        "weights": args.weights,
         "tasks": len({(row["network"], row["task"]) for row in rows}),
-        "failed": sum(row["measured"] is None for row in rows),
-        "kinds": {kind: shares(_of_kind(rows, kind)) for kind in ("unrolling", "tile", "any")},
+        "failed": sum(row["measured"] is None for row in rows) // len(predictors),
+        "weights": {
+            weights: {
+                kind: shares(
+                    [r for r in rows if r["weights"] == weights and kind in ("any", r["kind"])]
+                )
+                for kind in ("unrolling", "tile", "any")
+            }
+            for weights in predictors
+        },
         "rows": rows,
     }
     write_json(args.out, result)
-    print(json.dumps(result["kinds"], indent=1))
+    print(json.dumps(result["weights"], indent=1))
 
 
 def medians(case: Case) -> Iterator[tuple[str, Any, Any]]:
@@ -235,10 +246,6 @@ def _said(pair: CompactASTBatch, predictor: TrainedPredictor, device: DeviceSpec
         return float(np.log(after_s / before_s))
     found = attribute(predictor, pair.take([1]), device, pair.take([0]), steps=16)
     return sum(found.groups.values())
-
-
-def _of_kind(rows: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    return [row for row in rows if kind in ("any", row["kind"])]
 
 
 if __name__ == "__main__":

@@ -127,11 +127,13 @@ def edits_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from table_head(
-        "edit", "measured", "left out", "called good that are good", "of all, good", "sign as said"
-    )
-    for kind, found in result["kinds"].items():
-        shares = (_share(found[name]) for name in ("said_good_are_good", "good", "as_measured"))
-        yield table_row(kind, str(found["edits"]), str(found["too_alike"]), *shares)
+        "weights", "edit", "measured", "left out", "called good that are good", "of all, good",
+        "sign as said",
+    )  # fmt: skip
+    for weights, kinds in result["weights"].items():
+        for kind, found in kinds.items():
+            shares = (_share(found[name]) for name in ("said_good_are_good", "good", "as_measured"))
+            yield table_row(weights, kind, str(found["edits"]), str(found["too_alike"]), *shares)
     yield ""
     yield origin(result)
 
