@@ -68,7 +68,7 @@ class Neighbours:
     weights: npt.NDArray[np.float32]
 
     @staticmethod
-    def fit(batch: CompactASTBatch, residuals: Floats) -> Neighbours:
+    def fit(batch: CompactASTBatch, residuals: Floats, *, interpolate: bool = True) -> Neighbours:
         """Learn from measured programs.
 
         Parameters
@@ -77,11 +77,13 @@ class Neighbours:
             Compact ASTs of n programs, at least one.
         residuals
             ln(measured / predicted), finite; (n,).
+        interpolate
+            Whether they say something of other programs; else of themselves alone.
         """
         if len(batch) > _MOST:
             chosen = np.linspace(0, len(batch) - 1, _MOST).round().astype(np.int64)
             batch, residuals = batch.take(chosen), residuals[chosen]
-        level = float(np.float32(np.median(residuals)))
+        level = float(np.float32(np.median(residuals))) if interpolate else 0.0
         off = (residuals - level).astype(np.float64)
         limit = _FARTHEST * _OF_MEDIAN * float(np.median(np.abs(off)))
         vectors = program_vectors(batch).astype(np.float64)
@@ -90,7 +92,9 @@ class Neighbours:
         unit = max(1.0, float(np.sqrt(2.0 * varies.sum())))
         scale = 1.0 / np.where(varies, deviation, 1.0) / unit
         places = (vectors - centre) * scale
-        weights = _likeliest(places, np.clip(off, -limit, limit))
+        weights: Floats = np.zeros((len(off), len(_LENGTHS)))
+        if interpolate:
+            weights = _likeliest(places, np.clip(off, -limit, limit))
         own = off - _sum(places, places, weights, _LENGTHS)
         same = np.exp(-_distances(places, places) / (2.0 * _SAME**2))
         own = np.linalg.solve(same + _RIDGE * np.eye(len(own)), own)

@@ -27,8 +27,11 @@ from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.evaluation import evaluate
 from tvm_cdmpp.train.finetuning import FINETUNE_CONFIG, finetune
 
-_SHARES = (0.0, 0.5, 1.0)
-"""Of the way from the weights of the start to those that were trained on."""
+_WAYS = ((0.0, False), (0.0, True), (0.5, True), (1.0, True))
+"""To learn, from the least to the most: which share of the way from the weights of the start to
+those that were trained on, and whether measured programs say something of others."""
+_FEW = (0.0, True)
+"""Where there are too few to tell."""
 _FOLDS = 3
 _LEAST_TO_TRAIN = 12
 """Programs that ran; fewer cannot tell whether training pays."""
@@ -89,38 +92,41 @@ class Learner:
         return TrainedPredictor({**self.start.experts, kind: found}, self.start.about)
 
     def _anchored(self, expert: Expert, measured: TrainingRows) -> Expert:
-        """Train as far as that pays, and interpolate what is left.
+        """Train as far as that pays, and interpolate what is left if that does.
 
-        The weights are between those of the start and those after all steps, at the share at which
-        programs that were left out are predicted best (Wortsman et al., Robust Fine-Tuning of
-        Zero-Shot Models, CVPR 2022): all of the way on a device that was not known, often none of
-        it on one that was.
+        The weights are between those of the start and those after all steps (Wortsman et al.,
+        Robust Fine-Tuning of Zero-Shot Models, CVPR 2022). Programs that were left out tell how
+        far: of all ways that are as good as the best, but for one standard error, the least
+        (Breiman et al., Classification and Regression Trees, 1984). That is all of the way on a
+        device that was not known, and often nothing on one that was.
         """
         ran = np.flatnonzero(np.isfinite(measured.latencies_s))
-        share = _SHARES[0]
+        way = _FEW
         if len(ran) >= _LEAST_TO_TRAIN:
-            off = np.zeros(len(_SHARES))
+            off = np.zeros((len(_WAYS), len(ran)))
             fold_of = np.random.default_rng(self.seed).permutation(len(ran)) % _FOLDS
             for fold in range(_FOLDS):
-                left_out = measured.take(ran[fold_of == fold])
-                others = measured.take(np.setdiff1d(np.arange(len(measured)), ran[fold_of == fold]))
-                each = self._between(expert, others, _SHARES)
-                off += [np.abs(_log_residuals(one, left_out)).sum() for one in each]
-            share = _SHARES[int(off.argmin())]
-        (found,) = self._between(expert, measured, [share])
+                out = ran[fold_of == fold]
+                others = measured.take(np.setdiff1d(np.arange(len(measured)), out))
+                for number, found in enumerate(self._learned(expert, others, _WAYS)):
+                    off[number, fold_of == fold] = _log_residuals(found, measured.take(out))
+            worse = np.abs(off) - np.abs(off[np.abs(off).mean(axis=1).argmin()])
+            limits = worse.std(axis=1) / len(ran) ** 0.5
+            way = _WAYS[int((worse.mean(axis=1) <= limits).argmax())]
+        (found,) = self._learned(expert, measured, [way])
         return found
 
-    def _between(
-        self, expert: Expert, measured: TrainingRows, shares: Sequence[float]
+    def _learned(
+        self, expert: Expert, measured: TrainingRows, ways: Sequence[tuple[float, bool]]
     ) -> list[Expert]:
-        """Return what learned from programs, at shares of the way from the start."""
+        """Return what learned from programs, in each of some ways."""
         start = expert.network.state_dict()
         trained = copy.deepcopy(expert.network)
-        if max(shares) > 0.0:
+        if any(share > 0.0 for share, _ in ways):
             adapt(trained, start, measured, self.anchored, self.seed, len(measured))
         ran = measured.take(np.flatnonzero(np.isfinite(measured.latencies_s)))
         found = []
-        for share in shares:
+        for share, interpolate in ways:
             network = copy.deepcopy(trained)
             with torch.no_grad():
                 for name, weight in network.named_parameters():
@@ -129,8 +135,9 @@ class Learner:
             learned = Expert(
                 network, expert.spread_factor, expert.predicts_failure or len(ran) < len(measured)
             )
-            interpolated = Neighbours.fit(ran.batch(), _log_residuals(learned, ran))
-            found.append(replace(learned, neighbours=(interpolated,)))
+            off = _log_residuals(learned, ran)
+            rest = Neighbours.fit(ran.batch(), off, interpolate=interpolate)
+            found.append(replace(learned, neighbours=(rest,)))
         return found
 
 
