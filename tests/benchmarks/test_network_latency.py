@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.latency_estimates import Source, roofline_s, wave_scaling
 from benchmarks.latency_tables import summary
-from benchmarks.network_latency import _medians_over, _replayed
+from benchmarks.network_latency import Case, _medians_over, _replayed
 from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.replay import Operator, OperatorGraph, QueueConfig, replay
@@ -78,3 +78,11 @@ def test_operators_are_compared_with_the_network_of_their_own_round() -> None:
     ]
     assert _replayed(graph, rounds, "alone") == pytest.approx(1.0)
     assert _medians_over(rounds, "alone") == {"f": 4.0}
+
+
+def test_a_file_has_its_inputs_at_the_size_of_the_batch(tmp_path: Path) -> None:
+    named = Case("mlp", 4, tmp_path / "mlp.b4")
+    assert (named.path, named.options) == ("mlp", [])
+    file = Case("users-cnn.pt", 4, tmp_path / "users-cnn.pt.b4")
+    assert file.path == str(tmp_path / "users-cnn.pt")
+    assert file.options == ["--input-shape", "input:4x3x64x64"]
