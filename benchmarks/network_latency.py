@@ -130,6 +130,12 @@ class Case:
         """Name or file of the network."""
         return str(self.folder.parent / self.name) if self.name in FILES else self.name
 
+    def num_rounds(self) -> int:
+        """Return how many rounds are kept."""
+        if not self.measured.exists():
+            return 0
+        return len(json.loads(self.measured.read_bytes())[OWN]["rounds"])
+
     def rows(self, adapted: Path | None) -> list[dict[str, Any]]:
         """Return what was measured beside all estimates."""
         content, network = json.loads(self.measured.read_bytes()), self.load()
@@ -257,6 +263,8 @@ def main() -> None:
     source = None if args.source is None else Source.read(args.source, args.source_device)
     batches = [int(batch) for batch in args.batches.split(",")]
     adapted = args.adapted or [None]
+    if args.adapted and args.adapt:
+        parser.error("--adapt makes the weights that --adapted would name; give one of them")
     if len(adapted) not in (1, len(batches)):
         parser.error(f"--adapted takes 1 file or {len(batches)}, one for each of --batches")
     weights = dict(zip(batches, adapted * (len(batches) // len(adapted)), strict=True))
@@ -270,9 +278,8 @@ def main() -> None:
     if args.prepare:
         return
     for batch in batches:
-        weights[batch] = (
-            _measure([case for case in cases if case.batch == batch], args) or (weights[batch])
-        )
+        made = _measure([case for case in cases if case.batch == batch], args)
+        weights[batch] = made or weights[batch]
     rows = _rows(cases, weights)
     if source is not None:
         here = device_of(default_target())
@@ -296,14 +303,15 @@ def _measure(cases: Sequence[Case], args: argparse.Namespace) -> Path | None:
     With `--adapt`, adapt weights meanwhile, and return where they are.
     """
     config = CalibrationConfig(keep_noisy=args.keep_noisy, attempts=1 if args.keep_noisy else 3)
-    measurements = [Measurement(case) for case in cases]
+    found = [Measurement(case) for case in cases if case.num_rounds() < args.rounds]
     quiet = functools.cache(lambda: Quiet(args.folder, config))  # in a session
 
     def take_round() -> None:
-        begin, number = time.monotonic(), min(each.num_rounds for each in measurements)
+        number = min((each.num_rounds for each in found), default=args.rounds)
         if number == args.rounds:
             return
-        for measurement in measurements:
+        begin = time.monotonic()
+        for measurement in found:
             if measurement.num_rounds == number:
                 measurement.take_round(quiet())
         seconds = time.monotonic() - begin
@@ -311,7 +319,7 @@ def _measure(cases: Sequence[Case], args: argparse.Namespace) -> Path | None:
 
     weights = _adapt(cases, args, take_round) if args.adapt else None
     with MeasureSession():
-        while min(each.num_rounds for each in measurements) < args.rounds:
+        for _ in range(args.rounds):
             take_round()
     return weights
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.latency_estimates import Source, roofline_s, wave_scaling
 from benchmarks.latency_tables import summary
-from benchmarks.network_latency import Case, _medians_over, _replayed
+from benchmarks.network_latency import OWN, Case, _medians_over, _replayed
 from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.replay import Operator, OperatorGraph, QueueConfig, replay
@@ -86,3 +86,10 @@ def test_a_file_has_its_inputs_at_the_size_of_the_batch(tmp_path: Path) -> None:
     file = Case("users-cnn.pt", 4, tmp_path / "users-cnn.pt.b4")
     assert file.path == str(tmp_path / "users-cnn.pt")
     assert file.options == ["--input-shape", "input:4x3x64x64"]
+
+
+def test_rounds_that_are_kept_are_counted(tmp_path: Path) -> None:
+    case = Case("mlp", 1, tmp_path)
+    assert case.num_rounds() == 0
+    case.measured.write_text(json.dumps({OWN: {"rounds": [{}, {}]}}))
+    assert case.num_rounds() == 2

@@ -308,10 +308,7 @@ class Onboarding:
 
     def _is_flat(self) -> bool:
         planned = self._bench.candidates.tasks[self._planned]
-        if (
-            self._settings.programs_per_task == 1
-            and not np.isin(planned, self._bench.measured.tasks).all()
-        ):
+        if self._each_task_counts and not np.isin(planned, self._bench.measured.tasks).all():
             return False
         last = [point.gain for point in self.curve[-_PATIENCE:]]
         known = [gain for gain in last if gain is not None]
