@@ -54,6 +54,8 @@ class TimedNetwork:
         What `relay.build` returned, or an exported library that was loaded again.
     inputs
         One array per input.
+    short_s
+        A network that takes less is timed some runs at once, and by leaving operators out.
 
     Attributes
     ----------
@@ -63,7 +65,9 @@ class TimedNetwork:
         Names of the inputs of the graph that are constants.
     """
 
-    def __init__(self, factory: Any, inputs: Mapping[str, Array]) -> None:
+    def __init__(
+        self, factory: Any, inputs: Mapping[str, Array], *, short_s: float = _SHORT_S
+    ) -> None:
         self._library, self._device = factory, tvm.cpu(0)
         self.graph_json = str(factory["get_graph_json"]())
         self.parameters = frozenset(map(str, factory["get_graph_params"]()))
@@ -71,7 +75,7 @@ class TimedNetwork:
         for name, array in inputs.items():
             executor["set_input"](name, tvm.nd.array(array))
         evaluate = functools.partial(executor.time_evaluator, "run", self._device)
-        self._is_short = min(evaluate(number=1, repeat=5)().results) < _SHORT_S
+        self._is_short = min(evaluate(number=1, repeat=5)().results) < short_s
         self._run = functools.partial(evaluate, number=_RUNS_ALONE if self._is_short else 1)
         self._profile = functools.partial(executor["profile"], [])
         graph = json.loads(self.graph_json)
