@@ -159,7 +159,7 @@ class Adapting:
     def __call__(self, target: Target, measured: Ints) -> Adapted:
         """Predict with the weights that learned from the measured programs."""
         known, rest = target.rows.take(measured), np.zeros(0, np.int64)
-        tuned = Learner(start=self.predictor).learn(known, target.rows.take(rest))
+        tuned = Learner(start=self.predictor).learn(known, target.rows.take(rest)).weights
         return np.log(evaluate(tuned, target.rows).latency_s), None
 
 

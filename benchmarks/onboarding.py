@@ -113,7 +113,7 @@ def by_adapt(device: Device, pool: Ints, budget: int, seed: int) -> Learned:
     work = Onboarding(bench, learner, settings)
     for _ in work.steps():
         pass
-    return pool[~bench.open], work.result()
+    return pool[~bench.open], work.result().weights
 
 
 def by_choice(device: Device, pool: Ints, budget: int, seed: int) -> Learned:
@@ -181,7 +181,7 @@ def _learn(device: Device, chosen: Ints, seed: int, *, sources: bool = True) -> 
     rows = device.target.rows
     learner = Learner(start=device.start, sources=device.sources if sources else None, seed=seed)
     others = rows.take(np.setdiff1d(np.arange(len(rows)), chosen))
-    return chosen, learner.learn(rows.take(chosen), others)
+    return chosen, learner.learn(rows.take(chosen), others).weights
 
 
 def prepare(expert: Expert, sources: TrainingRows) -> Expert:

@@ -99,11 +99,15 @@ def test_a_device_of_a_store(
     assert error < 0.8 * curve[-1]["start_mape"]
     about = TrainedPredictor.load(weights).about
     assert about["curve"] == curve
+    assert about["learned"] == found["learned"]
+    assert "level" in found["learned"]
     # Run again, it measures no more of what it has.
     before = log.read_bytes()
     assert main(from_store(folder, tmp_path)) == 0
     assert log.read_bytes().startswith(before)
-    assert "ended: " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "ended: " in out
+    assert f"learned: {found['learned']}" in out
 
 
 def test_sources_and_networks(

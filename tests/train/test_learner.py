@@ -17,6 +17,7 @@ from tvm_cdmpp.train.learner import Learner
 
 DEVICE = DeviceSpec(name="new", kind="cpu", cores=64, clock_hz=1e9)
 QUICK = AdaptConfig(steps=40, programs=16, learning_rate=2e-3)
+NONE = np.zeros(0, np.int64)
 
 
 def a_start() -> TrainedPredictor:
@@ -27,10 +28,12 @@ def a_start() -> TrainedPredictor:
 
 
 def moved(start: TrainedPredictor, rows: TrainingRows) -> float:
-    """By how much the weights of what was learned differ."""
-    learned = Learner(start=start, anchored=QUICK).learn(rows, rows.take(np.zeros(0, np.int64)))
+    """By how much the weights of what was learned differ; that is what they say of themselves."""
+    learned, how = Learner(start=start, anchored=QUICK).learn(rows, rows.take(NONE))
     before, after = (each.experts["cpu"].network.state_dict() for each in (start, learned))
-    return sum(float((after[name] - weight).abs().sum()) for name, weight in before.items())
+    difference = sum(float((after[n] - weight).abs().sum()) for n, weight in before.items())
+    assert ("training" in how) == (difference > 0.0)
+    return difference
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -56,5 +59,14 @@ def test_few_programs_tell_a_level_only() -> None:
     latencies_s = 5.0 * start.predict(batch, DEVICE).latency_s
     rows = TrainingRows.on(DEVICE, batch, latencies_s, np.arange(11))
     assert moved(start, rows) == 0.0
-    learned = Learner(start=start).learn(rows, rows.take(np.zeros(0, np.int64)))
+    learned, how = Learner(start=start).learn(rows, rows.take(NONE))
+    assert "level" in how
     np.testing.assert_allclose(learned.predict(batch, DEVICE).latency_s, latencies_s, rtol=0.02)
+
+
+def test_programs_that_did_not_run_teach_nothing() -> None:
+    start, batch = a_start(), random_batch(4, seed=0)
+    rows = TrainingRows.on(DEVICE, batch, np.full(4, np.inf), np.arange(4))
+    learned, how = Learner(start=start).learn(rows, rows.take(NONE))
+    assert learned is start
+    assert "nothing" in how

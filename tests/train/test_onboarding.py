@@ -94,11 +94,11 @@ def test_the_error_falls(num_tasks: int) -> None:
     assert first.low is not None
     assert first.high is not None
     assert first.low <= first.mape <= first.high
-    found = work.result().predict(bench.candidates.batch(), NEW).latency_s
+    found = work.result().weights.predict(bench.candidates.batch(), NEW).latency_s
     off = np.abs(found / bench.candidates.latencies_s - 1)
     assert off.mean() < 0.6
     # The start has not changed, nor what is said of GPUs.
-    assert work.result().experts["gpu"] is START.experts["gpu"]
+    assert work.result().weights.experts["gpu"] is START.experts["gpu"]
     assert START.experts["cpu"].level == 0
 
 
@@ -107,7 +107,7 @@ def test_sources_are_not_forgotten() -> None:
     found = {}
     for name, known in (("anchored", None), ("with sources", sources)):
         learner = Learner(start=START, sources=known, config=SHORT, anchored=QUICK)
-        learned = learner.learn(target.take(np.arange(40)), target.take(np.arange(40, 120)))
+        learned = learner.learn(target.take(np.arange(40)), target.take(np.arange(40, 120))).weights
         found[name] = [
             float(np.median(np.abs(np.log(evaluate(learned, rows).latency_s / rows.latencies_s))))
             for rows in (target, sources)
@@ -138,7 +138,7 @@ def test_what_is_learned_comes_on_top_of_the_levels_of_a_device(with_sources: bo
     assert point.start_mape == pytest.approx(33, abs=6)  # the levels count at once
     assert point.mape is not None
     assert point.mape < 0.6 * point.start_mape
-    found = work.result()
+    found = work.result().weights
     assert found.experts["cpu"].ahead is None
     found.about = {"command": "adapt"}
     kept = replace(levels, weights=found.origin)
@@ -154,10 +154,14 @@ def test_what_was_learned_before_stays_when_more_is(with_sources: bool) -> None:
     rows = rows_on(NEW, 5.0, 12)
     first, second = rows.take(np.arange(60)), rows.take(np.arange(60, 120))
     none = rows.take(np.zeros(0, np.int64))
-    start = Learner(start=START, anchored=QUICK).learn(first, none)
+    start = Learner(start=START, anchored=QUICK).learn(first, none).weights
     start.experts["cpu"].ahead = None  # as weights are that were written
     sources = rows_on(CPU, 1.0, 6) if with_sources else None
-    again = Learner(start=start, sources=sources, config=SHORT, anchored=QUICK).learn(second, none)
+    again = (
+        Learner(start=start, sources=sources, config=SHORT, anchored=QUICK)
+        .learn(second, none)
+        .weights
+    )
     off = np.abs(np.log(evaluate(again, first).latency_s / first.latencies_s))
     assert np.median(off) < 0.2
 

@@ -7,33 +7,24 @@ the weights of what was measured are written all the same. The same command goes
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.data_collect import device_to_measure, parse_remote
+from tvm_cdmpp.cli.adapt_bench import live, read_beside, recorded
 from tvm_cdmpp.cli.finetune import load_trained
-from tvm_cdmpp.cli.inputs import add_input_forms, add_target, check_gpu_is_here, inputs_of
+from tvm_cdmpp.cli.inputs import add_input_forms, add_target
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
-from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
 from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from tvm_cdmpp.devices import DeviceSpec, Levels
-    from tvm_cdmpp.measure import OwnFunction, RemoteDevices
     from tvm_cdmpp.models import TrainedPredictor
-    from tvm_cdmpp.networks import Network
-    from tvm_cdmpp.train import Bench, CurvePoint, Onboarding, OnboardSettings
-
-_CANDIDATES_PER_RECORD = 4
-_MOST_CANDIDATES_PER_TASK = 128
-_LEAST_POPULATION = 64
-"""Of the evolution that candidates of a task are taken from."""
+    from tvm_cdmpp.train import CurvePoint, Onboarding, OnboardSettings
 
 
 def add_parser(commands: Any) -> None:
@@ -124,9 +115,9 @@ def adapt(
     per_task = {} if args.from_store else {"programs_per_task": 1}
     settings = OnboardSettings(budget=args.budget, batch=args.programs_per_batch, **per_task)
     predictor, calibrations = load_trained(args.weights), read_calibrations(calibration_file())
-    opened = _recorded(args) if args.from_store else _live(args, settings)
+    opened = recorded(args) if args.from_store else live(args, settings)
     with opened as bench:
-        learner = Learner(start=predictor, sources=_sources(args, bench, predictor))
+        learner = Learner(start=predictor, sources=read_beside(args, bench, predictor))
         work = Onboarding(bench, learner, settings)
         console = show.stderr_console()
         with (
@@ -146,158 +137,9 @@ def adapt(
         levels = calibration.of(predictor.origin) if calibration else None
         known = None if levels is None else (device, levels)
         has_own = bool((bench.own & ~bench.open).any())
-        _write(args, work, predictor, settings, known, has_own)
-    _print(args, work)
+        learned = _write(args, work, predictor, settings, known, has_own)
+    _print(args, work, learned)
     return EXIT_INTERRUPTED if work.stopping else 0
-
-
-@contextmanager
-def _recorded(args: argparse.Namespace) -> "Iterator[Bench]":
-    """Open a bench that looks up what was measured."""
-    if args.rpc or args.key:
-        raise ConfigError("--from-store measures nothing, so --rpc and --key have no meaning there")
-    if args.input_shape or args.input_dtype or args.batch:
-        raise ConfigError(
-            "--input-shape, --input-dtype and --input-batch are for model files whose programs are "
-            "measured; with --from-store, recorded ones are taken"
-        )
-    from tvm_cdmpp.data import RecordStore
-    from tvm_cdmpp.files import locked
-    from tvm_cdmpp.train import RecordedBench, load_features, read_candidates
-
-    store = RecordStore.open(args.from_store)
-    with show.show_bar("features", len(store)) as on_rows:
-        features = load_features(store, on_rows)
-    found, rows = read_candidates(store, features, args.device, _networks(args))
-    candidates = found.uncalibrated()  # those were measured on another day, if not elsewhere
-    args.records.parent.mkdir(parents=True, exist_ok=True)
-    lock = args.records.with_name(f".{args.records.name}.lock")
-    with locked(lock, f"a search that writes {args.records}"):
-        yield RecordedBench(store, candidates, rows, args.records)
-
-
-@contextmanager
-def _live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Bench]":
-    """Open a bench that builds and runs programs, here or on remote devices."""
-    networks = _networks(args)
-    if not networks:
-        raise ConfigError(
-            "--networks must name what to measure programs of, as in resnet-18,model.onnx; got "
-            "none. With --from-store, recorded programs are taken instead."
-        )
-    remote = parse_remote(args.rpc, args.key, args.target)
-    if remote is None:
-        check_gpu_is_here(args.target)
-    options_of = inputs_of(args, networks)
-    from tvm_cdmpp.bridge import parse_target
-    from tvm_cdmpp.measure import (
-        BenchConfig,
-        CalibrationConfig,
-        LiveBench,
-        MeasureOptions,
-        MeasureSession,
-        SampleMix,
-        distinct_tasks,
-    )
-    from tvm_cdmpp.networks import check_libraries, extract_tasks, load_network
-    from tvm_cdmpp.search import CDMPPModel
-    from tvm_cdmpp.workloads import write_workloads
-
-    target = parse_target(args.target)
-    if remote is None:
-        check_libraries(target)
-    device = _device(args.device, target, remote)
-    model = CDMPPModel(device=device, weights=args.weights)
-    if remote is not None:
-        remote.count()
-    console = show.stderr_console()
-    console.print(f"target: {target}", soft_wrap=True, markup=False)
-    loaded = [load_network(name, **options_of(name)) for name in networks]
-    tasks = distinct_tasks([task for each in loaded for task in extract_tasks(each, target)[0]])
-    functions = _own_functions(loaded, target, tasks[0])
-    wanted = -(-_CANDIDATES_PER_RECORD * settings.budget // len(tasks))
-    per_task = min(wanted, _MOST_CANDIDATES_PER_TASK)
-    attempts = 1 if args.keep_noisy else CalibrationConfig().attempts
-    config = BenchConfig(
-        per_task=per_task,
-        # Mostly what a search would keep, as networks run that.
-        mix=SampleMix(random=0.1, evolved=0.1, population=max(_LEAST_POPULATION, 4 * per_task)),
-        calibration=CalibrationConfig(keep_noisy=args.keep_noisy, attempts=attempts),
-        measure=MeasureOptions(remote=remote),
-    )
-    with MeasureSession() as session:
-        session.hold(args.records)
-        with show.show_bar("candidates of tasks", len(tasks)) as on_task:
-            bench = LiveBench(
-                tasks, device, model, config, functions, log=args.records, on_task=on_task
-            )
-        write_workloads(args.records, tasks)
-        for line in _describe_start(bench, len(tasks)):
-            console.print(line, soft_wrap=True, markup=False)
-        with divert_native_messages(messages_file(args.records), console.print):
-            yield bench
-
-
-def _own_functions(networks: "list[Network]", target: Any, task: Any) -> "list[OwnFunction]":
-    """Return the functions of networks with TVM's own schedules."""
-    from tvm_cdmpp.devices import Hardware
-    from tvm_cdmpp.measure import own_functions
-
-    cores, functions = Hardware.of(task.hardware_params).cores, []
-    with show.show_bar("functions of networks", len(networks)) as on_network:
-        for number, network in enumerate(networks, start=1):
-            functions += own_functions(network, target, cores)
-            on_network(number)
-    return functions
-
-
-def _device(name: str, target: Any, remote: "RemoteDevices | None") -> "DeviceSpec":
-    """Return the device of a name: a known one, or this machine as `device detect` calls it."""
-    from tvm_cdmpp.bridge import check_target_runs_here, device_of
-    from tvm_cdmpp.devices import find_device
-
-    if remote is None:
-        check_target_runs_here(target)
-        here = device_of(target)
-        if here.name == name:
-            return here
-    find_device(name)
-    device = device_to_measure(name, target, remote)
-    assert device is not None  # it was named
-    return device
-
-
-def _describe_start(bench: Any, num_tasks: int) -> list[str]:
-    report = bench.log_report
-    state = f"continues with its {report.num_valid} records" if report.num_valid else "is new"
-    num_own = int(bench.own.sum())
-    lines = [
-        f"{num_tasks} tasks, {len(bench.candidates) - num_own} candidates, {num_own} functions "
-        f"with TVM's own schedules; the log {report.path} {state}",
-        *show.describe_log(report),
-    ]
-    if bench.unusable:
-        lines.append(f"{bench.unusable} programs could not be described and are left out")
-    return lines
-
-
-def _networks(args: argparse.Namespace) -> tuple[str, ...]:
-    return tuple(filter(None, (name.strip() for name in args.networks.split(","))))
-
-
-def _sources(args: argparse.Namespace, bench: "Bench", predictor: "TrainedPredictor") -> Any:
-    """Return rows of other devices to train on beside; None without a store of them."""
-    if args.sources is None:
-        return None
-    from tvm_cdmpp.data import RecordStore
-    from tvm_cdmpp.train import load_features, read_sources
-
-    store = RecordStore.open(args.sources)
-    with show.show_bar("features of the sources", len(store)) as on_rows:
-        features = load_features(store, on_rows)
-    kind = "cpu" if bench.candidates.devices[0].kind == "cpu" else "gpu"
-    split = predictor.about.get("split")
-    return read_sources(store, features, kind=kind, without=args.device, split=split)
 
 
 def describe_point(point: "CurvePoint") -> str:
@@ -316,14 +158,14 @@ def _write(
     settings: "OnboardSettings",
     known: "tuple[DeviceSpec, Levels] | None",
     has_own: bool,
-) -> None:
-    """Write the weights, and what they are.
+) -> str:
+    """Write the weights and what they are; return what they learned, in words.
 
     They learned on top of the levels of the device, if any are known; these are kept for them.
     """
     from tvm_cdmpp.ast import SCHEMA_VERSION
 
-    found = work.result()
+    found, how = work.result()
     found.about = {
         "schema_version": SCHEMA_VERSION,
         "device": args.device,
@@ -334,6 +176,7 @@ def _write(
         "settings": {**asdict(settings), "sources": args.sources is not None},
         "curve": [asdict(point) for point in work.curve],
         "ended": work.ended,
+        "learned": how,
         "from": dict(start.about),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -346,15 +189,17 @@ def _write(
             levels = replace(levels, own_level=None, own_operators={})
         keep_levels(device.name, levels, calibration_file())
     found.save(args.out)
+    return how
 
 
-def _print(args: argparse.Namespace, work: "Onboarding") -> None:
+def _print(args: argparse.Namespace, work: "Onboarding", learned: str) -> None:
     if args.json:
         values = {
             "device": args.device,
             "weights": str(args.out),
             "records": str(args.records),
             "ended": work.ended,
+            "learned": learned,
             "curve": [asdict(point) for point in work.curve],
         }
         json.dump(values, sys.stdout, indent=1)
@@ -387,7 +232,12 @@ def _print(args: argparse.Namespace, work: "Onboarding") -> None:
         for point in work.curve
     ]
     show.print_table(console, f"{args.device}, programs kept back", header, rows)
-    lines = [f"ended: {work.ended}", f"records: {args.records}", f"weights: {args.out}"]
+    lines = [
+        f"ended: {work.ended}",
+        f"learned: {learned}",
+        f"records: {args.records}",
+        f"weights: {args.out}",
+    ]
     for line in (*lines, *describe_loss(work.curve[-1], args.weights)):
         console.print(line, soft_wrap=True, markup=False)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,39 @@ from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.evaluation import evaluate
 from tvm_cdmpp.train.finetuning import FINETUNE_CONFIG, finetune
 
-_WAYS = ((0.0, False), (0.0, True), (0.5, True), (1.0, True))
-"""To learn, from the least to the most: which share of the way from the weights of the start to
-those that were trained on, and whether measured programs say something of others."""
-_FEW = (0.0, True)
+
+class Learned(NamedTuple):
+    """What programs taught."""
+
+    weights: TrainedPredictor
+    how: str
+    """In words."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """To learn without sources."""
+
+    share: float
+    """Of the way from the weights of the start to those that were trained on."""
+    interpolate: bool
+    """Whether measured programs say something of others."""
+    how: str
+
+
+_LEVEL = "the device's level"
+_OTHERS = f"{_LEVEL}, and what measured programs say of others"
+_WAYS = (
+    _Way(0.0, False, f"{_LEVEL}, and the measured programs themselves"),
+    _Way(0.0, True, _OTHERS),
+    _Way(0.5, True, f"{_OTHERS}, with half of what training changes"),
+    _Way(1.0, True, f"{_OTHERS}, with training"),
+)
+"""From the least to the most."""
+_FEW = _WAYS[1]
 """Where there are too few to tell."""
+_BESIDE_SOURCES = "training beside the sources"
+_NOTHING = "nothing, as none of the measured programs ran"
 _FOLDS = 3
 _LEAST_TO_TRAIN = 12
 """Programs that ran; fewer cannot tell whether training pays."""
@@ -62,7 +90,7 @@ class Learner:
     """Small steps: with all of a few dozen programs in each, what one of them says is overrated."""
     seed: int = 0
 
-    def learn(self, measured: TrainingRows, unlabelled: TrainingRows) -> TrainedPredictor:
+    def learn(self, measured: TrainingRows, unlabelled: TrainingRows) -> Learned:
         """Return weights that learned from some programs; the start where none of these ran.
 
         The levels that devices have for the start count for them, too.
@@ -75,12 +103,12 @@ class Learner:
             Others of that device; their latencies are not looked at.
         """
         if not np.isfinite(measured.latencies_s).any():
-            return self.start
+            return Learned(self.start, _NOTHING)
         kind = "cpu" if measured.devices[0].kind == "cpu" else "gpu"
         expert = self.start.experts[kind]
         rest = self.start.without_levels(measured)
         if self.sources is None:
-            found = self._anchored(expert, rest)
+            found, how = self._anchored(expert, rest)
             found.neighbours = (*expert.neighbours, *found.neighbours)
         else:
             found = finetune(
@@ -88,10 +116,12 @@ class Learner:
                 unlabelled=unlabelled.uncalibrated(), seed=self.seed,
             )  # fmt: skip
             found.neighbours = expert.neighbours  # what they add was taken out
+            how = _BESIDE_SOURCES
         found.ahead = expert.network.state_dict() if expert.ahead is None else expert.ahead
-        return TrainedPredictor({**self.start.experts, kind: found}, self.start.about)
+        weights = TrainedPredictor({**self.start.experts, kind: found}, self.start.about)
+        return Learned(weights, how)
 
-    def _anchored(self, expert: Expert, measured: TrainingRows) -> Expert:
+    def _anchored(self, expert: Expert, measured: TrainingRows) -> tuple[Expert, str]:
         """Train as far as that pays, and interpolate what is left if that does.
 
         The weights are between those of the start and those after all steps (Wortsman et al.,
@@ -114,29 +144,29 @@ class Learner:
             limits = worse.std(axis=1) / len(ran) ** 0.5
             way = _WAYS[int((worse.mean(axis=1) <= limits).argmax())]
         (found,) = self._learned(expert, measured, [way])
-        return found
+        return found, way.how
 
     def _learned(
-        self, expert: Expert, measured: TrainingRows, ways: Sequence[tuple[float, bool]]
+        self, expert: Expert, measured: TrainingRows, ways: Sequence[_Way]
     ) -> list[Expert]:
         """Return what learned from programs, in each of some ways."""
         start = expert.network.state_dict()
         trained = copy.deepcopy(expert.network)
-        if any(share > 0.0 for share, _ in ways):
+        if any(way.share > 0.0 for way in ways):
             adapt(trained, start, measured, self.anchored, self.seed, len(measured))
         ran = measured.take(np.flatnonzero(np.isfinite(measured.latencies_s)))
         found = []
-        for share, interpolate in ways:
+        for way in ways:
             network = copy.deepcopy(trained)
             with torch.no_grad():
                 for name, weight in network.named_parameters():
-                    weight.copy_(torch.lerp(start[name], weight, share))
+                    weight.copy_(torch.lerp(start[name], weight, way.share))
             round_weights(network)
             learned = Expert(
                 network, expert.spread_factor, expert.predicts_failure or len(ran) < len(measured)
             )
             off = _log_residuals(learned, ran)
-            rest = Neighbours.fit(ran.batch(), off, interpolate=interpolate)
+            rest = Neighbours.fit(ran.batch(), off, interpolate=way.interpolate)
             found.append(replace(learned, neighbours=(rest,)))
         return found
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models import Ints, TrainedPredictor, TrainingRows, round_weights
 from tvm_cdmpp.train.evaluation import evaluate
-from tvm_cdmpp.train.learner import Learner
+from tvm_cdmpp.train.learner import Learned, Learner
 from tvm_cdmpp.train.scores import Scores, bootstrap, score
 from tvm_cdmpp.train.selection import program_features, select_programs
 
@@ -190,7 +190,7 @@ class Onboarding:
         self.stopping = True
         self._bench.stop()
 
-    def result(self) -> TrainedPredictor:
+    def result(self) -> Learned:
         """Return weights that learned from everything, what was kept back included.
 
         They stand for themselves: what they started from is not in them, and the levels that a
@@ -206,12 +206,12 @@ class Onboarding:
             raise RecordError(
                 f"none of {len(measured)} measured programs ran, so there is nothing to learn from"
             )
-        found = self._learner.learn(measured, self._unlabelled())
+        found, how = self._learner.learn(measured, self._unlabelled())
         for kind, expert in found.experts.items():
             if expert is not self._learner.start.experts[kind]:
                 round_weights(expert.network)
                 expert.ahead = None
-        return TrainedPredictor(found.experts)
+        return Learned(TrainedPredictor(found.experts), how)
 
     def _next_batch(self) -> Ints:
         bench, settings = self._bench, self._settings
@@ -268,7 +268,8 @@ class Onboarding:
         kept[~own] = keep_back(measured.tasks[~own], by_task=self._by_task)
         kept[own] = keep_back(measured.tasks[own], by_task=False)
         before, rows = self._now, measured.take(np.flatnonzero(kept))
-        self._now = self._learner.learn(measured.take(np.flatnonzero(~kept)), self._unlabelled())
+        taught = measured.take(np.flatnonzero(~kept))
+        self._now = self._learner.learn(taught, self._unlabelled()).weights
         ran = int(np.isfinite(rows.latencies_s).sum())
         point = CurvePoint(
             records=len(measured),

@@ -1,0 +1,175 @@
+"""What `tvm-cdmpp adapt` measures programs with, and what it trains on beside them."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tvm_cdmpp.cli import show
+from tvm_cdmpp.cli.data_collect import device_to_measure, parse_remote
+from tvm_cdmpp.cli.inputs import check_gpu_is_here, inputs_of
+from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
+from tvm_cdmpp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.devices import DeviceSpec
+    from tvm_cdmpp.measure import OwnFunction, RemoteDevices
+    from tvm_cdmpp.models import TrainedPredictor, TrainingRows
+    from tvm_cdmpp.networks import Network
+    from tvm_cdmpp.train import Bench, OnboardSettings
+
+_CANDIDATES_PER_RECORD = 4
+_MOST_CANDIDATES_PER_TASK = 128
+_LEAST_POPULATION = 64
+"""Of the evolution that candidates of a task are taken from."""
+
+
+@contextmanager
+def recorded(args: argparse.Namespace) -> "Iterator[Bench]":
+    """Open a bench that looks up what was measured."""
+    if args.rpc or args.key:
+        raise ConfigError("--from-store measures nothing, so --rpc and --key have no meaning there")
+    if args.input_shape or args.input_dtype or args.batch:
+        raise ConfigError(
+            "--input-shape, --input-dtype and --input-batch are for model files whose programs are "
+            "measured; with --from-store, recorded ones are taken"
+        )
+    from tvm_cdmpp.data import RecordStore
+    from tvm_cdmpp.files import locked
+    from tvm_cdmpp.train import RecordedBench, load_features, read_candidates
+
+    store = RecordStore.open(args.from_store)
+    with show.show_bar("features", len(store)) as on_rows:
+        features = load_features(store, on_rows)
+    found, rows = read_candidates(store, features, args.device, _networks(args))
+    candidates = found.uncalibrated()  # those were measured on another day, if not elsewhere
+    args.records.parent.mkdir(parents=True, exist_ok=True)
+    lock = args.records.with_name(f".{args.records.name}.lock")
+    with locked(lock, f"a search that writes {args.records}"):
+        yield RecordedBench(store, candidates, rows, args.records)
+
+
+@contextmanager
+def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Bench]":
+    """Open a bench that builds and runs programs, here or on remote devices."""
+    networks = _networks(args)
+    if not networks:
+        raise ConfigError(
+            "--networks must name what to measure programs of, as in resnet-18,model.onnx; got "
+            "none. With --from-store, recorded programs are taken instead."
+        )
+    remote = parse_remote(args.rpc, args.key, args.target)
+    if remote is None:
+        check_gpu_is_here(args.target)
+    options_of = inputs_of(args, networks)
+    from tvm_cdmpp.bridge import parse_target
+    from tvm_cdmpp.measure import (
+        BenchConfig,
+        CalibrationConfig,
+        LiveBench,
+        MeasureOptions,
+        MeasureSession,
+        SampleMix,
+        distinct_tasks,
+    )
+    from tvm_cdmpp.networks import check_libraries, extract_tasks, load_network
+    from tvm_cdmpp.search import CDMPPModel
+    from tvm_cdmpp.workloads import write_workloads
+
+    target = parse_target(args.target)
+    if remote is None:
+        check_libraries(target)
+    device = _device(args.device, target, remote)
+    model = CDMPPModel(device=device, weights=args.weights)
+    if remote is not None:
+        remote.count()
+    console = show.stderr_console()
+    console.print(f"target: {target}", soft_wrap=True, markup=False)
+    loaded = [load_network(name, **options_of(name)) for name in networks]
+    tasks = distinct_tasks([task for each in loaded for task in extract_tasks(each, target)[0]])
+    functions = _own_functions(loaded, target, tasks[0])
+    wanted = -(-_CANDIDATES_PER_RECORD * settings.budget // len(tasks))
+    per_task = min(wanted, _MOST_CANDIDATES_PER_TASK)
+    attempts = 1 if args.keep_noisy else CalibrationConfig().attempts
+    config = BenchConfig(
+        per_task=per_task,
+        # Mostly what a search would keep, as networks run that.
+        mix=SampleMix(random=0.1, evolved=0.1, population=max(_LEAST_POPULATION, 4 * per_task)),
+        calibration=CalibrationConfig(keep_noisy=args.keep_noisy, attempts=attempts),
+        measure=MeasureOptions(remote=remote),
+    )
+    with MeasureSession() as session:
+        session.hold(args.records)
+        with show.show_bar("candidates of tasks", len(tasks)) as on_task:
+            bench = LiveBench(
+                tasks, device, model, config, functions, log=args.records, on_task=on_task
+            )
+        write_workloads(args.records, tasks)
+        for line in _describe_start(bench, len(tasks)):
+            console.print(line, soft_wrap=True, markup=False)
+        with divert_native_messages(messages_file(args.records), console.print):
+            yield bench
+
+
+def _own_functions(networks: "list[Network]", target: Any, task: Any) -> "list[OwnFunction]":
+    """Return the functions of networks with TVM's own schedules."""
+    from tvm_cdmpp.devices import Hardware
+    from tvm_cdmpp.measure import own_functions
+
+    cores, functions = Hardware.of(task.hardware_params).cores, []
+    with show.show_bar("functions of networks", len(networks)) as on_network:
+        for number, network in enumerate(networks, start=1):
+            functions += own_functions(network, target, cores)
+            on_network(number)
+    return functions
+
+
+def _device(name: str, target: Any, remote: "RemoteDevices | None") -> "DeviceSpec":
+    """Return the device of a name: a known one, or this machine as `device detect` calls it."""
+    from tvm_cdmpp.bridge import check_target_runs_here, device_of
+    from tvm_cdmpp.devices import find_device
+
+    if remote is None:
+        check_target_runs_here(target)
+        here = device_of(target)
+        if here.name == name:
+            return here
+    find_device(name)
+    device = device_to_measure(name, target, remote)
+    assert device is not None  # it was named
+    return device
+
+
+def _describe_start(bench: Any, num_tasks: int) -> list[str]:
+    report = bench.log_report
+    state = f"continues with its {report.num_valid} records" if report.num_valid else "is new"
+    num_own = int(bench.own.sum())
+    lines = [
+        f"{num_tasks} tasks, {len(bench.candidates) - num_own} candidates, {num_own} functions "
+        f"with TVM's own schedules; the log {report.path} {state}",
+        *show.describe_log(report),
+    ]
+    if bench.unusable:
+        lines.append(f"{bench.unusable} programs could not be described and are left out")
+    return lines
+
+
+def _networks(args: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in args.networks.split(","))))
+
+
+def read_beside(
+    args: argparse.Namespace, bench: "Bench", predictor: "TrainedPredictor"
+) -> "TrainingRows | None":
+    """Return rows of other devices to train on beside; None without a store of them."""
+    if args.sources is None:
+        return None
+    from tvm_cdmpp.data import RecordStore
+    from tvm_cdmpp.train import load_features, read_sources
+
+    store = RecordStore.open(args.sources)
+    with show.show_bar("features of the sources", len(store)) as on_rows:
+        features = load_features(store, on_rows)
+    kind = "cpu" if bench.candidates.devices[0].kind == "cpu" else "gpu"
+    split = predictor.about.get("split")
+    return read_sources(store, features, kind=kind, without=args.device, split=split)
