@@ -23,7 +23,7 @@ from tvm_cdmpp.models.rows import Ints, TrainingRows
 from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.evaluation import evaluate
-from tvm_cdmpp.train.learner import Learner
+from tvm_cdmpp.train.learner import Learned, Learner
 from tvm_cdmpp.train.onboarding import Onboarding, OnboardSettings, keep_back
 
 NEW = DeviceSpec(name="new", kind="cpu", cores=64, clock_hz=1e9)
@@ -169,10 +169,8 @@ def test_what_was_learned_before_stays_when_more_is(with_sources: bool) -> None:
 class Once(Learner):
     """Learns once."""
 
-    def learn(self, measured: TrainingRows, unlabelled: TrainingRows) -> TrainedPredictor:
-        if len(measured) > 10:
-            return FAR
-        return self.start
+    def learn(self, measured: TrainingRows, unlabelled: TrainingRows) -> Learned:
+        return Learned(FAR if len(measured) > 10 else self.start, "once")
 
 
 FAR = TrainedPredictor({k: replace(e, level=3.0) for k, e in START.experts.items()})
