@@ -19,7 +19,6 @@ and processes with different `--devices` run side by side. The weights are to be
 
 import argparse
 import hashlib
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +41,7 @@ from benchmarks.adapting import (
     Target,
     make_target,
 )
-from benchmarks.provenance import RESULTS, provenance, write_json
+from benchmarks.provenance import RESULTS, provenance, resume, write_json
 from tvm_cdmpp.data import RecordStore, make_labels, official_split
 from tvm_cdmpp.models import CostPredictor, TrainedPredictor, load_weights
 from tvm_cdmpp.train import (
@@ -129,7 +128,7 @@ def run(
     """Measure what is missing from the result files, one for each device."""
     for target, not_used in targets:
         path = folder / f"{target.device}.json"
-        result = _resume(settings, path) | {
+        result = resume(_fresh(settings), path) | {
             "device": target.device,
             "programs": len(target.rows),
             "tasks": len(np.unique(target.rows.tasks)),
@@ -263,20 +262,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _resume(settings: Settings, path: Path) -> dict[str, Any]:
-    """Return the content of the result file, or a new one if it has other settings."""
-    fresh: dict[str, Any] = {
+def _fresh(settings: Settings) -> dict[str, Any]:
+    return {
         **provenance("numpy", "torch", "scipy"),
-        "settings": json.loads(json.dumps(asdict(settings))),
+        "settings": asdict(settings),
         "metrics": METRICS,
         "runs": [],
     }
-    if path.exists():
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if found.get("settings") == fresh["settings"]:
-            return found
-        print(f"{path.name} is of other settings; starting anew", flush=True)
-    return fresh
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """The tables of `benchmarks.adaptation`: error by programs measured on devices not seen before."""
 
-import json
 import statistics
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from benchmarks.markdown import origin, table_head, table_row
+from benchmarks.provenance import read_results
 
 
 def adaptation_section(folder: Path) -> Iterator[str]:
@@ -17,31 +17,21 @@ def adaptation_section(folder: Path) -> Iterator[str]:
     ValueError
         The files are of different settings.
     """
-    devices = {
-        file.name: json.loads(file.read_text(encoding="utf-8"))
-        for file in sorted(folder.glob("*.json"))
-    }
+    devices = read_results(folder)
     if not devices:
         return
-    first = next(iter(devices.values()))
-    others = [name for name, it in devices.items() if it["settings"] != first["settings"]]
-    if others:
-        raise ValueError(
-            f"{', '.join(others)} in '{folder}' must be of the settings of {next(iter(devices))}; "
-            "remove what is old, or measure it anew"
-        )
-    programs = (f"{it['device']} {it['programs']:,}" for it in devices.values())
+    programs = (f"{it['device']} {it['programs']:,}" for it in devices)
     yield (
         f"**Devices that the weights have not seen, by programs measured there** "
         f"([data](results/{folder.name})). Programs: {', '.join(programs)}; half of the tasks may "
         f"be measured, and scored are the programs that were not. Mean over "
-        f"{first['settings']['seeds']} seeds."
+        f"{devices[0]['settings']['seeds']} seeds."
     )
     yield ""
-    runs = [{"device": it["device"], **run} for it in devices.values() for run in it["runs"]]
+    runs = [{"device": it["device"], **run} for it in devices for run in it["runs"]]
     yield from _tables(runs)
     yield ""
-    yield origin(first)
+    yield origin(devices[0])
 
 
 def target_section(file: Path, result: dict[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.markdown import origin, table_head, table_row
+from benchmarks.provenance import read_results
 
 _ESTIMATES = ("predicted", "estimate", "peak")
 _LEAST_SHOWN = 20
@@ -54,24 +55,32 @@ def _cell(found: dict[str, float | None]) -> str:
     return f"{share}, +{regret:.0%}"
 
 
-def onboarding_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
-    """Yield the error on tasks of a new device that were not measured, by what was."""
-    settings, runs = result["settings"], result["runs"]
+def onboarding_section(folder: Path) -> Iterator[str]:
+    """Yield the error on tasks of new devices that were not measured, by what was.
+
+    Raises
+    ------
+    ValueError
+        The files of the folder are of different settings.
+    """
+    devices = read_results(folder)
+    if not devices:
+        return
+    settings = devices[0]["settings"]
     yield (
-        f"**Onboarding a device that the weights have not seen** ([data](results/{file.name})). "
+        f"**Onboarding a device that the weights have not seen** ([data](results/{folder.name})). "
         "Half of a device's tasks may be measured; mean absolute percentage error on the other "
         "half, every task weighing the same, and how many programs were measured. Mean over "
         f"{settings['seeds']} seeds; at most {settings['per_task']} programs of a task."
     )
     yield ""
-    devices = list(result["devices"])
-    yield from table_head("budget", "measured and learned", *devices, "mean")
-    steps = dict.fromkeys((run["budget"], run["strategy"]) for run in runs)
+    names = (device["device"] for device in devices)
+    yield from table_head("budget", "measured and learned", *names, "mean")
+    steps = dict.fromkeys((r["budget"], r["strategy"]) for it in devices for r in it["runs"])
     for budget, strategy in sorted(steps, key=lambda step: step[0]):
         cells, errors = [], []
         for device in devices:
-            key = (device, budget, strategy)
-            own = [r for r in runs if (r["device"], r["budget"], r["strategy"]) == key]
+            own = [r for r in device["runs"] if (r["budget"], r["strategy"]) == (budget, strategy)]
             if not own:
                 cells.append("-")
                 continue
@@ -82,4 +91,4 @@ def onboarding_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
         mean = f"{statistics.fmean(errors):.1f} %" if len(errors) == len(devices) else "-"
         yield table_row(f"{budget:,}", strategy, *cells, mean)
     yield ""
-    yield origin(result)
+    yield origin(devices[0])

@@ -2,8 +2,9 @@
 
     python -m benchmarks.onboarding STORE --weights FILE
 
-takes recorded programs of devices that the official split `devices` holds out, and writes
-`results/onboarding.json` after every step, so a stopped run goes on where it was. The weights are
+takes recorded programs of devices that the official split `devices` holds out, and writes one file
+for each device to `results/onboarding` after every step, so a stopped run goes on where it was, and
+devices may be run side by side (`--devices`). The weights are
 to be those of `tvm-cdmpp train STORE --split devices`. As in `benchmarks.adaptation`, half of a
 device's tasks, drawn by each seed, may be measured, and the error is that on the other half.
 
@@ -21,7 +22,6 @@ device's tasks, drawn by each seed, may be measured, and the error is that on th
 import argparse
 import copy
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -34,7 +34,7 @@ import torch
 from benchmarks.adaptation import half_of_tasks, load_targets, score_parts
 from benchmarks.adapting import SPLIT, FineTuning, Ints, Target
 from benchmarks.choice_tables import onboarding_section
-from benchmarks.provenance import RESULTS, provenance, write_json
+from benchmarks.provenance import RESULTS, provenance, resume, write_json
 from tvm_cdmpp.data import RecordStore
 from tvm_cdmpp.models import (
     AdditiveNetwork,
@@ -57,6 +57,7 @@ from tvm_cdmpp.train import (
 )
 
 DEVICES = ("amd-mi50", "nvidia-rtx3080", "cortex-a72", "x86-8t", "amd-mi100")
+OUT = RESULTS / "onboarding"
 BUDGETS = (200, 1000)
 _BATCH = 64
 _SCRATCH = TrainConfig(steps=600, groups_per_batch=12, window_batches=40, learning_rate=1e-3)
@@ -207,26 +208,28 @@ def prepare(expert: Expert, sources: TrainingRows) -> Expert:
 def run(
     devices: Iterator[Device],
     settings: Settings,
-    path: Path,
+    folder: Path,
     strategies: Mapping[str, Strategy] = STRATEGIES,
     budgets: Sequence[int] = BUDGETS,
-) -> dict[str, Any]:
-    """Measure what is missing from the result file, and return its content."""
-    result = _resume(settings, path)
-    keys = ("device", "seed", "strategy", "budget")
-    done = {tuple(outcome[key] for key in keys) for outcome in result["runs"]}
+) -> None:
+    """Measure what is missing from the result files, one for each device."""
+    keys = ("seed", "strategy", "budget")
     for device in devices:
         target = device.target
-        result["devices"][target.device] = {
+        path = folder / f"{target.device}.json"
+        fresh = {**provenance("numpy", "torch", "scipy"), "settings": asdict(settings), "runs": []}
+        result = resume(fresh, path) | {
+            "device": target.device,
             "programs": len(target.rows),
             "tasks": len(np.unique(target.rows.tasks)),
         }
+        done = {tuple(outcome[key] for key in keys) for outcome in result["runs"]}
         for seed in range(settings.seeds):
             closed = half_of_tasks(target.rows.tasks, seed)
             steps: list[tuple[str, int]] = [("none", 0)]
             steps += [(name, budget) for budget in budgets for name in strategies]
             for name, budget in steps:
-                key = (target.device, seed, name, budget)
+                key = (seed, name, budget)
                 if key in done:
                     continue
                 begin = time.perf_counter()
@@ -243,15 +246,14 @@ def run(
                 }
                 result["runs"].append(outcome)
                 write_json(path, result)
-                print(_line(outcome), flush=True)
-    return result
+                print(f"{target.device} {_line(outcome)}", flush=True)
 
 
 def _line(outcome: dict[str, Any]) -> str:
     never = outcome["scores"]["never"]
     return (
-        f"{outcome['device']} seed {outcome['seed']} budget {outcome['budget']} "
-        f"{outcome['strategy']}: {outcome['measured_programs']} programs, error "
+        f"seed {outcome['seed']} budget {outcome['budget']} {outcome['strategy']}: "
+        f"{outcome['measured_programs']} programs, error "
         f"{100 * never['mape_by_task']:.1f} %, {outcome['took_s']:.0f} s"
     )
 
@@ -273,22 +275,6 @@ def load_devices(
         yield Device(store, target, start, prepared[kind], sources[kind], of_tasks)
 
 
-def _resume(settings: Settings, path: Path) -> dict[str, Any]:
-    """Return the content of the result file, or a new one if it has other settings."""
-    fresh: dict[str, Any] = {
-        **provenance("numpy", "torch", "scipy"),
-        "settings": asdict(settings),
-        "devices": {},
-        "runs": [],
-    }
-    if path.exists():
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if found.get("settings") == fresh["settings"]:
-            return found
-        print(f"{path.name} is of other settings; starting anew", flush=True)
-    return fresh
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -299,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budgets", nargs="+", type=int, default=BUDGETS)
     parser.add_argument("--per-task", type=int, default=200, help="programs at most")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result file")
+    parser.add_argument("--out", type=Path, default=OUT, help="folder of the result files")
     args = parser.parse_args(arguments)
     store, start = RecordStore.open(args.store), load_weights(args.weights)
     if not isinstance(start, TrainedPredictor) or start.about.get("split") != SPLIT:
@@ -312,9 +298,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     devices = load_devices(store, start, args.per_task, args.devices)
     chosen = {name: STRATEGIES[name] for name in args.strategies}
-    file = args.out / "onboarding.json"
-    result = run(devices, settings, file, chosen, args.budgets)
-    print("\n".join(onboarding_section(file, result)))
+    run(devices, settings, args.out, chosen, args.budgets)
+    print("\n".join(onboarding_section(args.out)))
     return 0
 
 

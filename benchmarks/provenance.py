@@ -1,7 +1,8 @@
-"""Where a result comes from: date, command, commit, machine and versions."""
+"""Files of results: where each comes from, and how a stopped run goes on with it."""
 
 import json
 import sys
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,6 +36,53 @@ def write_json(path: Path, result: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def resume(
+    fresh: dict[str, Any], path: Path, same: Sequence[str] = ("settings",)
+) -> dict[str, Any]:
+    """Return the content of a result file that a stopped run left; `fresh` if there is none.
+
+    Parameters
+    ----------
+    fresh
+        What the file of a new run holds at first.
+    path
+        The file.
+    same
+        Entries that must be as in `fresh`; else the run starts anew, and that is printed.
+    """
+    if not path.exists():
+        return fresh
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    expected = json.loads(json.dumps(fresh))
+    if all(found.get(name) == expected[name] for name in same):
+        return found
+    print(f"{path.name} is of other {' or '.join(same)}; starting anew", flush=True)
+    return fresh
+
+
+def read_results(folder: Path) -> list[dict[str, Any]]:
+    """Return the content of the result files of a folder, by name; all of the same settings.
+
+    Raises
+    ------
+    ValueError
+        They are of different settings.
+    """
+    files = sorted(folder.glob("*.json"))
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    others = [
+        file.name
+        for file, result in zip(files, found, strict=True)
+        if result["settings"] != found[0]["settings"]
+    ]
+    if others:
+        raise ValueError(
+            f"{', '.join(others)} in '{folder}' must be of the settings of {files[0].name}; remove "
+            "what is old, or measure it anew"
+        )
+    return found
 
 
 def _version(package: str) -> str:

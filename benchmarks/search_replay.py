@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import copy
 import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,7 +35,7 @@ import numpy.typing as npt
 import torch
 from numpy.random import Generator
 
-from benchmarks.provenance import RESULTS, provenance, write_json
+from benchmarks.provenance import RESULTS, provenance, resume, write_json
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.data import RecordStore, make_labels, official_split
 from tvm_cdmpp.devices import DeviceSpec
@@ -184,7 +183,7 @@ def run(
     store: RecordStore, settings: Settings, devices: Sequence[str], folder: Path, path: Path
 ) -> dict[str, Any]:
     """Replay the devices that the file of results does not have yet, and return its content."""
-    result = _resume(settings, path)
+    result = resume(_fresh(settings), path)
     missing = [device for device in devices if device not in result["devices"]]
     if not missing:
         return result
@@ -267,20 +266,13 @@ def _with_intervals(regret: Floats) -> dict[str, Any]:
     }
 
 
-def _resume(settings: Settings, path: Path) -> dict[str, Any]:
-    """Return the content of the file of results, or a new one if it has other settings."""
-    fresh: dict[str, Any] = {
+def _fresh(settings: Settings) -> dict[str, Any]:
+    return {
         **provenance("numpy", "torch", "xgboost"),
         "settings": asdict(settings),
         "split": SPLIT,
         "devices": {},
     }
-    if path.exists():
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if found.get("settings") == fresh["settings"]:
-            return found
-        print(f"{path.name} is of other settings; starting anew", flush=True)
-    return fresh
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

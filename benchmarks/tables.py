@@ -52,6 +52,7 @@ def results_page() -> str:
     sections += accuracy_sections(RESULTS / "accuracy")
     sections.append("\n".join(ablation_section(RESULTS / "predictor-ablation")))
     sections.append("\n".join(adaptation_section(RESULTS / "adaptation")))
+    sections.append("\n".join(onboarding_section(RESULTS / "onboarding")))
     head = (
         "# Results\n\nMade by `python -m benchmarks.tables` from the files in `results/`; below "
         "each table, where, when and by which command it was measured."
@@ -67,7 +68,6 @@ def _section(file: Path) -> str:
         "ablation": _ablation,
         "autotune": study_section,
         "device": choice_section,
-        "onboarding": onboarding_section,
         "target": target_section,
         "throughput": _throughput,
         "ast": _ast_equality,

@@ -19,7 +19,6 @@ A rate is the median over rounds, with the least and the largest.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -29,7 +28,7 @@ from typing import Any
 
 from benchmarks.accuracy import Model, Programs, known_models, programs_seen
 from benchmarks.pretrained import Pretrained
-from benchmarks.provenance import RESULTS, provenance, write_json
+from benchmarks.provenance import RESULTS, provenance, resume, write_json
 from benchmarks.stored import StoredPrograms
 from benchmarks.tlp import TLP
 from tvm_cdmpp.data import RecordStore
@@ -131,15 +130,9 @@ def run(
 
 
 def _resume(settings: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the content of the result file, or a new one if it is of something else."""
     about = provenance("torch", "xgboost")
     fresh: dict[str, Any] = {**about, "settings": settings, "turns": {}, "rates": []}
-    if path.exists():
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if all(found.get(key) == fresh[key] for key in ("settings", "machine")):
-            return found
-        print(f"{path.name} is of other settings or another machine; starting anew", flush=True)
-    return fresh
+    return resume(fresh, path, ("settings", "machine"))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

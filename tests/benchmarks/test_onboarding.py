@@ -10,6 +10,7 @@ import pytest
 from benchmarks import onboarding
 from benchmarks.choice_tables import onboarding_section
 from benchmarks.onboarding import STRATEGIES, Device, Settings, load_devices, run
+from benchmarks.provenance import read_results
 from tests.data.logs import book, import_all, log_file, records, write_log
 from tvm_cdmpp.data.store import RecordStore
 from tvm_cdmpp.models.adaptation import AdaptConfig
@@ -53,7 +54,8 @@ def test_every_strategy_keeps_to_its_budget(
     config, anchored = TrainConfig(steps=3, domain="cmd"), AdaptConfig(steps=2)
     quick = partial(Learner, config=config, anchored=anchored)
     monkeypatch.setattr(onboarding, "Learner", quick)
-    result = run(iter([device]), SETTINGS, tmp_path / "r.json", budgets=(8,))
+    run(iter([device]), SETTINGS, tmp_path, budgets=(8,))
+    (result,) = read_results(tmp_path)
     assert [r["strategy"] for r in result["runs"]] == ["none", *STRATEGIES]
     for outcome in result["runs"]:
         assert outcome["measured_programs"] == outcome["budget"]
@@ -61,7 +63,7 @@ def test_every_strategy_keeps_to_its_budget(
         assert outcome["scores"]["never"]["programs"] == 12
     by_name = {r["strategy"]: r for r in result["runs"]}
     assert by_name["one network"]["measured_tasks"] == 1
-    table = "\n".join(onboarding_section(tmp_path / "r.json", result))
+    table = "\n".join(onboarding_section(tmp_path))
     assert "| 8 | meta-learned |" in table
 
 
@@ -77,10 +79,10 @@ def test_a_stopped_run_goes_on(device: Device, tmp_path: Path) -> None:
 
         return {"mine": learn, "other": learn}
 
-    path = tmp_path / "r.json"
     with pytest.raises(KeyboardInterrupt):
-        run(iter([device]), SETTINGS, path, stop_at(1), (2, 4))
-    result = run(iter([device]), SETTINGS, path, stop_at(9), (2, 4))
+        run(iter([device]), SETTINGS, tmp_path, stop_at(1), (2, 4))
+    run(iter([device]), SETTINGS, tmp_path, stop_at(9), (2, 4))
+    (result,) = read_results(tmp_path)
     assert asked == [2, 2, 4, 4]
     assert len(result["runs"]) == 1 + 4
 
