@@ -138,6 +138,11 @@ def test_a_device_without_figures_is_refused(
         (("--weights", "nonsense"), "No weights 'nonsense'"),
         (("--rpc", "host:9190", "--key", "k"), "--from-store measures nothing"),
         (("--from-store", "/nonexistent"), "holds no record store"),
+        (("--out", "x.json", "--records", "x.json"), "--out must be a file of its own"),
+        (("--out", "x.json.own.jsonl", "--records", "./x.json"), "a file of its own"),
+        (("--out", "a/workloads.jsonl", "--records", "a/x.json"), "a file of its own"),
+        (("--records", "workloads.jsonl"), "must not be called workloads.jsonl"),
+        (("--out", "/proc/nowhere/w"), "/proc/nowhere/w cannot be written"),
     ],
 )
 def test_bad_input_is_named(

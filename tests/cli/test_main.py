@@ -3,9 +3,11 @@
 import argparse
 import errno
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,6 +68,22 @@ def test_mistakes_in_the_code_are_not_hidden(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(cli, "_COMMANDS", (command(raises(ZeroDivisionError())),))
     with pytest.raises(ZeroDivisionError):
         cli.main(["try"])
+
+
+@pytest.mark.parametrize("error", [AttributeError("decode"), NetworkError("cannot compile")])
+def test_an_interrupt_that_became_another_error_is_one(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: argparse.Namespace) -> int:
+        with suppress(KeyboardInterrupt):  # as TVM does where it calls Python
+            signal.raise_signal(signal.SIGINT)
+        raise error
+
+    monkeypatch.setattr(cli, "_COMMANDS", (command(run),))
+    before = signal.getsignal(signal.SIGINT)
+    assert cli.main(["try"]) == 130
+    assert capsys.readouterr().err == "tvm-cdmpp: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_exit_code_is_the_command_s(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,11 +174,24 @@ def test_a_log_gives_the_schedules_and_missing_tasks_are_counted(tmp_path: Path)
     assert "batch_matmul" in tasks[0].desc
     assert list(lowered.searched) == [t.function for t in found.tasks if "matmul" in t.name]
     assert set(map(operator_of_dag, lowered.searched.values())) == {"matmul"}  # a dense layer
-    assert any("no record" in remark for remark in found.remarks)
+    assert len(tasks) == 2
+    assert any(remark.startswith("1 of 2 tasks have no record") for remark in found.remarks)
+    assert NetworkForecast(made, log=str(log)).on(CPU).latency_s == found.latency_s
+    on_arm = forecast.on("cortex-a72").remarks
+    assert any("which cortex-a72 is not" in remark for remark in on_arm)
+    assert not any("is not" in remark for remark in found.remarks)
     with pytest.raises(RecordError, match="no record for a gpu"):
         NetworkForecast(made, log=log).on(GPU)
     with pytest.raises(ConfigError, match="a log or trials"):
         NetworkForecast(made, log=log, trials=4)
+    other = network(lambda x: chain(x, 48), shape=(16, 48))
+    with pytest.raises(RecordError, match="is of a task of chain, which has 2"):
+        NetworkForecast(other, log=log).on(CPU)
+
+
+def test_options_of_a_file_are_refused_beside_a_network() -> None:
+    with pytest.raises(ConfigError, match="batch: these are for a name or a file"):
+        NetworkForecast(network(), batch=4)
 
 
 def test_the_best_predicted_schedules_are_better_than_tvms_own() -> None:

@@ -226,6 +226,11 @@ def test_the_budget_is_spent_to_the_last_record() -> None:
     )
     assert [point.records for point in work.steps()] == [8]
     assert work.ended == "there are no more programs to measure"
+    less = Onboarding(
+        bench, Learner(start=START, anchored=QUICK), OnboardSettings(budget=12, batch=10)
+    )
+    assert [point.records for point in less.steps()] == [15]
+    assert less.ended == "there were 15 records already, which count although the budget is 12"
 
 
 def test_a_killed_run_goes_on_to_the_same_end() -> None:

@@ -5,7 +5,9 @@ the weights of what was measured are written all the same. The same command goes
 """
 
 import argparse
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
     from tvm_cdmpp.devices import DeviceSpec, Levels
     from tvm_cdmpp.models import TrainedPredictor
     from tvm_cdmpp.train import CurvePoint, Onboarding, OnboardSettings
+
+_WORKLOADS = "workloads.jsonl"
+_BESIDE = ("own", "calibration")
+"""Files next to the log that are called after it."""
 
 
 def add_parser(commands: Any) -> None:
@@ -103,9 +109,7 @@ def adapt(
     """Do as `run`; `on_point` is called after each batch, before the next is chosen."""
     args.out = args.out or Path(f"{args.device}.safetensors")
     args.records = args.records or Path(f"{args.device}.json")
-    for option in (args.out, args.records):
-        if option.is_dir():
-            raise ConfigError(f"--out and --records must be files; {option} is a folder")
+    _check_files(args.out, args.records)
     from tvm_cdmpp.devices import calibration_file, read_calibrations
     from tvm_cdmpp.train import Learner, Onboarding, OnboardSettings
 
@@ -140,6 +144,29 @@ def adapt(
         learned = _write(args, work, predictor, settings, known, has_own)
     _print(args, work, learned)
     return EXIT_INTERRUPTED if work.stopping else 0
+
+
+def _check_files(out: Path, records: Path) -> None:
+    """Refuse what cannot be written before anything is measured."""
+    for option in (out, records):
+        if option.is_dir():
+            raise ConfigError(f"--out and --records must be files; {option} is a folder")
+    if records.name == _WORKLOADS:
+        raise ConfigError(f"--records must not be called {_WORKLOADS}, which goes next to it")
+    taken = (records.name, _WORKLOADS, *(f"{records.name}.{part}.jsonl" for part in _BESIDE))
+    if out.resolve() in {records.with_name(name).resolve() for name in taken}:
+        raise ConfigError(
+            f"--out must be a file of its own; {out} is that of --records, or one next to it"
+        )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(out.parent, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(out.parent))
+    except OSError as error:
+        raise ConfigError(
+            f"the weights {out} cannot be written: {error.strerror}. Choose another --out, or make "
+            "its folder writable."
+        ) from error
 
 
 def describe_point(point: "CurvePoint") -> str:

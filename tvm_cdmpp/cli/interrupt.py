@@ -1,9 +1,10 @@
-"""Ctrl-C while a search runs: once to end it well, twice to end it at once."""
+"""Ctrl-C: ends a search well, the second time at once; and is not lost in C++."""
 
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from threading import current_thread, main_thread
 from types import FrameType
 from typing import Protocol
 
@@ -11,6 +12,36 @@ EXIT_INTERRUPTED = 130
 """What a shell expects of a program that Ctrl-C ended."""
 
 _SHOW_CURSOR = "\x1b[?25h"
+
+
+class Interrupts:
+    """Whether Ctrl-C was pressed."""
+
+    noted = False
+
+
+@contextmanager
+def note_interrupts() -> Iterator[Interrupts]:
+    """Note each Ctrl-C, and raise `KeyboardInterrupt` as Python does.
+
+    TVM loses that exception where it calls Python, and raises others in its place. Only the main
+    thread may handle signals; elsewhere nothing is noted.
+    """
+    found = Interrupts()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        found.noted = True
+        signal.default_int_handler(number, frame)
+
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is not signal.default_int_handler or current_thread() is not main_thread():
+        yield found  # somebody else's, or ignored: a shell does that for what it runs behind
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield found
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 class Stoppable(Protocol):

@@ -32,7 +32,7 @@ from tvm_cdmpp.cli import (
     tune,
 )
 from tvm_cdmpp.cli import eval as evaluate
-from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED
+from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, note_interrupts
 from tvm_cdmpp.cli.messages import ensure_streams
 from tvm_cdmpp.errors import CDMPPError
 
@@ -80,20 +80,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as error:
         sys.exit(_end(int(error.code or 0)))
     _configure_logging(args.verbose)
-    try:
-        return _end(int(args.func(args)))
-    except BrokenPipeError:
-        return _discard_output()
-    except KeyboardInterrupt:
-        return _fail("interrupted", EXIT_INTERRUPTED)
-    except CDMPPError as error:
-        _logger.debug("The error comes from here:", exc_info=True)
-        return _fail(str(error))
-    except OSError as error:
-        _logger.debug("The error comes from here:", exc_info=True)
-        full = error.errno == errno.ENOSPC
-        advice = "; free some space and run the same command again" if full else ""
-        return _fail(f"{error}{advice}")
+    with note_interrupts() as interrupts:
+        try:
+            return _end(int(args.func(args)))
+        except KeyboardInterrupt:
+            return _fail("interrupted", EXIT_INTERRUPTED)
+        except BrokenPipeError:
+            return _discard_output()
+        except Exception as error:
+            if interrupts.noted:
+                return _fail("interrupted", EXIT_INTERRUPTED)
+            if not isinstance(error, (CDMPPError, OSError)):
+                raise
+            _logger.debug("The error comes from here:", exc_info=True)
+            full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+            advice = "; free some space and run the same command again" if full else ""
+            return _fail(f"{error}{advice}")
 
 
 def build_parser() -> argparse.ArgumentParser:

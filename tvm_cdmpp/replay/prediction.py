@@ -132,7 +132,7 @@ class NetworkForecast:
     Raises
     ------
     ConfigError
-        `trials` is negative, or given beside a log.
+        `trials` is negative, or given beside a log; options for a file beside a network.
     NetworkError
         As from `load_network`.
     """
@@ -141,7 +141,7 @@ class NetworkForecast:
         self,
         network: str | Path | Network,
         *,
-        log: Path | None = None,
+        log: str | Path | None = None,
         trials: int = 0,
         weights: str = "shipped",
         **load_options: Any,
@@ -150,6 +150,12 @@ class NetworkForecast:
             raise ConfigError(f"trials must not be negative; got {trials}.")
         if log is not None and trials:
             raise ConfigError("Give a log or trials: a log has the schedules already.")
+        if isinstance(network, Network) and load_options:
+            raise ConfigError(
+                f"{', '.join(load_options)}: these are for a name or a file; a network that was "
+                "loaded has its own."
+            )
+        log = None if log is None else Path(log)
         self._log_targets = None if log is None else _targets_of(log)
         self._predictor = load_weights(weights)
         if not isinstance(network, Network):
@@ -188,7 +194,7 @@ class NetworkForecast:
         NetworkError
             TVM cannot compile the network for it, or it has no operator.
         RecordError
-            The log has no record for this kind of device.
+            The log has no record for this kind of device, or none of the network's tasks.
         """
         if isinstance(device, str):
             device = find_device(device)
@@ -223,6 +229,12 @@ class NetworkForecast:
         key = f"{target} {device.name if self._trials else ''}"
         if key not in self._lowered:
             lowered = lower_network(self._network, target, self._schedules(target, device))
+            if self._log is not None and lowered.num_tasks_without_record and not lowered.searched:
+                raise RecordError(
+                    f"No record of the log {self._log} is of a task of {self._network.name}, which "
+                    f"has {lowered.num_tasks_without_record}. Give the log of a search of this "
+                    "network, or none."
+                )
             self._lowered[key] = lowered, read_graph(lowered.graph_json, lowered.parameters)
         return self._lowered[key]
 
@@ -273,11 +285,18 @@ class NetworkForecast:
             tasks=tasks,
             peak_bytes=timeline.graph.peak_bytes,
             num_tasks_without_record=lowered.num_tasks_without_record,
-            remarks=tuple(
-                _remarks(prices, counts, lowered.num_tasks_without_record, device, self._predictor)
-            ),
+            remarks=tuple(_remarks(prices, counts, lowered, device, self._predictor))
+            + self._remarks_on_log(device),
             timeline=timeline,
         )
+
+    def _remarks_on_log(self, device: DeviceSpec) -> tuple[str, ...]:
+        if self._log_targets is None:
+            return ()
+        of_log, of_device = self._target(device), target_for(device)
+        if list(of_log.keys) == list(of_device.keys):
+            return ()
+        return (f"the log is of a search for {of_log}, which {device.name} is not",)
 
     def _describe_schedules(self) -> str:
         if self._log is not None:
@@ -350,7 +369,7 @@ def _targets_of(log: Path) -> list[Any]:
 def _remarks(
     prices: dict[str, Price],
     counts: Counter[str],
-    num_without: int,
+    lowered: LoweredNetwork,
     device: DeviceSpec,
     predictor: CostPredictor,
 ) -> list[str]:
@@ -367,8 +386,12 @@ def _remarks(
         number = sum(counts[name] for name, price in prices.items() if price.basis == basis)
         if number:
             remarks.append(f"{number} of {sum(counts.values())} operators {what}")
-    if num_without:
-        remarks.append(f"{num_without} tasks have no record and run TVM's own schedule")
+    if without := lowered.num_tasks_without_record:
+        num_tasks = without + len(set(lowered.searched.values()))
+        remarks.append(
+            f"{without} of {num_tasks} tasks have no record and run TVM's own schedule, in the "
+            "layouts that are searched, where it is slower"
+        )
     if device.kind == "accelerator":
         remarks.append(f"{device.name} is predicted for as a GPU: no accelerator was trained on")
     return remarks

@@ -219,7 +219,12 @@ class Onboarding:
         pool = np.flatnonzero(bench.open & self._planned)
         if not len(pool):  # the log has programs that were not planned for
             pool = np.flatnonzero(bench.open)
-        if left <= 0:
+        if left < 0:
+            self.ended = (
+                f"there were {len(bench.measured)} records already, which count although the "
+                f"budget is {settings.budget}"
+            )
+        elif left == 0:
             self.ended = "the budget is spent"
         elif not len(pool):
             self.ended = "there are no more programs to measure"
