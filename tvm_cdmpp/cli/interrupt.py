@@ -24,10 +24,15 @@ class Interrupts:
 def note_interrupts() -> Iterator[Interrupts]:
     """Note each Ctrl-C, and raise `KeyboardInterrupt` as Python does.
 
-    TVM loses that exception where it calls Python, and raises others in its place. Only the main
-    thread may handle signals; elsewhere nothing is noted.
+    TVM loses that exception where it calls Python, which Python remarks on, and raises others in
+    its place. Only the main thread may handle signals; elsewhere nothing is noted.
     """
     found = Interrupts()
+    remark = sys.unraisablehook
+
+    def remark_on_others(lost: "sys.UnraisableHookArgs") -> None:
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            remark(lost)
 
     def note(number: int, frame: FrameType | None) -> None:
         found.noted = True
@@ -38,9 +43,11 @@ def note_interrupts() -> Iterator[Interrupts]:
         yield found  # somebody else's, or ignored: a shell does that for what it runs behind
         return
     signal.signal(signal.SIGINT, note)
+    sys.unraisablehook = remark_on_others
     try:
         yield found
     finally:
+        sys.unraisablehook = remark
         signal.signal(signal.SIGINT, previous)
 
 
