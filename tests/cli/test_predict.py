@@ -13,7 +13,7 @@ from tvm_cdmpp.devices import detect_cpu
 def test_devices_and_batches_side_by_side(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trace, plot = tmp_path / "trace.json", tmp_path / "plot.png"
+    trace, plot = tmp_path / "trace.json", tmp_path / "new" / "plot.png"
     line = ["predict", "mlp", "--device", "epyc-7452,xeon-silver-4210,epyc-7452"]
     line += ["--batch", "1,2,2"]
     assert main([*line, "--trace", str(trace), "--plot", str(plot)]) == 0
@@ -33,7 +33,7 @@ def test_devices_and_batches_side_by_side(
 
 
 def test_json_is_by_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    timeline = tmp_path / "timeline.png"
+    timeline = tmp_path / "new" / "timeline.PNG"
     assert main(["predict", "mlp", "--device", "t4", "--json", "--trace", str(timeline)]) == 0
     found = json.loads(capsys.readouterr().out)["devices"]["t4"]
     low, high = found["interval_s"]

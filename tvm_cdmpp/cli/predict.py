@@ -192,7 +192,7 @@ def _write_traces(predictions: "Sequence[NetworkPrediction]", path: Path) -> Non
         own = path
         if len(predictions) > 1:
             own = path.with_name(f"{path.stem}.{p.device}.{p.batch}{path.suffix}")
-        if path.suffix == ".png":
+        if path.suffix.lower() == ".png":
             plot_timeline(p, own)
         else:
             write_atomically(own, json.dumps(p.timeline.chrome_trace()).encode())
