@@ -42,6 +42,12 @@ def test_json_is_by_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert timeline.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_device_of_several_names_is_predicted_once(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    assert main(["predict", "mlp", "--device", "t4,nvidia-t4, T4", "--trace", str(trace)]) == 0
+    assert list(tmp_path.iterdir()) == [trace]
+
+
 def test_this_machine_goes_by_the_name_that_detect_gives_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
