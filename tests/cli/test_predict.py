@@ -13,7 +13,7 @@ from tvm_cdmpp.devices import detect_cpu
 def test_devices_and_batches_side_by_side(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    trace, plot = tmp_path / "trace.json", tmp_path / "plot.png"
+    trace, plot = tmp_path / "trace.json", tmp_path / "new" / "plot.png"
     line = ["predict", "mlp", "--device", "epyc-7452,xeon-silver-4210,epyc-7452"]
     line += ["--batch", "1,2,2"]
     assert main([*line, "--trace", str(trace), "--plot", str(plot)]) == 0
@@ -33,13 +33,19 @@ def test_devices_and_batches_side_by_side(
 
 
 def test_json_is_by_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    timeline = tmp_path / "timeline.png"
+    timeline = tmp_path / "new" / "timeline.PNG"
     assert main(["predict", "mlp", "--device", "t4", "--json", "--trace", str(timeline)]) == 0
     found = json.loads(capsys.readouterr().out)["devices"]["t4"]
     low, high = found["interval_s"]
     assert low < found["latency_s"] < high
     assert {"name", "count", "latency_s", "interval_s", "bound"} <= set(found["tasks"][0])
     assert timeline.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_device_of_several_names_is_predicted_once(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.json"
+    assert main(["predict", "mlp", "--device", "t4,nvidia-t4, T4", "--trace", str(trace)]) == 0
+    assert list(tmp_path.iterdir()) == [trace]
 
 
 def test_this_machine_goes_by_the_name_that_detect_gives_it(

@@ -184,6 +184,24 @@ def test_devices_are_removed(tmp_path: Path) -> None:
     assert load_registry(file).devices == (*DEVICES, other)
 
 
+@pytest.mark.parametrize(
+    "device", [replace(MINE, name="intel-cpu"), replace(MINE, aliases=("NVIDIA",))]
+)
+def test_a_name_that_would_not_be_found_is_refused(tmp_path: Path, device: DeviceSpec) -> None:
+    file = tmp_path / "devices.json"
+    with pytest.raises(ConfigError, match="must say more than a vendor"):
+        add_devices([device], file)
+    assert not file.exists()
+
+
+def test_one_that_is_in_a_file_nevertheless_is_removed_by_that_name_only(tmp_path: Path) -> None:
+    file = tmp_path / "devices.json"
+    file.write_text(dump_devices([replace(MINE, name="nvidia", aliases=())]))
+    with pytest.raises(UnknownDeviceError, match="has nvidia; got 'intel'"):
+        remove_devices(["intel"], file)
+    assert remove_devices(["nvidia"], file) == ("nvidia",)
+
+
 def test_a_name_that_became_a_built_in_one_can_be_removed(tmp_path: Path) -> None:
     file = tmp_path / "devices.json"
     file.write_text(dump_devices([replace(MINE, name="t4", aliases=())]))

@@ -33,6 +33,21 @@ def test_names_tell_the_operator(
 
 
 @pytest.mark.parametrize(
+    ("function", "class_"),
+    [
+        ("maximum", "elementwise"), ("minimum_add", "elementwise"), ("max", "reduction"),
+        ("min_1", "reduction"), ("argmin", "reduction"), ("topk", "other"), ("argsort_2", "other"),
+        ("cumsum", "other"), ("vision_non_max_suppression", "other"), ("scatter_nd", "other"),
+        ("device_copy", "communication"), ("all_reduce", "communication"), ("copy", "layout"),
+        ("nn_global_max_pool2d", "pool"), ("nn_max_pool3d", "pool"), ("nn_log_softmax", "softmax"),
+        ("nn_dense_max", "matmul"),
+    ],
+)  # fmt: skip
+def test_words_of_names_count_whole(function: str, class_: str) -> None:
+    assert class_of(PREFIX + function) == class_
+
+
+@pytest.mark.parametrize(
     ("right", "own"),
     [((4, 64, 32), "batch_matmul"), ((4, 32, 64), "batch_matmul_rows_first")],
 )

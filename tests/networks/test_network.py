@@ -193,6 +193,8 @@ def test_a_named_network_takes_no_shapes() -> None:
 
 def test_a_named_network_takes_a_batch() -> None:
     assert load_network("mlp", batch=3).inputs["data"] == ((3, 1, 28, 28), "float32")
+    with pytest.raises(NetworkError, match="batch must be 1 to 1000000; got 1000001"):
+        load_network("mlp", batch=1_000_001)
 
 
 # ---------------------------------------------------------------- PyTorch files
@@ -387,7 +389,8 @@ def save_onnx_relu(onnx: Any, path: Path, shape: list[Any], element: int | None 
         ([2, 4], {"batch": 2}, "No input of .* has an open first size.* its inputs are x 2x4"),
         (["n", 4], {"input_shapes": {"x": (1, 5)}}, r"Input x of .* is \?x4; got 1x5"),
         ([0, 4], {}, "has the shape 0x4: with a size of 0 there is nothing"),
-        (["n", 4], {"batch": 0}, "batch must be at least 1; got 0"),
+        (["n", 4], {"batch": 0}, "batch must be 1 to 1000000; got 0"),
+        (["n", 4], {"input_shapes": {"x": (10**20, 4)}}, "Sizes must be 1 to 2147483647; input x"),
         ([2, 4], {"input_dtypes": {"x": "float16"}}, "says the element types of its inputs"),
     ],
 )  # fmt: skip

@@ -211,7 +211,7 @@ def test_a_library_call_is_priced_by_what_it_moves() -> None:
         return relay.sort(x), {}
 
     found = predict(network(custom), CPU)
-    assert [task.basis for task in found.tasks] == ["moved bytes"]
+    assert [(t.basis, t.operator_class) for t in found.tasks] == [("moved bytes", "other")]
     device = find_device(CPU)
     moved_s = 2 * 16 * 64 * 4 / device.bandwidth_bytes_per_s
     assert found.tasks[0].latency_s == pytest.approx(PROGRAM_START_S + moved_s)

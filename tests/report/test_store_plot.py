@@ -9,7 +9,7 @@ import pytest
 from tests.data.logs import import_all, records, write_log
 from tvm_cdmpp.cli.data_info import store_overview
 from tvm_cdmpp.data.store import RecordStore
-from tvm_cdmpp.report.store_plot import draw_overview
+from tvm_cdmpp.report.store_plot import draw_overview, plot_overview
 
 
 def axes_of(folder: Path, made: list[Any]) -> dict[str, Any]:
@@ -53,3 +53,10 @@ def test_a_store_without_programs(tmp_path: Path) -> None:
     made[0]["i"][0][0] = '["nobody knows", 1]'
     axes = axes_of(tmp_path, made)
     assert axes["latency (ms)"].texts[0].get_text() == "no program ran"
+
+
+def test_the_folder_is_made(tmp_path: Path) -> None:
+    import_all(tmp_path / "store", write_log(tmp_path / "a.json", records(1)))
+    file = tmp_path / "new" / "page.png"
+    plot_overview(store_overview(RecordStore.open(tmp_path / "store")), file)
+    assert file.read_bytes().startswith(b"\x89PNG")

@@ -73,10 +73,10 @@ def run(args: argparse.Namespace) -> int:
     batches = _parse_batches(args.batch)
     # TVM takes seconds to load; a wrong command line must not.
 
-    names = dict.fromkeys(filter(None, (name.strip() for name in args.device.split(","))))
+    names = [name.strip() for name in args.device.split(",") if name.strip()]
     if not names:
         raise ConfigError("--device takes names of devices, as in t4,a100-40gb; got none")
-    devices = [_device(name) for name in names]
+    devices = list(dict.fromkeys(map(_device, names)))
     from tvm_cdmpp.replay import NetworkForecast
 
     predictions = []
@@ -192,7 +192,7 @@ def _write_traces(predictions: "Sequence[NetworkPrediction]", path: Path) -> Non
         own = path
         if len(predictions) > 1:
             own = path.with_name(f"{path.stem}.{p.device}.{p.batch}{path.suffix}")
-        if path.suffix == ".png":
+        if path.suffix.lower() == ".png":
             plot_timeline(p, own)
         else:
             write_atomically(own, json.dumps(p.timeline.chrome_trace()).encode())

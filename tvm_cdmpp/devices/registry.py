@@ -171,10 +171,17 @@ def add_devices(devices: Sequence[DeviceSpec], user_file: Path) -> tuple[str, ..
     Raises
     ------
     ConfigError
-        A name is that of another device; the file is then unchanged.
+        A name is that of another device, or says nothing but a vendor; the file is then unchanged.
     RecordError
         Another process changes the file.
     """
+    for device in devices:
+        for name in (device.name, *device.aliases):
+            if not _key(name):
+                raise ConfigError(
+                    f"A name must say more than a vendor or 'cpu', which are not compared; got "
+                    f"'{name}' of the device '{device.name}'. Add the model, as in epyc-7452."
+                )
     with _changing(user_file):
         new = {device.name for device in devices}
         old = read_user_devices(user_file)
@@ -210,7 +217,7 @@ def remove_devices(names: Sequence[str], user_file: Path) -> tuple[str, ...]:
         users = read_user_devices(user_file)
         gone = set()
         for name in names:
-            fitting = {d.name for d in users if _key(name) in map(_key, (d.name, *d.aliases))}
+            fitting = {device.name for device in users if _is_called(device, name)}
             if not fitting and Registry(built_in_devices()).match(name) is not None:
                 raise ConfigError(f"'{name}' is a built-in device, which cannot be removed.")
             if not fitting:
@@ -222,6 +229,12 @@ def remove_devices(names: Sequence[str], user_file: Path) -> tuple[str, ...]:
         rest = [device for device in users if device.name not in gone]
         write_atomically(user_file, dump_devices(rest).encode())
     return tuple(device.name for device in users if device.name in gone)
+
+
+def _is_called(device: DeviceSpec, name: str) -> bool:
+    """Tell whether a device has a name; just a vendor, as in old files, must be all of it."""
+    key = _key(name)
+    return device.name == name or (key != "" and key in map(_key, (device.name, *device.aliases)))
 
 
 @contextmanager

@@ -30,7 +30,7 @@ tvm = load_tvm()
 _measure: Any = tvm.auto_scheduler.measure
 _ErrorNo: Any = _measure.MeasureErrorNo
 
-_WITHOUT_CHOICE = ("elementwise", "layout", "communication")
+_WITHOUT_CHOICE = ("elementwise", "layout", "communication", "other")
 
 
 @dataclass(frozen=True)

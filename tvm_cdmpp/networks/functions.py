@@ -11,30 +11,27 @@ _CLASSES = (
     ("depthwise", "depthwise conv2d"),
     ("conv2d", "conv2d"),
     ("conv1d", "conv1d"),
-    ("batch_matmul", "matmul"),
-    ("matmul", "matmul"),
-    ("dense", "matmul"),
+    ("matmul|dense", "matmul"),
     ("softmax", "softmax"),
-    ("pool", "pool"),
-    ("layout_transform", "layout"),
-    ("transpose", "layout"),
-    ("concatenate", "layout"),
-    ("device_copy", "communication"),
-    ("__copy", "communication"),
+    ("pool|pool1d|pool2d|pool3d", "pool"),
+    ("layout_transform|transpose|concatenate", "layout"),
+    ("device_copy|__copy|all_reduce|all_gather|reduce_scatter|all_to_all", "communication"),
     ("copy", "layout"),
-    ("mean", "reduction"),
-    ("sum", "reduction"),
-    ("max", "reduction"),
-    ("variance", "reduction"),
+    ("topk|sort|argsort|searchsorted|unique|cumsum|cumprod|scatter", "other"),
+    ("non_max_suppression|get_valid_counts", "other"),
+    ("sum|einsum|logsumexp|mean|variance|prod|max|min|argmax|argmin|all|any", "reduction"),
 )
+"""Words of a name, which underscores join, and the class that they tell; the first that is found
+counts. `other` is what neither reduces nor does the same to each element, as a sort."""
 
-_REDUCING = frozenset(name for _, name in _CLASSES[:10])
+_REDUCING = frozenset(name for _, name in _CLASSES[:8])
 _POOLS = ("max_pool", "global_avg_pool", "adaptive_avg_pool", "avg_pool")
 
 
 def class_of(function: str) -> str:
     """Return the class of operators that a function belongs to, by its name."""
-    return next((name for part, name in _CLASSES if part in function), "elementwise")
+    found = (name for words, name in _CLASSES if re.search(_word(words), function))
+    return next(found, "elementwise")
 
 
 def is_of_reducing_class(function: str) -> bool:
@@ -66,6 +63,11 @@ def own_operator_of(function: str, program: Any) -> str:
         return "batch_matmul" if int(left[-1]) == int(right[-1]) else "batch_matmul_rows_first"
     pools = (part.replace("adaptive", "global") for part in _POOLS if part in function)
     return next(pools, operator_of(function))
+
+
+def _word(words: str) -> str:
+    """Return what matches any of some words, but not as a part of another: max in maximum."""
+    return rf"(?<![a-zA-Z0-9])(?:{words})(?![a-zA-Z0-9])"
 
 
 def readable(function: str) -> str:

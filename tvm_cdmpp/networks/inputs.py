@@ -13,6 +13,11 @@ OpenShape: TypeAlias = tuple[int | None, ...]
 InputSpecs: TypeAlias = dict[str, tuple[Shape, str]]
 """Per input of a network: shape and element type."""
 
+MOST_BATCH = 1_000_000
+"""No device holds more, and with far larger ones TVM does not come to an end."""
+_MOST_SIZE = 2**31 - 1
+"""What an index of TVM holds, which is of 32 bits."""
+
 
 @dataclass(frozen=True, slots=True)
 class InputWishes:
@@ -44,8 +49,8 @@ def complete_shapes(
             missing.append(name)
             continue
         sizes = tuple(int(size) for size in shape if size is not None)
-        if any(size < 1 for size in sizes):
-            raise NetworkError(f"Sizes must be at least 1; input {name} got {sizes}.")
+        if not all(1 <= size <= _MOST_SIZE for size in sizes):
+            raise NetworkError(f"Sizes must be 1 to {_MOST_SIZE}; input {name} got {sizes}.")
         if not _fits(sizes, known[name]):
             raise NetworkError(
                 f"Input {name} of {path} is {_written(known[name])}; got {_written(sizes)}. Sizes "

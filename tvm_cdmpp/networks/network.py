@@ -22,7 +22,7 @@ from tvm_cdmpp.bridge import errors_of_threads, hardware_params, load_tvm, quiet
 from tvm_cdmpp.errors import NetworkError
 from tvm_cdmpp.networks.imported import Reference
 from tvm_cdmpp.networks.importers import read_network_file
-from tvm_cdmpp.networks.inputs import InputSpecs, InputWishes
+from tvm_cdmpp.networks.inputs import MOST_BATCH, InputSpecs, InputWishes
 from tvm_cdmpp.networks.named import NETWORKS, build_named
 
 tvm = load_tvm()
@@ -89,7 +89,8 @@ def load_network(
     input_shapes
         Shapes by input name, for files that do not hold them (TorchScript never does).
     batch
-        Size of the first axes: of a named network, 1 by default; of a file, where it is open.
+        Size of the first axes: of a named network, 1 by default; of a file, where it is open. At
+        most `MOST_BATCH`.
     input_dtypes
         Element types by input name, for TorchScript, which does not hold them: by default int64
         for what looks up an embedding, and the type of the weights for all others.
@@ -101,8 +102,8 @@ def load_network(
     MissingDependencyError
         The file is ONNX and the `onnx` package is not installed.
     """
-    if batch is not None and batch < 1:
-        raise NetworkError(f"batch must be at least 1; got {batch}.")
+    if batch is not None and not 1 <= batch <= MOST_BATCH:
+        raise NetworkError(f"batch must be 1 to {MOST_BATCH}; got {batch}.")
     wishes = InputWishes(input_shapes or {}, batch, input_dtypes or {})
     if name_or_path in NETWORKS:
         if wishes.shapes or wishes.dtypes:

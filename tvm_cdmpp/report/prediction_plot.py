@@ -16,6 +16,7 @@ _COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000",
 )  # fmt: skip
 _REST = "#999999"
+_START, _START_COLOUR = "start-up", "#DDDDDD"
 _LABELLED_SHARE = 0.04
 
 
@@ -34,6 +35,8 @@ def plot_timeline(prediction: "NetworkPrediction", path: Path) -> None:
 
 def plot_devices(predictions: Sequence["NetworkPrediction"], path: Path) -> None:
     """Write a PNG: a bar per prediction, divided by class of operator, with its 90 % interval.
+
+    Start-ups, which are no operator's, have a part of their own.
 
     Parameters
     ----------
@@ -86,10 +89,12 @@ def draw_devices(predictions: Sequence["NetworkPrediction"]) -> "Figure":
         for name, share in p.shares.items():
             shares[name] = max(share, shares[name])
     colours = _colours(dict(sorted(shares.items(), key=lambda pair: -pair[1])))
+    if any(p.start_s for p in predictions):
+        colours[_START] = _START_COLOUR
     for row, prediction in enumerate(predictions):
         left = 0.0
-        for name, share in prediction.shares.items():
-            width = 1e3 * share * prediction.latency_s
+        for name, part_s in _parts_s(prediction).items():
+            width = 1e3 * part_s
             axes.barh(row, width, left=left, height=0.6, color=colours.get(name, _REST))
             left += width
         low, high = (1e3 * bound for bound in prediction.interval_s)
@@ -103,6 +108,16 @@ def draw_devices(predictions: Sequence["NetworkPrediction"]) -> "Figure":
     figure.legend(loc="outside lower center", ncols=max(1, len(colours)), frameon=False)
     figure.suptitle(f"{predictions[0].network}, schedules: {predictions[0].schedules}", fontsize=10)
     return figure
+
+
+def _parts_s(prediction: "NetworkPrediction") -> dict[str, float]:
+    """Return the seconds of each class and of start-ups; side by side, they share the latency."""
+    work_s = sum(task.count * task.latency_s for task in prediction.tasks)
+    parts_s = {name: share * work_s for name, share in prediction.shares.items()}
+    if prediction.start_s:
+        parts_s[_START] = prediction.start_s
+    scale = prediction.latency_s / sum(parts_s.values())  # 1 where nothing runs side by side
+    return {name: scale * part_s for name, part_s in parts_s.items()}
 
 
 def _colours(shares: dict[str, float]) -> dict[str, str]:
@@ -125,5 +140,6 @@ def _write(figure: "Figure", path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     FigureCanvasAgg(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)

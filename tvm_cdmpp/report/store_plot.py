@@ -37,6 +37,7 @@ def plot_overview(overview: dict[str, Any], path: Path) -> None:
     path
         The file; replaced in one step if it exists.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         draw_overview(overview).savefig(temporary, format="png", dpi=100)
 

@@ -1,0 +1,47 @@
+"""The plot of several predictions: its bars are made of what the tables list."""
+
+from typing import Any
+
+import pytest
+
+from tvm_cdmpp.replay import FunctionPrediction, NetworkPrediction, OperatorGraph, Timeline
+from tvm_cdmpp.report.prediction_plot import draw_devices
+
+
+def prediction(device: str, *, start_s: float, latency_s: float) -> NetworkPrediction:
+    """Two convolutions of 2 ms each and a softmax of 1 ms."""
+
+    def function(class_: str, count: int, each_s: float) -> FunctionPrediction:
+        return FunctionPrediction(
+            name=class_, function=class_, operator_class=class_, count=count, latency_s=each_s,
+            interval_s=(each_s, each_s), share=count * each_s / 5e-3, bound="memory",
+            basis="predicted", flops=0.0,
+        )  # fmt: skip
+
+    return NetworkPrediction(
+        network="n", device=device, batch=1, schedules="TVM's own", latency_s=latency_s,
+        interval_s=(latency_s, latency_s), start_s=start_s,
+        tasks=(function("softmax", 1, 1e-3), function("conv2d", 2, 2e-3)), peak_bytes=0.0,
+        num_tasks_without_record=0, remarks=(), timeline=Timeline(OperatorGraph((), 0.0), (), 0.0),
+    )  # fmt: skip
+
+
+def bars_ms(*predictions: NetworkPrediction) -> tuple[list[float], list[str]]:
+    """Return the widths of the bars, and what the legend has."""
+    figure: Any = draw_devices(predictions)
+    (axes,) = figure.axes
+    widths = [bar.get_width() for bar in axes.patches if bar.get_width()]
+    return widths, [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_start_ups_have_a_part_of_their_own() -> None:
+    cpu = prediction("cpu", start_s=0.0, latency_s=5e-3)
+    widths, legend = bars_ms(cpu, prediction("gpu", start_s=3e-3, latency_s=8e-3))
+    assert widths == pytest.approx([4, 1, 4, 1, 3])
+    assert legend == ["conv2d", "softmax", "start-up"]
+    assert bars_ms(cpu)[1] == ["conv2d", "softmax"]
+
+
+def test_what_runs_side_by_side_shares_the_latency() -> None:
+    widths, _ = bars_ms(prediction("gpu", start_s=3e-3, latency_s=4e-3))
+    assert widths == pytest.approx([2, 0.5, 1.5])
