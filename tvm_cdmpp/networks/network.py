@@ -102,7 +102,7 @@ def load_network(
     MissingDependencyError
         The file is ONNX and the `onnx` package is not installed.
     """
-    if batch is not None and not 1 <= batch <= MOST_BATCH:
+    if batch is not None and not (isinstance(batch, int) and 1 <= batch <= MOST_BATCH):
         raise NetworkError(f"batch must be 1 to {MOST_BATCH}; got {batch}.")
     wishes = InputWishes(input_shapes or {}, batch, input_dtypes or {})
     if name_or_path in NETWORKS:
