@@ -223,7 +223,8 @@ class NetworkForecast:
         key = f"{target} {device.name if self._trials else ''}"
         if key not in self._lowered:
             lowered = lower_network(self._network, target, self._schedules(target, device))
-            self._lowered[key] = lowered, read_graph(lowered.graph_json, lowered.parameters)
+            graph = read_graph(lowered.graph_json, lowered.parameters, self._network.name)
+            self._lowered[key] = lowered, graph
         return self._lowered[key]
 
     def _schedules(self, target: Any, device: DeviceSpec) -> CountingBest | None:
