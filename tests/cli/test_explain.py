@@ -1,13 +1,16 @@
 """`explain` and `report` over a log of tiny tasks."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.search.logs import write_tiny_log
+from tvm_cdmpp import search
 from tvm_cdmpp.cli.main import main
-from tvm_cdmpp.search import explanation
+from tvm_cdmpp.devices import DeviceSpec
+from tvm_cdmpp.search import MeasuredLog, explanation, read_measured_log
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,24 @@ def test_a_prediction_below_the_roofline_is_remarked(
     out = capsys.readouterr().out
     assert "roofline 1000 ms by memory: the prediction is below it" in out
     assert "at most" not in out
+
+
+@pytest.mark.parametrize("command", ["explain", "report"])
+def test_what_tvm_says_of_each_record_is_dropped(
+    log: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+) -> None:
+    def read(path: Path, device: DeviceSpec | None) -> MeasuredLog:
+        os.write(2, b"Warning: Unable to detect CUDA version")
+        return read_measured_log(path, device)
+
+    monkeypatch.setattr(search, "read_measured_log", read)
+    page = ["--out", str(tmp_path / "page.html")] if command == "report" else []
+    assert main([command, str(log), *page]) == 0
+    assert "Warning" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

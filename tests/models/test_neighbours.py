@@ -14,7 +14,7 @@ from tvm_cdmpp.ast.compact import CompactASTBatch, concatenate, program_vectors
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.models.additive import AdditiveConfig
-from tvm_cdmpp.models.attribution import attribute
+from tvm_cdmpp.models.attribution import MEASURED, attribute
 from tvm_cdmpp.models.checkpoint import Content, write_checkpoint
 from tvm_cdmpp.models.neighbours import _MOST, Neighbours
 from tvm_cdmpp.models.rows import TrainingRows
@@ -116,6 +116,35 @@ def test_predictions_leaves_and_explanations_have_it(
     loaded = TrainedPredictor.load(tmp_path / "weights")
     np.testing.assert_array_equal(loaded.predict(BATCH, DEVICE).latency_s, after.latency_s)
     np.testing.assert_array_equal(loaded.ahead().predict(BATCH, DEVICE).latency_s, after.latency_s)
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_explanations_add_up_with_what_measured_programs_add(
+    predictor: TrainedPredictor, alike: bool
+) -> None:
+    programs = np.flatnonzero(BATCH.leaf_counts == 4)
+    first, second = (BATCH.take(programs[[place]]) for place in (0, 1))
+    found = attribute(predictor, first, DEVICE, second if alike else None, steps=1024)
+    level = sum(each.level for each in predictor.experts["cpu"].neighbours)
+    to_other = predictor.offsets(second, DEVICE)[0] if alike else level
+    added = float(predictor.offsets(first, DEVICE)[0] - to_other)
+    assert abs(added) > 0.05
+    assert found.groups[MEASURED] == pytest.approx(added, abs=1e-6)
+    if alike:
+        predicted_s = predictor.predict(second, DEVICE).latency_s
+        assert found.reference_s == pytest.approx(float(predicted_s[0]), rel=1e-5)
+    difference = math.log(found.latency_s / found.reference_s)
+    assert sum(found.groups.values()) == pytest.approx(difference, abs=0.01)
+
+
+def test_a_group_is_there_only_where_measured_programs_add_something(
+    predictor: TrainedPredictor,
+) -> None:
+    program = BATCH.take(np.array([5]))
+    plain = TrainedPredictor.untrained(AdditiveConfig(), seed=3)
+    assert MEASURED in attribute(predictor, program, DEVICE).groups
+    assert MEASURED not in attribute(predictor, program, DEVICE, program).groups
+    assert MEASURED not in attribute(plain, program, DEVICE).groups
 
 
 def test_a_search_does_not_apply_it_twice(predictor: TrainedPredictor) -> None:

@@ -1,6 +1,7 @@
 """Whole networks, predicted with the real TVM and the weights that come with the package."""
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -237,10 +238,12 @@ def test_what_cannot_be_predicted_is_refused() -> None:
         NetworkForecast(network(), trials=-1)
     with pytest.raises(NetworkError, match="a size known only when it runs"):
         network(shape=(relay.Any(), 64))
-    with pytest.raises(NetworkError, match="no operator"):
+    with pytest.raises(NetworkError, match="chain has no operator"):
         predict(network(lambda x: (x, {})), CPU)
     with pytest.raises(RecordError, match=r"missing\.json"):
         predict(network(), CPU, log=Path("missing.json"))
+    with pytest.raises(RecordError, match=r"holds no measure record: it is empty"):
+        predict(network(), CPU, log=Path(os.devnull))
 
 
 def test_the_spread_of_a_sum_lies_between_independent_and_equal_errors() -> None:

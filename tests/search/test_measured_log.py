@@ -66,5 +66,9 @@ def test_a_renamed_log_is_read_and_a_moved_one_lacks_its_workloads(tmp_path: Pat
 def test_a_log_of_which_nothing_can_be_used_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "log.json"
     path.write_text("{\n")
-    with pytest.raises(RecordError, match="No record of the log"):
+    with pytest.raises(RecordError, match=r"No record of the log .* can be used; line 1: "):
         read_measured_log(path)
+    for nothing in ("", "# a comment\n\n"):
+        path.write_text(nothing)
+        with pytest.raises(RecordError, match=r"no measure record: it is empty.* Give one"):
+            read_measured_log(path)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.bridge.handed import check_measurements, check_states, check_task, shapes_of
     from tvm_cdmpp.bridge.logs import LogReport, append_records, check_log, prepare_log
     from tvm_cdmpp.bridge.quiet import errors_of_threads, quiet_tvm, reason_of
-    from tvm_cdmpp.bridge.records import read_records
+    from tvm_cdmpp.bridge.records import no_record_of, read_records
     from tvm_cdmpp.bridge.results import (
         build_timed_out,
         does_not_apply,

@@ -5,7 +5,7 @@ TVM's own reader takes half a line for the record before it, and gives up on the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import islice
 from pathlib import Path
@@ -65,6 +65,25 @@ def read_records(
     except OSError as error:
         raise RecordError(f"The log '{log}' cannot be read: {error.strerror}.") from error
     return records, problems
+
+
+def no_record_of(log: Path, problems: Mapping[int, object]) -> RecordError:
+    """Return the error that says why a log holds no record to go by, and what to do.
+
+    Parameters
+    ----------
+    log
+        The log.
+    problems
+        What is wrong with its lines, by line number.
+    """
+    if not problems:
+        return RecordError(
+            f"The log {log} holds no measure record: it is empty, or has comments alone. Give one "
+            "that has some, such as `tvm-cdmpp tune NETWORK --log FILE` writes."
+        )
+    first = min(problems)
+    return RecordError(f"No record of the log {log} can be used; line {first}: {problems[first]}.")
 
 
 def _check_hardware(parameters: Sequence[int]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
+from tvm_cdmpp.cli.messages import drop_native_messages
 from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,18 +62,19 @@ def run(args: argparse.Namespace) -> int:
     from tvm_cdmpp.search import Measured, explain_program, read_measured_log
 
     device = None if args.device is None else find_device(args.device)
-    log = read_measured_log(path, device)
-    task, place = _choose(log, args.task) if line is None else log.of_line(line)
-    other = None if args.against is None else _other(log, task, args.against)
-    explanation = explain_program(
-        load_weights(args.weights),
-        task.machine,
-        task.extractor,
-        task.task,
-        task.states[place],
-        against=None if other is None else task.states[other],
-        measured=Measured(task.asts, task.latencies_s),
-    )
+    with drop_native_messages():
+        log = read_measured_log(path, device)
+        task, place = _choose(log, args.task) if line is None else log.of_line(line)
+        other = None if args.against is None else _other(log, task, args.against)
+        explanation = explain_program(
+            load_weights(args.weights),
+            task.machine,
+            task.extractor,
+            task.task,
+            task.states[place],
+            against=None if other is None else task.states[other],
+            measured=Measured(task.asts, task.latencies_s),
+        )
     if args.json:
         values = asdict(explanation) | {
             "line": int(task.lines[place]),

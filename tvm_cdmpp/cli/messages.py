@@ -1,4 +1,4 @@
-"""Keeping TVM's C++ messages out of the progress of a search.
+"""Keeping TVM's C++ messages out of the progress of a search, and of what is read and predicted.
 
 Ansor tries schedules that do not work out, and for each TVM's C++ part writes a page to stderr:
 the state, the error, a call stack. None of it is an error of the search.
@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -66,6 +66,15 @@ def divert_native_messages(path: Path, say: Callable[[str], object]) -> Iterator
             path.unlink()
         elif path.is_file():
             say(f"TVM's messages about schedules that did not work out: {path}")
+
+
+def drop_native_messages() -> AbstractContextManager[None]:
+    """Drop what is not Python's own from stderr, where nothing is built or measured.
+
+    There TVM warns of devices that are not here, once for each record, and of schedules that it
+    lowers all the same.
+    """
+    return divert_native_messages(Path(os.devnull), lambda _: None)
 
 
 def messages_file(log: Path) -> Path:

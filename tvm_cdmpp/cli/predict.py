@@ -5,12 +5,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
 from tvm_cdmpp.cli.inputs import add_input_forms, parse_input_dtypes, parse_input_shapes
-from tvm_cdmpp.cli.messages import divert_native_messages
+from tvm_cdmpp.cli.messages import drop_native_messages
 from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
 from tvm_cdmpp.files import write_atomically
 
@@ -80,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     from tvm_cdmpp.replay import NetworkForecast
 
     predictions = []
-    with TemporaryDirectory() as folder, divert_native_messages(Path(folder) / "tvm", _ignore):
+    with drop_native_messages():
         for batch in batches:
             forecast = NetworkForecast(
                 args.network, log=args.log, trials=args.trials, weights=args.weights, batch=batch,
@@ -112,10 +111,6 @@ def _device(name: str) -> "DeviceSpec":
         if here.name != name:
             raise
         return here
-
-
-def _ignore(_: str) -> None:
-    """Leave what TVM says about its own GPU schedules unsaid: it lowers them all the same."""
 
 
 def _parse_batches(text: str) -> list[int | None]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.cli import show
+from tvm_cdmpp.cli.messages import drop_native_messages
 
 
 def add_parser(subparsers: Any) -> None:
@@ -42,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
     device = None if args.device is None else find_device(args.device)
     predictor = load_weights(args.weights)
-    review = review_search(read_measured_log(args.log, device), predictor, args.weights)
+    with drop_native_messages():
+        review = review_search(read_measured_log(args.log, device), predictor, args.weights)
     write_search_page(review, args.out)
     console = show.stdout_console()
     console.print(

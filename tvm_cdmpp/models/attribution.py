@@ -4,7 +4,8 @@ Integrated gradients (Sundararajan, Taly and Yan, ICML 2017): the gradient of ln
 on the straight line from a reference to the program and multiplied by the way; what the inputs get
 adds up to the difference of the two predictions. The reference is another program where both have
 as many leaves, else the average leaf of the training set in each place. The places of leaves in the
-tree are no numbers to go along a line with; what they make is told apart.
+tree are no numbers to go along a line with; what they make is told apart, and so is what measured
+programs like either add to what the network says.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ INPUT_GROUPS: tuple[str, ...] = (
 """Group of each input of a leaf."""
 PLACES = "places of leaves"
 """Group of what no input of a leaf tells: where it stands in the tree."""
+MEASURED = "measured programs like it"
+"""Group of what no input tells: what `neighbours` add, next to what they add to the reference."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Attribution:
     ----------
     groups
         What each group of inputs adds to ln latency, the largest first; negative makes it faster.
+        Measured programs like it are a group where they add something.
     fields
         The same of each input that is a field of the computation vector.
     reference_s, latency_s
@@ -81,9 +85,13 @@ def attribute(
     expert = predictor.expert(device)
     leaves = make_leaves(program, device)
     reference, places = expert.network.input_mean.expand_as(leaves.inputs), leaves.positions
+    added = float(predictor.offsets(program, device)[0])
+    # The average leaf is like no program that was measured: it gets what all programs get.
+    reference_added = sum((each.level for each in expert.neighbours), predictor.level(device))
     if against is not None and len(against.vectors) == len(program.vectors):
         other = make_leaves(against, device)
         reference, places = other.inputs, other.positions
+        reference_added = float(predictor.offsets(against, device)[0])
     way = leaves.inputs - reference
     at = (torch.arange(steps, dtype=torch.float32) + 0.5) / steps
     with torch_threads(1):
@@ -93,14 +101,16 @@ def attribute(
         with torch.no_grad():
             ends = _repeated(leaves, torch.stack([reference, leaves.inputs, reference]))
             ends.positions[: len(places)] = places
-            added = predictor.offsets(program, device).item()
-            log_s = (expert.network(ends).log_latency + added).tolist()
+            at_ends = torch.tensor([reference_added, added, reference_added])
+            log_s = (expert.network(ends).log_latency + at_ends).tolist()
     of_input = (gradient * way).sum(dim=0).numpy().astype(np.float64)
     groups = {
         group: float(sum(of_input[n] for n, own in enumerate(INPUT_GROUPS) if own == group))
         for group in dict.fromkeys(INPUT_GROUPS)
     }
     groups[PLACES] = log_s[2] - log_s[0]
+    if added != reference_added:
+        groups[MEASURED] = added - reference_added
     fields = {field.name: float(of_input[number]) for number, field in enumerate(FIELDS)}
     return Attribution(_by_size(groups), _by_size(fields), math.exp(log_s[0]), math.exp(log_s[1]))
 

@@ -61,7 +61,9 @@ class OperatorGraph:
         return Counter(operator.function for operator in self.operators)
 
 
-def read_graph(text: str, parameters: Collection[str] = ()) -> OperatorGraph:
+def read_graph(
+    text: str, parameters: Collection[str] = (), network: str = "The network"
+) -> OperatorGraph:
     """Read the JSON of TVM's graph executor.
 
     Parameters
@@ -70,6 +72,8 @@ def read_graph(text: str, parameters: Collection[str] = ()) -> OperatorGraph:
         What `relay.build(...).get_graph_json()` gives.
     parameters
         Names of the inputs that are constants, as of `relay.build(...).get_params()`.
+    network
+        What errors call it.
 
     Raises
     ------
@@ -88,7 +92,7 @@ def read_graph(text: str, parameters: Collection[str] = ()) -> OperatorGraph:
             f"got something else ({type(error).__name__}: {error})."
         ) from error
     if not graph:
-        raise NetworkError("The network has no operator: it computes nothing that could be timed.")
+        raise NetworkError(f"{network} has no operator: it computes nothing that could be timed.")
     return OperatorGraph(tuple(graph), peak_bytes)
 
 

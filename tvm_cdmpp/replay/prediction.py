@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tvm_cdmpp.bridge import hardware_params, read_records, target_for
+from tvm_cdmpp.bridge import hardware_params, no_record_of, read_records, target_for
 from tvm_cdmpp.devices import DeviceSpec, Hardware, find_device
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models import CostPredictor, TrainedPredictor, load_weights
@@ -235,7 +235,8 @@ class NetworkForecast:
                     f"has {lowered.num_tasks_without_record}. Give the log of a search of this "
                     "network, or none."
                 )
-            self._lowered[key] = lowered, read_graph(lowered.graph_json, lowered.parameters)
+            graph = read_graph(lowered.graph_json, lowered.parameters, self._network.name)
+            self._lowered[key] = lowered, graph
         return self._lowered[key]
 
     def _schedules(self, target: Any, device: DeviceSpec) -> CountingBest | None:
@@ -360,7 +361,7 @@ def _targets_of(log: Path) -> list[Any]:
     """Return the targets of a log's records, the most frequent first."""
     records, problems = read_records(log)
     if not records:
-        raise RecordError(f"The log {log} holds no measure record; {len(problems)} other lines.")
+        raise no_record_of(log, problems)
     counts = Counter(str(measured.task.target) for measured, _ in records.values())
     by_text = {str(measured.task.target): measured.task.target for measured, _ in records.values()}
     return [by_text[text] for text, _ in counts.most_common()]

@@ -22,6 +22,7 @@ from tvm_cdmpp.bridge import (
     hardware_params,
     latency_s,
     load_tvm,
+    no_record_of,
     read_records,
     task_names,
     with_dag,
@@ -159,8 +160,7 @@ def read_measured_log(log: Path, device: DeviceSpec | None = None) -> MeasuredLo
         tasks.append(_measured_task(task, name, chosen, device, problems))
     tasks = [task for task in tasks if len(task.lines)]
     if not tasks:
-        first = f"; line {min(problems)}: {problems[min(problems)]}" if problems else ""
-        raise RecordError(f"No record of the log {log} can be used{first}.")
+        raise no_record_of(log, problems)
     return MeasuredLog(log, tuple(tasks), sum(len(t.lines) for t in tasks), problems)
 
 

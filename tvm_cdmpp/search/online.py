@@ -15,7 +15,7 @@ import numpy as np
 
 from tvm_cdmpp.arguments import check_seed
 from tvm_cdmpp.ast import CompactASTBatch
-from tvm_cdmpp.bridge import check_states, check_task, read_records
+from tvm_cdmpp.bridge import check_states, check_task, no_record_of, read_records
 from tvm_cdmpp.devices import DeviceSpec, find_device
 from tvm_cdmpp.errors import CDMPPError, CheckpointError, ConfigError, RecordError
 from tvm_cdmpp.extract import dump_records
@@ -251,8 +251,7 @@ class OnlinePredictor:
         records, problems = read_records(log, num_lines)
         if not records:
             self.memory.count_problems({line - 1: error for line, error in problems.items()})
-            first = f"; line {min(problems)}: {problems[min(problems)]}" if problems else ""
-            raise RecordError(f"'{log}' holds no measure record{first}.")
+            raise no_record_of(log, problems)
         unused = self._learn(*zip(*records.values(), strict=True))
         lines = list(records)
         of_lines: dict[int, CDMPPError] = {
