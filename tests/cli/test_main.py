@@ -86,6 +86,25 @@ def test_an_interrupt_that_became_another_error_is_one(
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.parametrize(("error", "is_told"), [(KeyboardInterrupt, False), (KeyError, True)])
+def test_an_interrupt_that_a_callback_lost_is_not_remarked_on(
+    error: type[BaseException], is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Callback:
+        def __del__(self) -> None:  # what is raised here goes where that of a callback goes
+            raise error
+
+    def run(args: argparse.Namespace) -> int:
+        Callback()
+        return 0
+
+    told: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    monkeypatch.setattr(cli, "_COMMANDS", (command(run),))
+    assert cli.main(["try"]) == 0
+    assert bool(told) is is_told
+
+
 def test_exit_code_is_the_command_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "_COMMANDS", (command(lambda args: 1),))
     assert cli.main(["try"]) == 1

@@ -206,7 +206,6 @@ def _write(
         "learned": how,
         "from": dict(start.about),
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
     if known is not None:
         from tvm_cdmpp.devices import calibration_file, keep_levels
 
