@@ -4,15 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytest
 
-from tvm_cdmpp.ast import Leaf
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.extract import leaves_of
 from tvm_cdmpp.models import PROGRAM_START_S
-from tvm_cdmpp.replay.physics import Estimate, call_s, estimate_function, kept_share
+from tvm_cdmpp.replay.physics import Estimate, call_s, estimate_function
 
 tvm = load_tvm()
 te = tvm.te
@@ -157,40 +155,3 @@ def test_rows_that_the_data_chooses_are_as_many_as_are_asked_for() -> None:
     moved_bytes = 2 * 4 * rows * width
     found = estimate_function(program, leaves_of(program, 0), device, SMALL).bounds_s["L3 cache"]
     assert found < 3 * moved_bytes / (32 * device.clock_hz)
-
-
-def product_leaves() -> list[Leaf]:
-    """Return the leaves of a matrix times a vector."""
-    x, y = te.placeholder((256, 256), name="x"), te.placeholder((256,), name="y")
-    k = te.reduce_axis((0, 256), name="k")
-    out = te.compute((256,), lambda i: te.sum(x[i, k] * y[k], axis=k), name="out")
-    schedule = te.create_schedule(out.op)
-    schedule[out].parallel(out.op.axis[0])
-    module = tvm.get_global_func("driver.schedule_to_module")(schedule, [x, y, out], "main", None)
-    return leaves_of(module["main"], 0)
-
-
-def kept(network_bytes: float, device: DeviceSpec = CPU, compute_s: float = 1e-7) -> float:
-    """Return what is left of the time that it takes alone."""
-    leaves = product_leaves()
-    return kept_share(leaves, np.full((2, len(leaves)), compute_s), device, network_bytes)
-
-
-def test_a_program_takes_less_in_a_network_that_fits_into_caches() -> None:
-    sizes = (SMALL, CPU.cores * CPU.l2_bytes, CPU.l3_bytes, 4 * CPU.l3_bytes, 1e4 * CPU.l3_bytes)
-    shares = [kept(size) for size in sizes]
-    assert shares == sorted(shares)
-    assert shares[0] < 0.3 and shares[2] < 0.6
-    assert shares[-1] == pytest.approx(1.0, abs=0.01)
-
-
-def test_each_core_keeps_its_part_of_a_network() -> None:
-    size = 4 * CPU.l2_bytes
-    two, eight = (replace(CPU, cores=cores) for cores in (2, 8))
-    assert kept(size, eight) == pytest.approx(kept(SMALL, eight), rel=0.01)
-    assert kept(size, two) > 1.1 * kept(SMALL, two)
-
-
-def test_a_program_that_computes_for_long_takes_as_long_in_a_network() -> None:
-    """What it waits for memory is little beside that."""
-    assert kept(SMALL, compute_s=1.0) == pytest.approx(1.0, abs=1e-3)

@@ -1,4 +1,4 @@
-"""What CPUs take for functions that no predictor was trained on, and what caches keep of others.
+"""What CPUs take for functions that no predictor was trained on.
 
 Ansor's programs, which predictors are trained on, are tuned, vectorized and take microseconds or
 more. Between them, a network copies, concatenates, adds and calls `erf`: functions of one schedule,
@@ -23,9 +23,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from tvm_cdmpp.ast import OP_CLASSES, Access, Leaf
 from tvm_cdmpp.bridge import load_tvm
@@ -137,40 +134,10 @@ def estimate_function(
     library = _library_calls(program)
     for leaf in leaves:
         times_s = _leaf_times_s(leaf, library.get(leaf.name, ()), device, network_bytes)
-        latency_s += _overlapped_s(times_s)
+        latency_s += overlapped_s(times_s)
         for name, seconds in zip(names, times_s, strict=False):
             bounds_s[name] += seconds
     return Estimate(bounds_s, latency_s)
-
-
-def kept_share(
-    leaves: Sequence[Leaf],
-    compute_s: npt.NDArray[np.floating[Any]],
-    device: DeviceSpec,
-    network_bytes: float,
-) -> float:
-    """Return what a program's work takes inside of a network, as a share of what it takes alone.
-
-    Alone is as Ansor measures it on CPUs, with nothing of it in any cache; that TVM leaves the
-    first input there is not taken into account. Starts do not count.
-
-    Parameters
-    ----------
-    leaves
-        Of the program.
-    compute_s
-        Seconds of arithmetic, and of loads and stores from the first cache; (2, leaves).
-    device, network_bytes
-        As of `estimate_function`.
-    """
-    inside_s, alone_s = (
-        sum(
-            _overlapped_s((*of_leaf, *_traffic_s(leaf, device, memory_bytes, memory_bytes)))
-            for leaf, of_leaf in zip(leaves, compute_s.T, strict=True)
-        )
-        for memory_bytes in (network_bytes, math.inf)
-    )
-    return inside_s / alone_s
 
 
 def wake_s(leaves: Sequence[Leaf], device: DeviceSpec) -> float:
@@ -182,7 +149,8 @@ def wake_s(leaves: Sequence[Leaf], device: DeviceSpec) -> float:
     return sum(_WAKE_S + (others - 1) * _WAKE_THREAD_S for others in woken if others)
 
 
-def _overlapped_s(times_s: Sequence[float]) -> float:
+def overlapped_s(times_s: Sequence[float]) -> float:
+    """Return what a leaf takes, given the seconds of each of its resources."""
     slowest_s = max(times_s)
     return slowest_s + _OVERLAP_LOST * (sum(times_s) - slowest_s)
 
@@ -194,20 +162,24 @@ def _leaf_times_s(
 
     In the order of `models.TERMS`, for those that have it.
     """
-    per_second = device.clock_hz * _busy(leaf, device)
+    per_second = device.clock_hz * busy_cores(leaf, device)
     executions = math.prod(loop.extent for loop in leaf.loops)
     arithmetic, moves = _cycles(leaf, library, device)
     return (
         arithmetic * executions / per_second,
         moves * executions / per_second,
-        *_traffic_s(leaf, device, network_bytes, 0.0),
+        *traffic_s(leaf, device, network_bytes, 0.0),
     )
 
 
-def _traffic_s(
-    leaf: Leaf, device: DeviceSpec, network_bytes: float, through_last_bytes: float
+def traffic_s(
+    leaf: Leaf,
+    device: DeviceSpec,
+    network_bytes: float,
+    through_last_bytes: float,
+    core_bytes_per_s: float = _CORE_BYTES_PER_S,
 ) -> tuple[float, float, float]:
-    """Return seconds of traffic into each cache and from memory.
+    """Return a CPU's seconds of traffic into each cache and from memory.
 
     Parameters
     ----------
@@ -217,14 +189,16 @@ def _traffic_s(
         What goes through the cores' own caches before the leaf runs again.
     through_last_bytes
         The same of the last cache; 0 where that has all, as what was written just now.
+    core_bytes_per_s
+        What one core gets from memory.
     """
-    busy = _busy(leaf, device)
+    busy = busy_cores(leaf, device)
     per_second = device.clock_hz * busy
     last_bytes = max(device.l3_bytes / busy, device.l2_bytes)
     into_l1 = busy * _traffic_bytes(leaf, device.l1_bytes, busy, network_bytes / busy)
     into_l2 = busy * _traffic_bytes(leaf, device.l2_bytes, busy, network_bytes / busy)
     into_l3 = busy * _traffic_bytes(leaf, last_bytes, busy, through_last_bytes / busy)
-    bandwidth = min(device.bandwidth_bytes_per_s, busy * _CORE_BYTES_PER_S)
+    bandwidth = min(device.bandwidth_bytes_per_s, busy * core_bytes_per_s)
     if not device.l3_bytes:
         into_l2 = 0.0
     return (
@@ -279,7 +253,7 @@ def _parallel(leaf: Leaf) -> int:
     return math.prod(loop.extent for loop in leaf.loops if loop.kind == "parallel")
 
 
-def _busy(leaf: Leaf, device: DeviceSpec) -> float:
+def busy_cores(leaf: Leaf, device: DeviceSpec) -> float:
     """Return the cores that a leaf keeps busy: 3 runs on 2 cores take as long as 4."""
     parallel = _parallel(leaf)
     return parallel / math.ceil(parallel / device.cores)

@@ -34,7 +34,8 @@ from tvm_cdmpp.models import (
     leaf_terms_s,
 )
 from tvm_cdmpp.networks import is_of_reducing_class, operator_of, own_operator_of
-from tvm_cdmpp.replay.physics import call_s, estimate_function, kept_share, wake_s
+from tvm_cdmpp.replay.kept import kept_share
+from tvm_cdmpp.replay.physics import call_s, estimate_function, wake_s
 
 Basis: TypeAlias = Literal["predicted", "analytic estimate", "moved bytes"]
 
