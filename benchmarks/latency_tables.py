@@ -1,5 +1,7 @@
-"""The table of `benchmarks.network_latency`."""
+"""Tables of `benchmarks.network_latency` and of `benchmarks.full_caches`."""
 
+import math
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,39 @@ def latency_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     )
     yield ""
     yield from summary(result["rows"])
+    yield ""
+    yield origin(result)
+
+
+def full_caches_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield what functions take with full caches, by kind."""
+    yield (
+        f"**What full caches save** ([data](results/{file.name})). Functions by TVM's own "
+        "schedules with full caches, as a share of what they take with everything but the first "
+        "input flushed, as programs are measured; and the share that the replayer expects. "
+        f"Medians of {result['settings']['passes']} passes; means are geometric."
+    )
+    yield ""
+    yield from table_head(
+        "kind",
+        "functions",
+        "share, mean",
+        "smallest to largest",
+        "expected, mean",
+        "off by, mean of each",
+    )
+    for kind in dict.fromkeys(row["kind"] for row in result["rows"]):
+        rows = [row for row in result["rows"] if row["kind"] == kind]
+        shares = [row["share"] for row in rows]
+        off = (abs(math.log(row["expected"] / row["share"])) for row in rows)
+        yield table_row(
+            kind,
+            str(len(rows)),
+            f"{statistics.geometric_mean(shares):.2f}",
+            f"{min(shares):.2f} to {max(shares):.2f}",
+            f"{statistics.geometric_mean(row['expected'] for row in rows):.2f}",
+            f"{100 * math.expm1(statistics.mean(off)):.0f} %",
+        )
     yield ""
     yield origin(result)
 

@@ -11,7 +11,7 @@ that were not tuned. The model has learned from no such programs, so they have l
 
 A machine that others use is slow for seconds at a time. So programs of all operators are measured
 in one random order: among those of a search the slow ones do not count. Functions with TVM's own
-schedules all count, and are measured twice; the faster time is theirs.
+schedules all count, and are measured three times; the middle one counts, as in `adapt`.
 """
 
 import math
@@ -47,6 +47,8 @@ _VARIANCES = LevelVariances(operator=0.3)
 from .8 times what is predicted for matrix products to 6 times for sums)."""
 _OWN_VARIANCES = LevelVariances(operator=0.3, task=0.05, noise=0.05)
 """Of TVM's own schedules: there .4 between operators, .1 within them."""
+_OWN_RUNS = 3
+"""Of a function with a schedule of TVM's own."""
 _TOGETHER = 16
 """Programs that are measured between two checks of the machine."""
 _LEAST_VALID = 0.5
@@ -112,12 +114,11 @@ def calibrate_device(
         seen.update(places)
     # On one of several devices a program ran beside a check that was as slow as the slowest.
     slower = [1.0] * len(checks_s) if copies > 1 else disturbances(checks_s)
-    usual_s = dict[int, tuple[float, float]]()
-    """What each took, by what it would have taken on a machine that was not busy: the least."""
+    runs_s = defaultdict[int, list[tuple[float, float]]](list)
+    """What each would have taken on a machine that was not busy, and what it took."""
     for place, seconds, after in timed:
-        usual_s[place] = min(
-            usual_s.get(place, (math.inf, 0.0)), (seconds / slower[after], seconds)
-        )
+        runs_s[place].append((seconds / slower[after], seconds))
+    usual_s = {place: sorted(found)[(len(found) - 1) // 2] for place, found in runs_s.items()}
     if len(usual_s) < _LEAST_VALID * len(samples):
         kinds = ", ".join(f"{number} x {kind}" for kind, number in failures.counts.most_common())
         raise MeasureError(
@@ -210,7 +211,7 @@ def _fitted(
 
 
 def _batches(samples: Sequence[Sample], seed: int) -> list[list[int]]:
-    """Return places of samples in a random order, those with TVM's own schedules twice."""
-    places = [*range(len(samples)), *(n for n, sample in enumerate(samples) if sample.own)]
+    """Return places of samples in a random order, with as many runs as each has."""
+    places = [n for n, sample in enumerate(samples) for _ in range(_OWN_RUNS if sample.own else 1)]
     shuffled = np.random.default_rng(seed).permutation(places).tolist()
     return [shuffled[first : first + _TOGETHER] for first in range(0, len(places), _TOGETHER)]
