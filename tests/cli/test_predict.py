@@ -71,7 +71,8 @@ def test_the_rows_add_up_to_the_latency(capsys: pytest.CaptureFixture[str]) -> N
     [
         (["--device", "no-such"], "known device"),
         (["--device", ","], "got none"),
-        (["--device", "t4", "--batch", "1,0"], "numbers above 0"),
+        (["--device", "t4", "--batch", "1,0"], "numbers from 1 to 1000000"),
+        (["--device", "t4", "--batch", "1,99999999"], "got '1,99999999'"),
         (["--device", "t4", "--trials", "-1"], "must not be negative"),
         (["--device", "t4", "--log", "missing.json"], "missing.json"),
         (["--device", "t4", "--weights", "nonsense"], "No weights 'nonsense'"),

@@ -114,11 +114,13 @@ def _device(name: str) -> "DeviceSpec":
 
 
 def _parse_batches(text: str) -> list[int | None]:
+    from tvm_cdmpp.networks.inputs import MOST_BATCH
+
     if not text:
         return [None]
     parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) for part in parts):
-        raise ConfigError(f"--batch takes numbers above 0, as in 1,4; got {text!r}")
+    if not all(part.strip().isdecimal() and 1 <= int(part) <= MOST_BATCH for part in parts):
+        raise ConfigError(f"--batch takes numbers from 1 to {MOST_BATCH}, as in 1,4; got {text!r}")
     return list(dict.fromkeys(map(int, parts)))
 
 
