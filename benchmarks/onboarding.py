@@ -56,7 +56,6 @@ from tvm_cdmpp.train import (
     select_programs,
 )
 
-DEVICES = ("amd-mi50", "nvidia-rtx3080", "cortex-a72", "x86-8t", "amd-mi100")
 OUT = RESULTS / "onboarding"
 BUDGETS = (200, 1000)
 _BATCH = 64
@@ -280,7 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("store", type=Path, help="folder of the record store")
     parser.add_argument("--weights", type=Path, required=True, help="file of trained weights")
-    parser.add_argument("--devices", nargs="+", default=DEVICES, help="only these")
+    parser.add_argument("--devices", nargs="+", default=(), help="only these")
     parser.add_argument("--strategies", nargs="+", default=tuple(STRATEGIES), help="only these")
     parser.add_argument("--budgets", nargs="+", type=int, default=BUDGETS)
     parser.add_argument("--per-task", type=int, default=200, help="programs at most")
