@@ -7,7 +7,7 @@ With full caches a function runs again and again; with empty ones everything but
 flushed before each run, as Ansor measures programs. What waking the threads takes by
 `replay.physics` counts in neither. The constants of `replay.kept` are from such a run.
 
-A run of five passes takes three minutes on a quiet machine with two cores.
+A run of five passes takes a minute on a quiet machine with two cores.
 """
 
 import argparse

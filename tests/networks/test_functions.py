@@ -60,3 +60,14 @@ def test_batched_products_differ_by_how_the_right_matrix_lies(
     program = te.create_prim_func([*tensors, out])
     assert own_operator_of(f"{PREFIX}nn_batch_matmul", program) == own
     assert operator_of(f"{PREFIX}nn_batch_matmul") == "batch_matmul"
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_square_matrices_lie_as_tvm_says(transposed: bool) -> None:
+    """Their shapes tell nothing."""
+    shapes = ((4, 16, 32), (4, 32, 32))
+    tensors = [tvm.te.placeholder(shape, name="x") for shape in shapes]
+    out = tvm.topi.nn.batch_matmul(*tensors, transpose_b=transposed)
+    program = tvm.te.create_prim_func([*tensors, out])
+    own = "batch_matmul" if transposed else "batch_matmul_rows_first"
+    assert own_operator_of(f"{PREFIX}nn_batch_matmul_1", program) == own

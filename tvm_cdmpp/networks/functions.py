@@ -58,11 +58,19 @@ def own_operator_of(function: str, program: Any) -> str:
         Its `PrimFunc`.
     """
     if "batch_matmul" in function and len(program.params) >= 2:
-        left, right = (program.buffer_map[parameter].shape for parameter in program.params[:2])
         # TVM's schedule is several times slower where the right matrix has its rows first.
-        return "batch_matmul" if int(left[-1]) == int(right[-1]) else "batch_matmul_rows_first"
+        return "batch_matmul_rows_first" if _has_rows_first(program) else "batch_matmul"
     pools = (part.replace("adaptive", "global") for part in _POOLS if part in function)
     return next(pools, operator_of(function))
+
+
+def _has_rows_first(program: Any) -> bool:
+    """Tell whether the right one of two matrices has a row for each column of the left one."""
+    named = re.search(r"T_batch_matmul_[NT]([NT])", str(program))
+    if named:  # TVM says of each matrix whether it is transposed
+        return named[1] == "N"
+    left, right = (program.buffer_map[parameter].shape for parameter in program.params[:2])
+    return int(left[-1]) != int(right[-1])
 
 
 def _word(words: str) -> str:
