@@ -70,8 +70,9 @@ def onboarding_section(folder: Path) -> Iterator[str]:
     yield (
         f"**Onboarding a device that the weights have not seen** ([data](results/{folder.name})). "
         "Half of a device's tasks may be measured; mean absolute percentage error on the other "
-        "half, every task weighing the same, and how many programs were measured. Mean over "
-        f"{settings['seeds']} seeds; at most {settings['per_task']} programs of a task."
+        "half, every task weighing the same / the median one of all programs there, and how many "
+        f"programs were measured. Mean over {settings['seeds']} seeds; at most "
+        f"{settings['per_task']} programs of a task."
     )
     yield ""
     names = (device["device"] for device in devices)
@@ -84,10 +85,14 @@ def onboarding_section(folder: Path) -> Iterator[str]:
             if not own:
                 cells.append("-")
                 continue
-            found = [100 * run["scores"]["never"]["mape_by_task"] for run in own]
+            scores = [run["scores"]["never"] for run in own]
+            error, median = (
+                100 * statistics.fmean(score[name] for score in scores)
+                for name in ("mape_by_task", "median_ape")
+            )
             programs = statistics.fmean(run["measured_programs"] for run in own)
-            errors.append(statistics.fmean(found))
-            cells.append(f"{errors[-1]:.1f} % ({programs:.0f})")
+            errors.append(error)
+            cells.append(f"{error:.1f} / {median:.1f} % ({programs:.0f})")
         mean = f"{statistics.fmean(errors):.1f} %" if len(errors) == len(devices) else "-"
         yield table_row(f"{budget:,}", strategy, *cells, mean)
     yield ""
