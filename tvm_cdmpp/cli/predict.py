@@ -114,7 +114,7 @@ def _device(name: str) -> "DeviceSpec":
 
 
 def _parse_batches(text: str) -> list[int | None]:
-    from tvm_cdmpp.networks.inputs import MOST_BATCH
+    from tvm_cdmpp.networks import MOST_BATCH
 
     if not text:
         return [None]

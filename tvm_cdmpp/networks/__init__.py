@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         own_operator_of,
         readable,
     )
+    from tvm_cdmpp.networks.inputs import MOST_BATCH
     from tvm_cdmpp.networks.isolated import NetworkProcess
     from tvm_cdmpp.networks.layers import LAYERS, network_of_layers
     from tvm_cdmpp.networks.lowering import LoweredNetwork, lower_network
