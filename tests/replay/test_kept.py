@@ -12,6 +12,7 @@ from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.extract import describe_programs, leaves_of
 from tvm_cdmpp.models import leaf_terms_s
+from tvm_cdmpp.replay import kept as module
 from tvm_cdmpp.replay.kept import kept_share
 
 tvm = load_tvm()
@@ -123,3 +124,11 @@ def test_a_tile_that_registers_do_not_hold_is_as_the_base_says() -> None:
     assert kept_of(packed_product_leaves(4), 4.5e6, small) > 1.5 * kept_of(
         packed_product_leaves(4), 4.5e6
     )
+
+
+def test_wide_vectors_have_more_registers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tile of 16 vectors of 64 bytes stays in them."""
+    leaves, wide = packed_product_leaves(8, lanes=32), replace(CPU, simd_bytes=64)
+    found = kept_of(leaves, 4.5e6, wide)
+    monkeypatch.setattr(module, "_REGISTERS_OF_WIDE", 12.0)
+    assert found < kept_of(leaves, 4.5e6, wide)
