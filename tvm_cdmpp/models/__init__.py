@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         combine_terms,
         estimate_latency_s,
         leaf_terms_s,
+        sum_registers,
     )
     from tvm_cdmpp.models.attribution import INPUT_GROUPS, Attribution, attribute
     from tvm_cdmpp.models.baselines import (

@@ -109,6 +109,11 @@ def bound_shares(program: CompactASTBatch, device: DeviceSpec) -> dict[str, floa
     return shares
 
 
+def sum_registers(device: DeviceSpec) -> float:
+    """Return how many vectors of sums the registers of a CPU hold."""
+    return _REGISTERS_OF_WIDE if device.simd_bytes >= 64 else _REGISTERS
+
+
 def sum_leaves(batch: CompactASTBatch, leaf_s: FloatArray) -> FloatArray:
     """Return the seconds that programs take, given those of their leaves; shape (n,)."""
     programs = np.repeat(np.arange(len(batch)), batch.leaf_counts)
@@ -181,9 +186,8 @@ class _Sums:
 def _sums(count: Count, flag: Flag, device: DeviceSpec, lanes: FloatArray) -> _Sums:
     """Tell what is kept of the tile inside the innermost reduction loop."""
     tile = np.maximum(count("spatial_inside"), 1.0)
-    registers = _REGISTERS_OF_WIDE if device.simd_bytes >= 64 else _REGISTERS
     open_ = tile / np.minimum(lanes, tile)
-    spilled = np.clip(open_ / registers - 1.0, 0.0, 1.0)
+    spilled = np.clip(open_ / sum_registers(device) - 1.0, 0.0, 1.0)
     spilled = spilled * np.where(flag("write_is_inside"), 1.0, _FAR_SPILLS)
     summed = (count("reduce_executions") > 1) & ~flag("is_init")
     stored = np.where(summed, _KEPT_CYCLES + _STORE_CYCLES * spilled, _STORE_CYCLES)

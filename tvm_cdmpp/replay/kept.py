@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from tvm_cdmpp.ast import Leaf
 from tvm_cdmpp.devices import DeviceSpec
+from tvm_cdmpp.models import sum_registers
 from tvm_cdmpp.replay.physics import busy_cores, overlapped_s, traffic_s
 
 _EMPTY_BYTES_PER_S = 12.5e9
@@ -32,8 +33,6 @@ _BROADCAST_CYCLES = 0.5
 _SUM_CYCLES = 6.0
 """Until a sum can be added to again, at the clock that a device is known by: 4 for a multiply-add,
 8 where the sum goes through the first cache in between."""
-_REGISTERS, _REGISTERS_OF_WIDE = 12.0, 28.0
-"""Vector registers for sums, as in `models.analytic`."""
 
 
 def kept_share(
@@ -58,7 +57,7 @@ def kept_share(
         Memory of the whole network: what is used before the program runs again.
     """
     if all(len(leaf.accesses) <= 2 for leaf in leaves):
-        return 1.0  # one input, which is not flushed
+        return 1.0  # no leaf reads two buffers: one input, which is not flushed
     seconds = [
         _with_sums_in_registers(leaf, float(arithmetic_s), float(moves_s), device)
         for leaf, (arithmetic_s, moves_s) in zip(leaves, compute_s.T, strict=True)
@@ -90,8 +89,7 @@ def _with_sums_in_registers(
     extents = [loop.extent for loop in leaf.loops]
     tile = math.prod(extents[first:])
     lanes = device.simd_bytes / leaf.accesses[0].element_bytes
-    registers = _REGISTERS_OF_WIDE if device.simd_bytes >= 64 else _REGISTERS
-    if not lanes <= tile <= registers * lanes:
+    if not lanes <= tile <= sum_registers(device) * lanes:
         return arithmetic_s, moves_s
     cycles = 0.0
     for access in leaf.accesses[1:]:
