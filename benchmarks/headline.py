@@ -180,10 +180,11 @@ def _network_error(result: dict[str, Any]) -> tuple[str, ...]:
     }
     ours, theirs = errors["calibrated"], min(errors["rooflines"], errors["flops"])
     networks = len({row["network"] for row in rows})
+    batches = " and ".join(str(batch) for batch in sorted({row["batch"] for row in rows}))
     best = "rooflines" if theirs == errors["rooflines"] else "FLOPs at a matrix product's rate"
     return (
-        f"mean error of the latency of {networks} networks on two virtual cores, nothing measured "
-        "but a minute of `device calibrate`",
+        f"mean error of the latency of {networks} networks at batch {batches} on two virtual "
+        "cores, nothing measured but two minutes of `device calibrate`",
         f"{100 * ours:.0f} %",
         f"{100 * theirs:.0f} %, {best}",
         f"{ours / theirs - 1:+.0%}",

@@ -43,7 +43,8 @@ def full_caches_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
         f"**What full caches save** ([data](results/{file.name})). Functions by TVM's own "
         "schedules with full caches, as a share of what they take with everything but the first "
         "input flushed, as programs are measured; and the share that the replayer expects. "
-        f"Medians of {result['settings']['passes']} passes; means are geometric."
+        "What waking threads takes is subtracted from both; functions that take less than twice "
+        f"that are left out. Medians of {result['settings']['passes']} passes; means are geometric."
     )
     yield ""
     yield from table_head(
@@ -55,12 +56,16 @@ def full_caches_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
         "off by, mean of each",
     )
     for kind in dict.fromkeys(row["kind"] for row in result["rows"]):
-        rows = [row for row in result["rows"] if row["kind"] == kind]
+        of_kind = [row for row in result["rows"] if row["kind"] == kind]
+        rows = [row for row in of_kind if row["full_s"] >= 2 * row["wake_s"]]
+        if not rows:
+            yield table_row(kind, f"0 of {len(of_kind)}", *4 * ["-"])
+            continue
         shares = [row["share"] for row in rows]
         off = (abs(math.log(row["expected"] / row["share"])) for row in rows)
         yield table_row(
             kind,
-            str(len(rows)),
+            f"{len(rows)} of {len(of_kind)}",
             f"{statistics.geometric_mean(shares):.2f}",
             f"{min(shares):.2f} to {max(shares):.2f}",
             f"{statistics.geometric_mean(row['expected'] for row in rows):.2f}",
