@@ -68,7 +68,8 @@ def onboarding_section(folder: Path) -> Iterator[str]:
         return
     settings = devices[0]["settings"]
     yield (
-        f"**Onboarding a device that the weights have not seen** ([data](results/{folder.name})). "
+        f"**Onboarding a device that the weights have not seen, split `{settings['split']}`** "
+        f"([data](results/{folder.name})). "
         "Half of a device's tasks may be measured; mean absolute percentage error on the other "
         "half, every task weighing the same / the median one of all programs there, and how many "
         f"programs were measured. Mean over {settings['seeds']} seeds; at most "

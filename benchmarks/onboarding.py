@@ -2,11 +2,11 @@
 
     python -m benchmarks.onboarding STORE --weights FILE
 
-takes recorded programs of devices that the official split `devices` holds out, and writes one file
-for each device to `results/onboarding` after every step, so a stopped run goes on where it was, and
-devices may be run side by side (`--devices`). The weights are
-to be those of `tvm-cdmpp train STORE --split devices`. As in `benchmarks.adaptation`, half of a
-device's tasks, drawn by each seed, may be measured, and the error is that on the other half.
+takes recorded programs of the devices that the weights' official split holds out (`devices` or
+`vendor`, as in `tvm-cdmpp train STORE --split devices`), and writes one file for each device to
+`results/onboarding`, or `results/onboarding-vendor`, after every step, so a stopped run goes on
+where it was, and devices may be run side by side (`--devices`). As in `benchmarks.adaptation`, half
+of a device's tasks, drawn by each seed, may be measured, and the error is that on the other half.
 
 - adapt: batch by batch with sources, which ends by itself before the budget is spent or not;
 - its choice, no sources: the programs that the whole budget buys by the same choice, learned from
@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from benchmarks.adaptation import half_of_tasks, load_targets, score_parts
-from benchmarks.adapting import SPLIT, FineTuning, Ints, Target
+from benchmarks.adapting import FineTuning, Ints, Target
 from benchmarks.choice_tables import onboarding_section
 from benchmarks.provenance import RESULTS, provenance, resume, write_json
 from tvm_cdmpp.data import RecordStore
@@ -56,7 +56,7 @@ from tvm_cdmpp.train import (
     select_programs,
 )
 
-OUT = RESULTS / "onboarding"
+SPLITS = ("devices", "vendor")
 BUDGETS = (200, 1000)
 _BATCH = 64
 _SCRATCH = TrainConfig(steps=600, groups_per_batch=12, window_batches=40, learning_rate=1e-3)
@@ -74,6 +74,8 @@ class Settings:
 
     store: str
     """Content hash."""
+    split: str
+    """Official, that the weights were trained for."""
     weights: str
     """SHA-256 of their file."""
     per_task: int
@@ -258,15 +260,19 @@ def _line(outcome: dict[str, Any]) -> str:
 
 
 def load_devices(
-    store: RecordStore, start: TrainedPredictor, per_task: int, names: Sequence[str]
+    store: RecordStore,
+    start: TrainedPredictor,
+    per_task: int,
+    names: Sequence[str],
+    split: str = SPLITS[0],
 ) -> Iterator[Device]:
-    """Yield the devices, with what they need."""
-    sources = FineTuning.of_store(store, start).sources
+    """Yield the devices that a split holds out, or those named, with what they need."""
+    sources = FineTuning.of_store(store, start, split).sources
     tasks = store.tasks["workload"].to_pylist()
     networks = [frozenset(found or ()) for found in store.workloads["networks"].to_pylist()]
     of_tasks = {task: networks[workload] for task, workload in enumerate(tasks)}
     prepared: dict[str, TrainedPredictor] = {}
-    for target, _ in load_targets(store, start, per_task, names):
+    for target, _ in load_targets(store, start, per_task, names, split):
         kind = "cpu" if target.rows.devices[0].kind == "cpu" else "gpu"
         if kind not in prepared:
             expert = prepare(start.experts[kind], sources[kind])
@@ -284,21 +290,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budgets", nargs="+", type=int, default=BUDGETS)
     parser.add_argument("--per-task", type=int, default=200, help="programs at most")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of the result files")
+    parser.add_argument("--out", type=Path, help="folder of the result files")
     args = parser.parse_args(arguments)
     store, start = RecordStore.open(args.store), load_weights(args.weights)
-    if not isinstance(start, TrainedPredictor) or start.about.get("split") != SPLIT:
-        parser.error(f"--weights must be those of `tvm-cdmpp train STORE --split {SPLIT}`")
+    split = start.about.get("split") if isinstance(start, TrainedPredictor) else None
+    if not isinstance(start, TrainedPredictor) or split not in SPLITS:
+        parser.error(
+            f"--weights must be those of `tvm-cdmpp train STORE --split {' or '.join(SPLITS)}`"
+        )
+    out = args.out or RESULTS / ("onboarding" if split == SPLITS[0] else f"onboarding-{split}")
     settings = Settings(
         store=store.content_hash,
+        split=split,
         weights=hashlib.sha256(args.weights.read_bytes()).hexdigest(),
         per_task=args.per_task,
         seeds=args.seeds,
     )
-    devices = load_devices(store, start, args.per_task, args.devices)
+    devices = load_devices(store, start, args.per_task, args.devices, split)
     chosen = {name: STRATEGIES[name] for name in args.strategies}
-    run(devices, settings, args.out, chosen, args.budgets)
-    print("\n".join(onboarding_section(args.out)))
+    run(devices, settings, out, chosen, args.budgets)
+    print("\n".join(onboarding_section(out)))
     return 0
 
 

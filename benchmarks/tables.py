@@ -52,7 +52,7 @@ def results_page() -> str:
     sections += accuracy_sections(RESULTS / "accuracy")
     sections.append("\n".join(ablation_section(RESULTS / "predictor-ablation")))
     sections.append("\n".join(adaptation_section(RESULTS / "adaptation")))
-    sections.append("\n".join(onboarding_section(RESULTS / "onboarding")))
+    sections += ["\n".join(onboarding_section(it)) for it in sorted(RESULTS.glob("onboarding*"))]
     head = (
         "# Results\n\nMade by `python -m benchmarks.tables` from the files in `results/`; below "
         "each table, where, when and by which command it was measured."

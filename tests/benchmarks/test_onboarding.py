@@ -20,7 +20,7 @@ from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.learner import Learner
 
-SETTINGS = Settings(store="s", weights="w", per_task=20, seeds=1)
+SETTINGS = Settings(store="s", split="devices", weights="w", per_task=20, seeds=1)
 NETWORKS = {96: "alexnet", 64: "vgg_16"}
 
 

@@ -184,7 +184,7 @@ def test_every_fifth_is_spread_over_latencies(latencies: list[float]) -> None:
 
 def test_official_rules() -> None:
     rules = official_rules()
-    assert list(rules) == ["networks", "devices", "devices-shared-workloads", "paper"]
+    assert list(rules) == ["networks", "devices", "devices-shared-workloads", "vendor", "paper"]
     assert all(rule.note for rule in rules.values())
     assert "Only to compare" in rules["paper"].note
     assert rules["devices"].devices == rules["devices-shared-workloads"].devices

@@ -53,6 +53,15 @@ def test_others_take_what_like_ones_took() -> None:
     np.testing.assert_allclose(far, np.median(smooth(BATCH)), atol=1e-6)
 
 
+@pytest.mark.parametrize("interpolate", [True, False])
+def test_a_level_is_for_others_than_those_measured(interpolate: bool) -> None:
+    residuals = smooth(BATCH)
+    found = Neighbours.fit(BATCH, residuals, interpolate=interpolate, level=-0.2)
+    of_others = (np.median(residuals) if interpolate else 0.0) - 0.2
+    np.testing.assert_allclose(found.offsets(moved(BATCH, 1e4)), of_others, atol=1e-6)
+    np.testing.assert_allclose(found.offsets(BATCH), residuals, atol=0.05)
+
+
 def test_one_that_is_far_off_misleads_none_that_are_near_it() -> None:
     residuals = smooth(BATCH)
     calm = Neighbours.fit(BATCH, residuals)

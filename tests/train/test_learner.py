@@ -64,6 +64,23 @@ def test_few_programs_tell_a_level_only() -> None:
     np.testing.assert_allclose(learned.predict(batch, DEVICE).latency_s, latencies_s, rtol=0.02)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_where_programs_tell_little_of_others_the_level_is_below_their_median(seed: int) -> None:
+    start, batch = a_start(), random_batch(160, seed=seed)
+    noise = np.exp(np.random.default_rng(seed).normal(0.7, 0.9, 160))
+    latencies_s = noise * start.predict(batch, DEVICE).latency_s
+    rows = TrainingRows.on(DEVICE, batch, latencies_s, np.arange(160))
+    measured, others = rows.take(np.arange(100)), np.arange(100, 160)
+    learned, _ = Learner(start=start, anchored=QUICK).learn(measured, rows.take(NONE))
+    ratio = learned.predict(batch.take(others), DEVICE).latency_s / latencies_s[others]
+    at_median = (
+        start.predict(batch.take(others), DEVICE).latency_s / latencies_s[others] * np.exp(0.7)
+    )
+    assert np.abs(ratio - 1.0).mean() < 0.85 * np.abs(at_median - 1.0).mean()
+    own_s = learned.predict(batch.take(np.arange(100)), DEVICE).latency_s
+    np.testing.assert_allclose(own_s, latencies_s[:100], rtol=0.1)
+
+
 def test_programs_that_did_not_run_teach_nothing() -> None:
     start, batch = a_start(), random_batch(4, seed=0)
     rows = TrainingRows.on(DEVICE, batch, np.full(4, np.inf), np.arange(4))

@@ -10,7 +10,7 @@ from tvm_cdmpp.errors import ConfigError
 if TYPE_CHECKING:
     from tvm_cdmpp.measure import MeasureOptions, RemoteDevices
 
-SPLITS = "networks, devices, devices-shared-workloads or paper"
+SPLITS = "networks, devices, devices-shared-workloads, vendor or paper"
 """The official splits, see `tvm_cdmpp.data.splits`."""
 
 

@@ -68,7 +68,9 @@ class Neighbours:
     weights: npt.NDArray[np.float32]
 
     @staticmethod
-    def fit(batch: CompactASTBatch, residuals: Floats, *, interpolate: bool = True) -> Neighbours:
+    def fit(
+        batch: CompactASTBatch, residuals: Floats, *, interpolate: bool = True, level: float = 0.0
+    ) -> Neighbours:
         """Learn from measured programs.
 
         Parameters
@@ -79,12 +81,14 @@ class Neighbours:
             ln(measured / predicted), finite; (n,).
         interpolate
             Whether they say something of other programs; else of themselves alone.
+        level
+            Added to what others take.
         """
         if len(batch) > _MOST:
             chosen = np.linspace(0, len(batch) - 1, _MOST).round().astype(np.int64)
             batch, residuals = batch.take(chosen), residuals[chosen]
-        level = float(np.float32(np.median(residuals))) if interpolate else 0.0
-        off = (residuals - level).astype(np.float64)
+        median = float(np.median(residuals)) if interpolate else 0.0
+        off = (residuals - median).astype(np.float64)
         limit = _FARTHEST * _OF_MEDIAN * float(np.median(np.abs(off)))
         vectors = program_vectors(batch).astype(np.float64)
         centre, deviation = vectors.mean(axis=0), vectors.std(axis=0)
@@ -95,12 +99,12 @@ class Neighbours:
         weights: Floats = np.zeros((len(off), len(_LENGTHS)))
         if interpolate:
             weights = _likeliest(places, np.clip(off, -limit, limit))
-        own = off - _sum(places, places, weights, _LENGTHS)
+        own = off - level - _sum(places, places, weights, _LENGTHS)
         same = np.exp(-_distances(places, places) / (2.0 * _SAME**2))
         own = np.linalg.solve(same + _RIDGE * np.eye(len(own)), own)
         weights = np.column_stack([weights, own])
         single = [array.astype(np.float32) for array in (centre, scale, places, weights)]
-        return Neighbours(level, *single)
+        return Neighbours(float(np.float32(median + level)), *single)
 
     def offsets(self, batch: CompactASTBatch) -> npt.NDArray[np.float64]:
         """Return what to add to the predicted ln latency of m programs; (m,)."""

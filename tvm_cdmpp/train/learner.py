@@ -62,9 +62,11 @@ _BESIDE_SOURCES = "training beside the sources"
 _NOTHING = "nothing, as none of the measured programs ran"
 _FOLDS = 3
 _LEAST_TO_TRAIN = 12
-"""Programs that ran; fewer cannot tell whether training pays."""
+"""Programs that ran; fewer cannot tell whether training pays, nor fewer tasks what others will be
+off by."""
 
 Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,31 +127,60 @@ class Learner:
         """Train as far as that pays, and interpolate what is left if that does.
 
         The weights are between those of the start and those after all steps (Wortsman et al.,
-        Robust Fine-Tuning of Zero-Shot Models, CVPR 2022). Programs that were left out tell how
-        far: of all ways that are as good as the best, but for one standard error, the least
-        (Breiman et al., Classification and Regression Trees, 1984). That is all of the way on a
-        device that was not known, and often nothing on one that was.
+        Robust Fine-Tuning of Zero-Shot Models, CVPR 2022). Tasks that were left out tell how far:
+        of all ways that are as good as the best, but for one standard error, the least (Breiman et
+        al., Classification and Regression Trees, 1984). They tell as well by how much to move the
+        level, as those of one's own programs are off by less than others will be.
         """
         ran = np.flatnonzero(np.isfinite(measured.latencies_s))
-        way = _FEW
+        way, level = _FEW, 0.0
         if len(ran) >= _LEAST_TO_TRAIN:
             off = np.zeros((len(_WAYS), len(ran)))
-            fold_of = np.random.default_rng(self.seed).permutation(len(ran)) % _FOLDS
+            fold_of = self._folds(measured.tasks[ran])
             for fold in range(_FOLDS):
                 out = ran[fold_of == fold]
                 others = measured.take(np.setdiff1d(np.arange(len(measured)), out))
                 for number, found in enumerate(self._learned(expert, others, _WAYS)):
                     off[number, fold_of == fold] = _log_residuals(found, measured.take(out))
-            worse = np.abs(off) - np.abs(off[np.abs(off).mean(axis=1).argmin()])
+            levels = np.array([self._level(of_way) for of_way in off])
+            lost = self._lost(off - levels[:, None])
+            worse = lost - lost[lost.mean(axis=1).argmin()]
             limits = worse.std(axis=1) / len(ran) ** 0.5
-            way = _WAYS[int((worse.mean(axis=1) <= limits).argmax())]
-        (found,) = self._learned(expert, measured, [way])
+            chosen = int((worse.mean(axis=1) <= limits).argmax())
+            way, level = _WAYS[chosen], float(levels[chosen])
+        (found,) = self._learned(expert, measured, [way], level)
         return found, way.how
 
+    def _folds(self, tasks: Ints) -> Ints:
+        """Return which fold each program is in: that of its task, if there are enough tasks."""
+        numbers, of_task = np.unique(tasks, return_inverse=True)
+        if len(numbers) < _LEAST_TO_TRAIN:
+            numbers, of_task = np.arange(len(tasks)), np.arange(len(tasks))
+        order = np.random.default_rng(self.seed).permutation(len(numbers))
+        folds: Ints = (order % _FOLDS)[of_task]
+        return folds
+
+    def _lost(self, off: Floats) -> Floats:
+        """Return CDMPP's hybrid loss of ln(measured / predicted), as in training ahead.
+
+        Of a relative error of more than e - 1, the rest counts as its logarithm.
+        """
+        relative = np.abs(np.expm1(np.minimum(-off, 1.0))) + np.maximum(-off - 1.0, 0.0)
+        lost: Floats = np.abs(off) + self.config.relative_weight * relative
+        return lost
+
+    def _level(self, off: Floats) -> float:
+        """Return what brings that loss down most; one of the residuals, or nothing."""
+        levels = np.append(off, 0.0)
+        return float(levels[self._lost(off - levels[:, None]).sum(axis=1).argmin()])
+
     def _learned(
-        self, expert: Expert, measured: TrainingRows, ways: Sequence[_Way]
+        self, expert: Expert, measured: TrainingRows, ways: Sequence[_Way], level: float = 0.0
     ) -> list[Expert]:
-        """Return what learned from programs, in each of some ways."""
+        """Return what learned from programs, in each of some ways.
+
+        A level is added to what is said of others.
+        """
         start = expert.network.state_dict()
         trained = copy.deepcopy(expert.network)
         if any(way.share > 0.0 for way in ways):
@@ -166,7 +197,7 @@ class Learner:
                 network, expert.spread_factor, expert.predicts_failure or len(ran) < len(measured)
             )
             off = _log_residuals(learned, ran)
-            rest = Neighbours.fit(ran.batch(), off, interpolate=way.interpolate)
+            rest = Neighbours.fit(ran.batch(), off, interpolate=way.interpolate, level=level)
             found.append(replace(learned, neighbours=(rest,)))
         return found
 
