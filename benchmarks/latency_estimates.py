@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from tvm_cdmpp.devices import DeviceSpec, find_device
+from tvm_cdmpp.devices import DeviceSpec, find_device, read_device_file
 from tvm_cdmpp.networks import Network
 from tvm_cdmpp.replay import NetworkForecast
 
@@ -76,10 +76,20 @@ class Source:
 
     @staticmethod
     def read(file: Path, device: str) -> "Source":
-        """Read a result file of `benchmarks.network_latency`."""
+        """Read a result file of `benchmarks.network_latency`.
+
+        Parameters
+        ----------
+        file
+            Of that device.
+        device
+            Its name, or a file with its figures.
+        """
         rows = json.loads(file.read_bytes())["rows"]
         found = {(row["network"], row["batch"], row["schedules"]): row for row in rows}
-        return Source(find_device(device), found)
+        is_file = device.endswith(".json")
+        spec = read_device_file(Path(device))[0] if is_file else find_device(device)
+        return Source(spec, found)
 
     def scale(self, row: dict[str, Any], here: DeviceSpec) -> dict[str, Any]:
         """Return the estimate for a network, and how many operators it lacked; none without it."""

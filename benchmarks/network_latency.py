@@ -255,7 +255,7 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--adapt", type=int, metavar="N", help="adapt weights with N records")
     parser.add_argument("--source", type=Path, help="result file of another device")
-    parser.add_argument("--source-device", help="that device, as `device show` lists it")
+    parser.add_argument("--source-device", help="that device: a name, or a file of figures")
     parser.add_argument("--out", type=Path, default=Path("network-latency.json"))
     args = parser.parse_args()
     if (args.source is None) != (args.source_device is None):

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from benchmarks.latency_estimates import Source, roofline_s, wave_scaling
 from benchmarks.latency_tables import summary
 from benchmarks.network_latency import OWN, Case, _medians_over, _replayed
+from benchmarks.provenance import RESULTS
 from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.replay import Operator, OperatorGraph, QueueConfig, replay
 
 HERE = find_device("epyc-7452")
+DEVICES = RESULTS.parent / "devices"
 ROW = {
     "network": "mlp", "batch": 1, "schedules": "log", "measured_s": 4e-3, "replayed_s": 5e-3,
     "operators_s": {"dense": 1e-3},
@@ -53,6 +55,15 @@ def test_operators_that_are_missing_are_counted(tmp_path: Path) -> None:
     other_s = roofline_s(ROW["functions"]["other"], HERE)  # type: ignore[index]
     assert found["scaled_s"] == pytest.approx(2e-3 + other_s)
     assert source.scale({**ROW, "batch": 2}, HERE) == {}
+
+
+def test_the_other_device_may_be_a_file_of_figures() -> None:
+    source = Source.read(RESULTS / "network-latency-avx512.json", str(DEVICES / "epyc-avx512.json"))
+    assert (source.device.cores, source.device.simd_bytes) == (2, 64)
+    row = source.rows["resnet-18", 1, "log"]
+    same = source.scale(row, source.device)
+    assert same["scaled_without_source"] == 0
+    assert same["scaled_s"] == pytest.approx(row["replayed_s"], rel=0.1)
 
 
 def test_the_table_says_what_is_not_known() -> None:

@@ -92,7 +92,9 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tuned")
     # Both folders are new.
     log, library = folder / "logs" / "mlp.json", folder / "libraries" / "mlp.so"
-    run = command("tune", "mlp", "--trials", "8", "--log", str(log), "--export", str(library))
+    run = command(
+        "tune", "mlp", "--trials", "8", "--log", str(log), "--export", str(library), short=True
+    )
     assert run.returncode == 0, run.stderr
     (folder / "out.txt").write_text(run.stdout)
     (folder / "err.txt").write_text(run.stderr)

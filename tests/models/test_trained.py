@@ -344,7 +344,7 @@ def test_an_absurd_latency_moves_little(predictor: TrainedPredictor) -> None:
     before = predictor.predict(batch, DEVICE).latency_s
     measured = before.copy()
     measured[7] = 1e4
-    for seed in range(10):
+    for seed in range(4):
         predictor.fit(rows_of(batch, measured), seed=seed)
     off = np.log(predictor.predict(batch, DEVICE).latency_s / before)
     assert np.median(np.abs(off)) < 0.1
@@ -430,7 +430,7 @@ def test_learning_in_a_long_search_is_bounded(predictor: TrainedPredictor) -> No
     rows = rows_of(batch, measured, num_tasks=20)
     seconds: dict[int, float] = {}
     distances: list[float] = []
-    for count in (64, 1000, 10_000, 10_000, 10_000):  # the first call finds out how to run fast
+    for count in (64, 1000, 10_000, 10_000):  # the first call finds out how to run fast
         begin = time.process_time()
         predictor.fit(rows.take(np.arange(count)), seed=len(distances))
         seconds[count] = time.process_time() - begin

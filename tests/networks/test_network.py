@@ -96,8 +96,13 @@ def test_loading_is_deterministic_and_leaves_global_generators_alone() -> None:
             np.testing.assert_array_equal(again.params[name].numpy(), weight.numpy())
 
 
-def test_bert_computes_what_torch_computes() -> None:
-    network = load_network("bert-tiny")
+@pytest.fixture(scope="module")
+def bert() -> Network:
+    return load_network("bert-tiny")
+
+
+def test_bert_computes_what_torch_computes(bert: Network) -> None:
+    network = bert
     assert network.inputs == {"token_ids": ((1, 128), "int64")}
     inputs = random_inputs(network, seed=0)
     assert 1000 < inputs["token_ids"].max() < 30522
@@ -134,9 +139,9 @@ def test_tasks_are_the_same_every_time() -> None:
     assert weights == weights_again
 
 
-def test_tasks_of_bert() -> None:
+def test_tasks_of_bert(bert: Network) -> None:
     target = default_target()
-    tasks, weights = extract_tasks(load_network("bert-tiny"), target)
+    tasks, weights = extract_tasks(bert, target)
     assert len(tasks) == 9
     # Per layer: query, key, value and output; both halves of attention; both of feed-forward.
     assert sum(w for t, w in zip(tasks, weights, strict=True) if "matmul" in t.desc) == 2 * 8 + 1

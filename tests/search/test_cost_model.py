@@ -954,19 +954,19 @@ def test_threads_take_turns(matmul: Sample, conv: Sample) -> None:
 
 
 def test_a_long_search_is_bounded(matmul: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than 12,800 rows: the fastest stay, and memory does not grow; one big batch or many."""
+    """The fastest stay, and memory does not grow; one big batch or many."""
     model = CDMPPModel(device=DEVICE, weights=None, fit_config=FitConfig(steps=0))
-    few, count = matmul.part(0, 1), 13_500
+    few, count = matmul.part(0, 1), 1350
     num_leaves = int(rows_of(learn(new_model(), few)).asts.leaf_counts[0])
-    monkeypatch.setattr(memory, "_MAX_LEAVES", 13_000 * num_leaves)
+    monkeypatch.setattr(memory, "_MAX_LEAVES", 1300 * num_leaves)
     latencies_s = np.random.default_rng(0).lognormal(-6, 1, count).tolist()
     measured = [auto_scheduler.MeasureResult([s], 0, "", 0.1, 1.0) for s in latencies_s]
-    for part in (slice(0, 12_900), slice(12_900, count)):
+    for part in (slice(0, 1290), slice(1290, count)):
         model.update(few.inputs * len(measured[part]), measured[part])
-        assert len(rows_of(model)) in (12_900, int(0.75 * 13_000))
+        assert len(rows_of(model)) in (1290, int(0.75 * 1300))
     kept = rows_of(model)
     assert kept.asts.leaf_counts.sum() <= 0.75 * memory._MAX_LEAVES
-    assert set(np.sort(latencies_s)[:1000]) <= set(kept.latencies_s)
+    assert set(np.sort(latencies_s)[:100]) <= set(kept.latencies_s)
     assert np.isfinite(scores_of(model, matmul)).all()
 
 
