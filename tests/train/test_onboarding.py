@@ -22,6 +22,7 @@ from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.rows import Ints, TrainingRows
 from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.train.config import TrainConfig
+from tvm_cdmpp.train.curves import keep_point, read_points
 from tvm_cdmpp.train.evaluation import evaluate
 from tvm_cdmpp.train.learner import Learned, Learner
 from tvm_cdmpp.train.onboarding import Onboarding, OnboardSettings, keep_back
@@ -185,6 +186,32 @@ def test_two_batches_without_a_gain_end_it() -> None:
     assert gains[1] > 0.8
     assert gains[2:] == [0, 0]
     assert "the last 2 batches brought the error down by less than 2%" in work.ended
+
+
+@pytest.mark.parametrize("kept", [10, 20, 30, 40])
+def test_a_killed_run_ends_as_one_that_was_not(kept: int, tmp_path: Path) -> None:
+    rows, settings = rows_on(NEW, 20.0, 12), OnboardSettings(budget=100, batch=10)
+    bench, file = Memory(rows), tmp_path / "curve.jsonl"
+    whole = Onboarding(bench, Once(start=START), settings)
+    for point in whole.steps():
+        if point.records <= kept:
+            keep_point(file, point, {"seed": 0})
+    with file.open("a") as torn:
+        torn.write('{"records": 5')
+    assert read_points(file, {"seed": 1}) == read_points(tmp_path / "none", {}) == []
+    killed = Memory(rows)
+    killed.order = bench.order[:kept]
+    work = Onboarding(killed, Once(start=START), settings, read_points(file, {"seed": 0}))
+    list(work.steps())
+    assert killed.order.tolist() == bench.order.tolist()
+    assert (work.curve, work.ended) == (whole.curve, whole.ended)
+
+
+def test_what_a_batch_brought_is_not_known_where_a_run_was_killed_before_its_point() -> None:
+    bench = Memory(rows_on(NEW, 20.0, 12))
+    bench.order = np.arange(20)
+    points = Onboarding(bench, Once(start=START), OnboardSettings(budget=40, batch=10)).steps()
+    assert [point.gain for point in points] == [None, 0, 0]
 
 
 def test_where_each_task_counts_all_are_measured_first() -> None:

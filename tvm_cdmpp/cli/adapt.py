@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.train import CurvePoint, Onboarding, OnboardSettings
 
 _WORKLOADS = "workloads.jsonl"
-_BESIDE = ("own", "calibration")
+_BESIDE = ("own", "calibration", "curve")
 """Files next to the log that are called after it."""
 
 
@@ -111,7 +111,7 @@ def adapt(
     args.records = args.records or Path(f"{args.device}.json")
     _check_files(args.out, args.records)
     from tvm_cdmpp.devices import calibration_file, read_calibrations
-    from tvm_cdmpp.train import Learner, Onboarding, OnboardSettings
+    from tvm_cdmpp.train import Learner, Onboarding, OnboardSettings, keep_point, read_points
 
     # All that can be wrong is found before anything takes time.
     # Networks to be predicted are given, so each of their tasks counts; those of a store stand for
@@ -122,14 +122,20 @@ def adapt(
     opened = recorded(args) if args.from_store else live(args, settings)
     with opened as bench:
         learner = Learner(start=predictor, sources=read_beside(args, bench, predictor))
-        work = Onboarding(bench, learner, settings)
+        curve_file = args.records.with_name(f"{args.records.name}.curve.jsonl")
+        if not len(bench.measured):
+            curve_file.unlink(missing_ok=True)  # of records that are gone
+        learning = _settings_of(args, settings) | {"from": predictor.origin}
+        work = Onboarding(bench, learner, settings, read_points(curve_file, learning))
         console = show.stderr_console()
         with (
             stop_on_interrupt(work),
             show.show_progress(console, "records", args.budget, 0) as show_step,
         ):
-            done = 0
+            done, known_points = 0, len(work.curve)
             for point in work.steps():
+                if len(work.curve) > known_points:
+                    keep_point(curve_file, point, learning)
                 show_step(describe_point(point), point.records - done, "")
                 done = point.records
                 on_point(point)
@@ -169,6 +175,10 @@ def _check_files(out: Path, records: Path) -> None:
         ) from error
 
 
+def _settings_of(args: argparse.Namespace, settings: "OnboardSettings") -> dict[str, Any]:
+    return {**asdict(settings), "sources": args.sources is not None}
+
+
 def describe_point(point: "CurvePoint") -> str:
     """Put a point of the curve into one line."""
     failed = f", {point.failed} failed" if point.failed else ""
@@ -200,7 +210,7 @@ def _write(
         "split": start.about.get("split"),
         "seed": settings.seed,
         "command": " ".join(["tvm-cdmpp", *sys.argv[1:]]),
-        "settings": {**asdict(settings), "sources": args.sources is not None},
+        "settings": _settings_of(args, settings),
         "curve": [asdict(point) for point in work.curve],
         "ended": work.ended,
         "learned": how,

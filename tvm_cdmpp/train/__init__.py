@@ -7,6 +7,7 @@ from tvm_cdmpp.offers import offer
 if TYPE_CHECKING:
     from tvm_cdmpp.train.autotuning import TRIAL_CONFIG, AutotuneSettings, autotune
     from tvm_cdmpp.train.config import Domain, TrainConfig
+    from tvm_cdmpp.train.curves import keep_point, read_points
     from tvm_cdmpp.train.domains import central_moment_discrepancy, maximum_mean_discrepancy
     from tvm_cdmpp.train.evaluation import evaluate
     from tvm_cdmpp.train.features import (

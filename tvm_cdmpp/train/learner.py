@@ -61,6 +61,8 @@ _FEW = _WAYS[1]
 _BESIDE_SOURCES = "training beside the sources"
 _NOTHING = "nothing, as none of the measured programs ran"
 _FOLDS = 3
+_LEVELS = 101
+"""Quantiles of residuals that a level is chosen from."""
 _LEAST_TO_TRAIN = 12
 """Programs that ran; fewer cannot tell whether training pays, nor fewer tasks what others will be
 off by."""
@@ -170,8 +172,8 @@ class Learner:
         return lost
 
     def _level(self, off: Floats) -> float:
-        """Return what brings that loss down most; one of the residuals, or nothing."""
-        levels = np.append(off, 0.0)
+        """Return what brings that loss down most; a quantile of the residuals, or nothing."""
+        levels = np.append(np.quantile(off, np.linspace(0.0, 1.0, _LEVELS)), 0.0)
         return float(levels[self._lost(off - levels[:, None]).sum(axis=1).argmin()])
 
     def _learned(

@@ -16,7 +16,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -117,7 +117,8 @@ class CurvePoint:
     """Error of the weights that it started from, on the same programs."""
     gain: float | None
     """Share by which the last batch brought the mean of |ln(predicted / measured)| down, on the
-    same programs: a percentage may be that of a single program of a microsecond."""
+    same programs: a percentage may be that of a single program of a microsecond. None also where an
+    earlier run was killed after that batch."""
 
 
 class Onboarding:
@@ -131,11 +132,13 @@ class Onboarding:
         Learns.
     settings
         How much.
+    earlier
+        The points of earlier runs that measured the bench's records.
 
     Attributes
     ----------
     curve
-        The points so far.
+        The points so far, those of earlier runs among them.
     ended
         Why no more is measured, in words; empty before the end.
     stopping
@@ -147,14 +150,21 @@ class Onboarding:
         There is no candidate.
     """
 
-    def __init__(self, bench: Bench, learner: Learner, settings: OnboardSettings) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        learner: Learner,
+        settings: OnboardSettings,
+        earlier: Sequence[CurvePoint] = (),
+    ) -> None:
         if not len(bench.candidates):
             raise RecordError("there is no program to measure on the device")
-        self.curve: list[CurvePoint] = []
+        self.curve = [point for point in earlier if point.records <= len(bench.measured)]
         self.ended = ""
         self.stopping = False
         self._bench, self._learner, self._settings = bench, learner, settings
-        self._now = learner.start
+        self._now: TrainedPredictor | None = None if len(bench.measured) else learner.start
+        """What learned from what was measured so far; None before that."""
         candidates = bench.candidates
         self._features = program_features(candidates.batch())
         self._own_tasks = np.unique(candidates.tasks[bench.own])
@@ -168,20 +178,18 @@ class Onboarding:
     def steps(self) -> Iterator[CurvePoint]:
         """Measure batch by batch to the end; yield the curve's point after each.
 
-        The first point is that of the records of earlier runs, where there are any.
+        The first point is that of the records of earlier runs, where there are any. Where these
+        runs ended before a point of all of them, what the last batch brought is not known.
         """
         if len(self._bench.measured):
             yield self._look()
+        self._end_if_flat()
         while not (self.ended or self.stopping) and (chosen := self._next_batch()).size:
             before = len(self._bench.measured)
             self._bench.measure(chosen)
             if len(self._bench.measured) > before:
                 yield self._look()
-            if self._is_flat():
-                self.ended = (
-                    f"the last {_PATIENCE} batches brought the error down by less than "
-                    f"{_LEAST_GAIN:.0%} each"
-                )
+            self._end_if_flat()
         if self.stopping:
             self.ended = "it was asked to stop"
 
@@ -274,19 +282,23 @@ class Onboarding:
         kept[own] = keep_back(measured.tasks[own], by_task=False)
         before, rows = self._now, measured.take(np.flatnonzero(kept))
         taught = measured.take(np.flatnonzero(~kept))
-        self._now = self._learner.learn(taught, self._unlabelled()).weights
+        now = self._now = self._learner.learn(taught, self._unlabelled()).weights
+        if self.curve and self.curve[-1].records == len(measured):
+            return self.curve[-1]  # an earlier run looked at these
         ran = int(np.isfinite(rows.latencies_s).sum())
         point = CurvePoint(
             records=len(measured),
             failed=int(np.isinf(measured.latencies_s).sum()),
             tasks=len(np.unique(measured.tasks)),
             kept_back=ran,
-            **(self._errors(rows, before) if ran else _NO_ERRORS),
+            **(self._errors(rows, before, now) if ran else _NO_ERRORS),
         )
         self.curve.append(point)
         return point
 
-    def _errors(self, rows: TrainingRows, before: TrainedPredictor) -> dict[str, float | None]:
+    def _errors(
+        self, rows: TrainingRows, before: TrainedPredictor | None, now: TrainedPredictor
+    ) -> dict[str, float | None]:
         measured_s, tasks = rows.latencies_s, rows.tasks
         several = self._by_task and len(np.unique(tasks[np.isfinite(measured_s)])) > 1
         groups = tasks if several else np.arange(len(rows))
@@ -298,27 +310,34 @@ class Onboarding:
             off = np.abs(np.log(predicted_s) - np.log(measured_s))
             return float(off[np.isfinite(measured_s)].mean())
 
-        first_s, before_s, predicted_s = (
-            evaluate(each, rows).latency_s for each in (self._learner.start, before, self._now)
+        first_s, predicted_s = (
+            evaluate(each, rows).latency_s for each in (self._learner.start, now)
         )
         low, high = bootstrap(measured_s, predicted_s, groups, resamples=_RESAMPLES)["mape"]
-        error_before = log_error(before_s)
+        gain = None
+        if before is not None:
+            error_before = log_error(evaluate(before, rows).latency_s)
+            gain = 1.0 - log_error(predicted_s) / error_before if error_before else 0.0
         return {
             "mape": scores(predicted_s).mape,
             "low": low,
             "high": high,
             "median": scores(predicted_s).median_ape,
             "start_mape": scores(first_s).mape,
-            "gain": 1.0 - log_error(predicted_s) / error_before if error_before else 0.0,
+            "gain": gain,
         }
 
-    def _is_flat(self) -> bool:
+    def _end_if_flat(self) -> None:
         planned = self._bench.candidates.tasks[self._planned]
         if self._each_task_counts and not np.isin(planned, self._bench.measured.tasks).all():
-            return False
+            return
         last = [point.gain for point in self.curve[-_PATIENCE:]]
         known = [gain for gain in last if gain is not None]
-        return len(known) == _PATIENCE and max(known) < _LEAST_GAIN
+        if len(known) == _PATIENCE and max(known) < _LEAST_GAIN:
+            self.ended = (
+                f"the last {_PATIENCE} batches brought the error down by less than "
+                f"{_LEAST_GAIN:.0%} each"
+            )
 
 
 _NO_ERRORS: dict[str, float | None] = dict.fromkeys(

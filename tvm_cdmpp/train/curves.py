@@ -1,0 +1,45 @@
+"""The curve of an onboarding in a file next to its records, so that a run goes on where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tvm_cdmpp.train.onboarding import CurvePoint
+
+
+def keep_point(file: Path, point: CurvePoint, learning: Mapping[str, Any]) -> None:
+    """Append a point.
+
+    Parameters
+    ----------
+    file
+        JSON lines.
+    point
+        Of the curve.
+    learning
+        What it depends on besides the records, as JSON values.
+    """
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps({**asdict(point), "learning": learning}) + "\n")
+
+
+def read_points(file: Path, learning: Mapping[str, Any]) -> list[CurvePoint]:
+    """Return the points that are of the same learning; none where there is no file.
+
+    A line that a kill tore ends the curve: what follows was measured without it.
+    """
+    found: list[CurvePoint] = []
+    if not file.exists():
+        return found
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            values = json.loads(line)
+            if values.pop("learning") == learning:
+                found.append(CurvePoint(**values))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            break
+    return found
