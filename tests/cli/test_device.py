@@ -117,6 +117,9 @@ def test_detect_shows_this_machine(capsys: Capture, monkeypatch: pytest.MonkeyPa
     shown = capsys.readouterr().out
     assert "(cpu)" in shown
     assert "no CUDA GPU" in shown
+    here = shown.split(" ")[0]
+    assert main(["device", "show", here]) == 0
+    assert capsys.readouterr().out.startswith(f"{here} (cpu)")
 
 
 def test_detected_devices_can_be_added(

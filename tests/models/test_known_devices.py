@@ -78,4 +78,8 @@ def test_a_device_that_the_weights_do_not_know_is_named(name: str, reference: st
 
 def test_untrained_weights_know_nothing_to_count_as() -> None:
     predictor = TrainedPredictor.untrained(AdditiveConfig(), 0)
-    assert predictor.remark_on(find_device("cortex-a72")) is None
+    device = find_device("cortex-a72")
+    assert predictor.remark_on(device) is None
+    predictor.about = {"device": device.name, "records": 32}
+    assert predictor.remark_on(device) == f"the weights learned from 32 records of {device.name}"
+    assert predictor.remark_on(find_device("x86-24t")) is None

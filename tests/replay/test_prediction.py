@@ -142,6 +142,13 @@ def test_an_accelerator_says_what_it_is_predicted_as(forecast: NetworkForecast) 
     assert any("as a GPU" in remark for remark in forecast.on("hl-100").remarks)
 
 
+@pytest.mark.parametrize(("name", "said"), [("t4", True), (CPU, False)])
+def test_untuned_networks_on_gpus_are_said_to_be_slow(
+    forecast: NetworkForecast, name: str, said: bool
+) -> None:
+    assert any("fallbacks" in remark for remark in forecast.on(name).remarks) == said
+
+
 def test_two_queues_run_branches_side_by_side() -> None:
     def branches(x: Any) -> Any:
         def branch(name: str) -> Any:

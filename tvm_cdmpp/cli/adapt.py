@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.models import TrainedPredictor
     from tvm_cdmpp.train import CurvePoint, Onboarding, OnboardSettings
 
+_BATCH = 64
 _WORKLOADS = "workloads.jsonl"
 _BESIDE = ("own", "calibration", "curve")
 """Files next to the log that are called after it."""
@@ -71,8 +72,8 @@ def add_parser(commands: Any) -> None:
         help="size of the batch: of named networks, and of the open first axes of model files",
     )  # fmt: skip
     parser.add_argument(
-        "--batch", type=int, default=64, metavar="N", dest="programs_per_batch",
-        help="programs measured before training goes on (default: 64)",
+        "--batch", type=int, metavar="N", dest="programs_per_batch",
+        help=f"programs measured before training goes on (default: {_BATCH}, or the budget)",
     )  # fmt: skip
     parser.add_argument(
         "--weights", default="shipped", metavar="W",
@@ -117,7 +118,9 @@ def adapt(
     # Networks to be predicted are given, so each of their tasks counts; those of a store stand for
     # others.
     per_task = {} if args.from_store else {"programs_per_task": 1}
-    settings = OnboardSettings(budget=args.budget, batch=args.programs_per_batch, **per_task)
+    batch = args.programs_per_batch
+    batch = max(1, min(_BATCH, args.budget)) if batch is None else batch
+    settings = OnboardSettings(budget=args.budget, batch=batch, **per_task)
     predictor, calibrations = load_trained(args.weights), read_calibrations(calibration_file())
     opened = recorded(args) if args.from_store else live(args, settings)
     with opened as bench:

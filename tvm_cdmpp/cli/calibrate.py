@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LEAST_TRIALS, LEAST_TIME_S = 600, 420.0
 """Searches that are shorter do not begin with a calibration, which takes as long as some hundred
-trials, a minute on two cores: at most a sixth of the time."""
+trials, two minutes on two cores: at most a third of the time."""
 
 
 def add_parser(actions: Any) -> None:
@@ -35,7 +35,7 @@ def add_parser(actions: Any) -> None:
     parser = actions.add_parser(
         "calibrate",
         help="measure small programs once, for all later predictions for a device",
-        description="Measure some small programs of several operators, about a minute, and keep "
+        description="Measure some small programs of several operators, about two minutes, and keep "
         "how much longer they take than predicted, those such as a search finds and those with "
         "TVM's own schedules. All later predictions for the device use it.",
     )

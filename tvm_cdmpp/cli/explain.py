@@ -160,7 +160,7 @@ def _print(
     say(
         f"roofline {show.milliseconds(explanation.roofline_s)} by {explanation.roofline_bound}: "
         + (
-            f"{faster:.3g} times faster at most"
+            f"{faster:.3g} times faster than predicted at most"
             if faster >= 1
             else "the prediction is below it, so it is too low, or the device's figures are"
         )
@@ -174,6 +174,9 @@ def _print(
         ]
         for leaf in explanation.leaves
     ]
+    start_s = explanation.latency_s - sum(leaf.latency_s for leaf in explanation.leaves)
+    share = start_s / explanation.latency_s
+    rows.append(["(start-up)", show.milliseconds(start_s), f"{100 * share:.1f}%", "start-up"])
     show.print_table(console, "stores", ("buffer", "latency", "share", "held down by"), rows)
     say("\n" + explanation.loops)
     title = "against average leaves"

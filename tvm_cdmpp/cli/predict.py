@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.inputs import add_input_forms, parse_input_dtypes, parse_input_shapes
+from tvm_cdmpp.cli.inputs import (
+    add_input_forms,
+    known_or_here,
+    parse_input_dtypes,
+    parse_input_shapes,
+)
 from tvm_cdmpp.cli.messages import drop_native_messages
-from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
+from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.files import write_atomically
 
 if TYPE_CHECKING:
-    from tvm_cdmpp.devices import DeviceSpec
     from tvm_cdmpp.replay import NetworkPrediction
 
 _START = "start-up of the network and its operators"
@@ -75,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     names = [name.strip() for name in args.device.split(",") if name.strip()]
     if not names:
         raise ConfigError("--device takes names of devices, as in t4,a100-40gb; got none")
-    devices = list(dict.fromkeys(map(_device, names)))
+    devices = list(dict.fromkeys(map(known_or_here, names)))
     from tvm_cdmpp.replay import NetworkForecast
 
     predictions = []
@@ -98,19 +102,6 @@ def run(args: argparse.Namespace) -> int:
 
         plot_devices(predictions, args.plot)
     return 0
-
-
-def _device(name: str) -> "DeviceSpec":
-    """Return the device of a name: a known one, or this machine as `device detect` calls it."""
-    from tvm_cdmpp.devices import detect_cpu, find_device
-
-    try:
-        return find_device(name)
-    except UnknownDeviceError:
-        here = detect_cpu()
-        if here.name != name:
-            raise
-        return here
 
 
 def _parse_batches(text: str) -> list[int | None]:

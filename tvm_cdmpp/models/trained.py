@@ -120,8 +120,11 @@ class TrainedPredictor:
     def remark_on(self, device: DeviceSpec) -> str | None:
         """Say what a device counts as that the training did not know; see `models.known_devices`.
 
-        None where it counts as itself, or as none of the devices that come with the package.
+        Or how many of its records the weights learned from afterwards. None where it counts as
+        itself, or as none of the devices that come with the package.
         """
+        if self.about.get("device") == device.name:
+            return f"the weights learned from {self.about.get('records')} records of {device.name}"
         reference = self.expert(device).network.counts_as(device)
         devices = (device, *built_in_devices())
         differ = (in_cycles(stack_devices(devices)) - reference).abs().amax(dim=1)

@@ -393,6 +393,11 @@ def _remarks(
             f"{without} of {num_tasks} tasks have no record and run TVM's own schedule, in the "
             "layouts that are searched, where it is slower"
         )
+    if device.kind == "gpu" and not lowered.searched:
+        remarks.append(
+            "TVM's own schedules for GPUs are fallbacks, and several times slower than those of a "
+            "search: compare devices by trials or by logs"
+        )
     if device.kind == "accelerator":
         remarks.append(f"{device.name} is predicted for as a GPU: no accelerator was trained on")
     return remarks
