@@ -25,6 +25,7 @@ def test_a_line_is_explained_next_to_another(log: Path, capsys: pytest.CaptureFi
         "line 3 of",
         "roofline",
         "stores",
+        "(start-up)",
         "for ",
         "against",
         "line 4",
@@ -46,7 +47,7 @@ def test_a_prediction_below_the_roofline_is_remarked(
     log: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["explain", str(log)]) == 0
-    assert "times faster at most" in capsys.readouterr().out
+    assert "times faster than predicted at most" in capsys.readouterr().out
     monkeypatch.setattr(explanation, "task_roofline", lambda task, device: (1.0, "memory"))
     assert main(["explain", str(log)]) == 0
     out = capsys.readouterr().out
