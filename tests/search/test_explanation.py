@@ -1,6 +1,7 @@
 """Explanations of real states: what adds up, what is compared with what."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +142,13 @@ def test_tasks_of_which_nothing_ran_are_reviewed_too(tmp_path: Path) -> None:
     review = review_search(read_measured_log(path), load_weights("shipped"), "shipped")
     assert review.tasks[1].best_s is None
     assert review.tasks[1].advice == "no program ran: see the failures"
+    flat = replace(
+        review.tasks[0], late_gain_s=0.0, best_s=1.0, roofline_s=0.1, trials=64, bound="memory"
+    )
+    for changed, said in (
+        ({}, "many more trials"),
+        ({"trials": 15}, "too few trials"),
+        ({"bound": "start-up", "trials": 15}, "its start"),
+        ({"roofline_s": 0.6}, "near its roofline"),
+    ):
+        assert said in replace(flat, **changed).advice  # type: ignore[arg-type]

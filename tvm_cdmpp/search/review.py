@@ -19,6 +19,8 @@ from tvm_cdmpp.search.explanation import task_roofline
 from tvm_cdmpp.search.measured_log import MeasuredLog, MeasuredTask
 
 _LATE_SHARE = 1 / 3
+_FEW_TRIALS = 16
+"""Below that a best latency that stays says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,6 +60,10 @@ class TaskReview:
             return "still falling: more trials pay"
         if self.best_s < 2 * self.roofline_s:
             return "near its roofline: little is left"
+        if self.bound == "start-up":
+            return "most of it is its start: little is left"
+        if self.trials < _FEW_TRIALS:
+            return "too few trials to tell"
         return "flat, far from its roofline: many more trials, or another sketch"
 
 
