@@ -119,11 +119,11 @@ def read_checkpoint(path: Path) -> Content:
     return Content(content, arrays)
 
 
-def damaged(path: Path, error: Exception) -> CheckpointError:
+def damaged(path: Path, error: Exception, kind: str = "predictor") -> CheckpointError:
     """Return the error to raise where what a checkpoint holds cannot be, in one line."""
     reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
     return CheckpointError(
-        f"The predictor in '{path}' is damaged: {reason.rstrip('.')}. Take a copy that is whole, "
+        f"The {kind} in '{path}' is damaged: {reason.rstrip('.')}. Take a copy that is whole, "
         "or train it again."
     )
 
