@@ -1,5 +1,6 @@
 """Writing files whole or not at all; `tests/models/test_checkpoint.py` fills a disk."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,21 @@ from pathlib import Path
 import pytest
 
 from tvm_cdmpp.errors import ConfigError, RecordError
-from tvm_cdmpp.files import cache_folder, config_folder, locked, replacing, write_atomically
+from tvm_cdmpp.files import (
+    cache_folder,
+    config_folder,
+    locked,
+    parse_json,
+    replacing,
+    write_atomically,
+)
+
+
+def test_json_of_any_depth_is_read_or_refused() -> None:
+    assert parse_json('{"a": [1, null]}') == {"a": [1, None]}
+    for text in ("[" * 100_000, b'{"a":' * 100_000, "{"):
+        with pytest.raises(json.JSONDecodeError):
+            parse_json(text)
 
 
 def test_makes_the_folder_and_replaces_the_file(tmp_path: Path) -> None:

@@ -1,11 +1,16 @@
-"""Files: written whole or not at all, locked against a second writer, in the user's folders."""
+"""Files: written whole or not at all, locked against a second writer, in the user's folders.
+
+And what JSON of them says.
+"""
 
 import errno
+import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tvm_cdmpp.errors import ConfigError, RecordError
 
@@ -75,6 +80,27 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
         file.seek(max(0, size - 1))
         start = "\n" if file.read(1) not in (b"", b"\n") else ""
         file.write((start + "".join(f"{line}\n" for line in lines)).encode())
+
+
+def parse_json(text: str | bytes, **hooks: Any) -> Any:
+    """Read JSON that somebody else may have written.
+
+    Parameters
+    ----------
+    text
+        What to read.
+    hooks
+        As of `json.loads`.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, or nested so deeply that Python's reader does not follow.
+    """
+    try:
+        return json.loads(text, **hooks)
+    except RecursionError:
+        raise json.JSONDecodeError("it is nested too deeply", "", 0) from None
 
 
 @contextmanager

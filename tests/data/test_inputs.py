@@ -74,6 +74,7 @@ def test_nothing_to_import(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{", "cannot be read"),
+        pytest.param("[" * 100_000, "cannot be read: it is nested too deeply", id="deep"),
         ('{"schema": 2, "files": []}', "'schema': 1"),
         ('{"schema": 1}', "list 'files'"),
         ('{"schema": 1, "files": [{"device": "x"}]}', "entry 0"),

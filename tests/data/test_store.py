@@ -105,7 +105,7 @@ def test_a_newer_store_is_refused(store: RecordStore) -> None:
         RecordStore.open(store.path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+@pytest.mark.parametrize("content", ["{", "[]", "{}", pytest.param("[" * 100_000, id="deep")])
 def test_a_damaged_manifest_is_named(store: RecordStore, content: str) -> None:
     (store.path / schema.MANIFEST).write_text(content)
     with pytest.raises(RecordError, match=r"store\.json cannot be read"):

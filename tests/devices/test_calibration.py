@@ -133,6 +133,7 @@ def test_devices_of_all_sources_have_it(tmp_path: Path, monkeypatch: pytest.Monk
     ("content", "message"),
     [
         ("{", "cannot be read: .*Remove the file"),
+        pytest.param("[" * 100_000, "cannot be read: it is nested .*Remove the file", id="deep"),
         ([], 'must be an object with "format": 1'),
         ({"format": 2}, 'must be an object with "format": 1'),
         ({"format": 1, "calibrations": []}, "must be an object, by the names of devices"),
@@ -149,6 +150,9 @@ def test_devices_of_all_sources_have_it(tmp_path: Path, monkeypatch: pytest.Monk
         ({"format": 1, "calibrations": {"x": {"levels": [], "programs": [
             {"operator": "pool", "task": "t", "measured_s": 0, "log_ratio": 1}]}}},
          "a program of t must have finite seconds above 0"),
+        ({"format": 1, "calibrations": {"x": {"levels": [], "programs": [
+            {"operator": "pool", "task": "t", "measured_s": 1, "log_ratio": 10**400}]}}},
+         "'x' must be a calibration with .*: int too large"),
     ],
 )  # fmt: skip
 def test_what_is_damaged_is_named(tmp_path: Path, content: Any, message: str) -> None:

@@ -86,6 +86,7 @@ def test_a_minimal_file() -> None:
     [
         ("{", "file is not usable as JSON"),
         (b"\xff", "file is not usable as JSON"),
+        pytest.param("[" * 100_000, "file is not usable as JSON: it is nested too", id="deep"),
         ('{"format": 1, "format": 1}', "the key 'format' comes twice"),
         ([], 'file must be an object with "format": 1'),
         ({"format": 2, "devices": []}, "got 2 for the format"),

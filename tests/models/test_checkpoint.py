@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +145,13 @@ def rewrite(file: Path, **changes: Any) -> None:
         {"labels": None},
         {"labels": {"power": 0.0, "unknown": 1}},
         {"base_slope": None},
+        {"base_slope": math.nan},
+        {"base_shift": "0"},
+        {"labels": {"power": math.inf}},
+        {"labels": {"high": math.nan}},
+        {"config": {**asdict(SMALL), "width": "16"}},
+        {"config": {**asdict(SMALL), "layers": 0}},
+        {"config": {**asdict(SMALL), "layers": 10**9}},
     ],
     ids=str,
 )
@@ -150,13 +159,30 @@ def test_damaged_header(predictor: Predictor, tmp_path: Path, changes: dict[str,
     file = tmp_path / "m"
     predictor.save(file)
     rewrite(file, **changes)
-    with pytest.raises(CheckpointError, match=str(file)):
+    with pytest.raises(CheckpointError, match=str(file)) as raised:
         Predictor.load(file)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("settings", [[], 3, None, "text"])
+def test_settings_are_an_object(tmp_path: Path, settings: Any) -> None:
+    write_checkpoint(tmp_path / "m", Content(settings, {}))
+    with pytest.raises(CheckpointError, match="its settings must be a JSON object"):
+        read_checkpoint(tmp_path / "m")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1e30])
+def test_weights_that_cannot_be(predictor: Predictor, tmp_path: Path, value: float) -> None:
+    content = predictor.content()
+    arrays = {**content.arrays, "embed.bias": np.full(16, value, np.float32)}
+    write_checkpoint(tmp_path / "m", Content(content.settings, arrays))
+    with pytest.raises(CheckpointError, match=r"embed\.bias has values that are not finite"):
+        Predictor.load(tmp_path / "m")
 
 
 def test_header_of_another_kind(predictor: Predictor, tmp_path: Path) -> None:
     file = tmp_path / "m"
-    for text in ("[]", "3", "{"):
+    for text in ("[]", "3", "{", "[" * 100_000):
         save_file({"x": torch.zeros(3)}, file, metadata={"tvm_cdmpp": text})
         with pytest.raises(CheckpointError, match=str(file)):
             Predictor.load(file)

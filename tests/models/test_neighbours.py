@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,6 +166,15 @@ def test_a_search_does_not_apply_it_twice(predictor: TrainedPredictor) -> None:
     assert abs(predictor.experts["cpu"].level) < 1e-3
 
 
+def narrower(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Leave out a column, everywhere where there are any."""
+    found = dict(arrays)
+    for name in ("centre", "scale", "places"):
+        key = f"cpu.neighbours.0.{name}"
+        found[key] = found[key][..., :-1]
+    return found
+
+
 @pytest.mark.parametrize("name", ["level", "centre", "scale", "places", "weights"])
 def test_damage_is_named(predictor: TrainedPredictor, tmp_path: Path, name: str) -> None:
     content, key = predictor.content(), f"cpu.neighbours.0.{name}"
@@ -172,6 +182,8 @@ def test_damage_is_named(predictor: TrainedPredictor, tmp_path: Path, name: str)
         ({**content.arrays, key: np.zeros((3, 3), np.float32)}, "do not fit each other"),
         ({k: v for k, v in content.arrays.items() if k != key}, name),
         ({**content.arrays, key: content.arrays[key] * math.nan}, "not finite"),
+        ({**content.arrays, key: np.full_like(content.arrays[key], 1e30)}, "magnitude above"),
+        (narrower(content.arrays), f"the {_VECTORS.shape[1]} columns of program vectors"),
     ):
         write_checkpoint(tmp_path / "m", Content(content.settings, wrong))
         with pytest.raises(CheckpointError, match=message):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +23,12 @@ from tvm_cdmpp.errors import CheckpointError, ConfigError
 from tvm_cdmpp.models.adaptation import AdaptConfig, thin
 from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork
 from tvm_cdmpp.models.analytic import estimate_latency_s
-from tvm_cdmpp.models.checkpoint import Content, write_checkpoint
+from tvm_cdmpp.models.checkpoint import LARGEST_WEIGHT, Content, write_checkpoint
 from tvm_cdmpp.models.dropout import Dropout
 from tvm_cdmpp.models.leaves import make_leaves, stack_devices
 from tvm_cdmpp.models.rows import Machine, TrainingRows
 from tvm_cdmpp.models.trained import TrainedPredictor, round_weights
+from tvm_cdmpp.models.weights import load_weights
 
 DEVICE = DeviceSpec(name="cpu", kind="cpu", cores=4)
 GPU = DeviceSpec(name="gpu", kind="gpu", cores=80)
@@ -388,17 +391,116 @@ def test_weights_in_half_precision_come_back(predictor: TrainedPredictor, tmp_pa
     )
 
 
-def test_damage_is_named(predictor: TrainedPredictor, tmp_path: Path) -> None:
-    content = predictor.content()
-    name = "cpu.network.embed.weight"
-    for wrong, message in (
-        (np.full_like(content.arrays[name], np.nan), "embed.weight has values that are not"),
-        (content.arrays[name][:-1], "size mismatch"),
-    ):
-        arrays = {**content.arrays, name: wrong}
-        write_checkpoint(tmp_path / "m", Content(content.settings, arrays))
-        with pytest.raises(CheckpointError, match=message):
-            TrainedPredictor.load(tmp_path / "m")
+EMBED = "network.embed.weight"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({EMBED: np.full((96, 173), np.nan, np.float32)}, "embed.weight has values that are not"),
+        ({EMBED: np.full((96, 173), 1e30, np.float32)}, r"with a magnitude above 10000\."),
+        ({EMBED: np.full((96, 173), -6e4, np.float16)}, r"with a magnitude above 10000\."),
+        ({EMBED: np.zeros((95, 173), np.float32)}, "width is 96 by its settings and 95 by its"),
+        ({EMBED: np.zeros((96, 172), np.float32)}, "size mismatch for embed.weight"),
+        ({EMBED: None}, "'embed.weight' is missing"),
+        ({"network.norm.weight": None, "network.norm.bias": None}, "Missing key"),
+        ({"ahead.norm.weight": np.ones(96, np.float32)}, "Missing key"),
+        ({"neighbours.1.level": np.zeros(1)}, "there is neighbours.1, but not all before it"),
+        ({"neighbours.x.level": np.zeros(1)}, "there is neighbours.x, but not all before it"),
+        *(
+            ({"spread_factor": value}, "spread_factor must be a number of 1e-12 to 1e.12; got")
+            for value in (math.nan, -1.0, 0.0, math.inf, 10**400, "1", True, None, [1.0], "1" * 99)
+        ),
+        *(
+            ({"level": value}, "level must be a number of -100 to 100; got")
+            for value in (math.inf, math.nan, -101, "12")
+        ),
+        ({"predicts_failure": "no"}, "predicts_failure must be true or false"),
+        ({"config": 3}, "is not a mapping"),
+        ({"config": {"depth": 1}}, "unexpected keyword argument 'depth'"),
+        ({"config": {"layers": 0}}, "layers is 0 by its settings and 2 by its weights"),
+        ({"config": {"layers": 10**9}}, "layers is 1000000000 by its settings"),
+        ({"config": {"width": 4 * 10**9}}, "width is 4000000000 by its settings"),
+        ({"config": {"hidden": 48}}, "hidden is 48 by its settings and 96 by its weights"),
+        ({"config": {"width": "96"}}, "width must be an integer of at least 1; got '96'"),
+        ({"config": {"layers": True}}, "layers must be an integer of at least 0; got True"),
+        ({"config": {"heads": 0}}, "heads must be an integer of at least 1; got 0"),
+        ({"config": {"dropout": math.nan}}, "dropout must be a number of 0 to 0.99; got nan"),
+        ({"config": {"input_noise": "much"}}, "input_noise must be a number"),
+        ({"config": {"analytic_base": 1}}, "analytic_base must be true or false; got 1"),
+        ({"config": {"largest_correction": math.inf}}, "largest_correction must be a number"),
+    ],
+)  # fmt: skip
+def test_damage_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    content = TrainedPredictor.untrained(AdditiveConfig(), 0).content()
+    arrays, experts = dict(content.arrays), dict(content.settings["experts"])
+    for name, value in changes.items():
+        if "." not in name:
+            nested = isinstance(value, dict)
+            value = {**experts["cpu"][name], **value} if nested else value
+            experts["cpu"] = {**experts["cpu"], name: value}
+        elif value is None:
+            del arrays[f"cpu.{name}"]
+        else:
+            arrays[f"cpu.{name}"] = value
+    assert_refused(tmp_path / "m", {**content.settings, "experts": experts}, arrays, message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"about": None}, "about must be a JSON object; got NoneType"),
+        ({"about": [["seed", 1]]}, "about must be a JSON object; got list"),
+        ({"experts": {}}, "'cpu' is missing"),
+        ({"experts": {"cpu": 3}}, "cpu must be a JSON object; got int"),
+        ({"experts": []}, "list indices must be"),
+        ({"predictor": 3}, "predictor must be a JSON object; got int"),
+    ],
+    ids=str,
+)
+def test_damage_of_the_whole_is_named(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    content = TrainedPredictor.untrained(AdditiveConfig(), 0).content()
+    assert_refused(tmp_path / "m", {**content.settings, **changes}, content.arrays, message)
+
+
+def assert_refused(
+    file: Path, settings: Mapping[str, Any], arrays: Mapping[str, np.ndarray], message: str
+) -> None:
+    """Check that a file is refused in one line that names it, the reason and what to do."""
+    write_checkpoint(file, Content(settings, arrays))
+    with pytest.raises(CheckpointError, match=message) as raised:
+        load_weights(file)
+    said = str(raised.value)
+    assert said.startswith(f"The predictor in '{file}' is damaged: ")
+    assert said.endswith(". Take a copy that is whole, or train it again.")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_largest_weights_still_give_numbers(
+    predictor: TrainedPredictor, tmp_path: Path, sign: float
+) -> None:
+    content, batch = predictor.content(), random_batch(20)
+    arrays = {
+        name: np.full(array.shape, sign * LARGEST_WEIGHT, np.float32)
+        if name.startswith(("cpu.network.", "gpu.network."))
+        else array
+        for name, array in content.arrays.items()
+    }
+    drawn = np.random.default_rng(0)
+    arrays["cpu.network.layers.0.norm1.bias"] = np.zeros(96, np.float32)
+    for name, array in arrays.items():
+        if name.startswith("gpu.network."):
+            arrays[name] = array * drawn.choice([-1.0, 1.0], array.shape).astype(np.float32)
+    write_checkpoint(tmp_path / "m", Content(content.settings, arrays))
+    loaded = TrainedPredictor.load(tmp_path / "m")
+    for device in (DEVICE, GPU):
+        found = loaded.predict(batch, device)
+        assert found.leaf_s is not None and found.spread is not None
+        for values in (found.latency_s, found.leaf_s, found.spread):
+            assert np.isfinite(values).all() and (values > 0).all()
 
 
 def test_positions_beyond_those_known(predictor: TrainedPredictor) -> None:

@@ -375,11 +375,13 @@ def test_onnx_without_any_shape(onnx: Any, tmp_path: Path) -> None:
     assert network.inputs == {"image": (IMAGE, "float32")}
 
 
-def save_onnx_relu(onnx: Any, path: Path, shape: list[Any], element: int | None = None) -> Path:
+def save_onnx_relu(
+    onnx: Any, path: Path, shape: list[Any], element: int | None = None, domain: str = ""
+) -> Path:
     value = onnx.helper.make_tensor_value_info
     kind = element or onnx.TensorProto.FLOAT
     graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("Relu", ["x"], ["y"])], "relu",
+        [onnx.helper.make_node("Relu", ["x"], ["y"], domain=domain)], "relu",
         [value("x", kind, shape)], [value("y", kind, shape)],
     )  # fmt: skip
     opset = [onnx.helper.make_opsetid("", 17)]
@@ -407,6 +409,13 @@ def test_what_a_file_leaves_open_is_asked_for(
     path = save_onnx_relu(onnx, tmp_path / "relu.onnx", shape)
     with pytest.raises(NetworkError, match=message):
         load_network(str(path), **wishes)
+
+
+def test_an_operator_of_an_unknown_domain_is_named_in_one_line(onnx: Any, tmp_path: Path) -> None:
+    path = save_onnx_relu(onnx, tmp_path / "own.onnx", [2, 4], domain="my.ops")
+    with pytest.raises(NetworkError, match=r"own\.onnx is not a valid .*my\.ops.*Relu") as raised:
+        load_network(str(path))
+    assert "\n" not in str(raised.value)
 
 
 def test_half_precision_is_told_by_the_weights(module: torch.nn.Module, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """List scheduling: what must hold of every timeline, whatever the graph."""
 
 import json
+import math
 from functools import partial
 from itertools import pairwise
 
@@ -90,8 +91,19 @@ def test_what_cannot_be_replayed_is_refused() -> None:
         replay(OperatorGraph((), 0.0), {})
     with pytest.raises(ConfigError, match="at least 1 queue"):
         QueueConfig(queues=0)
-    with pytest.raises(ConfigError, match="not be negative"):
-        QueueConfig(operator_start_s=-1.0)
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, -math.inf])
+def test_seconds_that_cannot_be_are_refused(seconds: float) -> None:
+    latency_s = {"transform": 1.0, "conv": seconds, "__copy": 1.0}
+    with pytest.raises(NetworkError, match=rf"at least 0; got {seconds} for conv\."):
+        replay(read_graph(graph_json(NODES)), latency_s)
+    # Of a function that the network does not call, nothing is asked.
+    graph = read_graph(graph_json(NODES))
+    assert replay(graph, {**latency_s, "conv": 0.0, "other": seconds}).latency_s == 2.0
+    for field in ("operator_start_s", "network_start_s"):
+        with pytest.raises(ConfigError, match=f"must be finite and not be negative; got {seconds}"):
+            QueueConfig(**{field: seconds})  # type: ignore[arg-type]
 
 
 def test_gpus_take_a_start_up_however_many_queues() -> None:

@@ -6,7 +6,6 @@ The first entry whose glob fits a file's name counts; all but `pattern` may be l
 """
 
 import fnmatch
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from tvm_cdmpp.data.schema import MANIFEST
 from tvm_cdmpp.data.sidecars import is_sidecar
 from tvm_cdmpp.data.taskfiles import TASK_FILE
 from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.files import parse_json
 
 SOURCES_NAME = "sources.json"
 _WORKLOADS = re.compile(r"workloads\.jsonl?(\.gz|\.xz)?")
@@ -202,7 +202,7 @@ def _describe(
 
 def _read_sources(path: Path) -> list[dict[str, str]]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ConfigError(f"the sources file {path} cannot be read: {error}") from error
     if not isinstance(content, dict) or content.get("schema") != 1:

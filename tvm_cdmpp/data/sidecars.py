@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.errors import RecordError
-from tvm_cdmpp.files import locked, write_atomically
+from tvm_cdmpp.files import locked, parse_json, write_atomically
 
 _PATIENCE_S = 60.0
 _SIDECAR = re.compile(r".+\.(calibration\.jsonl|history\.json)|comparison\.json")
@@ -37,7 +37,7 @@ def read_noisy_lines(log: Path) -> frozenset[int]:
     lowest_s: dict[float, float] = {}
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue  # half a line of a killed run, which vouches for nothing
         try:

@@ -8,7 +8,6 @@
 The latency of a program is its label: see `tvm_cdmpp.data.quality.make_labels`.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 from tvm_cdmpp.data.content import hash_file
 from tvm_cdmpp.data.schema import MANIFEST, RECORDS, SCHEMA_VERSION, TASKS, WORKLOADS
 from tvm_cdmpp.errors import RecordError
+from tvm_cdmpp.files import parse_json
 
 _FAILED_COST_S = 1e10
 _WORKLOAD_COLUMNS = tuple(name for name in WORKLOADS.names if name != "workload_id")
@@ -66,7 +66,7 @@ class RecordStore:
         """
         folder = Path(path)
         try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            manifest = parse_json((folder / MANIFEST).read_text(encoding="utf-8"))
             version = manifest["schema_version"]
         except FileNotFoundError as error:
             raise RecordError(

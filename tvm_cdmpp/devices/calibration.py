@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.files import config_folder, locked, write_atomically
+from tvm_cdmpp.files import config_folder, locked, parse_json, write_atomically
 
 FORMAT = 1
 
@@ -142,7 +142,7 @@ class DeviceCalibration:
             programs = tuple(MeasuredProgram(**entry) for entry in content.get("programs", ()))
             rest = {k: v for k, v in content.items() if k not in ("levels", "programs")}
             return DeviceCalibration(levels=levels, programs=programs, **rest)
-        except (ConfigError, KeyError, TypeError, AttributeError) as error:
+        except (ConfigError, KeyError, TypeError, AttributeError, OverflowError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ConfigError(
                 f"{where} must be a calibration with {', '.join(_names(DeviceCalibration))}: "
@@ -170,7 +170,7 @@ def read_calibrations(file: Path) -> dict[str, DeviceCalibration]:
         The file cannot be read, or has another form.
     """
     try:
-        document = json.loads(file.read_bytes())
+        document = parse_json(file.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -22,6 +22,7 @@ from typing import Any, get_type_hints
 from tvm_cdmpp.devices.calibration import DeviceCalibration
 from tvm_cdmpp.devices.spec import FIGURES, KINDS, OPTIONAL_FIGURES, REQUIRED_FIGURES, DeviceSpec
 from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.files import parse_json
 
 FORMAT = 1
 
@@ -48,7 +49,7 @@ def parse_devices(text: str | bytes, where: str) -> tuple[DeviceSpec, ...]:
         the device and the field, what was expected and what was found.
     """
     try:
-        document = json.loads(text, object_pairs_hook=_without_duplicates)
+        document = parse_json(text, object_pairs_hook=_without_duplicates)
     except ValueError as error:
         raise ConfigError(f"{where} is not usable as JSON: {error}.") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:

@@ -20,7 +20,7 @@ import numpy as np
 
 from tvm_cdmpp.bridge import hardware_params, load_tvm
 from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
-from tvm_cdmpp.files import append_lines
+from tvm_cdmpp.files import append_lines, parse_json
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
@@ -163,7 +163,7 @@ def read_calibration(file: Path) -> list[CalibrationRow]:
         raise RecordError(f"{file} cannot be read: {error.strerror}") from error
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(CalibrationRow(**json.loads(line)))
+            rows.append(CalibrationRow(**parse_json(line)))
         except json.JSONDecodeError:
             continue
         except TypeError as error:

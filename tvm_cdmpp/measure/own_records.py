@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tvm_cdmpp.errors import RecordError
-from tvm_cdmpp.files import append_lines
+from tvm_cdmpp.files import append_lines, parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def read_own_records(file: Path) -> tuple[list[OwnRecord], int]:
         raise RecordError(f"{file} cannot be read: {error}") from error
     for number, line in enumerate(lines, start=1):
         try:
-            values = json.loads(line)
+            values = parse_json(line)
         except json.JSONDecodeError:
             torn += 1  # of a run that was killed
             continue

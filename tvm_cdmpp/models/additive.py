@@ -37,6 +37,7 @@ from tvm_cdmpp.models.known_devices import as_known, in_cycles, own_direction
 from tvm_cdmpp.models.layout import Layout, PaddedLayout, leaves_of
 from tvm_cdmpp.models.leaves import NUM_INPUTS, Leaves, stack_devices
 from tvm_cdmpp.models.products import ROWS, add_product, product
+from tvm_cdmpp.models.sizes import check_numbers, check_sizes
 
 _LARGEST_INPUT = 8.0
 _INITIAL_START_S = 5e-7
@@ -45,6 +46,9 @@ _LOG_COMMON_LEAF_S = float(np.log(1e-5))
 _MANY, _MANY_TO_LEARN = 128, 512
 """Leaves of which a few more do not matter, in scoring and in learning."""
 _LN2 = float(np.log(2.0))
+_MOST_NOISE = 1e3
+_LARGEST_CORRECTION = 1e3
+"""Far beyond all latencies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +71,12 @@ class AdditiveConfig:
     """Bound of a leaf's correction, ln."""
 
     def __post_init__(self) -> None:
-        """Check that the heads divide the width."""
-        if self.heads < 1 or self.width % (2 * self.heads) != 0:
-            raise ConfigError(
-                f"width must be a multiple of 2 * heads; got width={self.width}, "
-                f"heads={self.heads}."
-            )
+        """Reject what no network can have."""
+        check_sizes(vars(self))
+        check_numbers({"input_noise": self.input_noise}, 0.0, _MOST_NOISE)
+        if not isinstance(self.analytic_base, bool):
+            raise ConfigError(f"analytic_base must be true or false; got {self.analytic_base!r}.")
+        check_numbers({"largest_correction": self.largest_correction}, 0.0, _LARGEST_CORRECTION)
         if not self.largest_correction > 0:
             raise ConfigError(f"largest_correction must be above 0; got {self.largest_correction}.")
 

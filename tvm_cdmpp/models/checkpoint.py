@@ -20,10 +20,13 @@ from safetensors.numpy import save
 
 from tvm_cdmpp.ast import SCHEMA_VERSION
 from tvm_cdmpp.errors import CheckpointError
-from tvm_cdmpp.files import write_atomically
+from tvm_cdmpp.files import parse_json, write_atomically
 
 _FORMAT = 3
 _HEADER = "tvm_cdmpp"
+LARGEST_WEIGHT = 1e4
+"""Of networks; those of the package's weights are below 30. However many are as large, all that
+comes of them are numbers in single precision."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,14 @@ class Content:
         ------
         KeyError
             There is no such part.
+        TypeError
+            What has the name is no JSON object.
         """
-        prefix = f"{name}."
+        prefix, settings = f"{name}.", self.settings[name]
+        if not isinstance(settings, Mapping):
+            raise TypeError(f"{name} must be a JSON object; got {type(settings).__name__}")
         arrays = {k.removeprefix(prefix): v for k, v in self.arrays.items() if k.startswith(prefix)}
-        return Content(self.settings[name], arrays)
+        return Content(settings, arrays)
 
     @staticmethod
     def under(**parts: Content) -> Content:
@@ -85,7 +92,7 @@ def read_checkpoint(path: Path) -> Content:
     """
     try:
         with safe_open(path, framework="np") as file:
-            header = dict(json.loads((file.metadata() or {})[_HEADER]))
+            header = dict(parse_json((file.metadata() or {})[_HEADER]))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
@@ -103,7 +110,44 @@ def read_checkpoint(path: Path) -> Content:
             f"'{path}' was changed after it was written: its content does not have the hash that "
             "it names. Take a copy that is whole, or train it again."
         )
-    return Content(json.loads(settings), arrays)
+    try:
+        content = parse_json(settings)
+        if not isinstance(content, dict):
+            raise TypeError("its settings must be a JSON object")
+    except (TypeError, ValueError) as error:
+        raise damaged(path, error) from error
+    return Content(content, arrays)
+
+
+def damaged(path: Path, error: Exception, kind: str = "predictor") -> CheckpointError:
+    """Return the error to raise where what a checkpoint holds cannot be, in one line."""
+    reason = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())
+    return CheckpointError(
+        f"The {kind} in '{path}' is damaged: {reason.rstrip('.')}. Take a copy that is whole, "
+        "or train it again."
+    )
+
+
+def check_arrays(arrays: Mapping[str, npt.NDArray[Any]], limit: float) -> None:
+    """Reject arrays that make predictions of no numbers.
+
+    Parameters
+    ----------
+    arrays
+        By what a message calls them.
+    limit
+        Far above what is ever learned.
+
+    Raises
+    ------
+    ValueError
+        A value is not finite, or its magnitude is above the limit.
+    """
+    for name, array in arrays.items():
+        if not float(np.abs(array).max(initial=0)) <= limit:
+            raise ValueError(
+                f"{name} has values that are not finite, or with a magnitude above {limit:g}"
+            )
 
 
 def _sha256(settings: str, arrays: Mapping[str, npt.NDArray[Any]]) -> str:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.ast import CompactASTBatch, program_vectors
+from tvm_cdmpp.ast import NUM_FIELDS, CompactASTBatch, program_vectors
+from tvm_cdmpp.models.checkpoint import check_arrays
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -41,6 +42,8 @@ _OF_MEDIAN = 1.4826
 _MOST = 256
 """Programs that are interpolated between; of more, so many that are spread over them. A prediction
 is a comparison with each."""
+_LARGEST = 1e6
+"""Of all that is saved: the scale of a column that hardly varies comes near it."""
 _RIDGE = 0.01
 """So that a program that was measured twice takes the mean."""
 
@@ -134,13 +137,18 @@ class Neighbours:
         KeyError
             Something is missing.
         ValueError
-            Shapes do not fit each other.
+            Shapes do not fit each other or program vectors, or values are none that can be.
         """
         names = ("level", "centre", "scale", "places", "weights")
+        check_arrays(arrays, _LARGEST)
         level, centre, scale, places, weights = (arrays[n].astype(np.float32) for n in names)
-        expected = (1,), centre.shape, (len(places), len(centre)), (len(places), len(_LENGTHS) + 1)
-        if (level.shape, scale.shape, places.shape, weights.shape) != expected:
-            raise ValueError("the shapes of what neighbours of programs say do not fit each other")
+        columns, number = (2 * NUM_FIELDS,), places.shape[:1]
+        expected = (1,), columns, columns, number + columns, (*number, len(_LENGTHS) + 1)
+        if tuple(array.shape for array in (level, centre, scale, places, weights)) != expected:
+            raise ValueError(
+                "the shapes of what neighbours of programs say do not fit each other and the "
+                f"{columns[0]} columns of program vectors"
+            )
         return Neighbours(float(level[0]), centre, scale, places, weights)
 
 

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from tvm_cdmpp.ast import NUM_FIELDS, CompactASTBatch, dense_mask, densify, positional_encoding
 from tvm_cdmpp.devices import DEVICE_FIELDS, DeviceSpec
-from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.analytic import estimate_leaf_latency_s, sum_leaves
+from tvm_cdmpp.models.sizes import check_sizes
 
 _NUM_INPUTS = NUM_FIELDS + 1
 
@@ -58,12 +58,8 @@ class PredictorConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check that the heads divide the width."""
-        if self.heads < 1 or self.width % (2 * self.heads) != 0:
-            raise ConfigError(
-                f"width must be a multiple of 2 * heads; got width={self.width}, "
-                f"heads={self.heads}."
-            )
+        """Reject what no network can have."""
+        check_sizes(vars(self))
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,21 @@ from torch import Tensor
 
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import DeviceSpec
-from tvm_cdmpp.errors import CheckpointError
-from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
+from tvm_cdmpp.models.checkpoint import (
+    LARGEST_WEIGHT,
+    Content,
+    check_arrays,
+    damaged,
+    read_checkpoint,
+    write_checkpoint,
+)
 from tvm_cdmpp.models.chunks import chunks
 from tvm_cdmpp.models.contract import Prediction
 from tvm_cdmpp.models.fitting import FitConfig, fit
 from tvm_cdmpp.models.labels import LabelTransform
 from tvm_cdmpp.models.network import Inputs, Network, PredictorConfig, make_inputs, torch_threads
 from tvm_cdmpp.models.rows import TrainingRows
+from tvm_cdmpp.models.sizes import check_numbers, check_weights
 
 
 @dataclass
@@ -102,18 +109,28 @@ class Predictor:
         Raises
         ------
         CheckpointError
-            Something is missing, or of another shape than the settings say.
+            Something is missing, of another shape than the settings say, or not possible.
         """
         settings: Mapping[str, Any] = content.settings
         try:
-            network = Network(PredictorConfig(**settings["config"]))
+            config = PredictorConfig(**settings["config"])
+            shapes = {name: array.shape for name, array in content.arrays.items()}
+            check_weights(vars(config), shapes, "head.0.weight")
+            check_arrays(content.arrays, LARGEST_WEIGHT)
+            labels = dict(settings["labels"])
+            bounds = {name: labels[name] for name in ("low", "high") if name in labels}
+            check_numbers(bounds, -np.inf, np.inf)
+            base = {name: settings[name] for name in ("base_slope", "base_shift")}
+            rest = {name: value for name, value in labels.items() if name not in bounds}
+            check_numbers(base | rest, -LARGEST_WEIGHT, LARGEST_WEIGHT)
+            network = Network(config)
             network.load_state_dict({k: torch.from_numpy(v) for k, v in content.arrays.items()})
             return Predictor(
                 network,
-                LabelTransform(**settings["labels"]),
+                LabelTransform(**labels),
                 settings["base_slope"],
                 settings["base_shift"],
                 settings["predicts_failure"],
             )
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"The predictor in '{path}' is damaged: {error}.") from error
+            raise damaged(path, error) from error

@@ -22,10 +22,16 @@ from torch import Tensor
 
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import DeviceSpec, built_in_devices
-from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.models.adaptation import AdaptConfig, adapt, thin
 from tvm_cdmpp.models.additive import AdditiveConfig, AdditiveNetwork
-from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
+from tvm_cdmpp.models.checkpoint import (
+    LARGEST_WEIGHT,
+    Content,
+    check_arrays,
+    damaged,
+    read_checkpoint,
+    write_checkpoint,
+)
 from tvm_cdmpp.models.chunks import mixed_chunks, on_threads
 from tvm_cdmpp.models.contract import Prediction
 from tvm_cdmpp.models.known_devices import SAME, in_cycles
@@ -33,6 +39,7 @@ from tvm_cdmpp.models.leaves import make_leaves, stack_devices
 from tvm_cdmpp.models.neighbours import Neighbours
 from tvm_cdmpp.models.network import torch_threads
 from tvm_cdmpp.models.rows import Ints, TrainingRows
+from tvm_cdmpp.models.sizes import check_numbers, check_weights
 
 _EARLIER_CONFIG = {"largest_correction": 6.0}
 """What files of earlier versions do not say of their networks."""
@@ -42,6 +49,11 @@ _CHUNKS_PREPARED = 8
 """Chunks to prepare together, as that takes many small steps whatever their size."""
 _LOG_LIMITS = (-25.0, 10.0)
 """Natural logarithms of seconds that are predicted: 14 ps to 6 hours."""
+_SPREAD_FACTORS = (1e-12, 1e12)
+"""Least and most that a file can say."""
+_FARTHEST_LEVEL = 100.0
+"""Natural logarithm that a file can say; all latencies lie within."""
+_NEAR = "neighbours."
 
 
 @dataclass
@@ -239,15 +251,18 @@ class TrainedPredictor:
         Raises
         ------
         CheckpointError
-            Something is missing, of another shape than the settings say, or not finite.
+            Something is missing, of another shape than the settings say, or not possible.
         """
         try:
             settings = content.settings
             parts = Content(settings["experts"], content.arrays)
             experts = {kind: _expert_of(parts.part(kind)) for kind in ("cpu", "gpu")}
-            return TrainedPredictor(experts, settings["about"])
+            about = settings["about"]
+            if not isinstance(about, dict):
+                raise TypeError(f"about must be a JSON object; got {type(about).__name__}")
+            return TrainedPredictor(experts, about)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"The predictor in '{path}' is damaged: {error}.") from error
+            raise damaged(path, error) from error
 
 
 def _kind(device: DeviceSpec) -> str:
@@ -266,7 +281,7 @@ def _content_of(expert: Expert) -> Content:
         "level": expert.level,
     }
     for number, neighbours in enumerate(expert.neighbours):
-        weights |= {f"neighbours.{number}.{n}": v for n, v in neighbours.arrays().items()}
+        weights |= {f"{_NEAR}{number}.{n}": v for n, v in neighbours.arrays().items()}
     if expert.ahead is not None:
         weights |= {f"ahead.{name}": _shortest(w.numpy()) for name, w in expert.ahead.items()}
     return Content(settings, weights)
@@ -291,10 +306,16 @@ def round_weights(network: AdditiveNetwork) -> None:
 
 def _expert_of(content: Content) -> Expert:
     settings, arrays = content.settings, content.arrays
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} has values that are not finite")
-    network = AdditiveNetwork(AdditiveConfig(**{**_EARLIER_CONFIG, **settings["config"]}))
+    check_numbers({"spread_factor": settings["spread_factor"]}, *_SPREAD_FACTORS)
+    check_numbers({"level": settings["level"]}, -_FARTHEST_LEVEL, _FARTHEST_LEVEL)
+    if not isinstance(settings["predicts_failure"], bool):
+        raise TypeError("predicts_failure must be true or false")
+    neighbours = _neighbours(arrays)
+    check_arrays({k: v for k, v in arrays.items() if not k.startswith(_NEAR)}, LARGEST_WEIGHT)
+    config = AdditiveConfig(**{**_EARLIER_CONFIG, **settings["config"]})
+    shapes = {name: array.shape for name, array in _under(arrays, "network.").items()}
+    check_weights(vars(config), shapes, "hidden.weight")
+    network = AdditiveNetwork(config)
     ahead: Mapping[str, Tensor] | None = _tensors(arrays, "ahead.") or None
     network.load_weights(_tensors(arrays, "network."))
     if ahead is not None:
@@ -304,18 +325,19 @@ def _expert_of(content: Content) -> Expert:
     return Expert(
         network,
         float(settings["spread_factor"]),
-        bool(settings["predicts_failure"]),
+        settings["predicts_failure"],
         ahead,
         float(settings["level"]),
-        _neighbours(arrays),
+        neighbours,
     )
 
 
 def _neighbours(arrays: Mapping[str, npt.NDArray[Any]]) -> tuple[Neighbours, ...]:
-    found = list[Neighbours]()
-    while part := _under(arrays, f"neighbours.{len(found)}."):
-        found.append(Neighbours.of_arrays(part))
-    return tuple(found)
+    numbers = {name.split(".")[1] for name in arrays if name.startswith(_NEAR)}
+    for number in numbers - {str(place) for place in range(len(numbers))}:
+        raise ValueError(f"there is {_NEAR}{number}, but not all before it")
+    parts = (_under(arrays, f"{_NEAR}{place}.") for place in range(len(numbers)))
+    return tuple(Neighbours.of_arrays(part) for part in parts)
 
 
 def _under(arrays: Mapping[str, npt.NDArray[Any]], prefix: str) -> dict[str, npt.NDArray[Any]]:

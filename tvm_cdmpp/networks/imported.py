@@ -51,6 +51,11 @@ class Imported:
     reference: Reference | None = None
 
 
+def one_line(error: Exception) -> str:
+    """Return all that an error says, as one line."""
+    return " ".join(str(error).split())
+
+
 def refusal(path: Path, inputs: InputSpecs, error: Exception, hint: str = "") -> NetworkError:
     """Return the error to raise when TVM does not take a file: its reason, and what may help."""
     lines = [line.strip() for line in str(error).splitlines()]

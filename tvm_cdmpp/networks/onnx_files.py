@@ -18,7 +18,14 @@ import numpy as np
 
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.errors import MeasureError, MissingDependencyError, NetworkError, install_command
-from tvm_cdmpp.networks.imported import IMPORT_FAILURES, Array, Imported, Reference, refusal
+from tvm_cdmpp.networks.imported import (
+    IMPORT_FAILURES,
+    Array,
+    Imported,
+    Reference,
+    one_line,
+    refusal,
+)
 from tvm_cdmpp.networks.inputs import InputSpecs, InputWishes, OpenShape, complete_shapes
 
 tvm = load_tvm()
@@ -39,7 +46,7 @@ def from_onnx(path: Path, wishes: InputWishes) -> Imported:
         _allow_missing_shapes(model.graph)
         onnx.checker.check_model(model)
     except (*IMPORT_FAILURES, decode_error, onnx.checker.ValidationError) as error:
-        reason = str(error).strip().rstrip(".")
+        reason = one_line(error).rstrip(".")
         raise NetworkError(f"{path} is not a valid ONNX file: {reason}.") from error
     others = [v.name for v in inputs_of_file if not v.type.HasField("tensor_type")]
     if others:
@@ -116,7 +123,7 @@ def _onnx_reference(path: Path, inputs: InputSpecs) -> Reference | None:
             session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
             found = session.run(None, {name: arrays[name] for name in inputs})
         except failures as error:
-            raise MeasureError(" ".join(str(error).split())) from error
+            raise MeasureError(one_line(error)) from error
         return [np.asarray(array) for array in found]
 
     return Reference(f"ONNX Runtime {runtime.__version__}", run)

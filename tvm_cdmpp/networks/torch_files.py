@@ -13,7 +13,14 @@ import torch
 
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.errors import NetworkError
-from tvm_cdmpp.networks.imported import IMPORT_FAILURES, Array, Imported, Reference, refusal
+from tvm_cdmpp.networks.imported import (
+    IMPORT_FAILURES,
+    Array,
+    Imported,
+    Reference,
+    one_line,
+    refusal,
+)
 from tvm_cdmpp.networks.inputs import InputSpecs, InputWishes, OpenShape, complete_shapes
 
 tvm = load_tvm()
@@ -86,7 +93,8 @@ def from_export(path: Path, wishes: InputWishes) -> Imported:
         known, dtypes = _export_inputs(program)
         module = program.module()
     except IMPORT_FAILURES as error:
-        raise NetworkError(f"Cannot load {path} with torch.export.load: {error}.") from error
+        reason = one_line(error).rstrip(".")
+        raise NetworkError(f"Cannot load {path} with torch.export.load: {reason}.") from error
     complete = complete_shapes(path, known, wishes)
     inputs = {name: (shape, dtypes[name]) for name, shape in complete.items()}
     try:
@@ -124,7 +132,8 @@ def from_torchscript(path: Path, wishes: InputWishes) -> Imported:
         try:
             script = _jit.load(path, map_location="cpu").eval()
         except IMPORT_FAILURES as error:
-            raise NetworkError(f"Cannot load {path} with torch.jit.load: {error}.") from error
+            reason = one_line(error).rstrip(".")
+            raise NetworkError(f"Cannot load {path} with torch.jit.load: {reason}.") from error
         names = [argument.name for argument in script.forward.schema.arguments[1:]]
         hint = _SCRIPTED_HINT if _is_scripted(script) else ""
         try:

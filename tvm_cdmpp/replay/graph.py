@@ -10,7 +10,6 @@ Read from the JSON of TVM's graph executor. Choices:
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from tvm_cdmpp.errors import NetworkError
+from tvm_cdmpp.files import parse_json
 
 Kind: TypeAlias = Literal["compute", "communication"]
 
@@ -81,7 +81,7 @@ def read_graph(
         It has another form, a size that is known only when it runs, or no operator.
     """
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         nodes, starts = content["nodes"], content["node_row_ptr"]
         sizes = _sizes_bytes(content["attrs"])
         graph = _Reader(nodes, starts, sizes, frozenset(parameters)).operators()

@@ -9,6 +9,7 @@ start-up. A serial device has one queue, which makes the latency a sum.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -43,10 +44,13 @@ class QueueConfig:
 
     def __post_init__(self) -> None:
         """Reject what no device has."""
-        if self.queues < 1:
+        if not self.queues >= 1:
             raise ConfigError(f"a device has at least 1 queue; got {self.queues}")
-        if min(self.operator_start_s, self.network_start_s) < 0:
-            raise ConfigError("start-up times must not be negative")
+        for seconds in (self.operator_start_s, self.network_start_s):
+            if not 0 <= seconds < math.inf:
+                raise ConfigError(
+                    f"start-up times must be finite and not be negative; got {seconds} s"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +113,14 @@ def replay(
     graph
         Its operators.
     latency_s
-        Seconds of each function, at least 0.
+        Seconds of each function, finite and at least 0.
     config
         The device's queues; one by default.
 
     Raises
     ------
     NetworkError
-        The graph has no operator, or a function has no latency.
+        The graph has no operator, or a function has no latency or one that cannot be.
     """
     config = config or QueueConfig()
     operators = graph.operators
@@ -127,6 +131,12 @@ def replay(
             if missing
             else "The network has no operator: there is nothing to replay."
         )
+    for function in graph.counts:
+        if not 0 <= latency_s[function] < math.inf:
+            raise NetworkError(
+                f"A latency must be finite seconds of at least 0; got {latency_s[function]} for "
+                f"{function}."
+            )
     free_s = dict.fromkeys((f"queue {n}" for n in range(config.queues)), config.network_start_s)
     free_s[COMMUNICATION_QUEUE] = config.network_start_s
     readers: list[list[int]] = [[] for _ in operators]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.files import parse_json
 from tvm_cdmpp.measure import MeasureOptions, RemoteDevices
 from tvm_cdmpp.search.baselines import COST_MODELS, arm_of
 from tvm_cdmpp.search.reports import RoundReport, TimeSplit
@@ -140,7 +141,7 @@ class SearchComparison:
             The text is something else.
         """
         try:
-            content = json.loads(text)
+            content = parse_json(text)
             settings = content["settings"]
             measure = dict(settings["measure"])
             if measure["remote"] is not None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from tvm_cdmpp.bridge import load_tvm, task_name
 from tvm_cdmpp.errors import ConfigError, RecordError
-from tvm_cdmpp.files import locked, write_atomically
+from tvm_cdmpp.files import locked, parse_json, write_atomically
 from tvm_cdmpp.measure import Failures, MeasureSession
 from tvm_cdmpp.search.baselines import arm_of, num_threads
 from tvm_cdmpp.search.budget import largest_round
@@ -271,7 +271,7 @@ class _Search:
                 )
             return
         try:
-            content = json.loads(self._history.read_text(encoding="utf-8"))
+            content = parse_json(self._history.read_text(encoding="utf-8"))
             header = {key: content[key] for key in self._header}
             points = [Point(**point) for point in content["points"]]
             split = TimeSplit(**content["split"])

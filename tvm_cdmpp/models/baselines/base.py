@@ -13,11 +13,11 @@ import torch
 
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import DeviceSpec
-from tvm_cdmpp.errors import CheckpointError, ConfigError
+from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.baselines.inputs import inputs_of_rows, make_inputs
 from tvm_cdmpp.models.baselines.saved import ModelSize, read_kind
 from tvm_cdmpp.models.baselines.training import LatencyScale, LeafNetwork, Training, train
-from tvm_cdmpp.models.checkpoint import Content, write_checkpoint
+from tvm_cdmpp.models.checkpoint import Content, damaged, write_checkpoint
 from tvm_cdmpp.models.contract import Prediction
 from tvm_cdmpp.models.network import torch_threads
 from tvm_cdmpp.models.rows import TrainingRows
@@ -135,7 +135,7 @@ class NetworkPredictor:
             scale = settings["scale"] and LatencyScale(**settings["scale"])
             return cls(config, Training(**settings["training"]), network, scale)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CheckpointError(f"The '{cls.kind}' in '{path}' is damaged: {error}.") from error
+            raise damaged(path, error, f"'{cls.kind}'") from error
 
     def content(self) -> Content:
         """Return what a checkpoint holds of this model."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tvm_cdmpp.errors import CheckpointError
-from tvm_cdmpp.models.checkpoint import Content, read_checkpoint
+from tvm_cdmpp.models.checkpoint import Content, damaged, read_checkpoint
 from tvm_cdmpp.models.predictor import Predictor
 from tvm_cdmpp.models.trained import TrainedPredictor
 
@@ -50,7 +50,10 @@ def predictor_of(content: Content, path: Path) -> Predictor | TrainedPredictor:
         It holds no predictor, or a damaged one.
     """
     if "predictor" in content.settings:  # a search's
-        content = content.part("predictor")
+        try:
+            content = content.part("predictor")
+        except TypeError as error:
+            raise damaged(path, error) from error
     if "experts" in content.settings:
         return TrainedPredictor.of_content(content, path)
     return Predictor.of_content(content, path)
