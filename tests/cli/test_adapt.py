@@ -197,20 +197,19 @@ def test_bad_input_is_named(
         (("--networks", "mlp", "--rpc", "host:9190"), "--rpc and --key belong together"),
         (("--networks", "mlp", "--device", "t4"), "'t4' is a gpu, and programs for llvm"),
         (("--networks", "mlp", "--device", "t4"), "Give its --target (cuda for a GPU"),
-        (("--networks", "mlp,w.safetensors"), "--out must be a file of its own"),
-        (("--networks", "log.json"), "--records must be a file of its own"),
+        (("--networks", "mlp,{folder}/no-log", "--out", "{folder}/no-log"), "of --networks"),
+        (("--networks", "{folder}/no-log", "--records", "{folder}/no-log"), "of --networks"),
         (("--networks", "mlp", "--input-shape", "data:1x9"), "are for model files; got names"),
     ],
 )
 def test_bad_input_of_a_live_run(
     folder: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     more: tuple[str, ...],
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    more = tuple(text.format(folder=folder) for text in more)
     assert main(arguments(folder, tmp_path, *more)) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -84,9 +84,7 @@ def check_is_log(option: str, path: Path) -> None:
 
 def files_of_networks(networks: Sequence[str], what: str) -> list[Taken]:
     """Return the files among networks, which may be names; `what` says where they are given."""
-    from tvm_cdmpp.networks import NETWORKS
-
-    return [(what, Path(name)) for name in networks if name not in NETWORKS]
+    return [(what, Path(name)) for name in networks if Path(name).is_file()]
 
 
 def _is_of(path: Path, other: Path) -> bool:

@@ -70,17 +70,16 @@ def run(args: argparse.Namespace) -> int:
         "input_shapes": parse_input_shapes(args.input_shape),
         "input_dtypes": parse_input_dtypes(args.input_dtype),
     }
-    batches = _parse_batches(args.batch)
     taken = files_of_networks([args.network], "the network's file")
     taken += [("that of --weights", Path(args.weights))]
     taken += [] if args.log is None else [("that of --log", args.log)]
     check_outputs([("--trace", args.trace), ("--plot", args.plot)], taken)
-    # TVM takes seconds to load; a wrong command line must not.
-
     names = [name.strip() for name in args.device.split(",") if name.strip()]
     if not names:
         raise ConfigError("--device takes names of devices, as in t4,a100-40gb; got none")
     devices = list(dict.fromkeys(map(_device, names)))
+    # TVM takes seconds to load; a wrong command line must not.
+    batches = _parse_batches(args.batch)
     from tvm_cdmpp.replay import NetworkForecast
 
     predictions = []
