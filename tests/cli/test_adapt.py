@@ -11,7 +11,7 @@ import pytest
 from tests.data.logs import Record, book, import_all, log_file, records, write_log
 from tests.measure.test_collect import MIX
 from tests.tiny_tasks import shrink_search
-from tvm_cdmpp import measure
+from tvm_cdmpp import measure, train
 from tvm_cdmpp.bridge import default_target, device_of
 from tvm_cdmpp.cli.adapt import describe_loss
 from tvm_cdmpp.cli.main import main
@@ -33,6 +33,7 @@ from tvm_cdmpp.train import CurvePoint
 from tvm_cdmpp.workloads.inspector import TvmInspector
 
 SIZES = (37, 80, 96, 64, 48)
+NETWORKS = {80: "alexnet", 96: "alexnet, lenet"}
 
 
 def slower(size: int, factor: float) -> list[Record]:
@@ -53,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             log_file(
                 write_log(folder / f"{device}-{size}.json", slower(size, factor)),
                 device,
-                network="vgg_16" if size < 80 else "alexnet",
+                network=NETWORKS.get(size, "vgg_16"),
             )
             for size in SIZES
             for device, factor in device_factors.items()
@@ -61,6 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         import_all(folder / store, *logs, known=book(*SIZES))
     predictor = TrainedPredictor.untrained(AdditiveConfig(width=16, layers=1, hidden=16), 0)
     predictor.save(folder / "weights")
+    (folder / "no-log").write_text("no record\n")
     return folder
 
 
@@ -110,6 +112,13 @@ def test_a_device_of_a_store(
     assert f"learned: {found['learned']}" in out
 
 
+def test_a_network_that_only_a_log_of_several_names(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(from_store(folder, tmp_path, "--networks", "lenet", "--budget", "8")) == 0
+    assert "8 records  1 tasks" in capsys.readouterr().err
+
+
 def test_sources_and_networks(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +130,13 @@ def test_sources_and_networks(
     assert found.about["settings"]["sources"]
 
 
+@pytest.fixture
+def no_features(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong must be told before the features are loaded, which takes long."""
+    monkeypatch.delattr(train, "load_features")
+
+
+@pytest.mark.usefixtures("no_features")
 def test_a_device_without_figures_is_refused(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,17 +150,30 @@ def test_a_device_without_figures_is_refused(
     [
         (("--budget", "7"), "at least one batch of 8 programs; got 7"),
         (("--device", "x"), "the store has no device 'x'; it has x86-24t, x86-8t"),
-        (("--networks", "vgg_16,x"), "no network 'x'; it has alexnet, vgg_16"),
+        (("--networks", "vgg_16,x"), "no network 'x'; it has alexnet, lenet, vgg_16\n"),
         (("--weights", "nonsense"), "No weights 'nonsense'"),
         (("--rpc", "host:9190", "--key", "k"), "--from-store measures nothing"),
         (("--from-store", "/nonexistent"), "holds no record store"),
         (("--out", "x.json", "--records", "x.json"), "--out must be a file of its own"),
         (("--out", "x.json.own.jsonl", "--records", "./x.json"), "a file of its own"),
         (("--out", "a/workloads.jsonl", "--records", "a/x.json"), "a file of its own"),
+        (("--out", "x.json.tvm.txt", "--records", "x.json"), "--out must be a file of its own"),
+        (("--out", ".x.json.lock", "--records", "x.json"), "--out must be a file of its own"),
+        (("--out", ".workloads.jsonl.lock", "--records", "x.json"), "a file of its own"),
+        (("--out", "{folder}/store/store.json"), "--out must be a file of its own"),
+        (("--out", "{folder}/store/new/w"), "--out must be a file of its own"),
+        (("--records", "{folder}/store/log.json"), "--records must be a file of its own"),
+        (("--sources", "{folder}/unknown", "--out", "{folder}/unknown/w"), "a file of its own"),
+        (("--out", "{folder}/weights"), "is that of --weights"),
         (("--records", "workloads.jsonl"), "must not be called workloads.jsonl"),
         (("--out", "/proc/nowhere/w"), "/proc/nowhere/w cannot be written"),
+        (("--records", "/proc/nowhere/x"), "--records: /proc/nowhere/x cannot be written"),
+        (("--records", "{folder}/weights"), "--records must be a file of its own"),
+        (("--records", "{folder}/store"), "--records must be a file; "),
+        (("--records", "{folder}/no-log"), "--records must be an Ansor log; line 1 of"),
     ],
 )
+@pytest.mark.usefixtures("no_features")
 def test_bad_input_is_named(
     folder: Path,
     tmp_path: Path,
@@ -152,9 +181,12 @@ def test_bad_input_is_named(
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    before = (folder / "weights").read_bytes()
+    more = tuple(text.format(folder=folder) for text in more)
     assert main(from_store(folder, tmp_path, *more)) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.glob("w*"))
+    assert (folder / "weights").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -163,7 +195,10 @@ def test_bad_input_is_named(
         ((), "--networks must name what to measure"),
         (("--networks", "mlp", "--device", "quux"), "got 'quux'"),
         (("--networks", "mlp", "--rpc", "host:9190"), "--rpc and --key belong together"),
-        (("--networks", "mlp", "--device", "t4"), "'t4' is a gpu"),
+        (("--networks", "mlp", "--device", "t4"), "'t4' is a gpu, and programs for llvm"),
+        (("--networks", "mlp", "--device", "t4"), "Give its --target (cuda for a GPU"),
+        (("--networks", "mlp,{folder}/no-log", "--out", "{folder}/no-log"), "of --networks"),
+        (("--networks", "{folder}/no-log", "--records", "{folder}/no-log"), "of --networks"),
         (("--networks", "mlp", "--input-shape", "data:1x9"), "are for model files; got names"),
     ],
 )
@@ -174,6 +209,7 @@ def test_bad_input_of_a_live_run(
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    more = tuple(text.format(folder=folder) for text in more)
     assert main(arguments(folder, tmp_path, *more)) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

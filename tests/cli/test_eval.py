@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.data.logs import book, import_all, log_file, records, write_log
 from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.network import PredictorConfig
 from tvm_cdmpp.models.predictor import Predictor
+from tvm_cdmpp.models.trained import TrainedPredictor
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +82,38 @@ def test_part_of_a_split(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert found["programs"] + found["failed"] + found["without_features"] == 10
     assert main(arguments(folder, "--split", "networks", "--part", "train", "--json")) == 0
     assert json.loads(capsys.readouterr().out)["devices"].keys() == {"xeon-silver-4210"}
+
+
+@pytest.mark.parametrize(
+    ("about", "warning"),
+    [
+        ({}, None),
+        ({"split": "networks"}, None),
+        ({"split": "vendor"}, "were trained for 'vendor', not for the split 'networks', so"),
+        ({"split": None}, "were trained on all records, not for the split 'networks', so"),
+        ({"split": "networks", "from": {"split": None}}, "were trained on all records"),
+    ],
+)
+def test_weights_of_another_split_may_have_seen_its_part(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    about: dict[str, Any],
+    warning: str | None,
+) -> None:
+    predictor = TrainedPredictor.untrained(AdditiveConfig(width=16, layers=1, hidden=16), 0)
+    predictor.about = about
+    predictor.save(tmp_path / "w")
+    line = arguments(folder, "--weights", str(tmp_path / "w"), "--json")
+    assert main([*line, "--split", "networks"]) == 0
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)["warning"]
+    assert (found is None) == (warning is None)
+    assert (warning or "") in (found or "")
+    assert ("warning: " in shown.err) == (warning is not None)
+    assert (found or "") in shown.err
+    assert main(line) == 0  # of no split, nothing is said
+    assert json.loads(capsys.readouterr().out)["warning"] is None
 
 
 @pytest.mark.parametrize(

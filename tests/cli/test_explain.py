@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -76,12 +77,16 @@ def test_what_tvm_says_of_each_record_is_dropped(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{log}:99"], "no such record"),
+        (["{log}:99"], "line 99 is no line of"),
+        (["{log}:0"], "its lines have the numbers 1 to 18"),
+        (["{log}:3", "--against", "0"], "--against 0 is no line of"),
         (["{log}", "--task", "7"], "--task must be 0 to 1"),
+        (["{log}", "--task", "-1"], "--task must be at least 0; got -1"),
         (["{log}:3", "--task", "0"], "a line says which task"),
         (["{log}:3", "--against", "12"], "a line of the same task"),
         (["{log}.missing"], "cannot be read"),
         (["{log}", "--device", "no-such-device"], "known device"),
+        (["{log}:1", "--device", "t4"], "line 1: 't4' is a gpu, and programs for llvm"),
     ],
 )
 def test_what_cannot_be_explained_is_refused(
@@ -89,6 +94,49 @@ def test_what_cannot_be_explained_is_refused(
 ) -> None:
     assert main(["explain", *(text.format(log=log) for text in arguments)]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def nameless(log: Path, tmp_path: Path) -> Path:
+    """A log whose target does not say which device it is of, but that it is not this one."""
+    text = log.read_text().replace("-model=epyc-7452", "-mtriple=aarch64-linux-android")
+    path = tmp_path / "log.json"
+    path.write_text(text)
+    shutil.copy(log.with_name("workloads.jsonl"), tmp_path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "{log}"], "Give the device that {log} was measured on: --device D;"),
+        (["report", "{log}"], "Give the device that {log} was measured on: --device D;"),
+        (["explain", "{log}:65"], "line 65 is no line of"),
+        (["explain", "{log}", "--task", "-1"], "--task must be"),
+        (["explain", "{log}", "--against", "0"], "--against 0"),
+    ],
+)
+def test_a_missing_device_is_told_after_what_is_typed_wrongly(
+    nameless: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main([text.format(log=nameless) for text in arguments]) == 2
+    error = capsys.readouterr().err
+    assert message.format(log=nameless) in error
+    assert "CDMPPModel" not in error
+
+
+@pytest.mark.parametrize("name", ["log.json", "workloads.jsonl", "folder", "log.json/page.html"])
+def test_a_report_takes_no_file_that_it_reads(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    for file in (log, log.with_name("workloads.jsonl")):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "folder").mkdir()
+    before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    line = ["report", str(tmp_path / "log.json"), "--out", str(tmp_path / "folder" / ".." / name)]
+    assert main([*line, "--device", "epyc-7452"]) == 2
+    assert "tvm-cdmpp: --out" in capsys.readouterr().err
+    assert all(file.read_bytes() == content for file, content in before.items())
 
 
 def test_a_report_is_one_page(

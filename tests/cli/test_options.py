@@ -2,12 +2,15 @@
 
 import argparse
 import re
+from pathlib import Path
 
 import pytest
 
 from tvm_cdmpp.cli.main import build_parser
 from tvm_cdmpp.data.splits import official_rules
 from tvm_cdmpp.measure.sampling import SampleMix
+from tvm_cdmpp.models import weights
+from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.train.finetuning import FINETUNE_CONFIG
 from tvm_cdmpp.train.pretraining import PretrainSettings
 
@@ -104,6 +107,9 @@ def test_help_names_splits_and_defaults() -> None:
     }.items():
         assert re.search(rf" {option} [^()]*\(default: {default}\)", texts["train"]), option
     assert f"training steps (default: {FINETUNE_CONFIG.steps})" in texts["finetune"]
+    about = TrainedPredictor.load(Path(weights.__file__).with_name("evaluation.safetensors")).about
+    for name in ("eval", "finetune"):
+        assert f"trained for the official split `{about['split']}`" in texts[name]
     mix = SampleMix()
     assert f"{mix.random:.0%} random ones, {mix.evolved:.0%} that" in texts["data collect"]
 

@@ -76,6 +76,12 @@ def test_the_rows_add_up_to_the_latency(capsys: pytest.CaptureFixture[str]) -> N
         (["--device", "t4", "--trials", "-1"], "must not be negative"),
         (["--device", "t4", "--log", "missing.json"], "missing.json"),
         (["--device", "t4", "--weights", "nonsense"], "No weights 'nonsense'"),
+        (["--device", "t4", "--trace", "."], "--trace must be a file; . is a folder"),
+        (["--device", "t4", "--plot", "."], "--plot must be a file; . is a folder"),
+        (["--device", "t4", "--log", "L", "--trace", "./L"], "--trace must be a file of its own"),
+        (["--device", "t4", "--log", "L", "--plot", "L"], "L is that of --log"),
+        (["--device", "t4", "--weights", "W", "--plot", "W"], "W is that of --weights"),
+        (["--device", "t4", "--plot", "a.png", "--trace", "a.png"], "a.png is that of --trace"),
     ],
 )
 def test_a_wrong_command_line_is_told_at_once(
@@ -83,3 +89,40 @@ def test_a_wrong_command_line_is_told_at_once(
 ) -> None:
     assert main(["predict", "mlp", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--trace", "--plot"])
+def test_the_network_is_not_written_over(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, link = tmp_path / "model.onnx", tmp_path / "link.png"
+    model.write_text("a model")
+    link.symlink_to(model)
+    for out in (model, link):
+        assert main(["predict", str(model), "--device", "t4", option, str(out)]) == 2
+        assert f"{option} must be a file of its own" in capsys.readouterr().err
+    assert model.read_text() == "a model"
+
+
+def test_files_of_several_devices_are_told_apart_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace, plot = tmp_path / "trace.png", tmp_path / "trace.t4.1.png"
+    line = ["predict", "mlp", "--device", "t4,nvidia-v100", "--trace", str(trace)]
+    assert main([*line, "--plot", str(plot)]) == 2
+    assert "--plot must be a file of its own" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_are_written_though_nobody_reads_what_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("json.dump", stop)
+    monkeypatch.setattr("tvm_cdmpp.cli.main._discard_output", lambda: 1)
+    trace, plot = tmp_path / "trace.json", tmp_path / "plot.png"
+    line = ["predict", "mlp", "--device", "t4", "--trace", str(trace), "--plot", str(plot)]
+    assert main([*line, "--json"]) == 1
+    assert trace.exists() and plot.exists()

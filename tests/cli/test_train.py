@@ -126,3 +126,28 @@ def test_bad_input_is_named(
     assert main(["train", str(store), "--out", str(tmp_path / "w"), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "{out}", "--split", "nonsense"], "no official split 'nonsense'"),
+        (["--out", "{store}/store.json"], "--out must be a file of its own"),
+        (["--out", "{setting}", "--config", "{setting}"], "is that of --config"),
+        (["--out", "{store}"], "--out must be a file; "),
+    ],
+)
+def test_what_is_typed_wrongly_leaves_no_trace(
+    store: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    setting = store.with_name("setting.json")
+    names = {"out": tmp_path / "w", "store": store, "setting": setting}
+    before = sorted(store.parent.rglob("*"))
+    assert main(["train", str(store), *(text.format(**names) for text in arguments)]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert sorted(store.parent.rglob("*")) == before

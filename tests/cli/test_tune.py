@@ -36,6 +36,7 @@ def test_default_log_names_network_and_cpu() -> None:
         (["--search", "evolve", "--model", "xgb"], "needs a cdmpp model"),
         (["--trials", "0", "--model", "xgb"], "needs a cdmpp model"),
         (["--export", "library.dll"], ".so"),
+        (["--log", "a.so", "--export", "./a.so"], "--export must be a file of its own"),
         (["--input-shape", "data"], "NAME:SIZE"),
         (["--model", "gbm"], "unknown cost model 'gbm'"),
         (["--weights", "none", "--model", "xgb"], "--weights are those of the model cdmpp"),

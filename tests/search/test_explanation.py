@@ -151,4 +151,4 @@ def test_tasks_of_which_nothing_ran_are_reviewed_too(tmp_path: Path) -> None:
         ({"bound": "start-up", "trials": 15}, "its start"),
         ({"roofline_s": 0.6}, "near its roofline"),
     ):
-        assert said in replace(flat, **changed).advice  # type: ignore[arg-type]
+        assert said in replace(flat, **changed).advice

@@ -1,5 +1,6 @@
 """Logs as a reader sees them: DAGs from beside the log, nothing left out in silence."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from tests.search.logs import TARGET, write_tiny_log
 from tests.tiny_tasks import auto_scheduler, invent, tiny_matmul
 from tvm_cdmpp.bridge import append_records
+from tvm_cdmpp.devices import find_device
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.search import read_measured_log
 from tvm_cdmpp.workloads import write_workloads
@@ -72,3 +74,12 @@ def test_a_log_of_which_nothing_can_be_used_is_refused(tmp_path: Path) -> None:
         path.write_text(nothing)
         with pytest.raises(RecordError, match=r"no measure record: it is empty.* Give one"):
             read_measured_log(path)
+
+
+def test_lines_for_another_kind_of_device_are_counted(tmp_path: Path) -> None:
+    path = write_tiny_log(tmp_path / "log.json", 2)
+    first = path.read_text().splitlines()[0]
+    path.write_text(path.read_text() + re.sub(r"llvm [^\"]*", "cuda -arch=sm_70", first) + "\n")
+    log = read_measured_log(path, find_device("epyc-7452"))
+    assert (log.num_records, list(log.problems)) == (4, [5])
+    assert "'epyc-7452' is a cpu, and programs for cuda" in log.problems[5]

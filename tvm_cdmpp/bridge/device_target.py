@@ -19,6 +19,23 @@ _GPU = "cuda -arch=sm_70"
 left out; what they take on the device does, and is left to the predictor."""
 
 
+def why_unfit(device: DeviceSpec, target: Any) -> str:
+    """Say that a target's programs run on another kind of device; empty where they do not.
+
+    Parameters
+    ----------
+    device
+        Where they are said to run.
+    target
+        Theirs.
+    """
+    is_for_cpu = str(target.kind.name) == "llvm"
+    if is_for_cpu == (device.kind == "cpu"):
+        return ""
+    wanted = "CPUs" if is_for_cpu else "GPUs or accelerators"
+    return f"'{device.name}' is a {device.kind}, and programs for {target} run on {wanted}"
+
+
 def target_for(device: DeviceSpec) -> Any:
     """Return a target whose programs a device can run, for programs that are only predicted.
 

@@ -5,9 +5,7 @@ the weights of what was measured are written all the same. The same command goes
 """
 
 import argparse
-import errno
 import json
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -15,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.adapt_bench import live, read_beside, recorded
+from tvm_cdmpp.cli.adapt_bench import live, names_of_networks, read_beside, recorded
 from tvm_cdmpp.cli.finetune import load_trained
 from tvm_cdmpp.cli.inputs import add_input_forms, add_target
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
+from tvm_cdmpp.cli.messages import messages_file
+from tvm_cdmpp.cli.outputs import check_is_log, check_outputs, files_of_networks, make_folder_of
 from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,8 +30,11 @@ if TYPE_CHECKING:
 
 _BATCH = 64
 _WORKLOADS = "workloads.jsonl"
-_BESIDE = ("own", "calibration", "curve")
-"""Files next to the log that are called after it."""
+_BESIDE = (
+    _WORKLOADS, f".{_WORKLOADS}.lock", "{}", "{}.own.jsonl", "{}.calibration.jsonl",
+    "{}.curve.jsonl", "{}.bad", ".{}.lock",
+)  # fmt: skip
+"""The log and what is next to it, by the log's name."""
 
 
 def add_parser(commands: Any) -> None:
@@ -110,7 +113,7 @@ def adapt(
     """Do as `run`; `on_point` is called after each batch, before the next is chosen."""
     args.out = args.out or Path(f"{args.device}.safetensors")
     args.records = args.records or Path(f"{args.device}.json")
-    _check_files(args.out, args.records)
+    _check_files(args)
     from tvm_cdmpp.devices import calibration_file, read_calibrations
     from tvm_cdmpp.train import Learner, Onboarding, OnboardSettings, keep_point, read_points
 
@@ -155,27 +158,27 @@ def adapt(
     return EXIT_INTERRUPTED if work.stopping else 0
 
 
-def _check_files(out: Path, records: Path) -> None:
-    """Refuse what cannot be written before anything is measured."""
-    for option in (out, records):
-        if option.is_dir():
-            raise ConfigError(f"--out and --records must be files; {option} is a folder")
+def _check_files(args: argparse.Namespace) -> None:
+    """Refuse what cannot be written or must not, before anything is measured."""
+    records: Path = args.records
     if records.name == _WORKLOADS:
         raise ConfigError(f"--records must not be called {_WORKLOADS}, which goes next to it")
-    taken = (records.name, _WORKLOADS, *(f"{records.name}.{part}.jsonl" for part in _BESIDE))
-    if out.resolve() in {records.with_name(name).resolve() for name in taken}:
-        raise ConfigError(
-            f"--out must be a file of its own; {out} is that of --records, or one next to it"
-        )
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(out.parent, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(out.parent))
-    except OSError as error:
-        raise ConfigError(
-            f"the weights {out} cannot be written: {error.strerror}. Choose another --out, or make "
-            "its folder writable."
-        ) from error
+    stores = [store for store in (args.from_store, args.sources) if store is not None]
+    names = () if args.from_store else names_of_networks(args)
+    taken = [
+        *((f"in the record store {store}", store) for store in stores),
+        *files_of_networks(names, "a file of --networks"),
+        ("that of --weights", Path(args.weights)),
+    ]
+    beside = [records.with_name(name.format(records.name)) for name in _BESIDE]
+    check_outputs([("--records", records)], taken)
+    taken += [
+        ("that of --records, or one next to it", file) for file in (*beside, messages_file(records))
+    ]
+    check_outputs([("--out", args.out)], taken)
+    check_is_log("--records", records)
+    for option, path in (("--out", args.out), ("--records", records)):
+        make_folder_of(option, path)
 
 
 def _settings_of(args: argparse.Namespace, settings: "OnboardSettings") -> dict[str, Any]:

@@ -36,23 +36,23 @@ def recorded(args: argparse.Namespace) -> "Iterator[Bench]":
         )
     from tvm_cdmpp.data import RecordStore
     from tvm_cdmpp.files import locked
-    from tvm_cdmpp.train import RecordedBench, load_features, read_candidates
+    from tvm_cdmpp.train import RecordedBench, check_target, load_features, read_candidates
 
-    store = RecordStore.open(args.from_store)
-    with show.show_bar("features", len(store)) as on_rows:
-        features = load_features(store, on_rows)
-    found, rows = read_candidates(store, features, args.device, _networks(args))
-    candidates = found.uncalibrated()  # those were measured on another day, if not elsewhere
-    args.records.parent.mkdir(parents=True, exist_ok=True)
+    store, networks = RecordStore.open(args.from_store), names_of_networks(args)
+    check_target(store, args.device, networks)
     lock = args.records.with_name(f".{args.records.name}.lock")
     with locked(lock, f"a search that writes {args.records}"):
+        with show.show_bar("features", len(store)) as on_rows:
+            features = load_features(store, on_rows)
+        found, rows = read_candidates(store, features, args.device, networks)
+        candidates = found.uncalibrated()  # those were measured on another day, if not elsewhere
         yield RecordedBench(store, candidates, rows, args.records)
 
 
 @contextmanager
 def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Bench]":
     """Open a bench that builds and runs programs, here or on remote devices."""
-    networks = _networks(args)
+    networks = names_of_networks(args)
     if not networks:
         raise ConfigError(
             "--networks must name what to measure programs of, as in resnet-18,model.onnx; got "
@@ -154,7 +154,8 @@ def _describe_start(bench: Any, num_tasks: int) -> list[str]:
     return lines
 
 
-def _networks(args: argparse.Namespace) -> tuple[str, ...]:
+def names_of_networks(args: argparse.Namespace) -> tuple[str, ...]:
+    """Read `--networks`."""
     return tuple(filter(None, (name.strip() for name in args.networks.split(","))))
 
 

@@ -170,17 +170,25 @@ def device_to_measure(
     Raises
     ------
     ConfigError
-        Nothing tells what the remote devices are, or the target is not this machine's.
+        Nothing tells what the remote devices are, or the target is not this machine's, or of
+        another kind of device.
     UnknownDeviceError
         There is no device of this name.
     """
-    from tvm_cdmpp.bridge import check_target_runs_here, device_of
+    from tvm_cdmpp.bridge import check_target_runs_here, device_of, why_unfit
     from tvm_cdmpp.devices import find_device, load_registry
 
     if remote is None:
         check_target_runs_here(target)
     if name is not None:
-        return device_of(target, model=find_device(name).name)
+        device = find_device(name)
+        if why := why_unfit(device, target):
+            raise ConfigError(
+                f"{why}. Give its --target (cuda for a GPU of NVIDIA's, llvm for a CPU), with "
+                "--rpc HOST:PORT and --key K where it is not in this machine; or name this "
+                "machine's device, as `tvm-cdmpp device detect` calls it."
+            )
+        return device_of(target, model=device.name)
     if remote is not None and load_registry().match(str(target.attrs.get("model", ""))) is None:
         raise ConfigError(
             "with --rpc, say what the remote devices are: --device NAME, or -model=NAME in the "

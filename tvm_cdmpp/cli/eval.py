@@ -6,6 +6,8 @@ failed, or that no features could be extracted of, are counted and left out.
 
 import argparse
 import json
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +57,8 @@ def add_parser(subparsers: Any) -> None:
         "--weights",
         default="shipped",
         metavar="W",
-        help="shipped, evaluation (trained for the official splits) or a file (default: shipped)",
+        help="shipped, evaluation (trained for the official split `networks`) or a file (default: "
+        "shipped)",
     )
     parser.add_argument(
         "--per-task", type=int, metavar="N", help="programs of a task at most, drawn at random"
@@ -73,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
     result = evaluate_weights(
         args.store, args.weights, args.split, args.part or "test", args.per_task
     )
+    if result["warning"]:
+        print(f"warning: {result['warning']}", file=sys.stderr)
     if args.json:
         print(json.dumps(result, indent=1))
     else:
@@ -101,7 +106,8 @@ def evaluate_weights(
     result
         Plain data: `devices` and `operators` hold the figures of `Scores` by name, None where every
         program failed; those of devices with 90 % `intervals` over their tasks, and with their
-        `noise`, as `tvm_cdmpp.data.noise` has it.
+        `noise`, as `tvm_cdmpp.data.noise` has it. `warning` says that the weights were trained for
+        another split; None where they were not, or do not tell.
     """
     import numpy as np
 
@@ -133,12 +139,26 @@ def evaluate_weights(
         "split": split,
         "part": part if split else None,
         "per_task": per_task,
+        "warning": _other_split(weights, getattr(predictor, "about", {}), split),
         "programs": int(np.isfinite(rows.latencies_s).sum()),
         "failed": int(np.isinf(rows.latencies_s).sum()),
         "without_features": len(chosen) - len(used),
         "devices": devices,
         "operators": _operators(store, rows, predictions),
     }
+
+
+def _other_split(weights: str, about: Mapping[str, Any], split: str | None) -> str | None:
+    """Say that weights, or those that they started from, were trained for another split."""
+    while split is not None and "split" in about:
+        if about["split"] != split:
+            known = "on all records" if about["split"] is None else f"for '{about['split']}'"
+            return (
+                f"the weights '{weights}' were trained {known}, not for the split '{split}', so "
+                "programs of this part may have been trained on"
+            )
+        about = about.get("from") or {}
+    return None
 
 
 def _operators(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
+from tvm_cdmpp.cli.logs import check_line, read_log
 from tvm_cdmpp.cli.messages import drop_native_messages
 from tvm_cdmpp.errors import ConfigError
 
@@ -57,13 +58,17 @@ def run(args: argparse.Namespace) -> int:
     path, line = _parse_record(args.record)
     if line is not None and args.task is not None:
         raise ConfigError("Give a line or --task: a line says which task it is of.")
+    if args.task is not None and args.task < 0:
+        raise ConfigError(f"--task must be at least 0; got {args.task}")
+    check_line(path, line, "line")
+    check_line(path, args.against, "--against")
     from tvm_cdmpp.devices import find_device
     from tvm_cdmpp.models import load_weights
-    from tvm_cdmpp.search import Measured, explain_program, read_measured_log
+    from tvm_cdmpp.search import Measured, explain_program
 
     device = None if args.device is None else find_device(args.device)
     with drop_native_messages():
-        log = read_measured_log(path, device)
+        log = read_log(path, device)
         task, place = _choose(log, args.task) if line is None else log.of_line(line)
         other = None if args.against is None else _other(log, task, args.against)
         explanation = explain_program(

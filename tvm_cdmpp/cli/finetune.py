@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli.inputs import SPLITS
+from tvm_cdmpp.cli.outputs import check_outputs
 from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("store", type=Path, metavar="STORE", help="the record store")
     parser.add_argument(
         "--weights", default="shipped", metavar="W",
-        help="where to start: shipped, evaluation (trained for the official splits) or a file "
-        "(default: shipped)",
+        help="where to start: shipped, evaluation (trained for the official split `networks`) or a "
+        "file (default: shipped)",
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="weights (.safetensors)"
@@ -74,13 +75,20 @@ def run(args: argparse.Namespace) -> int:
     from tvm_cdmpp.cli.show import show_bar
     from tvm_cdmpp.data import RecordStore
     from tvm_cdmpp.models import TrainedPredictor, round_weights
-    from tvm_cdmpp.train import describe_finetuning, finetune, load_features, read_targets
+    from tvm_cdmpp.train import (
+        check_target,
+        describe_finetuning,
+        finetune,
+        load_features,
+        read_targets,
+    )
 
-    if args.out.is_dir():
-        raise ConfigError(f"--out must be a file; {args.out} is a folder")
+    taken = [("that of --weights", Path(args.weights)), ("in the record store", args.store)]
+    check_outputs([("--out", args.out)], taken)
     predictor = load_trained(args.weights)
     settings, config = _target(args, predictor), _config(args)
     store = RecordStore.open(args.store)
+    check_target(store, settings.device, [] if settings.network is None else [settings.network])
     with show_bar("features", len(store)) as show:
         features = load_features(store, show)
     folder = args.out.with_name(f"{args.out.name}.run")

@@ -15,6 +15,7 @@ from tvm_cdmpp.cli.inputs import (
     parse_input_shapes,
 )
 from tvm_cdmpp.cli.messages import drop_native_messages
+from tvm_cdmpp.cli.outputs import check_outputs, files_of_networks
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.files import write_atomically
 
@@ -73,13 +74,18 @@ def run(args: argparse.Namespace) -> int:
         "input_shapes": parse_input_shapes(args.input_shape),
         "input_dtypes": parse_input_dtypes(args.input_dtype),
     }
-    batches = _parse_batches(args.batch)
-    # TVM takes seconds to load; a wrong command line must not.
-
+    taken = files_of_networks([args.network], "the network's file")
+    taken += [("that of --weights", Path(args.weights))]
+    taken += [] if args.log is None else [("that of --log", args.log)]
+    check_outputs([("--trace", args.trace), ("--plot", args.plot)], taken)
+    if args.plot is not None and args.plot.suffix.lower() != ".png":
+        raise ConfigError(f"--plot writes a PNG, so its name must end in .png; got {args.plot}")
     names = [name.strip() for name in args.device.split(",") if name.strip()]
     if not names:
         raise ConfigError("--device takes names of devices, as in t4,a100-40gb; got none")
     devices = list(dict.fromkeys(map(known_or_here, names)))
+    # TVM takes seconds to load; a wrong command line must not.
+    batches = _parse_batches(args.batch)
     from tvm_cdmpp.replay import NetworkForecast
 
     predictions = []
@@ -90,17 +96,20 @@ def run(args: argparse.Namespace) -> int:
                 **inputs,
             )  # fmt: skip
             predictions += [forecast.on(device) for device in devices]
+    # Files first: whoever reads what is printed may stop at any time.
+    traces = [] if args.trace is None else _trace_files(predictions, args.trace)
+    check_outputs([*(("--trace", file) for file in traces), ("--plot", args.plot)], taken)
+    for prediction, file in zip(predictions, traces, strict=False):
+        _write_trace(prediction, file)
+    if args.plot is not None:
+        from tvm_cdmpp.report import plot_devices
+
+        plot_devices(predictions, args.plot)
     if args.json:
         json.dump(_as_json(predictions), sys.stdout, indent=1)
         print()
     else:
         _print(predictions)
-    if args.trace is not None:
-        _write_traces(predictions, args.trace)
-    if args.plot is not None:
-        from tvm_cdmpp.report import plot_devices
-
-        plot_devices(predictions, args.plot)
     return 0
 
 
@@ -173,14 +182,17 @@ def _range(interval_s: tuple[float, float]) -> str:
     return f"{1e3 * low:.3g} to {1e3 * high:.3g} ms"
 
 
-def _write_traces(predictions: "Sequence[NetworkPrediction]", path: Path) -> None:
+def _trace_files(predictions: "Sequence[NetworkPrediction]", path: Path) -> list[Path]:
+    """Return a file for each prediction."""
+    if len(predictions) == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}.{p.device}.{p.batch}{path.suffix}") for p in predictions]
+
+
+def _write_trace(prediction: "NetworkPrediction", path: Path) -> None:
     from tvm_cdmpp.report import plot_timeline
 
-    for p in predictions:
-        own = path
-        if len(predictions) > 1:
-            own = path.with_name(f"{path.stem}.{p.device}.{p.batch}{path.suffix}")
-        if path.suffix.lower() == ".png":
-            plot_timeline(p, own)
-        else:
-            write_atomically(own, json.dumps(p.timeline.chrome_trace()).encode())
+    if path.suffix.lower() == ".png":
+        plot_timeline(prediction, path)
+    else:
+        write_atomically(path, json.dumps(prediction.timeline.chrome_trace()).encode())

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.cli import show
+from tvm_cdmpp.cli.logs import read_log
 from tvm_cdmpp.cli.messages import drop_native_messages
+from tvm_cdmpp.cli.outputs import check_outputs
 
 
 def add_parser(subparsers: Any) -> None:
@@ -36,15 +38,18 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the log, review it, write the page."""
+    beside = [args.log.with_name(f"workloads.jsonl{packed}") for packed in ("", ".xz", ".gz")]
+    taken = [("the log", args.log), ("that of --weights", Path(args.weights))]
+    check_outputs([("--out", args.out)], [*taken, *(("next to the log", file) for file in beside)])
     from tvm_cdmpp.devices import find_device
     from tvm_cdmpp.models import load_weights
     from tvm_cdmpp.report import write_search_page
-    from tvm_cdmpp.search import read_measured_log, review_search
+    from tvm_cdmpp.search import review_search
 
     device = None if args.device is None else find_device(args.device)
     predictor = load_weights(args.weights)
     with drop_native_messages():
-        review = review_search(read_measured_log(args.log, device), predictor, args.weights)
+        review = review_search(read_log(args.log, device), predictor, args.weights)
     write_search_page(review, args.out)
     console = show.stdout_console()
     console.print(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli.inputs import SPLITS
+from tvm_cdmpp.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from tvm_cdmpp.models import Expert
@@ -88,8 +89,9 @@ def run(args: argparse.Namespace) -> int:
     kinds = args.kinds.split(",")
     if not kinds or not set(kinds) <= set(KINDS):
         raise ConfigError(f"--kinds must be some of {','.join(KINDS)}; got '{args.kinds}'")
-    if args.out.is_dir():
-        raise ConfigError(f"--out must be a file; {args.out} is a folder")
+    taken = [("in the record store", args.store)]
+    taken += [] if args.config is None else [("that of --config", args.config)]
+    check_outputs([("--out", args.out)], taken)
     store, settings = RecordStore.open(args.store), _settings(args)
     command = " ".join(["tvm-cdmpp", *sys.argv[1:]])
     about = describe_training(store, dict.fromkeys(kinds, settings), command)

@@ -27,6 +27,7 @@ from tvm_cdmpp.cli.inputs import (
 )
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
+from tvm_cdmpp.cli.outputs import check_outputs, files_of_networks
 from tvm_cdmpp.cli.tune_result import Delivery, print_delivery, print_tasks, result_of
 from tvm_cdmpp.errors import ConfigError, MeasureError
 
@@ -137,10 +138,10 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Tune, evaluate, report."""
     # TVM takes seconds to load; a wrong command line must not.
-    inputs = input_options(args)
-    remote = parse_remote(args.rpc, args.key, args.target)
+    inputs, remote = input_options(args), parse_remote(args.rpc, args.key, args.target)
     if remote is None:
         check_gpu_is_here(args.target)
+    _check_export(args)
     from tvm_cdmpp.measure import MeasureSession
     from tvm_cdmpp.networks import extract_tasks, load_network
     from tvm_cdmpp.search import AheadSearch, NetworkTuner
@@ -194,6 +195,12 @@ def _compile(console: "Console", network: "Network", target: Any) -> "Deployed":
 
     console.print("compiling the network without the log")
     return deploy(network, target)
+
+
+def _check_export(args: argparse.Namespace) -> None:
+    taken = files_of_networks([args.network], "the network's file")
+    taken += [] if args.log is None else [("that of --log", args.log)]
+    check_outputs([("--export", args.export)], taken)
 
 
 def _settings(args: argparse.Namespace, remote: "RemoteDevices | None") -> "TuneSettings":

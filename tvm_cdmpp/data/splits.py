@@ -86,6 +86,19 @@ def official_rules() -> dict[str, SplitRule]:
     return {rule.name: rule for rule in rules}
 
 
+def check_split_name(name: str) -> None:
+    """Refuse what is no official split, before a store is read.
+
+    Raises
+    ------
+    SplitError
+        There is no such split.
+    """
+    rules = official_rules()
+    if name not in rules:
+        raise SplitError(f"no official split '{name}'; known are {', '.join(rules)}")
+
+
 def official_split(
     store: RecordStore, name: str, *, validation_share: float = 0.1, seed: int = 0
 ) -> Split:
@@ -96,10 +109,9 @@ def official_split(
     SplitError
         There is no such split, or the store leaves a part of it empty.
     """
-    rules = official_rules()
-    if name not in rules:
-        raise SplitError(f"no official split '{name}'; known are {', '.join(rules)}")
-    return split_store(store, rules[name], validation_share=validation_share, seed=seed)
+    check_split_name(name)
+    rule = official_rules()[name]
+    return split_store(store, rule, validation_share=validation_share, seed=seed)
 
 
 def split_store(

@@ -25,6 +25,7 @@ from tvm_cdmpp.bridge import (
     no_record_of,
     read_records,
     task_names,
+    why_unfit,
     with_dag,
 )
 from tvm_cdmpp.data import WorkloadBook, failure_name, is_hash, operator_class
@@ -130,7 +131,8 @@ def read_measured_log(log: Path, device: DeviceSpec | None = None) -> MeasuredLo
     log
         An Ansor log.
     device
-        Where it was measured; by default what the target of each task names.
+        Where it was measured; by default what the target of each task names. Lines for another
+        kind of device cannot be used.
 
     Raises
     ------
@@ -148,8 +150,11 @@ def read_measured_log(log: Path, device: DeviceSpec | None = None) -> MeasuredLo
     book, inspector = _book_of(log), TvmInspector()
     found: list[tuple[Any, list[int]]] = []
     for (key, target), lines in groups.items():
+        task = records[lines[0]][0].task
+        if device is not None and (why := why_unfit(device, task.target)):
+            problems |= dict.fromkeys(lines, why)
+            continue
         try:
-            task = records[lines[0]][0].task
             found.append((_with_dag(task, book, log, inspector), lines))
         except CDMPPError as error:
             problems |= dict.fromkeys(lines, f"task {key} for {target}: {error}")

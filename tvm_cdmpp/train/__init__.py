@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.train.targets import (
         Target,
         TargetSettings,
+        check_target,
         describe_finetuning,
         read_candidates,
         read_sources,

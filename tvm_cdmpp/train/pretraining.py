@@ -19,7 +19,13 @@ import numpy.typing as npt
 import torch
 
 from tvm_cdmpp.ast import SCHEMA_VERSION
-from tvm_cdmpp.data import RecordStore, choose_validation, make_labels, official_split
+from tvm_cdmpp.data import (
+    RecordStore,
+    check_split_name,
+    choose_validation,
+    make_labels,
+    official_split,
+)
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models import (
@@ -68,6 +74,11 @@ class PretrainSettings:
     spread_margin: float = 1.3
     """Errors on networks that were not trained on, over those on the validation part, whose
     networks were; found by holding out networks of the training part."""
+
+    def __post_init__(self) -> None:
+        """Reject a split that there is not."""
+        if self.split is not None:
+            check_split_name(self.split)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.ast import SCHEMA_VERSION
-from tvm_cdmpp.data import Labels, RecordStore, make_labels, official_split
+from tvm_cdmpp.data import Labels, RecordStore, check_split_name, make_labels, official_split
+from tvm_cdmpp.devices import load_registry
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models import CostPredictor, Ints, TrainingRows
 from tvm_cdmpp.train.config import TrainConfig
@@ -50,11 +51,13 @@ class TargetSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Reject settings without a target."""
+        """Reject settings without a target, and a split that there is not."""
         if self.device is None and self.network is None:
             raise ConfigError("the target must be a device, a network, or both; got neither.")
         if self.records < 0:
             raise ConfigError(f"records must be at least 0; got {self.records}.")
+        if self.split is not None:
+            check_split_name(self.split)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,29 @@ class Target:
     unlabelled: TrainingRows
     """The other candidates; their latencies are not to be looked at."""
     sources: TrainingRows
+
+
+def check_target(store: RecordStore, device: str | None, networks: Sequence[str] = ()) -> None:
+    """Refuse a target that a store does not have, before the features are loaded.
+
+    Parameters
+    ----------
+    store
+        The records.
+    device, networks
+        As the store calls them; programs of a workload that occurs in one of the networks.
+
+    Raises
+    ------
+    ConfigError
+        The store knows no such device or network, or no workload of these networks on the device.
+    UnknownDeviceError
+        Nothing is known of the device but its name.
+    """
+    if not _of_target(list(store.iter_tasks()), device, networks).any():
+        raise ConfigError(_NOTHING)
+    if device is not None:
+        load_registry().find(device)
 
 
 def read_targets(
@@ -231,10 +257,12 @@ def _of_target(tasks: list[dict[str, Any]], device: str | None, networks: Sequen
         _must_be_known("device", device, marked, np.unique(devices).tolist())
     if networks:
         of_network = np.zeros(len(tasks), bool)
-        known = sorted({name for names in of_tasks for name in names})
+        parts = [{part for name in names for part in name.split(", ")} for names in of_tasks]
         for network in networks:
             found = np.array([network in names for names in of_tasks])
-            _must_be_known("network", network, found, known)
+            if not found.any():  # logs of several networks may say so
+                found = np.array([network in names for names in parts])
+            _must_be_known("network", network, found, sorted(set[str]().union(*parts)))
             of_network |= found
         marked &= of_network
     return marked
