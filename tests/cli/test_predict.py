@@ -76,6 +76,7 @@ def test_the_rows_add_up_to_the_latency(capsys: pytest.CaptureFixture[str]) -> N
         (["--device", "t4", "--trials", "-1"], "must not be negative"),
         (["--device", "t4", "--log", "missing.json"], "missing.json"),
         (["--device", "t4", "--weights", "nonsense"], "No weights 'nonsense'"),
+        (["--device", "t4", "--plot", "a.jpg"], "its name must end in .png; got a.jpg"),
         (["--device", "t4", "--trace", "."], "--trace must be a file; . is a folder"),
         (["--device", "t4", "--plot", "."], "--plot must be a file; . is a folder"),
         (["--device", "t4", "--log", "L", "--trace", "./L"], "--trace must be a file of its own"),
