@@ -98,3 +98,8 @@ def onboarding_section(folder: Path) -> Iterator[str]:
         yield table_row(f"{budget:,}", strategy, *cells, mean)
     yield ""
     yield origin(devices[0])
+    runs = [run for device in devices for run in device["runs"]]
+    for commit in sorted({run["commit"] for run in runs if "commit" in run}):
+        later = dict.fromkeys(r["strategy"] for r in runs if r.get("commit") == commit)
+        if commit != devices[0]["commit"]:
+            yield f"Of commit {commit}: {', '.join(later)}."

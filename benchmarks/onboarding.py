@@ -242,6 +242,7 @@ def run(
                 outcome = dict(zip(keys, key, strict=True)) | {
                     "measured_programs": len(measured),
                     "measured_tasks": len(np.unique(target.rows.tasks[measured])),
+                    "commit": fresh["commit"],
                     "took_s": round(time.perf_counter() - begin, 1),
                     "scores": score_parts(target, log_predicted, measured, closed),
                 }
