@@ -81,6 +81,23 @@ def test_where_programs_tell_little_of_others_the_level_is_below_their_median(se
     np.testing.assert_allclose(own_s, latencies_s[:100], rtol=0.1)
 
 
+def test_where_sums_are_predicted_the_level_is_the_median() -> None:
+    start, batch = a_start(), random_batch(160, seed=0)
+    noise = np.exp(np.random.default_rng(0).normal(0.7, 0.9, 160))
+    rows = TrainingRows.on(
+        DEVICE, batch, noise * start.predict(batch, DEVICE).latency_s, np.arange(160)
+    )
+    levels = []
+    for weight in (0.0, 3.0):
+        learner = Learner(start=start, anchored=QUICK, relative_weight=weight)
+        learned, _ = learner.learn(rows.take(np.arange(100)), rows.take(NONE))
+        others = batch.take(np.arange(100, 160))
+        ratio = learned.predict(others, DEVICE).latency_s / start.predict(others, DEVICE).latency_s
+        levels.append(float(np.median(np.log(ratio))))
+    assert levels[0] == pytest.approx(0.7, abs=0.2)
+    assert levels[1] < levels[0] - 0.15
+
+
 def test_programs_that_did_not_run_teach_nothing() -> None:
     start, batch = a_start(), random_batch(4, seed=0)
     rows = TrainingRows.on(DEVICE, batch, np.full(4, np.inf), np.arange(4))

@@ -128,6 +128,8 @@ def adapt(
     opened = recorded(args) if args.from_store else live(args, settings)
     with opened as bench:
         learner = Learner(start=predictor, sources=read_beside(args, bench, predictor))
+        if not args.from_store:  # networks are sums
+            learner = replace(learner, relative_weight=0.0)
         curve_file = args.records.with_name(f"{args.records.name}.curve.jsonl")
         if not len(bench.measured):
             curve_file.unlink(missing_ok=True)  # of records that are gone

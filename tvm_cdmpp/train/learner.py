@@ -92,6 +92,10 @@ class Learner:
         )
     )
     """Small steps: with all of a few dozen programs in each, what one of them says is overrated."""
+    relative_weight: float = FINETUNE_CONFIG.relative_weight
+    """Of the relative error in the loss that tells how much is learned without sources, as in
+    training ahead. It draws levels down, as an error upward has no bound in percent; 0 where sums
+    of programs are to be predicted, as in a network: there errors up and down cancel."""
     seed: int = 0
 
     def learn(self, measured: TrainingRows, unlabelled: TrainingRows) -> Learned:
@@ -163,12 +167,12 @@ class Learner:
         return folds
 
     def _lost(self, off: Floats) -> Floats:
-        """Return CDMPP's hybrid loss of ln(measured / predicted), as in training ahead.
+        """Return CDMPP's hybrid loss of ln(measured / predicted).
 
         Of a relative error of more than e - 1, the rest counts as its logarithm.
         """
         relative = np.abs(np.expm1(np.minimum(-off, 1.0))) + np.maximum(-off - 1.0, 0.0)
-        lost: Floats = np.abs(off) + self.config.relative_weight * relative
+        lost: Floats = np.abs(off) + self.relative_weight * relative
         return lost
 
     def _level(self, off: Floats) -> float:
