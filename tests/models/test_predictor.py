@@ -176,7 +176,14 @@ def test_inputs() -> None:
     np.testing.assert_array_equal(taken.analytic_s, inputs.analytic_s[short.numpy()])
 
 
-@pytest.mark.parametrize(("width", "heads"), [(64, 3), (12, 4), (64, 0)])
-def test_config_errors(width: int, heads: int) -> None:
-    with pytest.raises(ConfigError, match=f"got width={width}, heads={heads}"):
+@pytest.mark.parametrize(
+    ("width", "heads", "said"),
+    [
+        (64, 3, "got width=64, heads=3"),
+        (12, 4, "got width=12, heads=4"),
+        (64, 0, "heads must be an integer of at least 1; got 0"),
+    ],
+)
+def test_config_errors(width: int, heads: int, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
         PredictorConfig(width=width, heads=heads)
