@@ -46,7 +46,7 @@ def test_python_blocks_run(file: Path, tmp_path: Path) -> None:
         log.unlink()
     code = "\n".join(blocks_of(file))
     trials = re.compile(r"num_measure_trials=\d+")
-    program = _SMALLER + trials.sub("num_measure_trials=6", code)
+    program = _SMALLER + trials.sub("num_measure_trials=4", code)
     run = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path,
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
