@@ -30,6 +30,8 @@ def test_devices_and_batches_side_by_side(
     ]
     assert json.loads(traces[0].read_bytes())["traceEvents"]
     assert plot.read_bytes().startswith(b"\x89PNG")
+    for line_of_file in (*(f"trace: {file}" for file in traces), f"plot: {plot}"):
+        assert line_of_file in out.splitlines()
 
 
 def test_json_is_by_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

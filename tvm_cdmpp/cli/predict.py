@@ -110,6 +110,9 @@ def run(args: argparse.Namespace) -> int:
         print()
     else:
         _print(predictions)
+        for option, file in [*(("trace", file) for file in traces), ("plot", args.plot)]:
+            if file is not None:
+                show.stdout_console().print(f"{option}: {file}", soft_wrap=True, markup=False)
     return 0
 
 
