@@ -1,14 +1,16 @@
 """A network is timed as a whole, and each of its operators with real values in its memory."""
 
 import itertools
+import json
 import math
 from collections import Counter
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from benchmarks.operator_times import Array, TimedNetwork
+from benchmarks.operator_times import Array, TimedNetwork, _twice
 from tvm_cdmpp.bridge import load_tvm, quiet_tvm
 
 tvm = load_tvm()
@@ -85,7 +87,53 @@ def test_a_network_shorter_than_reading_a_clock_is_run_several_times(
     assert timed.run_s(2).shape == (2,)
 
 
-def test_an_operator_of_a_short_network_takes_what_is_less_without_it() -> None:
+def test_an_operator_of_a_short_network_takes_half_of_what_two_take_longer_than_none() -> None:
+    timed = _product_and_softmax()
+    product, softmax = timed.functions
+    (no_product, two_products), _ = timed._changed
+    # Calls are really left out and added: a product takes most of the time.
+    once_s, none_s, two_s = (
+        min(run(repeat=9)().results) for run in (timed._run, no_product, two_products)
+    )
+    assert none_s < once_s / 2
+    assert 1.5 * once_s < two_s < 3 * once_s
+    told = iter([2e-6, 8e-6, 5.5e-6, 5e-6])
+    timed._changed = [[lambda repeat: lambda: SimpleNamespace(results=[next(told)])] * 2] * 2
+    assert timed.inside_s() == {product: pytest.approx(3e-6), softmax: 0.0}
+
+
+def test_calling_an_operator_twice_changes_no_result() -> None:
+    x, w = relay.var("x", shape=(2, 32)), relay.var("w", shape=(8, 32))
+    halves = relay.split(relay.nn.dense(x, w), 2, axis=1)
+    mod = tvm.IRModule.from_expr(
+        relay.Function([x, w], relay.Tuple([relay.nn.softmax(halves[0]), relay.exp(halves[1])]))
+    )
+    with quiet_tvm():
+        factory = relay.build(mod, target="llvm")
+    rng = np.random.default_rng(0)
+    inputs = {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in (
+        ("x", (2, 32)), ("w", (8, 32))
+    )}  # fmt: skip
+    graph = json.loads(factory.get_graph_json())
+    calls = [n for n, node in enumerate(graph["nodes"]) if node["op"] != "null"]
+    assert any(
+        graph["node_row_ptr"][n + 1] - graph["node_row_ptr"][n] > 1 for n in calls
+    )  # one of several outputs
+
+    def outputs(graph: dict[str, Any]) -> list[Array]:
+        executor = tvm.contrib.graph_executor.create(json.dumps(graph), factory.module, tvm.cpu(0))
+        executor.run(**inputs)
+        return [executor.get_output(n).numpy() for n in range(executor.get_num_outputs())]
+
+    expected = outputs(graph)
+    for number in calls:
+        changed = dict(_twice(graph, number))
+        assert sum(node["op"] != "null" for node in changed["nodes"]) == len(calls) + 1
+        for found, wanted in zip(outputs(changed), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+def _product_and_softmax() -> TimedNetwork:
     x, w = relay.var("x", shape=(1, 4096)), relay.var("w", shape=(512, 4096))
     mod = tvm.IRModule.from_expr(relay.Function([x, w], relay.nn.softmax(relay.nn.dense(x, w))))
     with quiet_tvm():
@@ -93,12 +141,4 @@ def test_an_operator_of_a_short_network_takes_what_is_less_without_it() -> None:
     inputs: dict[str, Array] = {
         "x": np.ones((1, 4096), np.float32), "w": np.ones((512, 4096), np.float32)
     }  # fmt: skip
-    timed = TimedNetwork(factory.module, inputs, short_s=math.inf)
-    product, softmax = timed.functions
-    without_product = timed._without[0]
-    # What is left out of these is really not there: a product takes most of the time.
-    assert min(without_product(repeat=9)().results) < min(timed.run_s(9)) / 2
-    timed.run_s = lambda runs: np.full(runs, 5e-6)  # type: ignore[method-assign]
-    told = iter([2e-6, 5.5e-6])
-    timed._without = [lambda repeat: lambda: SimpleNamespace(results=[next(told)])] * 2
-    assert timed.inside_s() == {product: pytest.approx(3e-6), softmax: 0.0}
+    return TimedNetwork(factory.module, inputs, short_s=math.inf)
