@@ -88,14 +88,17 @@ def run(args: argparse.Namespace) -> int:
     batches = _parse_batches(args.batch)
     from tvm_cdmpp.replay import NetworkForecast
 
-    predictions = []
-    with drop_native_messages():
-        for batch in batches:
+    predictions: list[NetworkPrediction] = []
+    steps = len(batches) * (1 + len(devices))
+    with drop_native_messages(), show.show_bar("compiling and predicting", steps) as on_step:
+        for number, batch in enumerate(batches):
             forecast = NetworkForecast(
                 args.network, log=args.log, trials=args.trials, weights=args.weights, batch=batch,
                 **inputs,
             )  # fmt: skip
-            predictions += [forecast.on(device) for device in devices]
+            for device in devices:
+                on_step(len(predictions) + number + 1)
+                predictions.append(forecast.on(device))
     # Files first: whoever reads what is printed may stop at any time.
     traces = [] if args.trace is None else _trace_files(predictions, args.trace)
     check_outputs([*(("--trace", file) for file in traces), ("--plot", args.plot)], taken)
