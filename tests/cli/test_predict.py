@@ -61,10 +61,10 @@ def test_this_machine_goes_by_the_name_that_detect_gives_it(
 def test_the_rows_add_up_to_the_latency(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "mlp", "--device", "t4"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = [re.search(r"(\d+) +(\S+) ms .* (?:predicted|assumed)$", line) for line in lines]
-    sum_ms = sum(int(row[1]) * float(row[2]) for row in rows if row)
+    rows = [re.search(r"(\d+) +(\S+) us .* (?:predicted|assumed)$", line) for line in lines]
+    sum_us = sum(int(row[1]) * float(row[2]) for row in rows if row)
     (whole,) = (line.split() for line in lines if line.startswith("t4 "))
-    assert sum_ms == pytest.approx(float(whole[2]), rel=2e-3)
+    assert sum_us == pytest.approx(float(whole[2]), rel=2e-3)
     assert sum("start-up of the network" in line for line in lines) == 1
 
 

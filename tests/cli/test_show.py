@@ -3,6 +3,8 @@
 import io
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from tvm_cdmpp.cli import show
@@ -32,3 +34,18 @@ def test_tables_are_whole(terminal: bool) -> None:
 def test_a_round_tells_its_own_time_left_or_that_of_all() -> None:
     assert show.describe_round(ROUND).endswith("ETA 7 s")
     assert show.describe_round(ROUND, 90.0).endswith("ETA 90 s")
+
+
+@given(st.floats(min_value=1e-7, max_value=1e4))
+def test_latencies_have_a_unit_that_fits(latency_s: float) -> None:
+    number, unit = show.latency(latency_s).split()
+    assert float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[unit] == pytest.approx(
+        latency_s, rel=1e-3
+    )
+    assert 0.1 <= float(number) <= 10_000
+    assert show.latency_range(latency_s, latency_s).split()[-1] == unit
+
+
+def test_a_range_has_one_unit() -> None:
+    assert show.latency_range(2.5e-6, 2.5e-3) == "0.0025 to 2.5 ms"
+    assert show.latency(None) == "-"

@@ -191,7 +191,7 @@ def _print_tables(comparison: "SearchComparison") -> None:
         for model in settings.models
     ]
     if comparison.untuned_latency_s is not None:
-        untuned = show.milliseconds(comparison.untuned_latency_s)
+        untuned = show.latency(comparison.untuned_latency_s)
         rows.append(["whole network, untuned", *("" for _ in stages), untuned, ""])
     show.print_table(
         console,
@@ -236,12 +236,11 @@ def _latency(latencies_s: list[float | None], samples_s: Iterable[float] = ()) -
     """Write the middle of several seeds' latencies, and the range of all that is known."""
     known = [latency_s for latency_s in latencies_s if latency_s is not None]
     if not known:
-        return show.milliseconds(None)
-    text = show.milliseconds(statistics.median(known))
+        return show.latency(None)
+    text = show.latency(statistics.median(known))
     everything = [*known, *samples_s]
     if len(everything) > 1:
-        low, high = (f"{1e3 * value:.4g}" for value in (min(everything), max(everything)))
-        text += f" ({low} to {high})"
+        text += f" ({show.latency_range(min(everything), max(everything))})"
     return text + (f", {len(known)} of {len(latencies_s)}" if len(known) < len(latencies_s) else "")
 
 

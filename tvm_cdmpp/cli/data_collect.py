@@ -203,7 +203,7 @@ def describe_batch(report: "BatchReport") -> str:
     failures = ", ".join(f"{number} {kind}" for kind, number in report.failures.items())
     return (
         f"{report.done}/{report.wanted}  task {report.task} {show.shorten(report.name)}  {kinds}  "
-        f"calibration {show.milliseconds(report.calibration_s)} (best +{report.excess:.1%})  "
+        f"calibration {show.latency(report.calibration_s)} (best +{report.excess:.1%})  "
         f"ETA {show.minutes(report.eta_s)}"
         + (f"  measured {report.attempts} times" if report.attempts > 1 else "")
         + ("  NOISY" if report.noisy else "")
@@ -231,8 +231,8 @@ def _print_result(collector: "Collector", second_runs: "SecondRuns", log: Path) 
                 f"{index} {show.shorten(task.name)}",
                 f"{task.programs}{' (all)' if task.exhausted else ''}",
                 str(task.failed),
-                show.milliseconds(task.best_latency_s),
-                show.milliseconds(task.worst_latency_s),
+                show.latency(task.best_latency_s),
+                show.latency(task.worst_latency_s),
             ]
             for index, task in enumerate(collector.results())
         ],

@@ -123,7 +123,7 @@ def _print_overview(overview: dict[str, Any]) -> None:
 
 
 def _device_row(row: dict[str, Any]) -> list[str]:
-    from tvm_cdmpp.cli.show import bound_of, milliseconds, noise_floor
+    from tvm_cdmpp.cli.show import bound_of, latency, noise_floor
 
     noise = row["noise"]
     return [
@@ -131,7 +131,7 @@ def _device_row(row: dict[str, Any]) -> list[str]:
         f"{row['tasks']:,}",
         f"{row['records']:,}",
         f"{row['failed'] / row['records']:.1%}",
-        milliseconds(row["latency_s"]["p50"]),
+        latency(row["latency_s"]["p50"]),
         f"{sum(row['flags'].values()):,}",
         noise_floor(noise, bound_of(noise["basis"])),
         noise["basis"],

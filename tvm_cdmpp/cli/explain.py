@@ -150,20 +150,20 @@ def _print(
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False)
 
-    measured = show.milliseconds(_finite(task.latencies_s[place]))
+    measured = show.latency(_finite(task.latencies_s[place]))
     say(f"{task.name} on {explanation.device}, line {task.lines[place]} of {log.path}")
     if log.problems:
         first = min(log.problems)
         say(f"{len(log.problems)} lines cannot be used; line {first}: {log.problems[first]}")
     low, high = explanation.interval_s or (explanation.latency_s, explanation.latency_s)
     say(
-        f"predicted {show.milliseconds(explanation.latency_s)} (90 %: {1e3 * low:.3g} to "
-        f"{1e3 * high:.3g} ms), measured {measured}; runs with a probability of "
+        f"predicted {show.latency(explanation.latency_s)} (90 %: "
+        f"{show.latency_range(low, high)}), measured {measured}; runs with a probability of "
         f"{explanation.runs_probability:.2f}"
     )
     faster = explanation.latency_s / explanation.roofline_s
     say(
-        f"roofline {show.milliseconds(explanation.roofline_s)} by {explanation.roofline_bound}: "
+        f"roofline {show.latency(explanation.roofline_s)} by {explanation.roofline_bound}: "
         + (
             f"{faster:.3g} times faster than predicted at most"
             if faster >= 1
@@ -173,7 +173,7 @@ def _print(
     rows = [
         [
             f"{leaf.name} (initial value)" if leaf.is_init else leaf.name,
-            show.milliseconds(leaf.latency_s),
+            show.latency(leaf.latency_s),
             f"{100 * leaf.share:.1f}%",
             leaf.bound,
         ]
@@ -181,7 +181,7 @@ def _print(
     ]
     start_s = explanation.latency_s - sum(leaf.latency_s for leaf in explanation.leaves)
     share = start_s / explanation.latency_s
-    rows.append(["(start-up)", show.milliseconds(start_s), f"{100 * share:.1f}%", "start-up"])
+    rows.append(["(start-up)", show.latency(start_s), f"{100 * share:.1f}%", "start-up"])
     show.print_table(console, "stores", ("buffer", "latency", "share", "held down by"), rows)
     say("\n" + explanation.loops)
     title = "against average leaves"
@@ -191,7 +191,7 @@ def _print(
     rows = [
         [
             f"line {task.lines[neighbour.row]}",
-            show.milliseconds(_finite(neighbour.latency_s)),
+            show.latency(_finite(neighbour.latency_s)),
             f"{neighbour.distance:.3g}",
         ]
         for neighbour in explanation.neighbours
@@ -202,10 +202,10 @@ def _print(
 def _print_other(
     console: "Console", task: "MeasuredTask", explanation: "Explanation", other: int
 ) -> None:
-    measured = show.milliseconds(_finite(task.latencies_s[other]))
+    measured = show.latency(_finite(task.latencies_s[other]))
     line = task.lines[other]
     console.print(
-        f"\nline {line}: predicted {show.milliseconds(explanation.other_s)}, measured {measured}",
+        f"\nline {line}: predicted {show.latency(explanation.other_s)}, measured {measured}",
         soft_wrap=True,
         markup=False,
     )

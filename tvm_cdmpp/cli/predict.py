@@ -151,8 +151,8 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
             [
                 show.shorten(task.name),
                 str(task.count),
-                show.milliseconds(task.latency_s),
-                _range(task.interval_s),
+                show.latency(task.latency_s),
+                show.latency_range(*task.interval_s),
                 f"{100 * task.share:.1f}%",
                 f"{task.flops / task.latency_s / 1e9:.3g}" if task.flops else "-",
                 task.bound,
@@ -161,7 +161,7 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
             for task in sorted(p.tasks, key=lambda task: -task.share)
         ]
         if p.start_s:
-            start = show.milliseconds(p.start_s)
+            start = show.latency(p.start_s)
             rows.append([_START, "1", start, "-", "-", "-", "start-up", "assumed"])
         show.print_table(console, title, header, rows)
         shares = ", ".join(f"{name} {100 * share:.0f}%" for name, share in p.shares.items())
@@ -173,19 +173,14 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
         [
             p.device,
             str(p.batch),
-            show.milliseconds(p.latency_s),
-            _range(p.interval_s),
+            show.latency(p.latency_s),
+            show.latency_range(*p.interval_s),
             f"{p.peak_bytes / 1e6:.3g} MB",
             p.bound,
         ]
         for p in predictions
     ]
     show.print_table(console, predictions[0].network, columns, rows)
-
-
-def _range(interval_s: tuple[float, float]) -> str:
-    low, high = interval_s
-    return f"{1e3 * low:.3g} to {1e3 * high:.3g} ms"
 
 
 def _trace_files(predictions: "Sequence[NetworkPrediction]", path: Path) -> list[Path]:

@@ -111,8 +111,8 @@ def describe_round(report: "RoundReport", eta_s: float | None = None) -> str:
     failures = ", ".join(f"{number} {kind}" for kind, number in report.failures.items())
     return (
         f"{report.trials}/{report.trials_in_all}  task {report.task} {shorten(report.name)}  "
-        f"best {milliseconds(report.task_latency_s)}  "
-        f"sum of tasks {milliseconds(report.network_latency_s)}  "
+        f"best {latency(report.task_latency_s)}  "
+        f"sum of tasks {latency(report.network_latency_s)}  "
         f"{describe_split(report.split)}  ETA {minutes(report.eta_s if eta_s is None else eta_s)}"
         + (f"  failed: {failures}" if failures else "")
     )
@@ -174,9 +174,22 @@ class _Rendered:
         yield from self._segments
 
 
-def milliseconds(latency_s: float | None) -> str:
-    """Write a latency; a dash for one that is not known."""
-    return "-" if latency_s is None else f"{1e3 * latency_s:.4g} ms"
+def latency(latency_s: float | None) -> str:
+    """Write a latency in a unit that fits; a dash for one that is not known."""
+    if latency_s is None:
+        return "-"
+    unit, per_second = _unit(latency_s)
+    return f"{per_second * latency_s:.4g} {unit}"
+
+
+def latency_range(low_s: float, high_s: float) -> str:
+    """Write what a latency lies between, in one unit."""
+    unit, per_second = _unit(high_s)
+    return f"{per_second * low_s:.3g} to {per_second * high_s:.3g} {unit}"
+
+
+def _unit(latency_s: float) -> tuple[str, float]:
+    return ("us", 1e6) if latency_s < 1e-4 else ("ms", 1e3) if latency_s < 10.0 else ("s", 1.0)
 
 
 def percent_of_log(change: float) -> str:

@@ -377,7 +377,7 @@ def _choose_ahead(
         console.print(f"what is predicted best goes to {log}", soft_wrap=True, markup=False)
         for task in search.run():
             console.print(
-                f"{show.shorten(task.name)}  predicted {show.milliseconds(task.latency_s)}",
+                f"{show.shorten(task.name)}  predicted {show.latency(task.latency_s)}",
                 soft_wrap=True,
                 markup=False,
             )

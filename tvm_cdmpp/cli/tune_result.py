@@ -120,7 +120,7 @@ def print_tasks(tuner: "NetworkTuner | AheadSearch") -> None:
                 str(task.weight),
                 f"{task.flops / 1e9:.3g}" if task.flops > 0 else "-",
                 str(task.trials) if task.tuned else "not tuned",
-                show.milliseconds(task.latency_s),
+                show.latency(task.latency_s),
                 f"{task.flops / 1e9 / task.latency_s:.1f}"
                 if task.latency_s and task.flops > 0
                 else "-",
@@ -154,8 +154,8 @@ def _print_gain(console: "Console", gain: "Gain", sum_of_tasks_s: float | None) 
         [
             [
                 name,
-                show.milliseconds(timing.latency_s),
-                f"{1e3 * timing.low_s:.4g} to {1e3 * timing.high_s:.4g} ms",
+                show.latency(timing.latency_s),
+                show.latency_range(timing.low_s, timing.high_s),
                 f"{gain.untuned.latency_s / timing.latency_s:.2f}",
             ]
             for name, timing in (("without the log", gain.untuned), ("with the log", gain.tuned))
@@ -190,8 +190,8 @@ def _describe_gain(gain: "Gain", sum_of_tasks_s: float | None) -> list[str]:
     )
     if sum_of_tasks_s is not None:
         lines.append(
-            f"the tasks' latencies add up to {show.milliseconds(sum_of_tasks_s)}, the network "
-            f"takes {show.milliseconds(gain.tuned.latency_s)}: a task's is the best of many "
+            f"the tasks' latencies add up to {show.latency(sum_of_tasks_s)}, the network "
+            f"takes {show.latency(gain.tuned.latency_s)}: a task's is the best of many "
             "measurements, by itself and with empty caches, and the sum leaves out what is no "
             "task, such as changes of layout"
         )
