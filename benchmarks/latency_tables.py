@@ -1,4 +1,4 @@
-"""Tables of `benchmarks.network_latency` and of `benchmarks.full_caches`."""
+"""Tables of `benchmarks.network_latency`, `benchmarks.full_caches` and `benchmarks.rows_first`."""
 
 import math
 import statistics
@@ -27,9 +27,10 @@ def latency_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"**Latencies of whole networks** ([data](results/{file.name})). Relative to what the "
         "compiled network takes: the replayer with each operator's own measured latency, by TVM's "
-        "profiler inside of the network (of one below 100 us: what it takes less without the "
-        "operator), and run again and again by itself; the prediction, with nothing measured, with "
-        "`device calibrate` and with 200 records of this machine; and simpler estimates."
+        "profiler inside of the network (of one below 100 us: half of what two calls of it take "
+        "longer than none), and run again and again by itself; the prediction, with nothing "
+        "measured, with `device calibrate` and with 200 records of this machine; and simpler "
+        "estimates."
     )
     yield ""
     yield from summary(result["rows"])
@@ -73,6 +74,54 @@ def full_caches_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
         )
     yield ""
     yield origin(result)
+
+
+def rows_first_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield what a multiply-add takes, by the length of a row of the right matrix."""
+    yield (
+        "**Products as PyTorch writes them, by TVM's own schedule** "
+        f"([data](results/{file.name})). Cycles of one core per multiply-add, by the largest power "
+        "of two in the bytes of a row of the right matrix, at most 4096; and measured over "
+        "predicted, by the weights as of any program, and with what columns cost. Means are "
+        "geometric, that of all with its standard deviation as a factor. Medians of "
+        f"{result['settings']['passes']} passes."
+    )
+    yield ""
+    yield from table_head(
+        "row", "products", "cycles", "to plain predictions", "to those for columns"
+    )
+    settings = result["settings"]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(result["rows"], key=_power_of_two):
+        groups.setdefault(f"{_power_of_two(row)} bytes", []).append(row)
+    for name, rows in (*groups.items(), ("all", result["rows"])):
+        cycles = [
+            row["measured_s"] * settings["clock_hz"] * settings["cores"] / math.prod(row["sizes"])
+            for row in rows
+        ]
+        ratios = [
+            [row["measured_s"] / row[f"{kind}_s"] for row in rows]
+            for kind in ("plain", "predicted")
+        ]
+        yield table_row(
+            name,
+            str(len(rows)),
+            f"{statistics.geometric_mean(cycles):.2f}",
+            *(
+                f"{statistics.geometric_mean(of_kind):.2f}"
+                + (
+                    f" (x {math.exp(statistics.pstdev(map(math.log, of_kind))):.2f})"
+                    * (name == "all")
+                )
+                for of_kind in ratios
+            ),
+        )
+    yield ""
+    yield origin(result)
+
+
+def _power_of_two(row: dict[str, Any]) -> int:
+    return math.gcd(4 * int(row["sizes"][-1]), 4096)
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -25,8 +25,8 @@ from tvm_cdmpp.measure.own_records import (
 )
 from tvm_cdmpp.measure.quiet import calibration_file
 from tvm_cdmpp.measure.session import MeasureSession
-from tvm_cdmpp.measure.untuned import OwnFunction, own_functions
 from tvm_cdmpp.networks import LAYERS, network_of_layers
+from tvm_cdmpp.networks.untuned import OwnFunction, own_functions
 from tvm_cdmpp.search.cost_model import CDMPPModel
 from tvm_cdmpp.train import operator_of_dag
 

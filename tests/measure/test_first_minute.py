@@ -20,10 +20,15 @@ from tvm_cdmpp.measure.first_minute import (
     disturbances,
     levels_of,
 )
-from tvm_cdmpp.measure.small_programs import FirstMinuteConfig, Sample, choose_programs
-from tvm_cdmpp.measure.untuned import OwnFunction
+from tvm_cdmpp.measure.small_programs import (
+    FirstMinuteConfig,
+    Sample,
+    choose_programs,
+    own_samples,
+)
 from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.models.weights import load_weights
+from tvm_cdmpp.networks.untuned import OwnFunction
 
 MeasureResult = load_tvm().auto_scheduler.MeasureResult
 
@@ -205,6 +210,19 @@ def test_programs_are_the_same_every_time_and_spread(monkeypatch: pytest.MonkeyP
         "batch_matmul_rows_first", "max_pool",
         "avg_pool", "global_avg_pool", "softmax", "reduction",
     }  # fmt: skip
+
+
+def test_levels_are_beside_what_is_known_of_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = load_weights("evaluation")
+    assert isinstance(predictor, TrainedPredictor)
+
+    def said() -> list[float]:
+        samples = own_samples(4, DEVICE, TARGET, [predictor])
+        return [sample.log_s[predictor.origin] for sample in samples]
+
+    before = said()
+    monkeypatch.setattr(OwnFunction, "_level", lambda self, device: 0.7)
+    assert said() == pytest.approx([log_s + 0.7 for log_s in before], abs=1e-5)
 
 
 def test_programs_are_counted() -> None:

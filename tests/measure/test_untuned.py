@@ -10,13 +10,8 @@ from tests.tiny_tasks import TARGET
 from tvm_cdmpp.bridge import default_target, latency_s, parse_target
 from tvm_cdmpp.measure.calibration import calibration_program
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
-from tvm_cdmpp.measure.untuned import (
-    OwnFunction,
-    build_function,
-    compile_function,
-    own_functions,
-)
-from tvm_cdmpp.networks import LAYERS, network_of_layers
+from tvm_cdmpp.measure.untuned import build_function, compile_function
+from tvm_cdmpp.networks import LAYERS, OwnFunction, network_of_layers, own_functions
 
 
 @pytest.fixture(scope="module")

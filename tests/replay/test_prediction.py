@@ -15,7 +15,7 @@ from tvm_cdmpp.bridge import append_records, load_tvm, target_for
 from tvm_cdmpp.devices import DeviceCalibration, Hardware, Levels, find_device
 from tvm_cdmpp.errors import ConfigError, NetworkError, RecordError, UnknownDeviceError
 from tvm_cdmpp.models import PROGRAM_START_S, TrainedPredictor, load_weights
-from tvm_cdmpp.networks import Network, extract_tasks, network_of_relay
+from tvm_cdmpp.networks import Network, OwnFunction, extract_tasks, network_of_relay
 from tvm_cdmpp.replay import NetworkForecast, QueueConfig, joint_spread
 from tvm_cdmpp.replay.physics import call_s
 from tvm_cdmpp.replay.pricing import price_functions
@@ -294,3 +294,13 @@ def test_what_was_measured_of_an_operator_counts_for_it(forecast: NetworkForecas
     for function, task in before.items():
         factor = searched[function].latency_s / plain[function].latency_s
         assert math.log(factor) == pytest.approx(expected(task, 1.0, 0.25), abs=1e-3)
+
+
+def test_what_is_known_of_a_function_prices_it(
+    forecast: NetworkForecast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {task.function: task for task in forecast.on(GPU).tasks}
+    monkeypatch.setattr(OwnFunction, "_level", lambda self, device: math.log(2.0))
+    for task in forecast.on(GPU).tasks:
+        factor = 2.0 if task.basis == "predicted" else 1.0
+        assert task.latency_s == pytest.approx(factor * before[task.function].latency_s, rel=1e-3)

@@ -13,9 +13,9 @@ from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
     from tvm_cdmpp.devices import DeviceSpec
-    from tvm_cdmpp.measure import OwnFunction, RemoteDevices
+    from tvm_cdmpp.measure import RemoteDevices
     from tvm_cdmpp.models import TrainedPredictor, TrainingRows
-    from tvm_cdmpp.networks import Network
+    from tvm_cdmpp.networks import Network, OwnFunction
     from tvm_cdmpp.train import Bench, OnboardSettings
 
 _CANDIDATES_PER_RECORD = 4
@@ -114,7 +114,7 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
 def _own_functions(networks: "list[Network]", target: Any, task: Any) -> "list[OwnFunction]":
     """Return the functions of networks with TVM's own schedules."""
     from tvm_cdmpp.devices import Hardware
-    from tvm_cdmpp.measure import own_functions
+    from tvm_cdmpp.networks import own_functions
 
     cores, functions = Hardware.of(task.hardware_params).cores, []
     with show.show_bar("functions of networks", len(networks)) as on_network:

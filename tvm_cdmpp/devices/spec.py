@@ -118,6 +118,9 @@ class DeviceSpec:
     """What to know about the figures, such as what is assumed."""
     calibration: DeviceCalibration | None = field(default=None, repr=False)
     """What `tvm-cdmpp device calibrate` measured on it; None where it did not."""
+    program_level: float = field(default=0.0, repr=False)
+    """Of a device as it is for one program: by how much that takes longer than the predictors can
+    know, as a natural logarithm, see `networks.OwnFunction`."""
 
     def __post_init__(self) -> None:
         """Reject figures that cannot be true, and name their unit."""
@@ -147,9 +150,9 @@ class DeviceSpec:
         return self.cores * self.clock_hz * per_cycle
 
     def level(self, weights: str) -> float:
-        """Return ln(measured / predicted) for some weights, as far as it was measured; else 0."""
+        """Return ln(measured / predicted) for some weights, as far as that is known."""
         found = self.calibration.of(weights) if self.calibration else None
-        return float(found.level) if found else 0.0
+        return self.program_level + (float(found.level) if found else 0.0)
 
     def for_operator(self, operator: str, *, own: str | None = None) -> DeviceSpec:
         """Return this device as it is for a class of operator: its level is that of the class.

@@ -28,6 +28,5 @@ if TYPE_CHECKING:
         SearchStopped,
     )
     from tvm_cdmpp.measure.small_programs import FirstMinuteConfig
-    from tvm_cdmpp.measure.untuned import OwnFunction, own_functions
 
 __getattr__, __dir__ = offer(__name__)

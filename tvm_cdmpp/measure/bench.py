@@ -46,8 +46,8 @@ from tvm_cdmpp.measure.own_records import (
 from tvm_cdmpp.measure.quiet import QuietMachine
 from tvm_cdmpp.measure.sampling import ProgramSampler, SampleMix
 from tvm_cdmpp.measure.session import MeasureOptions
-from tvm_cdmpp.measure.untuned import OwnFunction
 from tvm_cdmpp.models import Ints, Machine, TrainingRows
+from tvm_cdmpp.networks import OwnFunction
 from tvm_cdmpp.train import operator_of_dag
 
 auto_scheduler = load_tvm().auto_scheduler

@@ -22,7 +22,8 @@ from tvm_cdmpp.measure.calibration import Calibration, CalibrationConfig, matmul
 from tvm_cdmpp.measure.doubtful import copy_built
 from tvm_cdmpp.measure.outcomes import record_batch
 from tvm_cdmpp.measure.session import MeasureOptions
-from tvm_cdmpp.measure.untuned import OwnFunction, build_all
+from tvm_cdmpp.measure.untuned import build_all
+from tvm_cdmpp.networks import OwnFunction
 
 _Value = TypeVar("_Value")
 

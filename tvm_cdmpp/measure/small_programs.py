@@ -1,5 +1,6 @@
 """Which small programs a device's first minute measures, and what models say of them."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,9 +19,8 @@ from tvm_cdmpp.extract import (
     dump_records,
 )
 from tvm_cdmpp.measure.calibration import calibration_program
-from tvm_cdmpp.measure.untuned import OwnFunction, own_functions
 from tvm_cdmpp.models import TrainedPredictor
-from tvm_cdmpp.networks import LAYERS, network_of_layers
+from tvm_cdmpp.networks import LAYERS, OwnFunction, network_of_layers, own_functions
 from tvm_cdmpp.train import operator_of_dag
 from tvm_cdmpp.workloads import sample_tasks
 
@@ -122,18 +122,20 @@ def own_samples(
     functions = own_functions(layers, target, hardware.cores)
     if not functions:
         return []
-    batch = describe_programs([function.leaves for function in functions], hardware)
-    log_s = {p.origin: np.log(p.predict(batch, device).latency_s) for p in predictors}
+    batches = [describe_programs([function.leaves], hardware) for function in functions]
     return [
         Sample(
             operator=function.operator,
             task=_FIRST_OWN + place,
             name=f"{function.name}, TVM's own schedule",
             measured=stand_in,  # TVM's runner asks for its target only
-            log_s={origin: float(values[place]) for origin, values in log_s.items()},
+            log_s={
+                p.origin: math.log(p.predict(batch, function.on(device)).latency_s[0])
+                for p in predictors
+            },
             own=function,
         )
-        for place, function in enumerate(functions)
+        for place, (function, batch) in enumerate(zip(functions, batches, strict=True))
     ]
 
 

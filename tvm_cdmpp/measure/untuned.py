@@ -4,100 +4,19 @@ So they run in the same processes, with the same empty caches and time limits, a
 devices, remote ones included.
 """
 
-import re
 import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.bridge import load_tvm, quiet_tvm, reason_of
-from tvm_cdmpp.devices import DeviceSpec
-from tvm_cdmpp.extract import leaves_if_readable
-from tvm_cdmpp.networks import (
-    Network,
-    class_of,
-    lower_network,
-    operator_of,
-    own_operator_of,
-    readable,
-)
+from tvm_cdmpp.networks import OwnFunction
 
 tvm = load_tvm()
 _measure: Any = tvm.auto_scheduler.measure
 _ErrorNo: Any = _measure.MeasureErrorNo
-
-_WITHOUT_CHOICE = ("elementwise", "layout", "communication", "other")
-
-
-@dataclass(frozen=True)
-class OwnFunction:
-    """A function of a network, with a schedule of TVM's own."""
-
-    operator: str
-    """Its class, as by `networks.own_operator_of`."""
-    task_operator: str
-    """The class that its task has, as by `networks.operator_of`."""
-    name: str
-    program: Any
-    """`PrimFunc`."""
-    leaves: Sequence[Any]
-    """Of it, at least one, as from `extract.leaves_if_readable`."""
-
-    @cached_property
-    def key(self) -> str:
-        """What names the program, whatever network it is of; one of TVM's versions has one."""
-        program = self.program
-        nameless = tvm.tir.PrimFunc(
-            program.params, program.body, program.ret_type, program.buffer_map
-        )
-        return f"{self.operator} {int(tvm.ir.structural_hash(nameless)) % 2**64:016x}"
-
-    def on(self, device: DeviceSpec) -> DeviceSpec:
-        """Return a device as it is for this function."""
-        return device.for_operator(self.task_operator, own=self.operator)
-
-
-def own_functions(network: Network, target: Any, cores: int) -> list[OwnFunction]:
-    """Return the functions of a network whose schedules matter, with TVM's own.
-
-    Parameters
-    ----------
-    network
-        Of which.
-    target
-        What to build for.
-    cores
-        Of the hardware that they are generated for.
-
-    Raises
-    ------
-    NetworkError
-        TVM cannot compile it for this target.
-    """
-    lowered = lower_network(network, target, None)
-    functions = (
-        OwnFunction(
-            own_operator_of(name, program),
-            operator_of(name),
-            _name(name, program),
-            program,
-            leaves_if_readable(program, cores),
-        )
-        for name, program in lowered.programs.items()
-        if class_of(name) not in _WITHOUT_CHOICE
-    )
-    return [function for function in functions if function.leaves]
-
-
-def _name(function: str, program: Any) -> str:
-    """Return a name with the sizes of what the function reads first, as tasks have it."""
-    buffers = [program.buffer_map[parameter] for parameter in program.params[:2]]
-    sizes = ("x".join(str(int(size)) for size in buffer.shape) for buffer in buffers)
-    return f"{re.sub(r'_[0-9]+$', '', readable(function))} {','.join(sizes)} {buffers[0].dtype}"
 
 
 def compile_function(function: OwnFunction, target: Any) -> Any:
@@ -112,7 +31,7 @@ def build_function(function: OwnFunction, target: Any) -> Any:
     Parameters
     ----------
     function
-        From `own_functions`.
+        From `networks.own_functions`.
     target
         What to build for.
     """

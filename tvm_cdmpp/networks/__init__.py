@@ -38,5 +38,6 @@ if TYPE_CHECKING:
         to_search_form,
     )
     from tvm_cdmpp.networks.outputs import check_outputs, random_inputs
+    from tvm_cdmpp.networks.untuned import OwnFunction, own_functions
 
 __getattr__, __dir__ = offer(__name__)

@@ -24,6 +24,9 @@ _CLASSES = (
 """Words of a name, which underscores join, and the class that they tell; the first that is found
 counts. `other` is what neither reduces nor does the same to each element, as a sort."""
 
+ROWS_FIRST = "batch_matmul_rows_first"
+"""Products whose right matrix has a row for each column of the left one, as PyTorch writes them."""
+
 _REDUCING = frozenset(name for _, name in _CLASSES[:8])
 _POOLS = ("max_pool", "global_avg_pool", "adaptive_avg_pool", "avg_pool")
 
@@ -59,7 +62,7 @@ def own_operator_of(function: str, program: Any) -> str:
     """
     if "batch_matmul" in function and len(program.params) >= 2:
         # TVM's schedule is several times slower where the right matrix has its rows first.
-        return "batch_matmul_rows_first" if _has_rows_first(program) else "batch_matmul"
+        return ROWS_FIRST if _has_rows_first(program) else "batch_matmul"
     pools = (part.replace("adaptive", "global") for part in _POOLS if part in function)
     return next(pools, operator_of(function))
 

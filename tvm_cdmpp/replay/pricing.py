@@ -33,7 +33,7 @@ from tvm_cdmpp.models import (
     estimate_latency_s,
     leaf_terms_s,
 )
-from tvm_cdmpp.networks import is_of_reducing_class, operator_of, own_operator_of
+from tvm_cdmpp.networks import OwnFunction, is_of_reducing_class
 from tvm_cdmpp.replay.kept import kept_share
 from tvm_cdmpp.replay.physics import call_s, estimate_function, wake_s
 
@@ -125,8 +125,7 @@ def price_functions(
             if name in searched:
                 of_operator = device.for_operator(searched[name])
             else:
-                own = own_operator_of(name, programs[name])
-                of_operator = device.for_operator(operator_of(name), own=own)
+                of_operator = OwnFunction.of(name, programs[name], leaves[name]).on(device)
             by_device[of_operator][name] = leaves[name]
     for of_operator, tuned in by_device.items():
         prices |= _predicted(tuned, of_operator, hardware, predictor, network_bytes)

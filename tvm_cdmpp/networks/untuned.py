@@ -1,0 +1,128 @@
+"""Functions of a network that have schedules of TVM's own, as in a network that was not tuned.
+
+What the predictors know is programs such as a search finds. One kind of TVM's own schedules is far
+from these: where the right one of two matrices has its rows first, they walk down its columns. The
+lines of a column then share few of the sets of a cache, the fewer the more powers of two the length
+of a row has. What that costs is told by the device that such a function is predicted for.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.devices import DeviceSpec, Hardware
+from tvm_cdmpp.extract import describe_programs, leaves_if_readable
+from tvm_cdmpp.models import TERMS, combine_terms, leaf_terms_s
+from tvm_cdmpp.networks.functions import (
+    ROWS_FIRST,
+    class_of,
+    operator_of,
+    own_operator_of,
+    readable,
+)
+from tvm_cdmpp.networks.lowering import lower_network
+from tvm_cdmpp.networks.network import Network
+
+tvm = load_tvm()
+
+_LINE_BYTES = 64
+_SETS_BYTES = 4096
+"""Addresses that are so far apart share a set of the first cache."""
+_COLUMN_CYCLES, _FOLLOWED = 2.1, 0.74
+"""Of one core per multiply-add down a column whose lines are in all sets; it grows with the square
+root of the lines in a set. It is 2.4 times what products took on two CPUs (`rows_first` in
+benchmarks/results): cycles by the predictors are those of their base to this power, over 2.4."""
+
+_WITHOUT_CHOICE = ("elementwise", "layout", "communication", "other")
+
+
+@dataclass(frozen=True)
+class OwnFunction:
+    """A function of a network, with a schedule of TVM's own."""
+
+    operator: str
+    """Its class, as by `networks.own_operator_of`."""
+    task_operator: str
+    """The class that its task has, as by `networks.operator_of`."""
+    name: str
+    program: Any
+    """`PrimFunc`."""
+    leaves: Sequence[Any]
+    """Of it, at least one, as from `extract.leaves_if_readable`."""
+
+    @staticmethod
+    def of(name: str, program: Any, leaves: Sequence[Any]) -> OwnFunction:
+        """Describe a function by its name, its `PrimFunc` and the leaves of that."""
+        operator = own_operator_of(name, program)
+        return OwnFunction(operator, operator_of(name), _name(name, program), program, leaves)
+
+    @cached_property
+    def key(self) -> str:
+        """What names the program, whatever network it is of; one of TVM's versions has one."""
+        program = self.program
+        nameless = tvm.tir.PrimFunc(
+            program.params, program.body, program.ret_type, program.buffer_map
+        )
+        return f"{self.operator} {int(tvm.ir.structural_hash(nameless)) % 2**64:016x}"
+
+    def on(self, device: DeviceSpec) -> DeviceSpec:
+        """Return a device as it is for this function."""
+        known = device.for_operator(self.task_operator, own=self.operator)
+        return replace(known, program_level=self._level(device))
+
+    def _level(self, device: DeviceSpec) -> float:
+        """Return ln of what it takes, over what the predictors make of their base."""
+        if device.kind != "cpu" or self.operator != ROWS_FIRST or not self.leaves[0].loops:
+            return 0.0
+        buffers = [self.program.buffer_map[parameter] for parameter in self.program.params[:2]]
+        left, right = ([int(size) for size in buffer.shape] for buffer in buffers)
+        row_bytes = right[-1] * tvm.DataType(buffers[1].dtype).bits // 8
+        lines_in_set = max(1, math.gcd(row_bytes, _SETS_BYTES) // _LINE_BYTES)
+        multiply_adds = math.prod(left) * max(1, right[0] // left[0]) * right[-1]
+        per_second = device.clock_hz * min(device.cores, self.leaves[0].loops[0].extent)
+        terms_s = leaf_terms_s(describe_programs([self.leaves], Hardware()), device)
+        start_cycles, base_cycles = (
+            float(seconds.sum()) * per_second / multiply_adds
+            for seconds in (terms_s[TERMS.index("start")], combine_terms(terms_s))
+        )
+        cycles = start_cycles + _COLUMN_CYCLES * math.sqrt(lines_in_set)
+        return math.log(cycles) - _FOLLOWED * math.log(base_cycles)
+
+
+def own_functions(network: Network, target: Any, cores: int) -> list[OwnFunction]:
+    """Return the functions of a network whose schedules matter, with TVM's own.
+
+    Parameters
+    ----------
+    network
+        Of which.
+    target
+        What to build for.
+    cores
+        Of the hardware that they are generated for.
+
+    Raises
+    ------
+    NetworkError
+        TVM cannot compile it for this target.
+    """
+    lowered = lower_network(network, target, None)
+    functions = (
+        OwnFunction.of(name, program, leaves_if_readable(program, cores))
+        for name, program in lowered.programs.items()
+        if class_of(name) not in _WITHOUT_CHOICE
+    )
+    return [function for function in functions if function.leaves]
+
+
+def _name(function: str, program: Any) -> str:
+    """Return a name with the sizes of what the function reads first, as tasks have it."""
+    buffers = [program.buffer_map[parameter] for parameter in program.params[:2]]
+    sizes = ("x".join(str(int(size)) for size in buffer.shape) for buffer in buffers)
+    return f"{re.sub(r'_[0-9]+$', '', readable(function))} {','.join(sizes)} {buffers[0].dtype}"
