@@ -89,12 +89,17 @@ def test_part_of_a_split(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         ({}, None),
         ({"split": "networks"}, None),
+        ({"split": "networks", "device": "t4", "records": 200}, None),
+        (
+            {"split": "networks", "device": "x86-24t", "records": 200},
+            "learned from 200 records of x86-24t, which may be among these programs",
+        ),
         ({"split": "vendor"}, "were trained for 'vendor', not for the split 'networks', so"),
         ({"split": None}, "were trained on all records, not for the split 'networks', so"),
         ({"split": "networks", "from": {"split": None}}, "were trained on all records"),
     ],
 )
-def test_weights_of_another_split_may_have_seen_its_part(
+def test_weights_may_have_seen_what_they_are_scored_on(
     folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -112,8 +117,9 @@ def test_weights_of_another_split_may_have_seen_its_part(
     assert (warning or "") in (found or "")
     assert ("warning: " in shown.err) == (warning is not None)
     assert (found or "") in shown.err
-    assert main(line) == 0  # of no split, nothing is said
-    assert json.loads(capsys.readouterr().out)["warning"] is None
+    assert main(line) == 0  # of no split, only what they learned from a device is said
+    found = json.loads(capsys.readouterr().out)["warning"]
+    assert (found is not None) == (about.get("device") == "x86-24t")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ failed, or that no features could be extracted of, are counted and left out.
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,8 @@ def evaluate_weights(
         Plain data: `devices` and `operators` hold the figures of `Scores` by name, None where every
         program failed; those of devices with 90 % `intervals` over their tasks, and with their
         `noise`, as `tvm_cdmpp.data.noise` has it. `warning` says that the weights were trained for
-        another split; None where they were not, or do not tell.
+        another split, or have learned from records of one of the devices; None where they were not,
+        or do not tell.
     """
     import numpy as np
 
@@ -139,7 +140,7 @@ def evaluate_weights(
         "split": split,
         "part": part if split else None,
         "per_task": per_task,
-        "warning": _other_split(weights, getattr(predictor, "about", {}), split),
+        "warning": _leak(weights, getattr(predictor, "about", {}), split, devices),
         "programs": int(np.isfinite(rows.latencies_s).sum()),
         "failed": int(np.isinf(rows.latencies_s).sum()),
         "without_features": len(chosen) - len(used),
@@ -148,8 +149,15 @@ def evaluate_weights(
     }
 
 
-def _other_split(weights: str, about: Mapping[str, Any], split: str | None) -> str | None:
-    """Say that weights, or those that they started from, were trained for another split."""
+def _leak(
+    weights: str, about: Mapping[str, Any], split: str | None, devices: Container[str]
+) -> str | None:
+    """Say that weights, or those that they started from, may know what they are scored on."""
+    if about.get("device") in devices:
+        return (
+            f"the weights '{weights}' learned from {about['records']} records of "
+            f"{about['device']}, which may be among these programs"
+        )
     while split is not None and "split" in about:
         if about["split"] != split:
             known = "on all records" if about["split"] is None else f"for '{about['split']}'"
