@@ -1,5 +1,7 @@
 """How far weights learn from a few programs: as far as that predicts others better."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,29 @@ def test_where_sums_are_predicted_the_level_is_the_median() -> None:
         levels.append(float(np.median(np.log(ratio))))
     assert levels[0] == pytest.approx(0.7, abs=0.2)
     assert levels[1] < levels[0] - 0.15
+
+
+def test_what_was_measured_comes_on_top_of_what_is_known_of_each_program() -> None:
+    start, batch = a_start(), random_batch(40, seed=0)
+    known = [replace(DEVICE, program_level=float(level)) for level in np.linspace(-2.0, 2.0, 40)]
+
+    def predicted_s(predictor: TrainedPredictor) -> list[float]:
+        return [
+            float(predictor.predict(batch.take([place]), device).latency_s[0])
+            for place, device in enumerate(known)
+        ]
+
+    measured_s = [3.0 * seconds for seconds in predicted_s(start)]
+    rows = TrainingRows.join(
+        [
+            TrainingRows.on(
+                device, batch.take([place]), measured_s[place : place + 1], np.array([place])
+            )
+            for place, device in enumerate(known)
+        ]
+    )
+    learned, _ = Learner(start=start, anchored=QUICK).learn(rows, rows.take(NONE))
+    np.testing.assert_allclose(predicted_s(learned), measured_s, rtol=0.05)
 
 
 def test_programs_that_did_not_run_teach_nothing() -> None:

@@ -124,9 +124,9 @@ class TrainingRows:
         )
 
     def uncalibrated(self) -> TrainingRows:
-        """Return the same rows, of devices that were not calibrated."""
+        """Return the same rows, of devices of which nothing but the figures is known."""
         plain = [
-            replace(machine, device=replace(machine.device, calibration=None))
+            replace(machine, device=replace(machine.device, calibration=None, program_level=0.0))
             for machine in self.machines
         ]
         machines = tuple(dict.fromkeys(plain))
