@@ -1,7 +1,7 @@
 """Layers of many kinds as TVM compiles them untuned, to find out what its own schedules are worth.
 
 Each stands by itself, with weights of its own, in sizes that are common and of no network in
-particular. Convolutions get the layouts that TVM wants when the network is compiled; pooling comes
+particular, some of them for a batch of four, of which the predictors have seen little. Convolutions get the layouts that TVM wants when the network is compiled; pooling comes
 behind one, so that it runs in these as well.
 """
 
@@ -63,8 +63,10 @@ def _conv2d(
     return layer
 
 
-def _depthwise(shape: tuple[int, int, int], kernel: int, stride: int = 1) -> Layer:
-    return _conv2d(shape, shape[0], kernel, stride, groups=shape[0])
+def _depthwise(
+    shape: tuple[int, int, int], kernel: int, stride: int = 1, *, batch: int = 1
+) -> Layer:
+    return _conv2d(shape, shape[0], kernel, stride, batch=batch, groups=shape[0])
 
 
 def _conv2d_transpose(shape: tuple[int, int, int], filters: int) -> Layer:
@@ -119,18 +121,18 @@ LAYERS: tuple[Layer, ...] = (
     _dense(1, 1024, 1000),
     _conv2d_transpose((256, 8, 8), 128),
     _reduced(relay.mean, 128, 256),
-    _conv2d((128, 14, 14), 128, 3),
+    _conv2d((128, 14, 14), 128, 3, batch=4),
     _dense(128, 256, 1024),
     _pool((96, 28, 28), relay.nn.avg_pool2d, **_AVG_POOL),
-    _depthwise((240, 14, 14), 5),
+    _depthwise((240, 14, 14), 5, batch=4),
     _batch_matmul(4, 128, 32, 128),
-    _conv2d((256, 14, 14), 512, 1),
+    _conv2d((256, 14, 14), 512, 1, batch=4),
     _pool((256, 14, 14), relay.nn.global_avg_pool2d),
     _softmax(8, 96, 96),
     _dense(16, 512, 2048),
     _conv2d_transpose((96, 16, 16), 48),
     _batch_matmul_rows_first(1, 160, 768, 192),
-    _conv2d((64, 56, 56), 128, 3, 2),
+    _conv2d((64, 56, 56), 128, 3, 2, batch=4),
     _reduced(relay.variance, 96, 512),
     _batch_matmul_rows_first(1, 128, 256, 1024),
     _batch_matmul_rows_first(4, 80, 80, 64),
@@ -139,7 +141,7 @@ LAYERS: tuple[Layer, ...] = (
     _conv2d((3, 112, 112), 32, 7, 2),
     _batch_matmul(16, 64, 64, 32),
     _dense(256, 96, 96),
-    _conv2d((160, 28, 28), 160, 1, 2),
+    _conv2d((160, 28, 28), 160, 1, batch=4),
     _softmax(1, 1000),
     _batch_matmul_rows_first(8, 96, 128, 64),
     _batch_matmul_rows_first(1, 100, 384, 384),

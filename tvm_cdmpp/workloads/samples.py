@@ -41,10 +41,10 @@ def _task(tensors: Tensors, name: str, target: Any) -> Any:
     )
 
 
-def _conv2d(channels: int, size: int, filters: int, kernel: int, stride: int) -> Tensors:
-    data = te.placeholder((1, size, size, channels), name="data")
+def _conv2d(batch: int, channels: int, size: int, filters: int, kernel: int) -> Tensors:
+    data = te.placeholder((batch, size, size, channels), name="data")
     weight = te.placeholder((kernel, kernel, channels, filters), name="weight")
-    conv = topi.nn.conv2d_nhwc(data, weight, stride, kernel // 2, 1)
+    conv = topi.nn.conv2d_nhwc(data, weight, 1, kernel // 2, 1)
     return [data, weight, topi.nn.relu(conv)]
 
 
@@ -93,8 +93,8 @@ def _elementwise(rows: int, columns: int) -> Tensors:
 
 
 OPERATORS: dict[str, Callable[[], Tensors]] = {
-    "conv2d_3x3": lambda: _conv2d(32, 28, 64, 3, 1),
-    "conv2d_1x1": lambda: _conv2d(128, 28, 64, 1, 1),
+    "conv2d_3x3": lambda: _conv2d(4, 32, 28, 64, 3),
+    "conv2d_1x1": lambda: _conv2d(1, 128, 28, 64, 1),
     "depthwise": lambda: _depthwise(96, 56, 3),
     "dense": lambda: _dense(64, 384, 512),
     "dense_1": lambda: _dense(1, 1024, 1000),
