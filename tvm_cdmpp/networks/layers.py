@@ -1,8 +1,9 @@
 """Layers of many kinds as TVM compiles them untuned, to find out what its own schedules are worth.
 
 Each stands by itself, with weights of its own, in sizes that are common and of no network in
-particular, some of them for a batch of four, of which the predictors have seen little. Convolutions get the layouts that TVM wants when the network is compiled; pooling comes
-behind one, so that it runs in these as well.
+particular, some for a batch of four, of which the predictors have seen little. Convolutions get the
+layouts that TVM wants when the network is compiled; pooling comes behind one, so that it runs in
+these as well.
 """
 
 from collections.abc import Callable, Sequence
