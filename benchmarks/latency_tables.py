@@ -27,10 +27,9 @@ def latency_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     yield (
         f"**Latencies of whole networks** ([data](results/{file.name})). Relative to what the "
         "compiled network takes: the replayer with each operator's own measured latency, by TVM's "
-        "profiler inside of the network (of one below 100 us: half of what two calls of it take "
-        "longer than none), and run again and again by itself; the prediction, with nothing "
-        "measured, with `device calibrate` and with 200 records of this machine; and simpler "
-        "estimates."
+        "profiler inside of the network (of one below 100 us: by how much longer it takes with the "
+        "operator), and run again and again by itself; the prediction, with nothing measured, with "
+        "`device calibrate` and with 200 records of this machine; and simpler estimates."
     )
     yield ""
     yield from summary(result["rows"])

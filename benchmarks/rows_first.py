@@ -4,7 +4,7 @@
 
 The right one of two matrices has a row for each column of the left one, and TVM walks down its
 columns. Products of many sizes, on this machine's CPU, with full caches as in a network; beside
-them what the evaluation weights say, as of any program, and as `networks.OwnFunction` tells them
+them what the shipped weights say, as of any program, and as `networks.OwnFunction` tells them
 what such columns cost. Its constants are from such a run, and from products inside of networks on
 another CPU. A run of five passes takes two minutes on a quiet machine with two cores.
 """
@@ -50,7 +50,7 @@ def main() -> None:
     use_physical_cores()
     target = default_target()
     device = replace(device_of(target), calibration=None)
-    hardware, weights = Hardware.of(hardware_params(target)), load_weights("evaluation")
+    hardware, weights = Hardware.of(hardware_params(target)), load_weights("shipped")
     rows, timers = [], []
     for sizes in _sizes():
         function = _function(sizes, target, hardware)

@@ -36,8 +36,8 @@ _SETS_BYTES = 4096
 """Addresses that are so far apart share a set of the first cache."""
 _COLUMN_CYCLES, _FOLLOWED = 2.1, 0.74
 """Of one core per multiply-add down a column whose lines are in all sets; it grows with the square
-root of the lines in a set. It is 2.4 times what products took on two CPUs (`rows_first` in
-benchmarks/results): cycles by the predictors are those of their base to this power, over 2.4."""
+root of the lines in a set. It is 2.4 times what products took on two CPUs (benchmarks/results,
+rows-first.json): cycles by the shipped weights are those of their base to this power, over 2.4."""
 
 _WITHOUT_CHOICE = ("elementwise", "layout", "communication", "other")
 
