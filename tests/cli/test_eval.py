@@ -94,6 +94,12 @@ def test_part_of_a_split(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
             {"split": "networks", "device": "x86-24t", "records": 200},
             "learned from 200 records of x86-24t, which may be among these programs",
         ),
+        ({"device": ["x86-24t"], "settings": 3}, None),
+        ({"from": {"device": "x86-24t"}}, "learned from some records of x86-24t"),
+        (
+            {"settings": {"target": {"device": "x86-24t", "records": 9}}, "split": "networks"},
+            "learned from 9 records of x86-24t",
+        ),
         ({"split": "vendor"}, "were trained for 'vendor', not for the split 'networks', so"),
         ({"split": None}, "were trained on all records, not for the split 'networks', so"),
         ({"split": "networks", "from": {"split": None}}, "were trained on all records"),
@@ -119,7 +125,7 @@ def test_weights_may_have_seen_what_they_are_scored_on(
     assert (found or "") in shown.err
     assert main(line) == 0  # of no split, only what they learned from a device is said
     found = json.loads(capsys.readouterr().out)["warning"]
-    assert (found is not None) == (about.get("device") == "x86-24t")
+    assert (found is not None) == ("learned" in (warning or ""))
 
 
 @pytest.mark.parametrize(

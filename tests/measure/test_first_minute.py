@@ -207,7 +207,7 @@ def test_programs_are_the_same_every_time_and_spread(monkeypatch: pytest.MonkeyP
     assert 30 <= len(own) == len({sample.name for sample in own}) <= 46
     assert {sample.operator for sample in own} == {
         "conv2d", "conv2d_transpose", "depthwise_conv2d", "matmul", "batch_matmul",
-        "batch_matmul_rows_first", "max_pool",
+        "batch_matmul_by_columns", "max_pool",
         "avg_pool", "global_avg_pool", "softmax", "reduction",
     }  # fmt: skip
 

@@ -49,7 +49,7 @@ def test_words_of_names_count_whole(function: str, class_: str) -> None:
 
 @pytest.mark.parametrize(
     ("right", "own"),
-    [((4, 64, 32), "batch_matmul"), ((4, 32, 64), "batch_matmul_rows_first")],
+    [((4, 64, 32), "batch_matmul"), ((4, 32, 64), "batch_matmul_by_columns")],
 )
 def test_batched_products_differ_by_how_the_right_matrix_lies(
     right: tuple[int, ...], own: str
@@ -69,5 +69,5 @@ def test_square_matrices_lie_as_tvm_says(transposed: bool) -> None:
     tensors = [tvm.te.placeholder(shape, name="x") for shape in shapes]
     out = tvm.topi.nn.batch_matmul(*tensors, transpose_b=transposed)
     program = tvm.te.create_prim_func([*tensors, out])
-    own = "batch_matmul" if transposed else "batch_matmul_rows_first"
+    own = "batch_matmul" if transposed else "batch_matmul_by_columns"
     assert own_operator_of(f"{PREFIX}nn_batch_matmul_1", program) == own

@@ -153,20 +153,32 @@ def _leak(
     weights: str, about: Mapping[str, Any], split: str | None, devices: Container[str]
 ) -> str | None:
     """Say that weights, or those that they started from, may know what they are scored on."""
-    if about.get("device") in devices:
-        return (
-            f"the weights '{weights}' learned from {about['records']} records of "
-            f"{about['device']}, which may be among these programs"
-        )
+    known = about
+    while known:
+        for learned in (known, _target_of(known)):
+            device, records = learned.get("device"), learned.get("records")
+            if isinstance(device, str) and device in devices:
+                return (
+                    f"the weights '{weights}' learned from {records or 'some'} records of "
+                    f"{device}, which may be among these programs"
+                )
+        known = known.get("from") or {}
     while split is not None and "split" in about:
         if about["split"] != split:
-            known = "on all records" if about["split"] is None else f"for '{about['split']}'"
+            trained = "on all records" if about["split"] is None else f"for '{about['split']}'"
             return (
-                f"the weights '{weights}' were trained {known}, not for the split '{split}', so "
+                f"the weights '{weights}' were trained {trained}, not for the split '{split}', so "
                 "programs of this part may have been trained on"
             )
         about = about.get("from") or {}
     return None
+
+
+def _target_of(about: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the device that weights were fine-tuned for, and on how many of its records."""
+    settings = about.get("settings")
+    target = settings.get("target") if isinstance(settings, Mapping) else None
+    return target if isinstance(target, Mapping) else {}
 
 
 def _operators(

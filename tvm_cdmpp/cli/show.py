@@ -185,11 +185,11 @@ def latency(latency_s: float | None) -> str:
 def latency_range(low_s: float, high_s: float) -> str:
     """Write what a latency lies between, in one unit."""
     unit, per_second = _unit(high_s)
-    return f"{per_second * low_s:.3g} to {per_second * high_s:.3g} {unit}"
+    return f"{per_second * low_s:.4g} to {per_second * high_s:.4g} {unit}"
 
 
 def _unit(latency_s: float) -> tuple[str, float]:
-    return ("us", 1e6) if latency_s < 1e-4 else ("ms", 1e3) if latency_s < 10.0 else ("s", 1.0)
+    return ("us", 1e6) if latency_s < 1e-4 else ("ms", 1e3) if latency_s < 1.0 else ("s", 1.0)
 
 
 def percent_of_log(change: float) -> str:

@@ -124,6 +124,12 @@ class DeviceSpec:
 
     def __post_init__(self) -> None:
         """Reject figures that cannot be true, and name their unit."""
+        level = self.program_level
+        if isinstance(level, bool) or not isinstance(level, int | float) or not abs(level) < 100:
+            raise ConfigError(
+                f"program_level of device '{self.name}' must be a number within 100 of 0; got "
+                f"{level!r}."
+            )
         for figure, (least, most, unit) in RANGES.items():
             value = getattr(self, figure)
             absent = (value is None and figure in OPTIONAL_FIGURES) or (

@@ -5,6 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from tvm_cdmpp.bridge import load_tvm
+
+tvm = load_tvm()
+
 _CLASSES = (
     ("conv3d", "conv3d"),
     ("conv2d_transpose", "conv2d transpose"),
@@ -24,8 +28,9 @@ _CLASSES = (
 """Words of a name, which underscores join, and the class that they tell; the first that is found
 counts. `other` is what neither reduces nor does the same to each element, as a sort."""
 
-ROWS_FIRST = "batch_matmul_rows_first"
-"""Products whose right matrix has a row for each column of the left one, as PyTorch writes them."""
+BY_COLUMNS = "batch_matmul_by_columns"
+"""Products whose right matrix has a row for each column of the left one, as PyTorch writes them:
+TVM's schedule walks down its columns."""
 
 _REDUCING = frozenset(name for _, name in _CLASSES[:8])
 _POOLS = ("max_pool", "global_avg_pool", "adaptive_avg_pool", "avg_pool")
@@ -62,7 +67,7 @@ def own_operator_of(function: str, program: Any) -> str:
     """
     if "batch_matmul" in function and len(program.params) >= 2:
         # TVM's schedule is several times slower where the right matrix has its rows first.
-        return ROWS_FIRST if _has_rows_first(program) else "batch_matmul"
+        return BY_COLUMNS if _has_rows_first(program) else "batch_matmul"
     pools = (part.replace("adaptive", "global") for part in _POOLS if part in function)
     return next(pools, operator_of(function))
 
@@ -74,6 +79,40 @@ def _has_rows_first(program: Any) -> bool:
         return named[1] == "N"
     left, right = (program.buffer_map[parameter].shape for parameter in program.params[:2])
     return int(left[-1]) != int(right[-1])
+
+
+def product_matrices(program: Any) -> tuple[tuple[tuple[int, ...], int], ...] | None:
+    """Find the two matrices that a function multiplies, whatever else it reads.
+
+    Parameters
+    ----------
+    program
+        Its `PrimFunc`.
+
+    Returns
+    -------
+    matrices
+        Shape and bytes of an element of the left one and the right one; None where they are not two
+        of its parameters with three axes each.
+    """
+    buffers = list(program.buffer_map.values())
+    found: list[Any] = []
+
+    def read(node: Any) -> None:
+        if isinstance(node, tvm.tir.BufferLoad):
+            found.extend(buffer for buffer in buffers if buffer.data.same_as(node.buffer.data))
+
+    def look(node: Any) -> None:
+        is_product = isinstance(node, tvm.tir.BufferStore) and "batch_matmul" in node.buffer.name
+        if is_product and not found:
+            tvm.tir.stmt_functor.post_order_visit(node.value, read)
+
+    tvm.tir.stmt_functor.post_order_visit(program.body, look)
+    if len(found) != 2 or any(len(buffer.shape) != 3 for buffer in found):
+        return None
+    return tuple(
+        (tuple(map(int, buffer.shape)), tvm.DataType(buffer.dtype).bits // 8) for buffer in found
+    )
 
 
 def _word(words: str) -> str:

@@ -20,10 +20,11 @@ from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.extract import describe_programs, leaves_if_readable
 from tvm_cdmpp.models import TERMS, combine_terms, leaf_terms_s
 from tvm_cdmpp.networks.functions import (
-    ROWS_FIRST,
+    BY_COLUMNS,
     class_of,
     operator_of,
     own_operator_of,
+    product_matrices,
     readable,
 )
 from tvm_cdmpp.networks.lowering import lower_network
@@ -78,20 +79,22 @@ class OwnFunction:
 
     def _level(self, device: DeviceSpec) -> float:
         """Return ln of what it takes, over what the predictors make of their base."""
-        if device.kind != "cpu" or self.operator != ROWS_FIRST or not self.leaves[0].loops:
+        if device.kind != "cpu" or self.operator != BY_COLUMNS:
             return 0.0
-        buffers = [self.program.buffer_map[parameter] for parameter in self.program.params[:2]]
-        left, right = ([int(size) for size in buffer.shape] for buffer in buffers)
-        row_bytes = right[-1] * tvm.DataType(buffers[1].dtype).bits // 8
-        lines_in_set = max(1, math.gcd(row_bytes, _SETS_BYTES) // _LINE_BYTES)
-        multiply_adds = math.prod(left) * max(1, right[0] // left[0]) * right[-1]
-        per_second = device.clock_hz * min(device.cores, self.leaves[0].loops[0].extent)
-        terms_s = leaf_terms_s(describe_programs([self.leaves], Hardware()), device)
-        start_cycles, base_cycles = (
-            float(seconds.sum()) * per_second / multiply_adds
-            for seconds in (terms_s[TERMS.index("start")], combine_terms(terms_s))
-        )
-        cycles = start_cycles + _COLUMN_CYCLES * math.sqrt(lines_in_set)
+        matrices = product_matrices(self.program)
+        if matrices is None:
+            return 0.0
+        (batch, rows, depth), (right_batch, _, columns) = (shape for shape, _ in matrices)
+        row_bytes = columns * matrices[1][1]
+        if row_bytes < _LINE_BYTES:
+            return 0.0
+        lines_in_set = min(depth, max(1, math.gcd(row_bytes, _SETS_BYTES) // _LINE_BYTES))
+        terms_s = leaf_terms_s(describe_programs([self.leaves], Hardware()), device).copy()
+        terms_s[TERMS.index("start")] = 0.0
+        multiply_adds = max(batch, right_batch) * rows * depth * columns
+        per_second = device.clock_hz * device.cores
+        base_cycles = float(combine_terms(terms_s).sum()) * per_second / multiply_adds
+        cycles = _COLUMN_CYCLES * math.sqrt(lines_in_set)
         return math.log(cycles) - _FOLLOWED * math.log(base_cycles)
 
 
