@@ -52,7 +52,7 @@ def test_a_prediction_below_the_roofline_is_remarked(
     monkeypatch.setattr(explanation, "task_roofline", lambda task, device: (1.0, "memory"))
     assert main(["explain", str(log)]) == 0
     out = capsys.readouterr().out
-    assert "roofline 1000 ms by memory: the prediction is below it" in out
+    assert "roofline 1 s by memory: the prediction is below it" in out
     assert "at most" not in out
 
 
