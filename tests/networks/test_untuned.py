@@ -23,13 +23,13 @@ relay = tvm.relay
 CPU = replace(find_device("epyc-7452"), cores=2)
 
 
-def products(columns: list[int], *, rows_first: bool = True) -> list[OwnFunction]:
-    """Return functions of 8 x 64 x 128 times 8 x 128 x columns."""
+def products(columns: list[int], *, rows_first: bool = True, depth: int = 128) -> list[OwnFunction]:
+    """Return functions of 8 x 64 x depth times 8 x depth x columns."""
 
     def layer(number: int) -> Any:
-        right = (8, 128, number) if rows_first else (8, number, 128)
+        right = (8, depth, number) if rows_first else (8, number, depth)
         return lambda data: relay.nn.batch_matmul(
-            data(8, 64, 128), data(*right), transpose_b=not rows_first
+            data(8, 64, depth), data(*right), transpose_b=not rows_first
         )
 
     functions = own_functions(network_of_layers(list(map(layer, columns))), TARGET, 2)
@@ -43,6 +43,11 @@ def test_columns_of_rows_of_a_power_of_two_cost_more() -> None:
     assert [level - odd for level in even] == pytest.approx(
         [math.log(math.sqrt(32)), math.log(math.sqrt(64))], abs=0.1
     )
+
+
+def test_no_more_lines_are_in_a_set_than_a_column_has() -> None:
+    odd, even = (f.on(CPU).program_level for f in products([1040, 1024], depth=4))
+    assert even - odd == pytest.approx(math.log(math.sqrt(4)), abs=0.1)
 
 
 @pytest.mark.parametrize("batch", [1, 8])
