@@ -29,7 +29,25 @@ def test_names_tell_the_operator(
     function = PREFIX + function
     assert (readable(function), class_of(function)) == (name, class_)
     assert operator_of(function) == operator
-    assert own_operator_of(function, None) == own
+    assert own_operator_of(function, tvm.tir.PrimFunc([], tvm.tir.Evaluate(0))) == own
+
+
+@pytest.mark.parametrize(
+    ("function", "weights", "own"),
+    [
+        ("nn_contrib_conv2d_NCHWc_add", (4, 2, 1, 1, 16, 16), "conv2d_1x1"),
+        ("nn_contrib_conv2d_NCHWc_add", (4, 2, 3, 1, 16, 16), "conv2d"),
+        ("nn_contrib_conv2d_NCHWc_add", (1, 4, 1, 1, 16), "conv2d"),  # a bias
+        ("nn_contrib_depthwise_conv2d_NCHWc", (4, 1, 1, 1, 1, 16), "depthwise_conv2d"),
+    ],
+)
+def test_kernels_of_one_element_are_a_class_of_their_own(
+    function: str, weights: tuple[int, ...], own: str
+) -> None:
+    tensors = [tvm.te.placeholder(shape, name="x") for shape in ((1, 2, 8, 8, 16), weights)]
+    out = tvm.te.compute((4,), lambda i: tensors[0][0, 0, 0, 0, i] + i, name="out")
+    program = tvm.te.create_prim_func([*tensors, out])
+    assert own_operator_of(PREFIX + function, program) == own
 
 
 @pytest.mark.parametrize(

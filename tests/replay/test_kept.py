@@ -13,7 +13,7 @@ from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.extract import describe_programs, leaves_of
 from tvm_cdmpp.models import leaf_terms_s
 from tvm_cdmpp.replay import kept as module
-from tvm_cdmpp.replay.kept import kept_share
+from tvm_cdmpp.replay.kept import Kept, kept_work
 
 tvm = load_tvm()
 te = tvm.te
@@ -78,17 +78,18 @@ def pool_leaves() -> list[Leaf]:
 def kept(network_bytes: float, device: DeviceSpec = CPU, compute_s: float = 1e-7) -> float:
     """Return what is left of the time that a matrix times a vector takes alone."""
     leaves = vector_product_leaves()
-    return kept_share(leaves, np.full((2, len(leaves)), compute_s), device, network_bytes)
+    return kept_work(leaves, np.full((2, len(leaves)), compute_s), device, network_bytes).share
 
 
 def kept_of(leaves: list[Leaf], network_bytes: float, device: DeviceSpec = CPU) -> float:
     """Return the same of a program with the arithmetic of the predictors' base."""
     terms_s = leaf_terms_s(describe_programs([leaves], Hardware(cores=2)), device)
-    return kept_share(leaves, terms_s[:2], device, network_bytes)
+    return kept_work(leaves, terms_s[:2], device, network_bytes).share
 
 
 def test_a_program_takes_less_in_a_network_that_fits_into_caches() -> None:
-    sizes = (SMALL, CPU.cores * CPU.l2_bytes, CPU.l3_bytes, 4 * CPU.l3_bytes, 1e4 * CPU.l3_bytes)
+    last = CPU.cores * 4 * 2**20  # of which cores have 4 MB each
+    sizes = (SMALL, CPU.cores * CPU.l2_bytes, last, 4 * last, 1e4 * last)
     shares = [kept(size) for size in sizes]
     assert shares == sorted(shares)
     assert shares[0] < 0.3 and shares[2] < 0.6
@@ -132,3 +133,18 @@ def test_wide_vectors_have_more_registers(monkeypatch: pytest.MonkeyPatch) -> No
     found = kept_of(leaves, 4.5e6, wide)
     monkeypatch.setattr(module, "sum_registers", lambda _: 12.0)
     assert found < kept_of(leaves, 4.5e6, wide)
+
+
+def test_what_the_estimate_is_off_by_counts_for_what_stays() -> None:
+    """All of it where no wait is gone; hardly at all where most are."""
+    assert Kept(2e-6, 2e-6).work_s(6e-6) == pytest.approx(6e-6)
+    assert Kept(1e-6, 1e-5).work_s(1e-5) == pytest.approx(1e-6)
+    assert 1e-6 < Kept(1e-6, 1e-5).work_s(3e-5) < 1.2e-6
+
+
+def test_a_core_counts_on_its_part_of_the_last_cache() -> None:
+    """A rented machine of two cores shows the cache of a whole chip."""
+    leaves, large = packed_product_leaves(4, width=2048), replace(CPU, l3_bytes=2**30)
+    size = 2.2e7  # with weights of 17 MB
+    assert kept_of(leaves, size, large) == pytest.approx(kept_of(leaves, size), rel=1e-6)
+    assert kept_of(leaves, size, replace(large, cores=16)) < 0.8 * kept_of(leaves, size, large)

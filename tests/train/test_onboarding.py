@@ -25,7 +25,7 @@ from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.curves import keep_point, read_points
 from tvm_cdmpp.train.evaluation import evaluate
 from tvm_cdmpp.train.learner import Learned, Learner
-from tvm_cdmpp.train.onboarding import Onboarding, OnboardSettings, keep_back
+from tvm_cdmpp.train.onboarding import Onboarding, OnboardSettings, fastest, keep_back
 
 NEW = DeviceSpec(name="new", kind="cpu", cores=64, clock_hz=1e9)
 START = TrainedPredictor.untrained(AdditiveConfig(width=16, layers=1, hidden=16), 0)
@@ -214,14 +214,36 @@ def test_what_a_batch_brought_is_not_known_where_a_run_was_killed_before_its_poi
     assert [point.gain for point in points] == [None, 0, 0]
 
 
-def test_where_each_task_counts_all_are_measured_first() -> None:
-    bench = Memory(rows_on(NEW, 20.0, 60))
-    settings = OnboardSettings(budget=110, batch=10, programs_per_task=1)
-    work = Onboarding(bench, Once(start=START), settings)
-    points = list(work.steps())
-    # Without a gain since the second batch.
-    assert [point.tasks for point in points] == [10, 20, 30, 40, 50, 60]
-    assert "less than 2%" in work.ended
+def test_all_that_was_planned_is_measured_first_where_that_is_wanted() -> None:
+    rows, ends = rows_on(NEW, 20.0, 60), {}
+    for whole_plan in (False, True):
+        settings = OnboardSettings(budget=60, batch=10, programs_per_task=1, whole_plan=whole_plan)
+        work = Onboarding(Memory(rows), Once(start=START), settings)
+        # Without a gain since the second batch.
+        ends[whole_plan] = [point.tasks for point in work.steps()]
+    assert ends == {False: [10, 20, 30, 40], True: [10, 20, 30, 40, 50, 60]}
+
+
+def test_the_fastest_of_each_task_count_and_what_failed() -> None:
+    rows = rows_on(NEW, 20.0, 4).take(np.arange(12))
+    latencies_s = np.array([3.0, 1.0, 9.0, 2.0, 2.0, 3.0, 8.0, 1.0, np.inf, 2.0, 7.0, np.inf])
+    rows = replace(rows, latencies_s=latencies_s)  # tasks 0, 1, 2, 3, 0, 1, ...
+    assert fastest(rows, 1.0).tolist() == list(range(12))
+    assert fastest(rows, 1 / 3).tolist() == [1, 4, 7, 8, 10, 11]
+    assert fastest(rows, 0.5).tolist() == [1, 4, 6, 7, 8, 9, 10, 11]
+
+
+def test_slow_programs_teach_nothing_where_only_fast_ones_are_wanted() -> None:
+    rows = rows_on(NEW, 20.0, 12)
+    slow = np.arange(120) >= 12  # all but one of each task
+    latencies_s = np.where(slow, 30.0, 1.0) * rows.latencies_s
+    bench = Memory(replace(rows, latencies_s=latencies_s))
+    settings = OnboardSettings(budget=120, batch=120, programs_per_task=10, fastest_share=0.1)
+    work = Onboarding(bench, Learner(start=START, anchored=QUICK), settings)
+    (point,) = work.steps()
+    assert (point.records, point.kept_back) == (120, 3)  # of 12 tasks three are kept back
+    found = work.result().weights.predict(bench.candidates.batch(), NEW).latency_s
+    assert np.abs(np.log(found / rows.latencies_s)).mean() < 0.7
 
 
 def test_a_program_of_a_microsecond_is_not_the_whole_gain() -> None:
@@ -318,6 +340,12 @@ def test_failures_teach_no_latency() -> None:
     assert (point.failed, point.kept_back, point.mape, point.gain) == (20, 0, None, None)
     with pytest.raises(RecordError, match="none of 20 measured programs ran"):
         work.result()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.1])
+def test_a_share_of_none_or_of_more_than_all_is_refused(share: float) -> None:
+    with pytest.raises(ConfigError, match="fastest_share"):
+        OnboardSettings(budget=10, batch=10, fastest_share=share)
 
 
 @pytest.mark.parametrize(("budget", "batch"), [(10, 11), (10, 0)])

@@ -45,8 +45,7 @@ def add_parser(commands: Any) -> None:
         description="Onboard a device: choose which programs to measure, measure them in batches, "
         "train the weights on after each, and stop when that no longer helps: when two batches in "
         "a row bring the error on programs that were kept back down by less than 2 %, and all "
-        "tasks of --networks have a record. Run again, "
-        "it goes on from its records.",
+        "chosen tasks of --networks have a record. Run again, it goes on from its records.",
     )
     parser.add_argument(
         "--device", required=True, metavar="NAME",
@@ -118,12 +117,12 @@ def adapt(
     from tvm_cdmpp.train import Learner, Onboarding, OnboardSettings, keep_point, read_points
 
     # All that can be wrong is found before anything takes time.
-    # Networks to be predicted are given, so each of their tasks counts; those of a store stand for
-    # others.
-    per_task = {} if args.from_store else {"programs_per_task": 1}
+    # Live, networks are to be predicted: by the programs that a search keeps of a few.
+    live_only = {"programs_per_task": 3, "fastest_share": 1 / 3, "whole_plan": True}
+    of_networks: dict[str, Any] = {} if args.from_store else live_only
     batch = args.programs_per_batch
     batch = max(1, min(_BATCH, args.budget)) if batch is None else batch
-    settings = OnboardSettings(budget=args.budget, batch=batch, **per_task)
+    settings = OnboardSettings(budget=args.budget, batch=batch, **of_networks)
     predictor, calibrations = load_trained(args.weights), read_calibrations(calibration_file())
     opened = recorded(args) if args.from_store else live(args, settings)
     with opened as bench:

@@ -1,8 +1,8 @@
 """A device's first minute: small programs, measured once and compared with a model.
 
 Most are programs that TVM sampled of small operators of many kinds (`workloads.samples`), always
-the same ones for a target, of each operator some from the fastest to the median of what the model
-says. What the fastest third of each operator takes, by what the model says, gives the device's
+the same ones for a target, of each operator some of the quarter that the model says is the
+fastest. What the fastest third of each operator takes, by what the model says, gives the device's
 level and those of its operators: a model's favourites are partly its mistakes, and a search keeps
 fast ones. The very fastest is fast by chance as well, and would say too little.
 

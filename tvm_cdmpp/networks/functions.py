@@ -32,6 +32,10 @@ BY_COLUMNS = "batch_matmul_by_columns"
 """Products whose right matrix has a row for each column of the left one, as PyTorch writes them:
 TVM's schedule walks down its columns."""
 
+_KERNEL_AXES = 6
+"""Of a convolution's weights in TVM's layouts of blocks; those of its size are the third and the
+fourth. Nothing else that a convolution reads has so many."""
+
 _REDUCING = frozenset(name for _, name in _CLASSES[:8])
 _POOLS = ("max_pool", "global_avg_pool", "adaptive_avg_pool", "avg_pool")
 
@@ -68,8 +72,17 @@ def own_operator_of(function: str, program: Any) -> str:
     if "batch_matmul" in function and len(program.params) >= 2:
         # TVM's schedule is several times slower where the right matrix has its rows first.
         return BY_COLUMNS if _has_rows_first(program) else "batch_matmul"
+    if operator_of(function) == "conv2d" and _is_pointwise(program):
+        return "conv2d_1x1"  # loads less of what it multiplies again
     pools = (part.replace("adaptive", "global") for part in _POOLS if part in function)
     return next(pools, operator_of(function))
+
+
+def _is_pointwise(program: Any) -> bool:
+    """Tell whether a convolution has a kernel of one element, by its weights."""
+    shapes = (program.buffer_map[parameter].shape for parameter in program.params)
+    kernels = [shape[2:4] for shape in shapes if len(shape) == _KERNEL_AXES]
+    return len(kernels) == 1 and all(int(size) == 1 for size in kernels[0])
 
 
 def _has_rows_first(program: Any) -> bool:

@@ -70,9 +70,9 @@ def _depthwise(
     return _conv2d(shape, shape[0], kernel, stride, batch=batch, groups=shape[0])
 
 
-def _conv2d_transpose(shape: tuple[int, int, int], filters: int) -> Layer:
+def _conv2d_transpose(shape: tuple[int, int, int], filters: int, *, batch: int = 1) -> Layer:
     return lambda data: relay.nn.conv2d_transpose(
-        data(1, *shape), _weight(shape[0], filters, 4, 4), strides=(2, 2), padding=(1, 1),
+        data(batch, *shape), _weight(shape[0], filters, 4, 4), strides=(2, 2), padding=(1, 1),
         channels=filters, kernel_size=(4, 4),
     )  # fmt: skip
 
@@ -96,8 +96,10 @@ def _batch_matmul_rows_first(batch: int, rows: int, inputs: int, columns: int) -
     )
 
 
-def _pool(shape: tuple[int, int, int], pool: Callable[..., Expr], **sizes: Any) -> Layer:
-    return lambda data: pool(_conv2d(shape, shape[0], 1)(data), **sizes)
+def _pool(
+    shape: tuple[int, int, int], pool: Callable[..., Expr], *, batch: int = 1, **sizes: Any
+) -> Layer:
+    return lambda data: pool(_conv2d(shape, shape[0], 1, batch=batch)(data), **sizes)
 
 
 def _softmax(*shape: int) -> Layer:
@@ -131,7 +133,7 @@ LAYERS: tuple[Layer, ...] = (
     _pool((256, 14, 14), relay.nn.global_avg_pool2d),
     _softmax(8, 96, 96),
     _dense(16, 512, 2048),
-    _conv2d_transpose((96, 16, 16), 48),
+    _conv2d_transpose((96, 16, 16), 48, batch=4),
     _batch_matmul_rows_first(1, 160, 768, 192),
     _conv2d((64, 56, 56), 128, 3, 2, batch=4),
     _reduced(relay.variance, 96, 512),
@@ -150,7 +152,7 @@ LAYERS: tuple[Layer, ...] = (
     _dense(4, 2048, 256),
     _batch_matmul_rows_first(1, 64, 256, 768),
     _conv2d_transpose((512, 4, 4), 256),
-    _pool((32, 80, 80), relay.nn.max_pool2d, **_MAX_POOL),
+    _pool((32, 80, 80), relay.nn.max_pool2d, batch=4, **_MAX_POOL),
     _reduced(relay.mean, 96, 512),
 )
 """The first few are of different kinds."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,15 +35,38 @@ _SUM_CYCLES = 6.0
 8 where the sum goes through the first cache in between."""
 
 
-def kept_share(
+class Kept(NamedTuple):
+    """What a program's work is estimated to take; starts do not count."""
+
+    inside_s: float
+    """Inside of a network."""
+    alone_s: float
+    """By itself, with empty caches."""
+
+    @property
+    def share(self) -> float:
+        """Of the time alone, what is left in a network."""
+        return self.inside_s / self.alone_s
+
+    def work_s(self, alone_s: float) -> float:
+        """Return what work takes in a network, given what it does take alone.
+
+        By what factor that is not as estimated is known of what stays, the `share`; of the waits
+        that are gone it tells nothing. Where all stays it is what the work takes alone.
+        """
+        return self.inside_s * (alone_s / self.alone_s) ** self.share
+
+
+_ALL = Kept(1.0, 1.0)
+
+
+def kept_work(
     leaves: Sequence[Leaf],
     compute_s: npt.NDArray[np.floating[Any]],
     device: DeviceSpec,
     network_bytes: float,
-) -> float:
-    """Return what a program's work takes inside of a network, as a share of what it takes alone.
-
-    Starts do not count.
+) -> Kept:
+    """Estimate what a program's work takes inside of a network, and alone.
 
     Parameters
     ----------
@@ -57,7 +80,7 @@ def kept_share(
         Memory of the whole network: what is used before the program runs again.
     """
     if all(len(leaf.accesses) <= 2 for leaf in leaves):
-        return 1.0  # no leaf reads two buffers: one input, which is not flushed
+        return _ALL  # no leaf reads two buffers: one input, which is not flushed
     seconds = [
         _with_sums_in_registers(leaf, float(arithmetic_s), float(moves_s), device)
         for leaf, (arithmetic_s, moves_s) in zip(leaves, compute_s.T, strict=True)
@@ -71,7 +94,7 @@ def kept_share(
         )
         for gone_bytes in (network_bytes, math.inf)
     )
-    return inside_s / alone_s
+    return Kept(inside_s, alone_s)
 
 
 def _with_sums_in_registers(

@@ -34,7 +34,7 @@ from tvm_cdmpp.models import (
     leaf_terms_s,
 )
 from tvm_cdmpp.networks import OwnFunction, is_of_reducing_class
-from tvm_cdmpp.replay.kept import kept_share
+from tvm_cdmpp.replay.kept import kept_work
 from tvm_cdmpp.replay.physics import call_s, estimate_function, wake_s
 
 Basis: TypeAlias = Literal["predicted", "analytic estimate", "moved bytes"]
@@ -189,17 +189,16 @@ def _in_network_s(
         for of_leaves in (prediction.leaf_s, without_s, starts_s, base_s)
     )
     compute_s = np.split(terms_s[:2], batch.offsets[1:-1], axis=1)
-    kept = np.array(
-        [
-            kept_share(found, of_leaves, device, network_bytes)
-            for found, of_leaves in zip(leaves, compute_s, strict=True)
-        ]
-    )
-    work_s = alone_s * kept
+    found = [
+        kept_work(of_program, of_leaves, device, network_bytes)
+        for of_program, of_leaves in zip(leaves, compute_s, strict=True)
+    ]
+    kept = np.array([of_program.share for of_program in found])
+    work_s = np.array([k.work_s(float(s)) for k, s in zip(found, alone_s, strict=True)])
     low, high = _START_SHARES
     share = start_s / (start_s + kept * (all_s - start_s))
     unknown = np.clip((share - low) / (high - low), 0.0, 1.0)
-    woken_s = work_s + [wake_s(found, device) for found in leaves]
+    woken_s = work_s + [wake_s(of_program, device) for of_program in leaves]
     predicted_s = known_s - alone_s + work_s
     start = call_s(device, network_bytes)
     latency_s: npt.NDArray[np.floating[Any]]

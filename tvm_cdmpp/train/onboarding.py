@@ -8,14 +8,17 @@
   nothing until the end, and tell how large the error is on tasks that were not measured. Where
   there are fewer than five tasks, it is every fifth program. So is every fifth function.
 - After each batch the weights learn from all that was measured so far, from where they started:
-  with programs of other devices beside them, or anchored to what was known (see `Learner`).
+  with programs of other devices beside them, or anchored to what was known (see `Learner`). Where
+  programs that a search keeps are to be predicted, it is the fastest ones of each task: among those
+  that a model says are fast are its mistakes, which a search measures as well and drops.
 - It ends when two batches in a row have each brought the error down by less than 2 %, the weights
-  before and after a batch being compared on the same programs; where each task counts, not before
-  each has a record. What is returned then has learned from the programs that were kept back too.
+  before and after a batch being compared on the same programs; if so wanted, not before each task
+  that was chosen has a record. What is returned then has learned from the programs that were kept back too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -78,11 +81,19 @@ class OnboardSettings:
     """Programs measured before the weights learn again."""
     seed: int = 0
     programs_per_task: int = 4
-    """Measured of a task at least before one of another is, where tasks stand for others. 1 where
-    what they are a part of is to be predicted: then each of them counts."""
+    """Measured of each task that is chosen, where there is room for them."""
+    fastest_share: float = 1.0
+    """Of the programs of a task that ran, those that are learned from and predicted; one at least.
+    1 where any program is to be predicted."""
+    whole_plan: bool = False
+    """Whether it ends early only when each task that was chosen has a record."""
 
     def __post_init__(self) -> None:
-        """Reject a budget without a batch."""
+        """Reject a budget without a batch, and what takes nothing."""
+        if not 0 < self.fastest_share <= 1:
+            raise ConfigError(
+                f"fastest_share must be above 0 and at most 1; got {self.fastest_share}"
+            )
         if self.batch < 1:
             raise ConfigError(f"a batch must be at least 1 program; got {self.batch}.")
         if self.programs_per_task < 1:
@@ -104,7 +115,7 @@ class CurvePoint:
     tasks: int
     """Tasks with a record."""
     kept_back: int
-    """Programs that ran and that these weights have not learned from."""
+    """Programs that count and that these weights have not learned from."""
     mape: float | None
     """Mean absolute percentage error on those, in percent."""
     low: float | None
@@ -214,7 +225,7 @@ class Onboarding:
             raise RecordError(
                 f"none of {len(measured)} measured programs ran, so there is nothing to learn from"
             )
-        found, how = self._learner.learn(measured, self._unlabelled())
+        found, how = self._learner.learn(self._counted(measured), self._unlabelled())
         for kind, expert in found.experts.items():
             if expert is not self._learner.start.experts[kind]:
                 round_weights(expert.network)
@@ -237,17 +248,9 @@ class Onboarding:
         elif not len(pool):
             self.ended = "there are no more programs to measure"
         else:
-            number, seed = min(settings.batch, left), settings.seed + len(bench.measured)
-            tasks = bench.candidates.tasks[pool]
-            if (new := ~np.isin(tasks, bench.measured.tasks)).any() and self._each_task_counts:
-                pool, number = pool[new], min(number, len(np.unique(tasks[new])))
-            return self._select(pool, number, seed)
+            seed = settings.seed + len(bench.measured)
+            return self._select(pool, min(settings.batch, left), seed)
         return np.zeros(0, np.int64)
-
-    @property
-    def _each_task_counts(self) -> bool:
-        """Whether each is to have a record before one has two."""
-        return self._settings.programs_per_task == 1
 
     def _select(self, pool: Ints, number: int, seed: int) -> Ints:
         """Choose so many candidates of a pool; of those with TVM's own schedules, their share."""
@@ -273,6 +276,10 @@ class Onboarding:
     def _unlabelled(self) -> TrainingRows:
         return self._bench.candidates.take(np.flatnonzero(self._bench.open))
 
+    def _counted(self, measured: TrainingRows) -> TrainingRows:
+        """Return the programs to learn from, and those that failed."""
+        return measured.take(fastest(measured, self._settings.fastest_share))
+
     def _look(self) -> CurvePoint:
         """Learn from all that is not kept back, and compare with the weights before."""
         measured = self._bench.measured
@@ -280,8 +287,8 @@ class Onboarding:
         # Apart, as a run that goes on reads them from two files.
         kept[~own] = keep_back(measured.tasks[~own], by_task=self._by_task)
         kept[own] = keep_back(measured.tasks[own], by_task=False)
-        before, rows = self._now, measured.take(np.flatnonzero(kept))
-        taught = measured.take(np.flatnonzero(~kept))
+        before, rows = self._now, self._counted(measured.take(np.flatnonzero(kept)))
+        taught = self._counted(measured.take(np.flatnonzero(~kept)))
         now = self._now = self._learner.learn(taught, self._unlabelled()).weights
         if self.curve and self.curve[-1].records == len(measured):
             return self.curve[-1]  # an earlier run looked at these
@@ -329,7 +336,7 @@ class Onboarding:
 
     def _end_if_flat(self) -> None:
         planned = self._bench.candidates.tasks[self._planned]
-        if self._each_task_counts and not np.isin(planned, self._bench.measured.tasks).all():
+        if self._settings.whole_plan and not np.isin(planned, self._bench.measured.tasks).all():
             return
         last = [point.gain for point in self.curve[-_PATIENCE:]]
         known = [gain for gain in last if gain is not None]
@@ -361,3 +368,26 @@ def keep_back(tasks: Ints, *, by_task: bool) -> Mask:
         order = np.argsort(np.argsort(first))[place]
     marked: Mask = order % _KEPT_BACK == 1
     return marked
+
+
+def fastest(rows: TrainingRows, share: float) -> Ints:
+    """Return places of the programs that are among the fastest of their task, and that failed.
+
+    Parameters
+    ----------
+    rows
+        Measured programs.
+    share
+        Of those of each task that ran, rounded up; above 0.
+
+    Returns
+    -------
+    places
+        Ascending.
+    """
+    chosen = [np.flatnonzero(np.isinf(rows.latencies_s))]
+    for task in np.unique(rows.tasks):
+        ran = np.flatnonzero((rows.tasks == task) & np.isfinite(rows.latencies_s))
+        order = np.argsort(rows.latencies_s[ran], kind="stable")
+        chosen.append(ran[order[: math.ceil(share * len(ran))]])
+    return np.sort(np.concatenate(chosen))

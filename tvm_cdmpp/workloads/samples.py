@@ -48,6 +48,15 @@ def _conv2d(batch: int, channels: int, size: int, filters: int, kernel: int) -> 
     return [data, weight, topi.nn.relu(conv)]
 
 
+def _winograd(batch: int, channels: int, size: int, filters: int) -> Tensors:
+    """Make a convolution by Winograd's algorithm as networks have it: of a transformed kernel."""
+    tile = 4
+    data = te.placeholder((batch, size, size, channels), name="data")
+    weight = te.placeholder((tile + 2, tile + 2, filters, channels), name="weight")
+    conv = topi.nn.conv2d_winograd_nhwc_without_weight_transform(data, weight, 1, 1, 1, "float32")
+    return [data, weight, topi.nn.relu(conv)]
+
+
 def _depthwise(channels: int, size: int, kernel: int) -> Tensors:
     data = te.placeholder((1, size, size, channels), name="data")
     weight = te.placeholder((kernel, kernel, channels, 1), name="weight")
@@ -95,6 +104,7 @@ def _elementwise(rows: int, columns: int) -> Tensors:
 OPERATORS: dict[str, Callable[[], Tensors]] = {
     "conv2d_3x3": lambda: _conv2d(4, 32, 28, 64, 3),
     "conv2d_1x1": lambda: _conv2d(1, 128, 28, 64, 1),
+    "conv2d_winograd": lambda: _winograd(4, 64, 14, 64),
     "depthwise": lambda: _depthwise(96, 56, 3),
     "dense": lambda: _dense(64, 384, 512),
     "dense_1": lambda: _dense(1, 1024, 1000),
