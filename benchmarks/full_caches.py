@@ -31,7 +31,7 @@ from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.extract import describe_programs, leaves_if_readable
 from tvm_cdmpp.models import leaf_terms_s
 from tvm_cdmpp.networks import lower_network, network_of_relay
-from tvm_cdmpp.replay.kept import kept_share
+from tvm_cdmpp.replay.kept import kept_work
 from tvm_cdmpp.replay.physics import wake_s
 
 tvm = load_tvm()
@@ -78,7 +78,7 @@ class _Function:
         compute_s = leaf_terms_s(describe_programs([leaves], hardware), device)[:2]
         self.case = case
         self.memory_bytes = 4 * sum(map(int, map(np.prod, shapes)))
-        self.expected = kept_share(leaves, compute_s, device, self.memory_bytes)
+        self.expected = kept_work(leaves, compute_s, device, self.memory_bytes).share
         self.wake_s = wake_s(leaves, device)
         self.passes_s: list[tuple[float, float]] = []
         self._arguments = [

@@ -110,8 +110,8 @@ def _reduced(reduce: Callable[..., Expr], *shape: int) -> Layer:
     return lambda data: reduce(data(*shape), axis=-1, keepdims=True)
 
 
-_MAX_POOL = {"pool_size": (3, 3), "strides": (2, 2), "padding": (1, 1)}
-_AVG_POOL = {"pool_size": (2, 2), "strides": (2, 2)}
+_MAX_POOL: dict[str, Any] = {"pool_size": (3, 3), "strides": (2, 2), "padding": (1, 1)}
+_AVG_POOL: dict[str, Any] = {"pool_size": (2, 2), "strides": (2, 2)}
 
 LAYERS: tuple[Layer, ...] = (
     _conv2d((32, 28, 28), 64, 3),

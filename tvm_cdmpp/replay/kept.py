@@ -54,7 +54,7 @@ class Kept(NamedTuple):
         By what factor that is not as estimated is known of what stays, the `share`; of the waits
         that are gone it tells nothing. Where all stays it is what the work takes alone.
         """
-        return self.inside_s * (alone_s / self.alone_s) ** self.share
+        return self.inside_s * math.pow(alone_s / self.alone_s, self.share)
 
 
 _ALL = Kept(1.0, 1.0)

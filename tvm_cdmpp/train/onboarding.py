@@ -13,7 +13,8 @@
   that a model says are fast are its mistakes, which a search measures as well and drops.
 - It ends when two batches in a row have each brought the error down by less than 2 %, the weights
   before and after a batch being compared on the same programs; if so wanted, not before each task
-  that was chosen has a record. What is returned then has learned from the programs that were kept back too.
+  that was chosen has a record. What is returned then has learned from the programs that were kept
+  back too.
 """
 
 from __future__ import annotations
