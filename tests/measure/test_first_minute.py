@@ -206,7 +206,7 @@ def test_programs_are_the_same_every_time_and_spread(monkeypatch: pytest.MonkeyP
     own = [sample for sample in first if sample.own is not None]
     assert 30 <= len(own) == len({sample.name for sample in own}) <= 46
     assert {sample.operator for sample in own} == {
-        "conv2d", "conv2d_transpose", "depthwise_conv2d", "matmul", "batch_matmul",
+        "conv2d", "conv2d_1x1", "conv2d_transpose", "depthwise_conv2d", "matmul", "batch_matmul",
         "batch_matmul_by_columns", "max_pool",
         "avg_pool", "global_avg_pool", "softmax", "reduction",
     }  # fmt: skip
