@@ -9,8 +9,9 @@ from tests.devices.test_cuda import T4
 from tests.devices.test_jsonform import FIGURES, document, with_figures
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.devices import detect
+from tvm_cdmpp.devices.detect import find_device
 from tvm_cdmpp.devices.jsonform import parse_devices
-from tvm_cdmpp.devices.registry import built_in_devices, find_device, user_device_file
+from tvm_cdmpp.devices.registry import built_in_devices, user_device_file
 from tvm_cdmpp.devices.spec import DEVICE_FIELDS
 from tvm_cdmpp.devices.spec import FIGURES as ALL_FIGURES
 from tvm_cdmpp.errors import UnknownDeviceError

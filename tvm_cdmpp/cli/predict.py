@@ -8,12 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.inputs import (
-    add_input_forms,
-    known_or_here,
-    parse_input_dtypes,
-    parse_input_shapes,
-)
+from tvm_cdmpp.cli.inputs import add_input_forms, parse_input_dtypes, parse_input_shapes
 from tvm_cdmpp.cli.messages import drop_native_messages
 from tvm_cdmpp.cli.outputs import check_outputs, files_of_networks
 from tvm_cdmpp.errors import ConfigError
@@ -83,7 +78,9 @@ def run(args: argparse.Namespace) -> int:
     names = [name.strip() for name in args.device.split(",") if name.strip()]
     if not names:
         raise ConfigError("--device takes names of devices, as in t4,a100-40gb; got none")
-    devices = list(dict.fromkeys(map(known_or_here, names)))
+    from tvm_cdmpp.devices import find_device
+
+    devices = list(dict.fromkeys(map(find_device, names)))
     # TVM takes seconds to load; a wrong command line must not.
     batches = _parse_batches(args.batch)
     from tvm_cdmpp.replay import NetworkForecast
