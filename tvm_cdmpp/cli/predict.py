@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.replay import NetworkPrediction
 
 _START = "start-up of the network and its operators"
+_LEAST_SHARE = 0.01
 
 
 def add_parser(subparsers: Any) -> None:
@@ -161,8 +162,7 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
             start = show.latency(p.start_s)
             rows.append([_START, "1", start, "-", "-", "-", "start-up", "assumed"])
         show.print_table(console, title, header, rows)
-        shares = ", ".join(f"{name} {100 * share:.0f}%" for name, share in p.shares.items())
-        console.print(f"by class: {shares}", soft_wrap=True, markup=False)
+        console.print(f"by class: {describe_shares(p.shares)}", soft_wrap=True, markup=False)
         for remark in p.remarks:
             console.print(f"note: {remark}", soft_wrap=True, markup=False)
     columns = ("device", "batch", "latency", "90 %", "memory", "mostly held down by")
@@ -178,6 +178,13 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
         for p in predictions
     ]
     show.print_table(console, predictions[0].network, columns, rows)
+
+
+def describe_shares(shares: Mapping[str, float]) -> str:
+    """Say how much of the time each class of operator takes, but for those of less than 1 %."""
+    return ", ".join(
+        f"{name} {100 * share:.0f}%" for name, share in shares.items() if share >= _LEAST_SHARE
+    )
 
 
 def _trace_files(predictions: "Sequence[NetworkPrediction]", path: Path) -> list[Path]:
