@@ -151,7 +151,10 @@ def test_weights_may_have_seen_what_they_are_scored_on(
         (["--part", "train"], "name it with --split"),
         (["--per-task", "0"], "at least 1; got 0"),
         (["--split", "nonsense"], "no official split 'nonsense'"),
-        (["--split", "devices-shared-workloads"], "part of split"),
+        (
+            ["--split", "devices-shared-workloads"],
+            "and `autotune` take all records with --split none, `eval` without --split",
+        ),
         (["--weights", "nonsense"], "No weights 'nonsense'"),
     ],
 )

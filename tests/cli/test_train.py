@@ -110,7 +110,7 @@ def test_two_processes_train_together(store: Path, small: list[str], tmp_path: P
         (["--kinds", "tpu"], "--kinds must be some of cpu,gpu"),
         (
             ["--split", "networks", "--kinds", "cpu"],
-            "part of split 'networks' of this store is empty",
+            "part of the split 'networks' is empty",
         ),
         (["--split", "nonsense"], "no official split 'nonsense'"),
         (["--steps", "0"], "steps"),
