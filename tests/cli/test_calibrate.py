@@ -62,11 +62,16 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
         *map(origin, ("shipped", "evaluation"))
     ]
     here = device_of(default_target())
+    assert here.calibration is not None
     assert here.name == said["device"]
     assert here.level(origin("shipped")) == said["levels"][0]["level"]
     ratios = [program["log_ratio"] for program in said["programs"]]
     assert min(ratios) - 0.1 <= said["levels"][0]["level"] <= max(ratios) + 0.1 or math.isclose(
         said["levels"][0]["level"], 0.0, abs_tol=0.5
+    )
+    calibrate._print(here.calibration, here.name)
+    assert f"in all: {calibrate.describe_levels(here.calibration.levels[0])}\n" in (
+        capsys.readouterr().out
     )
     assert main(["device", "calibrate", "--forget"]) == 0
     assert capsys.readouterr().out == f"forgot {here.name}\n"
@@ -117,11 +122,11 @@ def test_show_tells_what_is_kept(capsys: Capture) -> None:
     ("counts", "said"),
     [
         ((160, 160, 160), ""),
-        ((160, 160, 158), "158 of 160 small programs ran: 2 could not be built, or failed"),
+        ((160, 160, 158), "158 of 160 small programs ran: 2 not built, or failed"),
         (
             (160, 151, 149),
-            "149 of 160 small programs ran: 9 were not to be had, as some operators have too few "
-            "that differ; 2 could not be built, or failed",
+            "149 of 160 small programs ran: 9 not to be had, as some operators have too few "
+            "that differ; 2 not built, or failed",
         ),
     ],
 )

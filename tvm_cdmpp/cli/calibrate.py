@@ -262,8 +262,8 @@ def describe_missing(asked: int, measured: int, ran: int) -> str:
     ran
         How many of these ran.
     """
-    fewer = f"{asked - measured} were not to be had, as some operators have too few that differ"
-    failed = f"{measured - ran} could not be built, or failed"
+    fewer = f"{asked - measured} not to be had, as some operators have too few that differ"
+    failed = f"{measured - ran} not built, or failed"
     reasons = [*([fewer] if measured < asked else []), *([failed] if ran < measured else [])]
     return f"{ran} of {asked} small programs ran: {'; '.join(reasons)}" if reasons else ""
 
@@ -290,7 +290,8 @@ def _print(calibration: "DeviceCalibration", name: str) -> None:
     ]
     show.print_table(
         console,
-        f"{name}: {len(calibration.programs)} programs; {describe_levels(levels)}",
+        f"{name}: {len(calibration.programs)} programs",
         ("operator", "schedules", "programs", "measured / predicted"),
         rows,
     )
+    console.print(f"in all: {describe_levels(levels)}", soft_wrap=True)
