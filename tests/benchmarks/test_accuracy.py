@@ -18,7 +18,7 @@ from tests.models.baselines.examples import small
 from tests.models.contract import CPU, MeanOfLeafCount
 from tests.models.programs import random_batch
 from tvm_cdmpp.data.store import RecordStore
-from tvm_cdmpp.devices.registry import find_device
+from tvm_cdmpp.devices.detect import find_device
 from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.baselines.mlp import MLPPredictor
 from tvm_cdmpp.models.baselines.roofline import RooflinePredictor

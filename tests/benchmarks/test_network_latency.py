@@ -12,7 +12,7 @@ from benchmarks.latency_estimates import Source, roofline_s, wave_scaling
 from benchmarks.latency_tables import summary
 from benchmarks.network_latency import OWN, Case, _medians_over, _replayed
 from benchmarks.provenance import RESULTS
-from tvm_cdmpp.devices.registry import find_device
+from tvm_cdmpp.devices.detect import find_device
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.replay import Operator, OperatorGraph, QueueConfig, replay
 

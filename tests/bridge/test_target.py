@@ -15,9 +15,9 @@ from tvm_cdmpp.bridge.target import (
     hardware_params,
     parse_target,
 )
+from tvm_cdmpp.devices.detect import find_device
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.host import HostCPU, read_host_cpu
-from tvm_cdmpp.devices.registry import find_device
 from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
 
 tvm = load_tvm()

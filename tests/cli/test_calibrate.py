@@ -5,6 +5,7 @@ import math
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,8 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
     assert main(["device", "calibrate", "--programs", "8", "--json"]) == 0
     out, err = capsys.readouterr()
     said = json.loads(out)
-    assert f"measuring 8 small programs on {said['device']}" in err
+    assert f"measuring at most 8 small programs on {said['device']}" in err
+    assert (f"{len(said['programs'])} of 8 small" in err) == (len(said["programs"]) < 8)
     assert ("warning: the machine was busy" in err) == said["disturbed"]
     assert 4 <= len(said["programs"]) <= 8
     assert {program["own"] for program in said["programs"]} == {False, True}
@@ -60,11 +62,16 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
         *map(origin, ("shipped", "evaluation"))
     ]
     here = device_of(default_target())
+    assert here.calibration is not None
     assert here.name == said["device"]
     assert here.level(origin("shipped")) == said["levels"][0]["level"]
     ratios = [program["log_ratio"] for program in said["programs"]]
     assert min(ratios) - 0.1 <= said["levels"][0]["level"] <= max(ratios) + 0.1 or math.isclose(
         said["levels"][0]["level"], 0.0, abs_tol=0.5
+    )
+    calibrate._print(here.calibration, here.name)
+    assert f"in all: {calibrate.describe_levels(here.calibration.levels[0])}\n" in (
+        capsys.readouterr().out
     )
     assert main(["device", "calibrate", "--forget"]) == 0
     assert capsys.readouterr().out == f"forgot {here.name}\n"
@@ -99,8 +106,32 @@ def test_a_model_that_learned_in_a_search_alone_has_no_levels(
 def test_show_tells_what_is_kept(capsys: Capture) -> None:
     keep_calibration("t4", KEPT, calibration_file())
     assert main(["device", "show", "t4"]) == 0
-    told = "calibrated on 2026-01-31 with 0 programs: 1.28 times slower than predicted"
-    assert told in capsys.readouterr().out
+    told = (
+        "calibrated on 2026-01-31 with 0 programs: programs such as a search finds take 1.28 times "
+        "what is predicted"
+    )
+    assert f"{told}\n" in capsys.readouterr().out
+    own = replace(KEPT, levels=(replace(KEPT.levels[0], own_level=-0.25),))
+    keep_calibration("t4", own, calibration_file())
+    assert main(["device", "show", "t4"]) == 0
+    told += ", those with TVM's own schedules 0.78 times"
+    assert f"{told}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((160, 160, 160), ""),
+        ((160, 160, 158), "158 of 160 small programs ran: 2 not built, or failed"),
+        (
+            (160, 151, 149),
+            "149 of 160 small programs ran: 9 not to be had, as some operators have too few "
+            "that differ; 2 not built, or failed",
+        ),
+    ],
+)
+def test_programs_that_did_not_run_are_told(counts: tuple[int, int, int], said: str) -> None:
+    assert calibrate.describe_missing(*counts) == said
 
 
 def test_a_killed_calibration_leaves_the_one_before(home: Path) -> None:
@@ -114,7 +145,7 @@ def test_a_killed_calibration_leaves_the_one_before(home: Path) -> None:
         text=True,
     )
     assert command.stderr is not None
-    assert "measuring 160 small programs" in command.stderr.readline()
+    assert "measuring at most 160 small programs" in command.stderr.readline()
     command.send_signal(signal.SIGKILL)
     command.communicate()
     assert calibration_file().read_bytes() == before

@@ -47,6 +47,18 @@ def test_the_table_tells_what_became_of_every_line(
     assert len(RecordStore.open(out)) == 4
 
 
+def test_a_device_that_is_not_known_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(folder.parent / "store")
+    assert main(["data", "import", str(folder), "--device", "bogus-dev", "--out", out]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("warning: Expected the name of a known device; got 'bogus-dev'")
+    assert "`tvm-cdmpp device add` adds one. The records are stored under this name" in said
+    assert main(["data", "import", str(folder), "--device", "x86-8t", "--out", out + "2"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_the_store_has_a_default_place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
     assert main(["data", "import", "logs", "--device", "x86-8t"]) == 0

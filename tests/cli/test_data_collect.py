@@ -1,13 +1,29 @@
 """What `data collect` reads from its command line, and how it refuses what it cannot use."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tvm_cdmpp.cli.data_collect import describe_batch, parse_remote
+from tvm_cdmpp.bridge.target import parse_target
+from tvm_cdmpp.cli.data_collect import describe_batch, device_to_measure, parse_remote
 from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.devices.host import read_host_cpu
+from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.measure.reports import BatchReport
 from tvm_cdmpp.measure.session import RemoteDevices
+
+
+def test_remote_devices_may_go_by_this_machine_s_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = replace(read_host_cpu(), name="ACME Chip 9")
+    monkeypatch.setattr("tvm_cdmpp.devices.detect.read_host_cpu", lambda: host)
+    remote = RemoteDevices(host="h", port=1, key="k")
+    named = device_to_measure("acme-chip-9", parse_target("llvm -num-cores=2"), remote)
+    assert named is not None and named.name == "acme-chip-9"
+    target = parse_target("llvm -num-cores=2 -model=acme-chip-9")
+    assert device_to_measure(None, target, remote) is None
+    with pytest.raises(ConfigError, match="say what the remote devices are"):
+        device_to_measure(None, parse_target("llvm -num-cores=2 -model=acme-chip-8"), remote)
 
 
 def test_remote() -> None:

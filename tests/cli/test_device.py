@@ -9,8 +9,15 @@ from tests.devices.test_cuda import T4
 from tests.devices.test_jsonform import FIGURES, document, with_figures
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.devices import detect
+from tvm_cdmpp.devices.calibration import (
+    DeviceCalibration,
+    Levels,
+    calibration_file,
+    keep_calibration,
+)
+from tvm_cdmpp.devices.detect import find_device
 from tvm_cdmpp.devices.jsonform import parse_devices
-from tvm_cdmpp.devices.registry import built_in_devices, find_device, user_device_file
+from tvm_cdmpp.devices.registry import built_in_devices, user_device_file
 from tvm_cdmpp.devices.spec import DEVICE_FIELDS
 from tvm_cdmpp.devices.spec import FIGURES as ALL_FIGURES
 from tvm_cdmpp.errors import UnknownDeviceError
@@ -135,6 +142,21 @@ def test_detected_devices_can_be_added(
     found["devices"] = found["devices"][1:]
     assert main(["device", "add", write(home, found)]) == 0
     assert find_device("NVIDIA Tesla T99") == detected
+
+
+def test_a_device_described_after_this_machine_is_not_calibrated(
+    home: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detect, "read_cuda_gpus", lambda: ())
+    here = detect.detect_cpu().name
+    levels = DeviceCalibration(levels=(Levels(weights="a", level=0.5),))
+    keep_calibration(here, levels, calibration_file())
+    assert find_device(here).calibration == levels
+    assert main(["device", "detect", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    found["devices"][0] |= {"name": "another-cpu", "aliases": []}
+    assert main(["device", "add", write(home, found)]) == 0
+    assert find_device("another-cpu").calibration is None
 
 
 def test_a_failing_driver_is_told_and_the_cpu_shown(

@@ -1,6 +1,7 @@
 """`tvm-cdmpp eval`, as it is typed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.data.logs import book, import_all, log_file, records, write_log
 from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.devices.host import read_host_cpu
 from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.network import PredictorConfig
 from tvm_cdmpp.models.predictor import Predictor
@@ -62,6 +64,21 @@ def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cpu["coverage90"] is None
     assert found["operators"]["matmul"]["programs"] == 59
     assert found["operators"].keys() == {"matmul"}
+
+
+def test_records_of_this_machine(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    host = replace(read_host_cpu(), name="ACME Chip 9")
+    monkeypatch.setattr("tvm_cdmpp.devices.detect.read_host_cpu", lambda: host)
+    log = log_file(write_log(tmp_path / "a.json", records(8)), "acme-chip-9")
+    import_all(tmp_path / "store", log)
+    weights = str(folder / "weights")
+    assert main(["eval", str(tmp_path / "store"), "--weights", weights, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["devices"]["acme-chip-9"]["programs"] == 8
 
 
 def test_tables(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +151,10 @@ def test_weights_may_have_seen_what_they_are_scored_on(
         (["--part", "train"], "name it with --split"),
         (["--per-task", "0"], "at least 1; got 0"),
         (["--split", "nonsense"], "no official split 'nonsense'"),
-        (["--split", "devices-shared-workloads"], "part of split"),
+        (
+            ["--split", "devices-shared-workloads"],
+            "and `autotune` take all records with --split none, `eval` without --split",
+        ),
         (["--weights", "nonsense"], "No weights 'nonsense'"),
     ],
 )

@@ -1,6 +1,7 @@
 """`tvm-cdmpp finetune`: weights for a device and for a network that `eval` takes, and bad input."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from tests.data.logs import book, import_all, log_file, records, write_log
 from tests.models.programs import random_batch
 from tvm_cdmpp import train
 from tvm_cdmpp.cli.main import main
-from tvm_cdmpp.devices.registry import find_device
+from tvm_cdmpp.devices.detect import find_device
+from tvm_cdmpp.devices.host import read_host_cpu
 from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.neighbours import Neighbours
 from tvm_cdmpp.models.trained import TrainedPredictor
@@ -66,6 +68,20 @@ def test_a_device_gets_better(
     before = out.read_bytes()
     assert main(arguments(folder, out, "--device", "x86-8t", "--records", "6")) == 0
     assert out.read_bytes() == before
+
+
+def test_this_machine_is_a_device_too(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = replace(read_host_cpu(), name="ACME Chip 9")
+    monkeypatch.setattr("tvm_cdmpp.devices.detect.read_host_cpu", lambda: host)
+    log = log_file(write_log(tmp_path / "a.json", records(12)), "acme-chip-9")
+    import_all(tmp_path / "store", log)
+    more = ("--device", "acme-chip-9", "--records", "6", "--steps", "2")
+    line = arguments(folder, tmp_path / "w", *more)
+    line[1] = str(tmp_path / "store")
+    assert main(line) == 0
+    assert TrainedPredictor.load(tmp_path / "w").about["programs"]["cpu"]["measured"] == 6
 
 
 def test_a_network_needs_no_measurement(folder: Path, tmp_path: Path) -> None:

@@ -117,6 +117,27 @@ def test_wrong_command_line_exits_with_2(arguments: list[str]) -> None:
     assert exit_info.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("arguments", "command", "said"),
+    [
+        (["predict", "mlp", "--device", "t4", "--batches", "1"], "predict",
+         "unrecognized arguments: --batches 1 (did you mean --batch?)"),
+        (["device", "show", "--files=x"], "device show",
+         "unrecognized arguments: --files=x (did you mean --file?)"),
+        (["doctor", "--quux"], "doctor", "unrecognized arguments: --quux\n"),
+    ],
+)  # fmt: skip
+def test_an_option_that_a_command_lacks_is_told_by_the_command(
+    arguments: list[str], command: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(arguments)
+    assert exit_info.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"usage: tvm-cdmpp {command} ")
+    assert said in shown
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
         cli.main(["--version"])

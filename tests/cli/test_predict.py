@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tvm_cdmpp.cli.main import main
+from tvm_cdmpp.cli.predict import describe_shares
 from tvm_cdmpp.devices import detect_cpu
 
 
@@ -42,6 +43,11 @@ def test_json_is_by_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert low < found["latency_s"] < high
     assert {"name", "count", "latency_s", "interval_s", "bound"} <= set(found["tasks"][0])
     assert timeline.read_bytes().startswith(b"\x89PNG")
+
+
+def test_classes_that_take_next_to_no_time_are_not_listed() -> None:
+    shares = {"conv2d": 0.97, "pool": 0.0149, "elementwise": 0.0099, "other": 0.0}
+    assert describe_shares(shares) == "conv2d 97%, pool 1%"
 
 
 def test_a_device_of_several_names_is_predicted_once(tmp_path: Path) -> None:

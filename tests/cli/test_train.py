@@ -13,7 +13,7 @@ from tests.models.programs import random_batch
 from tvm_cdmpp.ast import SCHEMA_VERSION
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.data import RecordStore
-from tvm_cdmpp.devices.registry import find_device
+from tvm_cdmpp.devices.detect import find_device
 from tvm_cdmpp.models import AdditiveConfig, TrainedPredictor
 from tvm_cdmpp.models.weights import load_weights
 
@@ -110,7 +110,7 @@ def test_two_processes_train_together(store: Path, small: list[str], tmp_path: P
         (["--kinds", "tpu"], "--kinds must be some of cpu,gpu"),
         (
             ["--split", "networks", "--kinds", "cpu"],
-            "part of split 'networks' of this store is empty",
+            "part of the split 'networks' is empty",
         ),
         (["--split", "nonsense"], "no official split 'nonsense'"),
         (["--steps", "0"], "steps"),

@@ -60,6 +60,11 @@ def test_impossible_costs(costs: list[float]) -> None:
     assert info.value.bin == IMPOSSIBLE
 
 
+def test_what_is_no_text_is_called_so() -> None:
+    with pytest.raises(LineError, match=r"^not JSON: it is no text$"):
+        parse_line(b"\xff\xfe{\x00")
+
+
 def _set(*path: Any, value: Any) -> Callable[[Any], None]:
     def change(record: Any) -> None:
         for part in path[:-1]:

@@ -99,6 +99,12 @@ def change_manifest(store: RecordStore, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+def test_a_log_is_no_store(tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.json", records(1))
+    with pytest.raises(RecordError, match=rf"got {log}, which is a file.*data import {log}"):
+        RecordStore.open(log)
+
+
 def test_a_newer_store_is_refused(store: RecordStore) -> None:
     change_manifest(store, schema_version=schema.SCHEMA_VERSION + 1, package_version="9.9")
     with pytest.raises(RecordError, match=r"schema 3, of tvm_cdmpp 9\.9; .*install that version"):

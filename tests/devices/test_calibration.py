@@ -62,8 +62,15 @@ def test_what_is_written_is_read(calibration: DeviceCalibration) -> None:
     content = json.loads(json.dumps(calibration.to_json()))
     read = DeviceCalibration.from_json(content, "file")
     assert read.to_json() == calibration.to_json()
-    device = DeviceSpec(name="x", kind="cpu", calibration=calibration)
-    assert parse_devices(dump_devices([device]), "file") == (device,)
+
+
+def test_a_file_of_devices_takes_no_calibration_along() -> None:
+    device = DeviceSpec(name="x", kind="cpu", calibration=SLOWER)
+    plain = replace(device, calibration=None)
+    assert parse_devices(dump_devices([device]), "file") == (plain,)
+    old = json.loads(dump_devices([device]))
+    old["devices"][0]["calibration"] = SLOWER.to_json()
+    assert parse_devices(json.dumps(old), "file") == (plain,)
 
 
 def test_levels_are_those_of_the_weights_and_the_operator() -> None:

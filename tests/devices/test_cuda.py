@@ -9,7 +9,7 @@ import pytest
 
 from tvm_cdmpp.bridge.libcuda_stub import ensure_stub
 from tvm_cdmpp.devices.cuda import CudaProperties, describe_gpu, read_cuda_gpus
-from tvm_cdmpp.devices.registry import find_device
+from tvm_cdmpp.devices.detect import find_device
 from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
 
 T4 = CudaProperties(

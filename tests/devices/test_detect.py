@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tests.devices.test_cuda import A100, T4, UNKNOWN
 from tvm_cdmpp.devices import detect
 from tvm_cdmpp.devices.cuda import CudaProperties
-from tvm_cdmpp.devices.detect import detect_cpu, detect_gpus, device_for
+from tvm_cdmpp.devices.detect import detect_cpu, detect_gpus, device_for, find_device
 from tvm_cdmpp.devices.hardware import Hardware
 from tvm_cdmpp.devices.host import HostCPU
 from tvm_cdmpp.devices.jsonform import dump_devices, parse_devices
-from tvm_cdmpp.devices.registry import built_in_devices, find_device
+from tvm_cdmpp.devices.registry import built_in_devices
 from tvm_cdmpp.devices.spec import REQUIRED_FIGURES, DeviceSpec
 from tvm_cdmpp.errors import UnknownDeviceError
 
@@ -50,7 +50,7 @@ def test_detected_cpu_is_plausible() -> None:
     assert 2**12 <= device.l1_bytes <= device.l2_bytes
     assert np.isfinite(device.vector()).all()
     assert set(REQUIRED_FIGURES) <= set(device.sources)
-    assert parse_devices(dump_devices([device]), "detected") == (device,)
+    assert parse_devices(dump_devices([device]), "detected") == (replace(device, calibration=None),)
 
 
 def test_what_the_caller_knows_wins() -> None:
@@ -112,6 +112,18 @@ def test_an_unknown_cpu_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.sources["bandwidth_bytes_per_s"].startswith("assumed")
     be(monkeypatch, "")
     assert detect_cpu().name == "cpu"
+
+
+def test_this_machine_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    be(monkeypatch, "ACME Chip 9 @ 3.10GHz", cores=4)
+    assert find_device("acme-chip-9") == detect_cpu()
+    assert device_for("llvm", "acme-chip-9", CPU) == device_for("llvm", "", CPU)
+    assert device_for("llvm", "acme-chip-9", CPU, elsewhere="of another").name == "acme-chip-9"
+    for kind, name in (("cuda", "acme-chip-9"), ("llvm", "acme-chip-8")):
+        with pytest.raises(UnknownDeviceError, match="no known device has that name"):
+            device_for(kind, name, CPU)
+    with pytest.raises(UnknownDeviceError, match="got 'acme-chip-8'"):
+        find_device("acme-chip-8")
 
 
 def test_the_clock_is_not_the_momentary_one(monkeypatch: pytest.MonkeyPatch) -> None:

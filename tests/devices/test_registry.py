@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tvm_cdmpp.devices.detect import find_device
 from tvm_cdmpp.devices.jsonform import dump_devices
 from tvm_cdmpp.devices.registry import (
     Registry,
     add_devices,
     built_in_devices,
-    find_device,
     load_registry,
     read_device_file,
     remove_devices,

@@ -69,11 +69,12 @@ def test_a_device_that_the_weights_do_not_know_is_named(name: str, reference: st
         assert said is None
         return
     assert said is not None
-    assert f"not trained on {device.name}: it counts as {reference}" in said
+    assert f"not trained on {device.name}: they take it for {reference}, the device most" in said
     assert "measured" not in said
     levels = (Levels(weights=predictor.origin, level=0.5),)
     measured = predictor.remark_on(replace(device, calibration=DeviceCalibration(levels=levels)))
-    assert measured == f"{said}, by a factor that was measured"
+    corrected = f"what they predict is corrected by what was measured on {device.name}"
+    assert measured == f"{said}; {corrected}"
 
 
 def test_untrained_weights_know_nothing_to_count_as() -> None:

@@ -257,7 +257,7 @@ def test_exported_program_with_a_free_size_asks_for_it(
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (None, "image is of unknown shape; give --input-shape image:1x3x224x224 with its own"),
+        (None, "image is of unknown shape; give --input-shape image:1x3x224x224, with its own"),
         ({"picture": IMAGE}, "no input called picture; its inputs are image"),
         ({"image": (1, 4, 8, 8)}, r"cannot import .* with the inputs image \(1, 4, 8, 8\) float32"),
         ({"image": (0, 3, 8, 8)}, "Sizes must be 1 to 2147483647"),
@@ -393,7 +393,8 @@ def save_onnx_relu(
     ("shape", "wishes", "message"),
     [
         (["n", 4], {}, r"x is \?x4; give --batch N or --input-shape x:1x4 \("),
-        ([2, "length"], {}, r"x is 2x\?; give --input-shape x:2x1 \("),
+        ([2, "length"], {}, r"x is 2x\?; give --input-shape x:2x128, with its own sizes \("),
+        (["n", 3, "h", "w"], {}, r"give --input-shape x:1x3x128x128, with its own sizes \("),
         ([2, "length"], {"batch": 2}, "No input of .* has an open first size"),
         ([2, 4], {"batch": 2}, "No input of .* has an open first size.* its inputs are x 2x4"),
         (["n", 4], {"input_shapes": {"x": (1, 5)}}, r"Input x of .* is \?x4; got 1x5"),

@@ -1,6 +1,7 @@
 """The page of a search: whole, well-formed, and dependent on nothing outside."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,19 @@ def test_the_page_tells_what_was_found() -> None:
     ):  # fmt: skip
         assert text in page
     assert page.count("<circle") == 4
+
+
+def test_latencies_have_the_units_of_the_command_line() -> None:
+    assert "sum of best latencies (ms)" in search_page(review())
+    (task,) = review().tasks
+    short = replace(
+        task, best_s=8.21e-5, roofline_s=1.046e-5, late_gain_s=0.0,
+        measured_s=task.measured_s / 100, predicted_s=task.predicted_s / 100,
+    )  # fmt: skip
+    page = search_page(review(tasks=(short,), progress=np.array([[1, 9e-5], [2, 8.21e-5]])))
+    for text in ("82.1 us", "10.46 us", "sum of best latencies (us)", "measured (us)"):
+        assert text in page
+    assert " ms" not in page and "(ms)" not in page
 
 
 def test_axes_label_round_values_within_their_range() -> None:

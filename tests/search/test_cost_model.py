@@ -22,7 +22,7 @@ from benchmarks.workloads.matrix import matmul_layout_free
 from tests.extract import sampling
 from tvm_cdmpp.ast.compact import CompactASTBatch
 from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels
-from tvm_cdmpp.devices.registry import find_device
+from tvm_cdmpp.devices.detect import find_device
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import CheckpointError, ConfigError, RecordError, UnknownDeviceError
 from tvm_cdmpp.extract.extractor import StepExtractor

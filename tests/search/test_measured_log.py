@@ -67,8 +67,13 @@ def test_a_renamed_log_is_read_and_a_moved_one_lacks_its_workloads(tmp_path: Pat
 
 def test_a_log_of_which_nothing_can_be_used_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "log.json"
-    path.write_text("{\n")
+    path.write_text("{}\n{\n")
     with pytest.raises(RecordError, match=r"No record of the log .* can be used; line 1: "):
+        read_measured_log(path)
+    path.write_bytes(b"\x08\x08onnx\xff\n")
+    with pytest.raises(
+        RecordError, match=r"log.json is no Ansor log.* line 1: .*it is no text\. Gi"
+    ):
         read_measured_log(path)
     for nothing in ("", "# a comment\n\n"):
         path.write_text(nothing)

@@ -9,7 +9,7 @@ import torch
 from tests.data.logs import book, import_all, log_file, records, write_log
 from tests.models.programs import random_batch
 from tvm_cdmpp.data.store import RecordStore
-from tvm_cdmpp.devices.registry import find_device
+from tvm_cdmpp.devices.detect import find_device
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models.additive import AdditiveConfig
 from tvm_cdmpp.models.rows import TrainingRows

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.bridge.runtime import load_tvm
-from tvm_cdmpp.data import COMMENT, LineError, parse_line, read_lines
+from tvm_cdmpp.data import COMMENT, NOT_JSON, LineError, parse_line, read_lines
 from tvm_cdmpp.devices import Hardware
 from tvm_cdmpp.errors import RecordError
 
@@ -83,6 +83,11 @@ def no_record_of(log: Path, problems: Mapping[int, object]) -> RecordError:
             "that has some, such as `tvm-cdmpp tune NETWORK --log FILE` writes."
         )
     first = min(problems)
+    if all(str(problem).startswith(NOT_JSON) for problem in problems.values()):
+        return RecordError(
+            f"{log} is no Ansor log, whose lines are JSON; line {first}: {problems[first]}. Give a "
+            "log such as `tvm-cdmpp tune NETWORK --log FILE` writes."
+        )
     return RecordError(f"No record of the log {log} can be used; line {first}: {problems[first]}.")
 
 

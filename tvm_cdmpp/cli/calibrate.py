@@ -21,7 +21,7 @@ from tvm_cdmpp.errors import CDMPPError, CheckpointError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tvm_cdmpp.devices import DeviceCalibration, DeviceSpec
+    from tvm_cdmpp.devices import DeviceCalibration, DeviceSpec, Levels
     from tvm_cdmpp.measure import FirstMinuteConfig, MeasureOptions, MeasureSession
     from tvm_cdmpp.search import TuneSettings
 
@@ -44,7 +44,7 @@ def add_parser(actions: Any) -> None:
     )
     add_target(parser)
     parser.add_argument(
-        "--programs", type=int, default=160, metavar="N", help="how many (default: 160)"
+        "--programs", type=int, default=160, metavar="N", help="how many at most (default: 160)"
     )
     parser.add_argument(
         "--weights",
@@ -145,18 +145,28 @@ def measure_and_keep(
             "weights of `train`, `finetune` or `adapt`."
         )
     console.print(
-        f"measuring {config.programs} small programs on {device.name}", soft_wrap=True, markup=False
+        f"measuring at most {config.programs} small programs on {device.name}",
+        soft_wrap=True,
+        markup=False,
     )
+    measured = 0
     try:
         with show.show_progress(console, "programs", config.programs, 0) as show_step:
+
+            def on_batch(name: str, programs: int) -> None:
+                nonlocal measured
+                measured += programs
+                show_step(show.shorten(name), programs, "")
+
             found = calibrate_device(
-                device, target, predictors, session, options, config,
-                on_batch=lambda name, programs: show_step(show.shorten(name), programs, ""),
-            )  # fmt: skip
+                device, target, predictors, session, options, config, on_batch=on_batch
+            )
     except Exception:  # older TVMs turn SearchStopped into a TVMError on its way through C++
         if session.stopping:
             return None
         raise
+    if missing := describe_missing(config.programs, measured, len(found.programs)):
+        console.print(missing, soft_wrap=True)
     found = replace(found, commit=find_commit())
     keep_calibration(device.name, found, file)
     if not any(program.own for program in found.programs):
@@ -219,7 +229,7 @@ def calibrate_first(
     if found is not None:
         device = device and replace(device, calibration=found)
         console.print(
-            f"{known.name} is {describe_level(found.levels[0].level)}; measured once, in "
+            f"{known.name}: {describe_levels(found.levels[0])}; measured once, in "
             f"{show.minutes(spent_s)}, and kept for later searches",
             soft_wrap=True,
             markup=False,
@@ -231,17 +241,38 @@ def _is_known(device: "DeviceSpec", origin: str) -> bool:
     return device.calibration is not None and device.calibration.of(origin) is not None
 
 
-def describe_level(level: float) -> str:
+def describe_levels(levels: "Levels") -> str:
     """Say in words how measured and predicted latencies go together."""
-    factor = math.exp(abs(level))
-    return f"{factor:.2f} times {'slower' if level >= 0 else 'faster'} than predicted"
+    searched = f"programs such as a search finds take {math.exp(levels.level):.2f} times"
+    if levels.own_level is None:
+        return f"{searched} what is predicted"
+    own = f"those with TVM's own schedules {math.exp(levels.own_level):.2f} times"
+    return f"{searched} what is predicted, {own}"
+
+
+def describe_missing(asked: int, measured: int, ran: int) -> str:
+    """Say why fewer programs ran than were asked for; empty where all did.
+
+    Parameters
+    ----------
+    asked
+        How many there should have been.
+    measured
+        How many there were.
+    ran
+        How many of these ran.
+    """
+    fewer = f"{asked - measured} not to be had, as some operators have too few that differ"
+    failed = f"{measured - ran} not built, or failed"
+    reasons = [*([fewer] if measured < asked else []), *([failed] if ran < measured else [])]
+    return f"{ran} of {asked} small programs ran: {'; '.join(reasons)}" if reasons else ""
 
 
 def describe_calibration(calibration: "DeviceCalibration") -> str:
     """Say in a line what is kept of a device."""
     return (
         f"calibrated on {calibration.date[:10]} with {len(calibration.programs)} programs: "
-        f"{describe_level(calibration.levels[0].level)}"
+        f"{describe_levels(calibration.levels[0])}"
         + (", on a busy machine" if calibration.disturbed else "")
     )
 
@@ -259,7 +290,8 @@ def _print(calibration: "DeviceCalibration", name: str) -> None:
     ]
     show.print_table(
         console,
-        f"{name}: {len(calibration.programs)} programs, {describe_level(levels.level)}",
+        f"{name}: {len(calibration.programs)} programs",
         ("operator", "schedules", "programs", "measured / predicted"),
         rows,
     )
+    console.print(f"in all: {describe_levels(levels)}", soft_wrap=True)

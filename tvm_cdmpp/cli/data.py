@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tvm_cdmpp.cli import data_collect
 from tvm_cdmpp.cli.data_info import add_info
 from tvm_cdmpp.cli.inputs import add_inputs, input_options, inputs_of
-from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,6 +107,7 @@ def run_import(args: argparse.Namespace) -> int:
     device = None if args.device is None else check_device_name(args.device)
     check_folder(args.out)
     inputs = find_inputs(args.logs, device, args.sources, args.workloads)
+    _warn_of_unknown({log.device for log in inputs.logs})
     book = WorkloadBook.read(inputs.workloads)
     # TVM takes seconds to load; a wrong command line must not.
     from tvm_cdmpp.workloads import TvmInspector
@@ -123,6 +124,21 @@ def run_import(args: argparse.Namespace) -> int:
     else:
         _print_report(report, inputs.ignored, failures, args.out)
     return 0
+
+
+def _warn_of_unknown(devices: Iterable[str]) -> None:
+    """Say which devices are not known yet; a device may be added after its records."""
+    from tvm_cdmpp.devices import find_device
+
+    for name in sorted(devices):
+        try:
+            find_device(name)
+        except UnknownDeviceError as error:
+            print(
+                f"warning: {error} The records are stored under this name all the same; until it "
+                "is added, `eval`, `train`, `finetune` and `adapt` refuse the store.",
+                file=sys.stderr,
+            )
 
 
 def _derived(args: argparse.Namespace, show: "Callable[..., None]") -> "DerivedWorkloads":

@@ -20,7 +20,7 @@ from tvm_cdmpp.cli.inputs import (
 )
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
 from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
-from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -176,7 +176,7 @@ def device_to_measure(
         There is no device of this name.
     """
     from tvm_cdmpp.bridge import check_target_runs_here, device_of, why_unfit
-    from tvm_cdmpp.devices import find_device, load_registry
+    from tvm_cdmpp.devices import find_device
 
     if remote is None:
         check_target_runs_here(target)
@@ -189,11 +189,14 @@ def device_to_measure(
                 "machine's device, as `tvm-cdmpp device detect` calls it."
             )
         return device_of(target, model=device.name)
-    if remote is not None and load_registry().match(str(target.attrs.get("model", ""))) is None:
-        raise ConfigError(
-            "with --rpc, say what the remote devices are: --device NAME, or -model=NAME in the "
-            "target; `tvm-cdmpp device show` lists the known ones"
-        )
+    if remote is not None:
+        try:
+            find_device(str(target.attrs.get("model", "")))
+        except UnknownDeviceError as error:
+            raise ConfigError(
+                "with --rpc, say what the remote devices are: --device NAME, or -model=NAME in the "
+                "target; `tvm-cdmpp device show` lists the known ones"
+            ) from error
     return None
 
 

@@ -118,8 +118,20 @@ def _print_overview(overview: dict[str, Any]) -> None:
         for row in overview["splits"]
     ]
     print_table(console, "Official splits, in programs", ["split", *parts], rows)
-    for row in overview["splits"]:
-        console.print(Text(f"{row['name']}: {row.get('error', row['note'])}"))
+    for remark in _remarks_on_splits(overview["splits"]):
+        console.print(Text(remark))
+
+
+def _remarks_on_splits(splits: list[dict[str, Any]]) -> list[str]:
+    """Say what each split is for, or why there is none: once for all of the same reason."""
+    remarks, names_by_reason = [], dict[str, list[str]]()
+    for row in splits:
+        if "error" in row:
+            reason = row["error"].replace(f" '{row['name']}'", "")
+            names_by_reason.setdefault(reason, []).append(row["name"])
+        else:
+            remarks.append(f"{row['name']}: {row['note']}")
+    return remarks + [f"{', '.join(names)}: {why}" for why, names in names_by_reason.items()]
 
 
 def _device_row(row: dict[str, Any]) -> list[str]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import calibrate
-from tvm_cdmpp.cli.inputs import known_or_here
 from tvm_cdmpp.errors import CDMPPError, ConfigError
 
 if TYPE_CHECKING:
@@ -76,12 +75,12 @@ def add_parser(subparsers: Any) -> None:
 
 def run_show(args: argparse.Namespace) -> int:
     """Print the table of all devices, or the figures of some."""
-    from tvm_cdmpp.devices import load_registry, read_device_file
+    from tvm_cdmpp.devices import find_device, load_registry, read_device_file
 
     if args.file is not None:
         _print_figures(read_device_file(args.file))
     elif args.name is not None:
-        _print_figures([known_or_here(args.name)])
+        _print_figures([find_device(args.name)])
     else:
         _print_overview(load_registry().devices)
     return 0

@@ -5,10 +5,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
+from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tvm_cdmpp.devices import DeviceSpec
     from tvm_cdmpp.measure import MeasureOptions, RemoteDevices
 
 SPLITS = "networks, devices, devices-shared-workloads, vendor or paper"
@@ -42,19 +41,6 @@ def check_gpu_is_here(target: str) -> None:
             f"Programs for the target {target} cannot run on this machine: there is no "
             "CUDA GPU. Choose another target (`native` is this machine's CPU)."
         )
-
-
-def known_or_here(name: str) -> "DeviceSpec":
-    """Return the device of a name: a known one, or this machine as `device detect` calls it."""
-    from tvm_cdmpp.devices import detect_cpu, find_device
-
-    try:
-        return find_device(name)
-    except UnknownDeviceError:
-        here = detect_cpu()
-        if here.name != name:
-            raise
-        return here
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:

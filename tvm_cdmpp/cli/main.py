@@ -7,6 +7,7 @@ Command modules are light; each imports what it needs when it runs, so that `--h
 
 import argparse
 import contextlib
+import difflib
 import errno
 import logging
 import os
@@ -58,6 +59,16 @@ class _CommandParser(argparse.ArgumentParser):
             default=argparse.SUPPRESS,  # a part must not undo what its command was given
             help="more log messages; twice for all",
         )
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuse what is not known with the usage of this command, not that of the program."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            option = unknown[0].partition("=")[0]
+            close = difflib.get_close_matches(option, self._option_string_actions, n=1)
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return found, unknown
 
 
 def main(argv: Sequence[str] | None = None) -> int:

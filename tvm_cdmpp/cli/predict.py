@@ -3,17 +3,12 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import show
-from tvm_cdmpp.cli.inputs import (
-    add_input_forms,
-    known_or_here,
-    parse_input_dtypes,
-    parse_input_shapes,
-)
+from tvm_cdmpp.cli.inputs import add_input_forms, parse_input_dtypes, parse_input_shapes
 from tvm_cdmpp.cli.messages import drop_native_messages
 from tvm_cdmpp.cli.outputs import check_outputs, files_of_networks
 from tvm_cdmpp.errors import ConfigError
@@ -23,6 +18,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.replay import NetworkPrediction
 
 _START = "start-up of the network and its operators"
+_LEAST_SHARE = 0.01
 
 
 def add_parser(subparsers: Any) -> None:
@@ -83,7 +79,9 @@ def run(args: argparse.Namespace) -> int:
     names = [name.strip() for name in args.device.split(",") if name.strip()]
     if not names:
         raise ConfigError("--device takes names of devices, as in t4,a100-40gb; got none")
-    devices = list(dict.fromkeys(map(known_or_here, names)))
+    from tvm_cdmpp.devices import find_device
+
+    devices = list(dict.fromkeys(map(find_device, names)))
     # TVM takes seconds to load; a wrong command line must not.
     batches = _parse_batches(args.batch)
     from tvm_cdmpp.replay import NetworkForecast
@@ -164,8 +162,7 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
             start = show.latency(p.start_s)
             rows.append([_START, "1", start, "-", "-", "-", "start-up", "assumed"])
         show.print_table(console, title, header, rows)
-        shares = ", ".join(f"{name} {100 * share:.0f}%" for name, share in p.shares.items())
-        console.print(f"by class: {shares}", soft_wrap=True, markup=False)
+        console.print(f"by class: {describe_shares(p.shares)}", soft_wrap=True, markup=False)
         for remark in p.remarks:
             console.print(f"note: {remark}", soft_wrap=True, markup=False)
     columns = ("device", "batch", "latency", "90 %", "memory", "mostly held down by")
@@ -181,6 +178,13 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
         for p in predictions
     ]
     show.print_table(console, predictions[0].network, columns, rows)
+
+
+def describe_shares(shares: Mapping[str, float]) -> str:
+    """Say how much of the time each class of operator takes, but for those of less than 1 %."""
+    return ", ".join(
+        f"{name} {100 * share:.0f}%" for name, share in shares.items() if share >= _LEAST_SHARE
+    )
 
 
 def _trace_files(predictions: "Sequence[NetworkPrediction]", path: Path) -> list[Path]:

@@ -25,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
         type=Path,
         default=Path("report.html"),
         metavar="FILE.html",
-        help="default: report.html here",
+        help="the page (default: report.html in the current folder)",
     )
     parser.add_argument(
         "--device", metavar="D", help="where it was measured (default: what its target names)"

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from tvm_cdmpp.report import latency as latency
+from tvm_cdmpp.report import latency_unit
+
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.segment import Segment
@@ -174,22 +177,10 @@ class _Rendered:
         yield from self._segments
 
 
-def latency(latency_s: float | None) -> str:
-    """Write a latency in a unit that fits; a dash for one that is not known."""
-    if latency_s is None:
-        return "-"
-    unit, per_second = _unit(latency_s)
-    return f"{per_second * latency_s:.4g} {unit}"
-
-
 def latency_range(low_s: float, high_s: float) -> str:
     """Write what a latency lies between, in one unit."""
-    unit, per_second = _unit(high_s)
+    unit, per_second = latency_unit(high_s)
     return f"{per_second * low_s:.4g} to {per_second * high_s:.4g} {unit}"
-
-
-def _unit(latency_s: float) -> tuple[str, float]:
-    return ("us", 1e6) if latency_s < 1e-4 else ("ms", 1e3) if latency_s < 1.0 else ("s", 1.0)
 
 
 def percent_of_log(change: float) -> str:

@@ -93,7 +93,8 @@ def add_parser(subparsers: Any) -> None:
         "--minutes",
         type=float,
         metavar="N",
-        help="time for the search; no round starts that would not fit (default: no limit)",
+        help="time for the search, calibration included; no round starts that would not fit. "
+        "Compiling the network, and timing it in the end, come on top (default: no limit)",
     )
     parser.add_argument(
         "--tasks",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.data.lines import (
         BINS,
         COMMENT,
+        NOT_JSON,
         UNKNOWN,
         UNREADABLE,
         LineError,

@@ -28,6 +28,8 @@ WRONG_TARGET = "wrong target"
 IMPOSSIBLE = "impossible cost"
 UNREADABLE = "unreadable"
 COMMENT = "comment"
+NOT_JSON = "not JSON"
+"""What the reason of a line that is none begins with."""
 BINS = (
     KEPT, FAILED, DUPLICATE, COPY, UNKNOWN, MISFIT, WRONG_TARGET, IMPOSSIBLE, UNREADABLE, COMMENT,
 )  # fmt: skip
@@ -198,7 +200,8 @@ def parse_line(line: bytes) -> LogRecord:
     try:
         record = orjson.loads(line)
     except ValueError as error:
-        raise LineError(UNREADABLE, f"not JSON: {error}") from None
+        why = "it is no text" if "UTF-8" in str(error) else error
+        raise LineError(UNREADABLE, f"{NOT_JSON}: {why}") from None
     try:
         (task, (stages, steps)), result, version = record["i"], record["r"], record["v"]
         key, target, *described = task

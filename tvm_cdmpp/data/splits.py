@@ -227,8 +227,9 @@ def check_split(split: Split, workloads: Rows, *, workloads_may_be_shared: bool 
     for part, rows in parts.items():
         if not len(rows):
             raise SplitError(
-                f"the {part} part of split '{split.name}' of this store is empty; import logs that "
-                "have records for it, or use another split"
+                f"the {part} part of the split '{split.name}' is empty: this store has no records "
+                "for it. Import logs that have some, or do without a split: `train`, `finetune` "
+                "and `autotune` take all records with --split none, `eval` without --split"
             )
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
         _must_differ(split.name, first, second, "rows", parts[first], parts[second])

@@ -73,6 +73,11 @@ class RecordStore:
                 f"{folder} holds no record store (no {MANIFEST}); make one with `tvm-cdmpp data "
                 f"import LOG... --out {folder}`"
             ) from error
+        except NotADirectoryError as error:
+            raise RecordError(
+                f"expected the folder of a record store; got {folder}, which is a file. Of an "
+                f"Ansor log, `tvm-cdmpp data import {folder} --out DIR` makes one"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RecordError(f"{folder / MANIFEST} cannot be read: {error}") from error
         if version != SCHEMA_VERSION:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
         read_calibrations,
     )
     from tvm_cdmpp.devices.cuda import read_cuda_gpus
-    from tvm_cdmpp.devices.detect import detect_cpu, detect_gpus, device_for
+    from tvm_cdmpp.devices.detect import detect_cpu, detect_gpus, device_for, find_device
     from tvm_cdmpp.devices.hardware import Hardware
     from tvm_cdmpp.devices.host import HostCPU, read_host_cpu
     from tvm_cdmpp.devices.jsonform import dump_devices
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         Registry,
         add_devices,
         built_in_devices,
-        find_device,
         load_registry,
         read_device_file,
         remove_devices,

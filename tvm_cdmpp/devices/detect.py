@@ -52,7 +52,8 @@ def device_for(
     target_kind
         Kind of the task's target, such as `llvm` or `cuda`.
     model
-        The target's `-model`: a device of the registry, or `unknown`.
+        The target's `-model`: a device of the registry, this machine's CPU as `detect_cpu` names
+        it, or `unknown`.
     hardware
         The task's hardware parameters; a CPU gets its cores and vector width from them.
     registry
@@ -78,6 +79,8 @@ def device_for(
     if named is not None and named.kind == kind:
         return _programmed(named, cores, simd_bytes) if kind == "cpu" else named
     if model not in _UNNAMED_MODELS:
+        if kind == "cpu" and (here := _cpu_here(model, known, cores, simd_bytes)):
+            return here
         found = f"'{named.name}' is a {named.kind}" if named else "no known device has that name"
         raise UnknownDeviceError(
             f"The target's -model={model} must be that of a known {kind}; {found}. {_ADVICE}"
@@ -98,6 +101,36 @@ def device_for(
         return gpus[0]
     _logger.info("predicting for a common data-centre GPU, as nothing tells which one. %s", _ADVICE)
     return generic_gpu(target_kind)
+
+
+def find_device(name: str, registry: Registry | None = None) -> DeviceSpec:
+    """Return a built-in device, one of the user's, or this machine's CPU as `detect_cpu` names it.
+
+    Parameters
+    ----------
+    name
+        Name or alias, in any case, with or without spaces, dashes and the vendor's name; that of
+        this machine's CPU as it is.
+    registry
+        Known devices; the built-in ones and the user's by default.
+
+    Raises
+    ------
+    UnknownDeviceError
+        There is no such device; the message names similar ones.
+    ConfigError
+        The user's file is damaged.
+    """
+    known = registry or load_registry()
+    return known.match(name) or _cpu_here(name, known) or known.find(name)
+
+
+def _cpu_here(
+    name: str, registry: Registry, cores: int | None = None, simd_bytes: int | None = None
+) -> DeviceSpec | None:
+    """Return this machine's CPU, if that is its name."""
+    here = detect_cpu(cores, simd_bytes, registry=registry)
+    return here if here.name == name else None
 
 
 def detect_gpus(registry: Registry | None = None) -> tuple[DeviceSpec, ...]:

@@ -7,8 +7,10 @@
          "estimated from ...": {"int8_ops": 1.3e14}}}]}
 
 Figures stand under their source, so that none comes without one. Units are part of their names;
-`DeviceSpec` says what each means. A figure that is optional is null or left out where unknown. A
-device that was calibrated has a field `calibration`, see `devices.calibration`.
+`DeviceSpec` says what each means. A figure that is optional is null or left out where unknown. What
+was measured on a device is no part of this form: it would come along to a device that is described
+after this one. It is in `devices.calibration`'s file; a field `calibration`, as this form had once,
+is ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +21,6 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, get_type_hints
 
-from tvm_cdmpp.devices.calibration import DeviceCalibration
 from tvm_cdmpp.devices.spec import FIGURES, KINDS, OPTIONAL_FIGURES, REQUIRED_FIGURES, DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.files import parse_json
@@ -66,7 +67,7 @@ def parse_devices(text: str | bytes, where: str) -> tuple[DeviceSpec, ...]:
 
 
 def dump_devices(devices: Iterable[DeviceSpec]) -> str:
-    """Write devices; `parse_devices` reads the same ones back."""
+    """Write devices; `parse_devices` reads the same ones back, without their calibrations."""
     document = {"format": FORMAT, "devices": [_to_json(device) for device in devices]}
     return json.dumps(document, indent=2) + "\n"
 
@@ -88,7 +89,6 @@ def _to_json(device: DeviceSpec) -> dict[str, Any]:
         "aliases": list(device.aliases),
         "note": device.note,
         "figures": figures,
-        **({"calibration": device.calibration.to_json()} if device.calibration else {}),
     }
 
 
@@ -113,13 +113,10 @@ def _parse_device(entry: Any, where: str) -> DeviceSpec:
     if not isinstance(note, str):
         raise ConfigError(f"{where}: note must be a string; got {_show(note)}.")
     figures, sources = _parse_figures(entry["figures"], where)
-    calibration = None
-    if "calibration" in entry:
-        calibration = DeviceCalibration.from_json(entry["calibration"], f"{where}: calibration")
     try:
         return DeviceSpec(
             name=name, kind=entry["kind"], aliases=tuple(aliases), note=note, sources=sources,
-            calibration=calibration, **figures,
+            **figures,
         )  # fmt: skip
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error

@@ -88,24 +88,6 @@ class Registry:
         return device
 
 
-def find_device(name: str) -> DeviceSpec:
-    """Return a built-in device or one of the user's.
-
-    Parameters
-    ----------
-    name
-        Name or alias, in any case, with or without spaces, dashes and the vendor's name.
-
-    Raises
-    ------
-    UnknownDeviceError
-        There is no such device; the message names similar ones.
-    ConfigError
-        The user's file is damaged.
-    """
-    return load_registry().find(name)
-
-
 def load_registry(user_file: Path | None = None) -> Registry:
     """Return the built-in devices and those of the user's file, with their calibrations.
 

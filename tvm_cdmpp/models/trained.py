@@ -143,10 +143,15 @@ class TrainedPredictor:
         nearest = int(differ.argmin())
         if nearest == 0 or not differ[nearest] < SAME:
             return None
-        measured = ", by a factor that was measured" if device.level(self.origin) else ""
+        measured = (
+            f"; what they predict is corrected by what was measured on {device.name}"
+            if device.level(self.origin)
+            else ""
+        )
         return (
-            f"the weights were not trained on {device.name}: it counts as {devices[nearest].name}, "
-            f"with its own figures{measured}"
+            f"the weights were not trained on {device.name}: they take it for "
+            f"{devices[nearest].name}, the device most like it that they know, but with the clock, "
+            f"the caches and the memory of {device.name}{measured}"
         )
 
     def ahead(self) -> TrainedPredictor:

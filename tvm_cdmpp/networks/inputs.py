@@ -15,6 +15,8 @@ InputSpecs: TypeAlias = dict[str, tuple[Shape, str]]
 
 MOST_BATCH = 1_000_000
 """No device holds more, and with far larger ones TVM does not come to an end."""
+_USUAL_SIZE = 128
+"""Of an image or a sequence, in examples."""
 _MOST_SIZE = 2**31 - 1
 """What an index of TVM holds, which is of 32 bits."""
 
@@ -116,18 +118,23 @@ def _written(shape: OpenShape | None) -> str:
     return "x".join("?" if size is None else str(size) for size in shape) or "a scalar"
 
 
+def _example(shape: OpenShape | None, batch: int) -> Shape:
+    """Return a shape that fits what is known, of sizes that networks may have."""
+    if shape is None:
+        return (batch, 3, 224, 224)
+    usual = (batch, *[_USUAL_SIZE] * len(shape[1:]))
+    return tuple(size or other for size, other in zip(shape, usual, strict=False))
+
+
 def _ask_for_shapes(path: Path, missing: Mapping[str, OpenShape | None], batch: int) -> str:
     """Say what is open, and how to settle it: with an example that fits what is known."""
     said = ", ".join(f"{name} is {_written(shape)}" for name, shape in missing.items())
-    examples = {
-        name: (batch, 3, 224, 224) if shape is None else tuple(size or 1 for size in shape)
-        for name, shape in missing.items()
-    }
+    examples = {name: _example(shape, batch) for name, shape in missing.items()}
     options = " ".join(f"--input-shape {n}:{_written(shape)}" for n, shape in examples.items())
     by_batch = all(shape and None not in shape[1:] for shape in missing.values())
     either, python = (f"--batch N or {options}", "batch=N or ") if by_batch else (options, "")
-    if any(shape is None for shape in missing.values()):
-        either += " with its own sizes"
+    if not by_batch:  # other sizes than the batch cannot be guessed
+        either += ", with its own sizes"
     return (
         f"In {path}, {said}; give {either} (from Python: {python}input_shapes={examples!r}), or "
         "save the network with fixed sizes."

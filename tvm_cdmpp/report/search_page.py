@@ -9,6 +9,7 @@ import numpy as np
 
 from tvm_cdmpp.files import write_atomically
 from tvm_cdmpp.report.svg import Axis, line_chart, scatter_chart
+from tvm_cdmpp.report.units import latency, latency_unit
 
 if TYPE_CHECKING:
     from tvm_cdmpp.search import SearchReview, TaskReview
@@ -71,7 +72,7 @@ def search_page(review: "SearchReview") -> str:
     lead = (
         f"{len(review.tasks)} tasks on {review.device}, {trials} programs measured in "
         f"{spent_s / 60:.1f} minutes of building and running, {failed} of them failed. "
-        f"The best programs add up to {_ms(review.latency_s)}, each task counted once."
+        f"The best programs add up to {latency(review.latency_s)}, each task counted once."
     )
     sections = [
         ("Latency against trials", _progress(review)),
@@ -93,14 +94,15 @@ def _progress(review: "SearchReview") -> str:
     points = review.progress
     if not len(points):
         return _note("No program ran.")
-    points_ms = [(float(n), 1e3 * float(latency_s)) for n, latency_s in points]
-    values = [value for _, value in points_ms]
-    x = Axis("programs measured", 0.0, points_ms[-1][0])
+    unit, per_second = latency_unit(float(max(points[:, 1])))
+    shown = [(float(n), per_second * float(latency_s)) for n, latency_s in points]
+    values = [value for _, value in shown]
+    x = Axis("programs measured", 0.0, shown[-1][0])
     low, high = 0.95 * min(values), 1.05 * max(values)
-    y = Axis("sum of best latencies (ms)", low, high, log=high > _LOG_FROM * low)
-    chart = line_chart("latency against trials", x, y, points_ms)
+    y = Axis(f"sum of best latencies ({unit})", low, high, log=high > _LOG_FROM * low)
+    chart = line_chart("latency against trials", x, y, shown)
     return chart + _note(
-        f"From the {points_ms[0][0]:.0f}th program on, every task that ever ran has a program."
+        f"From the {shown[0][0]:.0f}th program on, every task that ever ran has a program."
     )
 
 
@@ -114,9 +116,9 @@ def _tasks(tasks: "Sequence[TaskReview]") -> str:
             str(task.trials),
             str(task.failed),
             f"{task.spent_s:.0f} s",
-            _ms(task.best_s),
+            latency(task.best_s),
             task.bound,
-            _ms(task.roofline_s),
+            latency(task.roofline_s),
             task.roofline_bound,
             "-" if task.best_s is None else f"{task.best_s / task.roofline_s:.1f}",
         ]
@@ -134,14 +136,16 @@ def _scatter(review: "SearchReview") -> str:
     tasks = [task for task in review.tasks if len(task.measured_s)]
     if not tasks:
         return _note("No program ran.")
+    unit, per_second = latency_unit(max(float(task.measured_s.max()) for task in tasks))
     groups = []
     for task in tasks:
         chosen = np.unique(np.linspace(0, len(task.measured_s) - 1, _MOST_POINTS).astype(int))
-        pairs = zip(1e3 * task.measured_s[chosen], 1e3 * task.predicted_s[chosen], strict=True)
-        groups.append((task.name, [(float(a), float(b)) for a, b in pairs]))
+        seconds = zip(task.measured_s[chosen], task.predicted_s[chosen], strict=True)
+        points = [(per_second * float(a), per_second * float(b)) for a, b in seconds]
+        groups.append((task.name, points))
     values = [value for _, points in groups for point in points for value in point]
     low, high = 0.8 * min(values), 1.25 * max(values)
-    x, y = Axis("measured (ms)", low, high, log=True), Axis("predicted (ms)", low, high, log=True)
+    x, y = (Axis(f"{what} ({unit})", low, high, log=True) for what in ("measured", "predicted"))
     chart = scatter_chart("predicted against measured", x, y, groups)
     rows = [
         [
@@ -173,7 +177,7 @@ def _failures(review: "SearchReview") -> str:
 
 def _advice(tasks: "Sequence[TaskReview]") -> str:
     rows = [
-        [task.name, _ms(task.late_gain_s), task.advice]
+        [task.name, latency(task.late_gain_s), task.advice]
         for task in sorted(tasks, key=lambda task: -task.late_gain_s)
     ]
     header = ("task", "gained by its last third of trials", "advice")
@@ -194,7 +198,3 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence
 
 def _note(text: str) -> str:
     return f'<p class="soft">{html.escape(text)}</p>'
-
-
-def _ms(latency_s: float | None) -> str:
-    return "-" if latency_s is None else f"{1e3 * latency_s:.4g} ms"

@@ -155,7 +155,7 @@ def read_parts(
         raise RecordError(
             f"nothing to train a predictor of {kind}s on: {len(train)} programs to train on and "
             f"{len(validation)} to validate with, none of which ran in one of these parts; import "
-            "more logs, or choose another split"
+            "more logs, choose another split, or leave these devices out (--kinds)"
         )
     return Parts(train, validation, operators[train.tasks])
 

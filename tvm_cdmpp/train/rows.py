@@ -10,7 +10,7 @@ import numpy as np
 
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.data import Labels, RecordStore, make_labels
-from tvm_cdmpp.devices import DeviceSpec, Hardware, Registry, device_for, load_registry
+from tvm_cdmpp.devices import DeviceSpec, Hardware, Registry, device_for, find_device, load_registry
 from tvm_cdmpp.models import Ints, Machine, TrainingRows
 from tvm_cdmpp.train.features import StoredFeatures
 
@@ -123,5 +123,5 @@ def _machine(task: dict[str, Any], devices: Mapping[str, DeviceSpec], known: Reg
     name, kind = str(task["device"]), str(task["target"]).split()[0]
     if name in devices:
         return Machine(devices[name], hardware)
-    known.find(name)
+    find_device(name, known)
     return Machine(device_for(kind, name, hardware, known), hardware)

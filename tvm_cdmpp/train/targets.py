@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from tvm_cdmpp.ast import SCHEMA_VERSION
 from tvm_cdmpp.data import Labels, RecordStore, check_split_name, make_labels, official_split
-from tvm_cdmpp.devices import load_registry
+from tvm_cdmpp.devices import find_device
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models import CostPredictor, Ints, TrainingRows
 from tvm_cdmpp.train.config import TrainConfig
@@ -91,7 +91,7 @@ def check_target(store: RecordStore, device: str | None, networks: Sequence[str]
     if not _of_target(list(store.iter_tasks()), device, networks).any():
         raise ConfigError(_NOTHING)
     if device is not None:
-        load_registry().find(device)
+        find_device(device)
 
 
 def read_targets(
