@@ -197,8 +197,8 @@ def test_programs_are_the_same_every_time_and_spread(monkeypatch: pytest.MonkeyP
     assert states == [str(s.measured.state) for s in again if s.own is None]
     assert 100 <= len(states) == len(set(states)) <= 126
     assert {sample.operator for sample in searched} == {
-        "conv2d", "depthwise_conv2d", "matmul", "batch_matmul", "pool", "softmax", "reduction",
-        "elementwise",
+        "conv2d", "conv2d_winograd", "depthwise_conv2d", "matmul", "batch_matmul", "pool",
+        "softmax", "reduction", "elementwise",
     }  # fmt: skip
     for task in {sample.task for sample in searched}:
         said = [s.log_s[predictor.origin] for s in searched if s.task == task]
