@@ -1,6 +1,7 @@
 """`explain` and `report` over a log of tiny tasks."""
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -54,6 +55,21 @@ def test_a_prediction_below_the_roofline_is_remarked(
     out = capsys.readouterr().out
     assert "roofline 1 s by memory: the prediction is below it" in out
     assert "at most" not in out
+
+
+def test_a_difference_that_the_model_misses_is_remarked(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remarked = set()
+    for other in ("1", "4", "8"):
+        assert main(["explain", f"{log}:9", "--against", other, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        measured = found["other_measured_s"] / found["measured_s"]
+        missed = abs(math.log(measured * found["latency_s"] / found["other_s"])) > math.log(1.5)
+        assert main(["explain", f"{log}:9", "--against", other]) == 0
+        assert ("the model misses" in capsys.readouterr().out) == missed
+        remarked.add(missed)
+    assert remarked == {False, True}
 
 
 @pytest.mark.parametrize("command", ["explain", "report"])

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _MOST_FIELDS = 6
 _LEAST_SHOWN = 0.01
 """Of ln latency: what moves a prediction by less than 1 % is not shown."""
+_MISSED = 1.5
+"""Factor by which a measured ratio of two programs is another than the predicted one."""
 
 
 def add_parser(subparsers: Any) -> None:
@@ -187,7 +190,7 @@ def _print(
     title = "against average leaves"
     _print_attribution(console, title, explanation.attribution)
     if other is not None:
-        _print_other(console, task, explanation, other)
+        _print_other(console, task, place, explanation, other)
     rows = [
         [
             f"line {task.lines[neighbour.row]}",
@@ -200,15 +203,22 @@ def _print(
 
 
 def _print_other(
-    console: "Console", task: "MeasuredTask", explanation: "Explanation", other: int
+    console: "Console", task: "MeasuredTask", place: int, explanation: "Explanation", other: int
 ) -> None:
     measured = show.latency(_finite(task.latencies_s[other]))
     line = task.lines[other]
-    console.print(
-        f"\nline {line}: predicted {show.latency(explanation.other_s)}, measured {measured}",
-        soft_wrap=True,
-        markup=False,
-    )
+    said = [f"\nline {line}: predicted {show.latency(explanation.other_s)}, measured {measured}"]
+    assert explanation.other_s is not None
+    predicted = explanation.other_s / explanation.latency_s
+    found = float(task.latencies_s[other]) / float(task.latencies_s[place])
+    if 0 < found < math.inf and abs(math.log(found / predicted)) > math.log(_MISSED):
+        said.append(
+            f"measured, it takes {found:.3g} times as long as line {task.lines[place]}, predicted "
+            f"{predicted:.3g} times: the model misses what makes the difference, so what follows "
+            "explains the prediction only"
+        )
+    for text in said:
+        console.print(text, soft_wrap=True, markup=False)
     if explanation.against is not None:
         title = f"against line {line}"
         _print_attribution(console, title, explanation.against)

@@ -7,14 +7,12 @@ from tvm_cdmpp.offers import offer
 if TYPE_CHECKING:
     from tvm_cdmpp.replay.graph import Operator, OperatorGraph, read_graph
     from tvm_cdmpp.replay.prediction import (
-        CORRELATION,
         FunctionPrediction,
         NetworkForecast,
         NetworkPrediction,
-        interval,
-        joint_spread,
         predict,
     )
+    from tvm_cdmpp.replay.spreads import CORRELATION, interval, joint_spread
     from tvm_cdmpp.replay.timeline import Event, QueueConfig, Timeline, replay
 
 __getattr__, __dir__ = offer(__name__)

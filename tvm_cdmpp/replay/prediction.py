@@ -1,15 +1,12 @@
 """The latency of a whole network on a device that need not be here: lower, price, replay.
 
-The spreads of operators are those of the predictor, widened (see `pricing`). Their errors are not
-independent: what is wrong about the level of a device is wrong for all of them. They are taken to
-be correlated by `CORRELATION`, so that the spread of a sum of many falls to its square root and no
-further.
+The spreads of operators are those of the predictor, widened (see `pricing`), those of their sum as
+in `spreads`.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -33,14 +30,9 @@ from tvm_cdmpp.networks import (
 from tvm_cdmpp.replay.graph import OperatorGraph, read_graph
 from tvm_cdmpp.replay.pricing import Basis, Price, price_functions
 from tvm_cdmpp.replay.schedules import best_predicted
+from tvm_cdmpp.replay.spreads import interval, joint_spread
 from tvm_cdmpp.replay.timeline import QueueConfig, Timeline, replay
 from tvm_cdmpp.train import operator_of_dag
-
-CORRELATION = 0.2
-"""Of the errors of ln latency of two tasks on one device; 0.3 (mean over devices) or 0.0 (over all
-pairs) as measured, see `network_intervals` in benchmarks/results."""
-_SIGMAS_90 = 1.645
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FunctionPrediction:
@@ -191,13 +183,14 @@ class NetworkForecast:
         ------
         UnknownDeviceError
             The device is not known.
+        ConfigError
+            It is neither a device nor a name.
         NetworkError
             TVM cannot compile the network for it, or it has no operator.
         RecordError
             The log has no record for this kind of device, or none of the network's tasks.
         """
-        if isinstance(device, str):
-            device = find_device(device)
+        device = _known(device)
         if queues is None:
             queues = QueueConfig.of(device.kind)
         target = self._target(device)
@@ -322,34 +315,21 @@ def predict(
     CDMPPError
         As from there.
     """
-    if isinstance(device, str):
-        device = find_device(device)  # a wrong name is told before TVM compiles
+    device = _known(device)  # a wrong one is told before TVM compiles
     queues = options.pop("queues", None)
     return NetworkForecast(network, **options).on(device, queues)
 
 
-def interval(latency_s: float, spread: float) -> tuple[float, float]:
-    """Return what holds a latency in 90 % of cases, if its logarithm is normally distributed."""
-    factor = math.exp(_SIGMAS_90 * spread)
-    return latency_s / factor, latency_s * factor
-
-
-def joint_spread(parts: list[tuple[float, float]], correlation: float = CORRELATION) -> float:
-    """Return the spread of ln(sum) of latencies, to first order.
-
-    Parameters
-    ----------
-    parts
-        Seconds, and the standard deviation of their natural logarithm.
-    correlation
-        Of the errors of any two.
-    """
-    total_s = sum(seconds for seconds, _ in parts)
-    if not total_s:
-        return 0.0
-    deviations = [seconds * spread / total_s for seconds, spread in parts]
-    own = sum(deviation**2 for deviation in deviations)
-    return math.sqrt(correlation * sum(deviations) ** 2 + (1 - correlation) * own)
+def _known(device: DeviceSpec | str) -> DeviceSpec:
+    """Return the device that is meant."""
+    if isinstance(device, str):
+        return find_device(device)
+    if not isinstance(device, DeviceSpec):
+        raise ConfigError(
+            f"device must be one DeviceSpec or name; got {device!r}. For several devices, call "
+            "NetworkForecast(network).on(device) for each: it compiles once."
+        )
+    return device
 
 
 def _batch_of(network: Network) -> int:

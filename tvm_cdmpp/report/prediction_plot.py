@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tvm_cdmpp.files import replacing
+from tvm_cdmpp.report.units import latency, latency_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,6 +18,8 @@ _COLOURS = (
 )  # fmt: skip
 _REST = "#999999"
 _START, _START_COLOUR = "start-up", "#DDDDDD"
+_DARK = ("#0072B2", "#000000")
+"""Of them, those on which text is white."""
 _LABELLED_SHARE = 0.04
 
 
@@ -54,6 +57,7 @@ def draw_timeline(prediction: "NetworkPrediction") -> "Figure":
     from matplotlib.patches import Patch
 
     timeline = prediction.timeline
+    unit, per_second = latency_unit(timeline.latency_s)
     queues = list(dict.fromkeys(event.queue for event in timeline.events))
     classes = dict(zip((task.function for task in prediction.tasks), prediction.tasks, strict=True))
     colours = _colours(prediction.shares)
@@ -61,17 +65,19 @@ def draw_timeline(prediction: "NetworkPrediction") -> "Figure":
     axes = figure.subplots()
     for event in timeline.events:
         task = classes[timeline.graph.operators[event.operator].function]
-        begin, width = 1e3 * event.start_s, 1e3 * (event.end_s - event.start_s)
+        begin, width = per_second * event.start_s, per_second * (event.end_s - event.start_s)
         row = queues.index(event.queue)
         colour = colours.get(task.operator_class, _REST)
         axes.barh(row, width, left=begin, height=0.8, color=colour, edgecolor="white", lw=0.4)
-        if width > _LABELLED_SHARE * 1e3 * timeline.latency_s:
+        share = width / (per_second * timeline.latency_s)
+        if share > _LABELLED_SHARE:
             axes.text(
                 begin + width / 2, row, task.name, ha="center", va="center", fontsize=6,
-                rotation=90 if width < 0.15e3 * timeline.latency_s else 0, clip_on=True,
+                rotation=90 if share < 0.15 else 0, clip_on=True,
+                color="white" if colour in _DARK else "black",
             )  # fmt: skip
     axes.set_yticks(range(len(queues)), queues)
-    axes.set(xlabel="ms", xlim=(0, 1e3 * timeline.latency_s))
+    axes.set(xlabel=unit, xlim=(0, per_second * timeline.latency_s))
     handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     figure.suptitle(_title(prediction), fontsize=10)
@@ -91,17 +97,18 @@ def draw_devices(predictions: Sequence["NetworkPrediction"]) -> "Figure":
     colours = _colours(dict(sorted(shares.items(), key=lambda pair: -pair[1])))
     if any(p.start_s for p in predictions):
         colours[_START] = _START_COLOUR
+    unit, per_second = latency_unit(max(p.latency_s for p in predictions))
     for row, prediction in enumerate(predictions):
         left = 0.0
         for name, part_s in _parts_s(prediction).items():
-            width = 1e3 * part_s
+            width = per_second * part_s
             axes.barh(row, width, left=left, height=0.6, color=colours.get(name, _REST))
             left += width
-        low, high = (1e3 * bound for bound in prediction.interval_s)
+        low, high = (per_second * bound for bound in prediction.interval_s)
         axes.plot([low, high], [row, row], color="black", lw=1, marker="|")
     axes.set_yticks(range(len(predictions)), [_label(p) for p in predictions])
     axes.invert_yaxis()
-    axes.set(xlabel="predicted latency (ms), with 90 % interval", xlim=(0, None))
+    axes.set(xlabel=f"predicted latency ({unit}), with 90 % interval", xlim=(0, None))
     axes.grid(visible=True, axis="x", alpha=0.25)
     for name, colour in colours.items():
         axes.barh(0, 0, color=colour, label=name)
@@ -131,7 +138,7 @@ def _label(prediction: "NetworkPrediction") -> str:
 def _title(prediction: "NetworkPrediction") -> str:
     return (
         f"{prediction.network} on {_label(prediction)}: "
-        f"{1e3 * prediction.latency_s:.4g} ms predicted, schedules: {prediction.schedules}"
+        f"{latency(prediction.latency_s)} predicted, schedules: {prediction.schedules}"
     )
 
 

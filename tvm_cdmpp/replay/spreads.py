@@ -1,0 +1,39 @@
+"""How far off predicted latencies are, and sums of them.
+
+The errors of operators are not independent: what is wrong about the level of a device is wrong for
+all of them. They are taken to be correlated by `CORRELATION`, so that the spread of a sum of many
+falls to its square root and no further.
+"""
+
+from __future__ import annotations
+
+import math
+
+CORRELATION = 0.2
+"""Of the errors of ln latency of two tasks on one device; 0.3 (mean over devices) or 0.0 (over all
+pairs) as measured, see `network_intervals` in benchmarks/results."""
+_SIGMAS_90 = 1.645
+
+
+def interval(latency_s: float, spread: float) -> tuple[float, float]:
+    """Return what holds a latency in 90 % of cases, if its logarithm is normally distributed."""
+    factor = math.exp(_SIGMAS_90 * spread)
+    return latency_s / factor, latency_s * factor
+
+
+def joint_spread(parts: list[tuple[float, float]], correlation: float = CORRELATION) -> float:
+    """Return the spread of ln(sum) of latencies, to first order.
+
+    Parameters
+    ----------
+    parts
+        Seconds, and the standard deviation of their natural logarithm.
+    correlation
+        Of the errors of any two.
+    """
+    total_s = sum(seconds for seconds, _ in parts)
+    if not total_s:
+        return 0.0
+    deviations = [seconds * spread / total_s for seconds, spread in parts]
+    own = sum(deviation**2 for deviation in deviations)
+    return math.sqrt(correlation * sum(deviations) ** 2 + (1 - correlation) * own)
