@@ -328,8 +328,8 @@ def test_an_order_is_learned_and_what_was_known_stays(predictor: TrainedPredicto
 
 def test_steps_are_as_many_as_new_programs_are_worth(predictor: TrainedPredictor) -> None:
     config, batch = AdaptConfig(), random_batch(48)
-    steps = [config.steps_for(num_new) for num_new in (0, 1, 10, 12, 14, 16, 48, 8192)]
-    assert steps == [16, 16, 16, 18, 21, 24, 24, 24]
+    steps = [config.steps_for(num_new) for num_new in (0, 1, 12, 13, 16, 20, 48, 8192)]
+    assert steps == [24, 24, 24, 26, 32, 40, 40, 40]
 
     def learned(num_new: int | None) -> np.ndarray:
         copied = copy.deepcopy(predictor)
@@ -337,8 +337,8 @@ def test_steps_are_as_many_as_new_programs_are_worth(predictor: TrainedPredictor
         return np.asarray(copied.predict(batch, DEVICE).latency_s)
 
     known = learned(1)
-    np.testing.assert_array_equal(known, learned(10))
-    assert (known != learned(12)).all() and (learned(48) != learned(12)).all()
+    np.testing.assert_array_equal(known, learned(12))
+    assert (known != learned(13)).all() and (learned(48) != learned(16)).all()
     np.testing.assert_array_equal(learned(None), learned(48))
 
 

@@ -30,12 +30,11 @@ _FARTHEST = 2.0
 class AdaptConfig:
     """How to adapt; at most a fifth of a second for the default network on one core."""
 
-    steps: int = 24
-    """At most. On 33 tasks that the weights had not learned from, 64 picks of a pool came as near to
-    its best program as with 40 (regrets of .8 and .9 %)."""
-    steps_per_program: float = 1.5
+    steps: int = 40
+    """At most."""
+    steps_per_program: float = 2.0
     """Of those that are new; a batch of a few programs is not worth all the steps."""
-    least_steps: int = 16
+    least_steps: int = 24
     programs: int = 64
     """In a step: all that are known, or some of each of a few tasks."""
     programs_per_task: int = 16

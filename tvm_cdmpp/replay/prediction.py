@@ -34,6 +34,7 @@ from tvm_cdmpp.replay.spreads import interval, joint_spread
 from tvm_cdmpp.replay.timeline import QueueConfig, Timeline, replay
 from tvm_cdmpp.train import operator_of_dag
 
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FunctionPrediction:
     """All calls of one function of a network."""
