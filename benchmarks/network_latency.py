@@ -139,6 +139,7 @@ class Case:
     def rows(self, adapted: Path | None) -> list[dict[str, Any]]:
         """Return what was measured beside all estimates."""
         content, network = json.loads(self.measured.read_bytes()), self.load()
+        rate = float(np.median(content["rounds_flops_per_s"]))
         found = []
         for schedules, log in ((OWN, None), (LOG, self.log)):
             graph = read_graph(content[schedules]["graph"], content[schedules]["parameters"])
@@ -158,9 +159,7 @@ class Case:
                     "alone_s": measured_s * _replayed(graph, rounds, "alone"),
                     "operators": len(graph.operators),
                     "operators_s": _medians_over(rounds, "operators"),
-                    **estimates(
-                        network, log, device_of(default_target()), content["flops_per_s"], adapted
-                    ),
+                    **estimates(network, log, device_of(default_target()), rate, adapted),
                 }
             )
         return found
@@ -207,7 +206,8 @@ class Measurement:
         for schedules, samples in found.items():
             self._content[schedules]["rounds"].append(samples)
         self._content["noisy_rounds"] += not is_quiet
-        self._content["flops_per_s"] = quiet.take(matrix_flops_per_s)[0]
+        rates = self._content.setdefault("rounds_flops_per_s", [])
+        rates.append(quiet.take(matrix_flops_per_s)[0])
         self._content["seconds"] += time.monotonic() - begin
         write_json(self._case.measured, self._content)
 

@@ -51,10 +51,11 @@ class Kept(NamedTuple):
     def work_s(self, alone_s: float) -> float:
         """Return what work takes in a network, given what it does take alone.
 
-        By what factor that is not as estimated is known of what stays, the `share`; of the waits
-        that are gone it tells nothing. Where all stays it is what the work takes alone.
+        By what factor that is not as estimated is known of what stays; of the waits that are gone
+        it tells nothing. Which of the two the factor is of, nobody knows: the root of the share
+        lies between the share, as if it were of both alike, and 1, as if what stays had all of it.
         """
-        return self.inside_s * math.pow(alone_s / self.alone_s, self.share)
+        return self.inside_s * math.pow(alone_s / self.alone_s, math.sqrt(self.share))
 
 
 _ALL = Kept(1.0, 1.0)
