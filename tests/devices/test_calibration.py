@@ -52,6 +52,7 @@ levels = st.builds(
 calibrations = st.builds(
     DeviceCalibration,
     levels=st.lists(levels, max_size=2).map(tuple),
+    wake_s=st.none() | st.floats(1e-9, 0.09),
     commit=st.none() | st.text(max_size=4),
     disturbed=st.booleans(),
 )
@@ -154,6 +155,9 @@ def test_devices_of_all_sources_have_it(tmp_path: Path, monkeypatch: pytest.Monk
             "weights": "a", "level": 0, "own_level": 0, "own_operators": {"pool": -21}}]}}},
          "a level must be within 20 of 0; got -21"),
         ({"format": 1, "calibrations": {"x": {"levels": [], "more": 1}}}, "more"),
+        ({"format": 1, "calibrations": {"x": {"levels": [], "wake_s": 0}}},
+         "wake_s must be above 0 and below 0.1 s; got 0"),
+        ({"format": 1, "calibrations": {"x": {"levels": [], "wake_s": "1"}}}, "'x' must be"),
         ({"format": 1, "calibrations": {"x": {"levels": [], "programs": [
             {"operator": "pool", "task": "t", "measured_s": 0, "log_ratio": 1}]}}},
          "a program of t must have finite seconds above 0"),

@@ -115,6 +115,9 @@ def test_programs_beside_other_work_do_not_move_the_level(
     monkeypatch.setattr(first_minute, "_TOGETHER", 1)
     monkeypatch.setattr(first_minute, "choose_programs", lambda *_: programs)
     monkeypatch.setattr(first_minute, "matmul_timer", lambda *_, **__: lambda: next(checks_s))
+    wakes_s = iter([9e-6, None, 1e-6, 2e-6])
+    monkeypatch.setattr(first_minute, "wake_timer", lambda *_, **__: lambda: next(wakes_s))
+    monkeypatch.setattr(first_minute, "_WAKES_EVERY", 2)
     options = Mock()
     options.builder.return_value.build = lambda places, verbose: places
     options.runner.return_value.run = run
@@ -129,6 +132,7 @@ def test_programs_beside_other_work_do_not_move_the_level(
     ratios = [program.log_ratio for program in found.programs]
     assert ratios == pytest.approx([0.0] * 8 if copies == 1 else disturbed)
     assert found.disturbed
+    assert found.wake_s == 2e-6  # the middle one of those that ran
 
 
 def test_the_middle_of_three_runs_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,11 +150,13 @@ def test_the_middle_of_three_runs_counts(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(first_minute, "choose_programs", lambda *_: own)
     monkeypatch.setattr(first_minute, "build_all", lambda *_: [])
     monkeypatch.setattr(first_minute, "matmul_timer", lambda *_, **__: lambda: 1.0)
+    monkeypatch.setattr(first_minute, "wake_timer", lambda *_, **__: lambda: None)
     options = Mock(remote=None)
     options.runner.return_value.run = run
     found = calibrate_device(DEVICE, TARGET, [Mock(origin="w")], Mock(), options)
     ratios = [program.log_ratio for program in found.programs]
     assert ratios == pytest.approx([math.log(1.1)] * 8)
+    assert found.wake_s is None
 
 
 def test_the_fastest_programs_of_a_task_count() -> None:

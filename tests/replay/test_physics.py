@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tvm_cdmpp.bridge import load_tvm
-from tvm_cdmpp.devices import DeviceSpec
+from tvm_cdmpp.devices import DeviceCalibration, DeviceSpec
 from tvm_cdmpp.extract import leaves_of
 from tvm_cdmpp.models import PROGRAM_START_S
 from tvm_cdmpp.replay.physics import Estimate, call_s, estimate_function
@@ -105,6 +105,22 @@ def test_only_parallel_functions_wake_threads_and_only_where_there_are_some() ->
     assert 1e-6 < parallel.bounds_s["start-up"] < 3e-6
     many = estimate((16,), copy, replace(CPU, cores=64))
     assert many.bounds_s["start-up"] > parallel.bounds_s["start-up"]
+
+
+def test_threads_wake_as_they_were_measured_to() -> None:
+    measured = DeviceCalibration(levels=(), wake_s=5e-6)
+    before, after, of_two = (
+        estimate((extent,), copy, device).bounds_s["start-up"]
+        for extent, device in ((16, CPU), (16, replace(CPU, calibration=measured)),
+                               (2, replace(CPU, calibration=measured)))
+    )  # fmt: skip
+    assert before < 3e-6
+    assert after == pytest.approx(5e-6, rel=0.02)
+    assert 4e-6 < of_two < after  # fewer threads
+    unmeasured = replace(CPU, calibration=DeviceCalibration(levels=()))
+    assert estimate((16,), copy, unmeasured).bounds_s["start-up"] == before
+    one_core = replace(CPU, cores=1, calibration=measured)
+    assert estimate((16,), copy, one_core).latency_s < 1e-7
 
 
 def test_the_more_a_network_uses_the_less_of_it_is_in_a_cache() -> None:

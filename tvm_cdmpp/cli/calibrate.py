@@ -295,3 +295,5 @@ def _print(calibration: "DeviceCalibration", name: str) -> None:
         rows,
     )
     console.print(f"in all: {describe_levels(levels)}", soft_wrap=True)
+    if calibration.wake_s is not None:
+        console.print(f"waking the threads of a loop takes {show.latency(calibration.wake_s)}")

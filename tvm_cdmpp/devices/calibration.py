@@ -6,6 +6,7 @@ are kept in a file of their own, as built-in devices and this machine's CPU have
 
     {"format": 1, "calibrations": {"my-cpu": {
        "date": "2026-01-31T12:00:00+00:00", "tvm": "0.17.0", "commit": null, "disturbed": false,
+       "wake_s": 1.4e-6,
        "levels": [{"weights": "a35f...", "level": 0.21, "operators": {"conv2d": 0.3, ...},
                    "own_level": 0.5, "own_operators": {"conv2d": 0.9, ...}}],
        "programs": [{"operator": "conv2d", "task": "conv2d 1x32x28x28,...", "measured_s": 1e-3,
@@ -31,6 +32,7 @@ FORMAT = 1
 
 _FARTHEST = 20.0
 """Natural logarithm; nothing is so many times slower than predicted."""
+_LONGEST_WAKE_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,9 @@ class DeviceCalibration:
     """What was measured on a device once, for every later prediction for it."""
 
     levels: tuple[Levels, ...]
+    wake_s: float | None = None
+    """Seconds in which a CPU hands a parallel loop to all of its cores, and sees that it has ended;
+    None where that was not measured."""
     programs: tuple[MeasuredProgram, ...] = field(default=(), compare=False, repr=False)
     date: str = field(default="", compare=False)
     """When, in UTC, as ISO 8601."""
@@ -100,6 +105,14 @@ class DeviceCalibration:
     """Of this package, where it ran from a git checkout."""
     disturbed: bool = field(default=False, compare=False)
     """Whether something else was running on the machine meanwhile."""
+
+    def __post_init__(self) -> None:
+        """Reject what no machine can take to wake a thread."""
+        wake_s = self.wake_s
+        if wake_s is not None and (isinstance(wake_s, bool) or not 0 < wake_s < _LONGEST_WAKE_S):
+            raise ConfigError(
+                f"wake_s must be above 0 and below {_LONGEST_WAKE_S:g} s; got {wake_s}"
+            )
 
     def of(self, weights: str) -> Levels | None:
         """Return the levels for some weights; None where there are none."""

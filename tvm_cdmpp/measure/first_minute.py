@@ -11,7 +11,8 @@ that were not tuned. The model has learned from no such programs, so they have l
 
 A machine that others use is slow for seconds at a time. So programs of all operators are measured
 in one random order: among those of a search the slow ones do not count. Functions with TVM's own
-schedules all count, and are measured three times; the middle one counts, as in `adapt`.
+schedules all count, and are measured three times; the middle one counts, as in `adapt`. So is what
+waking the threads of a CPU takes (`waking`), once in between every few programs.
 """
 
 import math
@@ -35,6 +36,7 @@ from tvm_cdmpp.measure.small_programs import (
     choose_programs,
 )
 from tvm_cdmpp.measure.untuned import build_all
+from tvm_cdmpp.measure.waking import wake_timer
 from tvm_cdmpp.models import TrainedPredictor
 from tvm_cdmpp.train import LevelCorrection, LevelVariances
 
@@ -51,6 +53,8 @@ _OWN_RUNS = 3
 """Of a function with a schedule of TVM's own."""
 _TOGETHER = 16
 """Programs that are measured between two checks of the machine."""
+_WAKES_EVERY = 4
+"""Batches from one measurement of waking threads to the next."""
 _LEAST_VALID = 0.5
 """Share of the programs that must run; of fewer, nothing is said."""
 
@@ -92,16 +96,23 @@ def calibrate_device(
     config = config or FirstMinuteConfig()
     samples = choose_programs(device, target, predictors, config)
     builder = options.builder()
-    runner = options.runner(on_cpu=str(target.kind.name) == "llvm")
+    on_cpu = str(target.kind.name) == "llvm"
+    runner = options.runner(on_cpu=on_cpu)
     copies = 1 if options.remote is None else options.remote.count()
     check = matmul_timer(builder, runner, target, num_devices=copies)
     check()  # the first program of a process is slower
     checks_s, failures = [check()], Failures()
+    wake: Callable[[], float | None] | None = None
+    if on_cpu and device.cores > 1:
+        wake = wake_timer(builder, options.runner(on_cpu=False), target, cores=device.cores)
+    wakes_s: list[float | None] = []
     timed: list[tuple[int, float, int]] = []
     """Place of the sample, measured seconds, and which check came after it."""
     seen = set[int]()
-    for places in _batches(samples, config.seed):
+    for number, places in enumerate(_batches(samples, config.seed)):
         session.check()
+        if wake is not None and number % _WAKES_EVERY == 0:
+            wakes_s.append(wake())
         batch = [samples[place] for place in places]
         inputs = [sample.measured for sample in batch]
         built = build_all(inputs, [sample.own for sample in batch], builder, target)
@@ -141,11 +152,18 @@ def calibrate_device(
             for place, sample in enumerate(samples)
             if place in usual_s
         ),
+        wake_s=_middle(wakes_s),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         tvm=str(tvm.__version__),
         # One slow program in eleven happens on any machine.
         disturbed=sum(check_s > limit_s for check_s in checks_s) > 1,
     )
+
+
+def _middle(found_s: Sequence[float | None]) -> float | None:
+    """Return the median of what was found; None where nothing was."""
+    known_s = [seconds for seconds in found_s if seconds is not None]
+    return float(np.median(known_s)) if known_s else None
 
 
 def disturbances(checks_s: Sequence[float]) -> list[float]:

@@ -146,12 +146,24 @@ def estimate_function(
 
 
 def wake_s(leaves: Sequence[Leaf], device: DeviceSpec) -> float:
-    """Return what it takes a CPU to wake threads, once for every parallel loop of a function."""
+    """Return what it takes a CPU to wake threads, once for every parallel loop of a function.
+
+    A device that was calibrated tells what it takes there to wake them all.
+    """
     widths = dict[int, int]()
     for leaf in leaves:
         widths[leaf.nest] = max(widths.get(leaf.nest, 1), _parallel(leaf))
     woken = [min(width, device.cores) - 1 for width in widths.values()]
-    return sum(_WAKE_S + (others - 1) * _WAKE_THREAD_S for others in woken if others)
+    usual_s = sum(map(_usual_wake_s, woken))
+    measured_s = device.calibration.wake_s if device.calibration else None
+    if measured_s is None or device.cores == 1:
+        return usual_s
+    return usual_s * measured_s / _usual_wake_s(device.cores - 1)
+
+
+def _usual_wake_s(others: int) -> float:
+    """Return what waking so many other threads for one loop takes on a machine like most."""
+    return _WAKE_S + (others - 1) * _WAKE_THREAD_S if others else 0.0
 
 
 def overlapped_s(times_s: Sequence[float]) -> float:

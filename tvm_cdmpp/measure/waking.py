@@ -1,0 +1,67 @@
+"""What it takes a CPU to hand a parallel loop to its threads, and to see that it has ended.
+
+On a rented machine that is one microsecond today and three tomorrow, and most of what small
+networks take. A loop that does next to nothing is measured with threads and without, again and
+again, so that threads wait for work as they do inside of a network.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tvm_cdmpp.bridge import hardware_params, load_tvm
+
+tvm = load_tvm()
+auto_scheduler = tvm.auto_scheduler
+
+_PER_CORE = 16
+"""Elements; too few for the loop itself to count."""
+
+
+def wake_timer(builder: Any, runner: Any, target: Any, *, cores: int) -> Callable[[], float | None]:
+    """Return a function that measures what waking the threads takes.
+
+    Parameters
+    ----------
+    builder
+        TVM's.
+    runner
+        TVM's, one that does not flush caches.
+    target
+        A CPU.
+    cores
+        Of which each runs a thread.
+
+    Returns
+    -------
+    measure
+        Returns seconds; None where the loop does not run, or no slower with threads.
+    """
+    inputs = [_loop(target, cores, is_parallel=is_parallel) for is_parallel in (False, True)]
+
+    def measure() -> float | None:
+        results = runner.run(inputs, builder.build(inputs, verbose=0), verbose=0)
+        if any(int(result.error_no) != 0 for result in results):
+            return None
+        alone_s, woken_s = (float(np.median([c.value for c in r.costs])) for r in results)
+        return woken_s - alone_s if woken_s > alone_s else None
+
+    return measure
+
+
+def _loop(target: Any, cores: int, *, is_parallel: bool) -> Any:
+    """Return a `MeasureInput` of the loop."""
+    size = _PER_CORE * cores
+    x = tvm.te.placeholder((size,), name="x")
+    y = tvm.te.compute((size,), lambda i: x[i] + tvm.tir.const(1.0, "float32"), name="y")
+    dag = auto_scheduler.ComputeDAG([x, y])
+    # By tensors, not by function, so that child processes need not import this module.
+    key = auto_scheduler.workload_registry.register_workload_tensors(dag.workload_key(), [x, y])
+    task = auto_scheduler.SearchTask(
+        workload_key=key, compute_dag=dag, target=target, hardware_params=hardware_params(target)
+    )
+    state = dag.get_init_state()
+    if is_parallel:
+        state.parallel(y, state[y].iters[0])
+    return auto_scheduler.MeasureInput(task, state)
