@@ -85,6 +85,8 @@ def test_levels_are_those_of_the_weights_and_the_operator() -> None:
         [1.2, -0.25, 0.0],
         [0.9, -0.25, 0.0],
     ]
+    # A class that was not measured has the level of its task's, where that was.
+    assert device.for_operator("conv2d", own="conv2d_1x1").level("a") == 1.2
     # Where none was measured with TVM's own schedules, those of a search count.
     searched = replace(SLOWER.levels[0], own_level=None, own_operators={})
     old = replace(device, calibration=DeviceCalibration(levels=(searched,)))

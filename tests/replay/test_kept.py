@@ -140,6 +140,7 @@ def test_what_the_estimate_is_off_by_counts_for_what_stays() -> None:
     assert Kept(2e-6, 2e-6).work_s(6e-6) == pytest.approx(6e-6)
     assert Kept(1e-6, 1e-5).work_s(1e-5) == pytest.approx(1e-6)
     assert 1.2e-6 < Kept(1e-6, 1e-5).work_s(3e-5) < 1.6e-6
+    assert Kept(9e-6, 1e-5).work_s(1e-7) == 1e-7  # which it cannot exceed
 
 
 def test_a_core_counts_on_its_part_of_the_last_cache() -> None:

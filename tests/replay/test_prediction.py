@@ -243,6 +243,8 @@ def test_what_cannot_be_predicted_is_refused() -> None:
         predict("mlp", "no-such-device")
     with pytest.raises(ConfigError, match="device must be one DeviceSpec or name; got \\["):
         predict(network(), ["t4", "a10"])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="device must be one DeviceSpec or name; got 't4,a10'"):
+        predict(network(), "t4,a10")
     with pytest.raises(ConfigError, match="must not be negative"):
         NetworkForecast(network(), trials=-1)
     with pytest.raises(NetworkError, match="a size known only when it runs"):

@@ -196,8 +196,8 @@ def test_a_killed_run_ends_as_one_that_was_not(kept: int, tmp_path: Path) -> Non
     for point in whole.steps():
         if point.records <= kept:
             keep_point(file, point, {"seed": 0})
-    with file.open("a") as torn:
-        torn.write('{"records": 5')
+        with file.open("a") as torn:
+            torn.write('{"records": 5')
     assert read_points(file, {"seed": 1}) == read_points(tmp_path / "none", {}) == []
     killed = Memory(rows)
     killed.order = bench.order[:kept]
@@ -231,6 +231,16 @@ def test_the_fastest_of_each_task_count_and_what_failed() -> None:
     assert fastest(rows, 1.0).tolist() == list(range(12))
     assert fastest(rows, 1 / 3).tolist() == [1, 4, 7, 8, 10, 11]
     assert fastest(rows, 0.5).tolist() == [1, 4, 6, 7, 8, 9, 10, 11]
+
+
+def test_slow_programs_of_few_tasks_are_not_kept_back_either() -> None:
+    rows = rows_on(NEW, 20.0, 3).take(np.arange(9))
+    latencies_s = rows.latencies_s.copy()
+    latencies_s[[1, 6]] = 50.0 * latencies_s.max()  # which would be kept back
+    bench = Memory(replace(rows, latencies_s=latencies_s))
+    settings = OnboardSettings(budget=9, batch=9, programs_per_task=3, fastest_share=1 / 3)
+    (point,) = Onboarding(bench, Learner(start=START, anchored=QUICK), settings).steps()
+    assert (point.records, point.kept_back, point.mape) == (9, 0, None)
 
 
 def test_slow_programs_teach_nothing_where_only_fast_ones_are_wanted() -> None:

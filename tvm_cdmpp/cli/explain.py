@@ -214,8 +214,8 @@ def _print_other(
     if 0 < found < math.inf and abs(math.log(found / predicted)) > math.log(_MISSED):
         said.append(
             f"measured, it takes {found:.3g} times as long as line {task.lines[place]}, predicted "
-            f"{predicted:.3g} times: the model misses what makes the difference, so what follows "
-            "explains the prediction only"
+            f"{predicted:.3g} times: the model misses some of what makes the difference, so what "
+            "follows explains the prediction only"
         )
     for text in said:
         console.print(text, soft_wrap=True, markup=False)

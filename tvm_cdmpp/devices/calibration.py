@@ -62,7 +62,8 @@ class Levels:
     def for_operator(self, operator: str, *, own: str | None) -> Levels:
         """Return these with the level of a class of operator, where that was measured."""
         if own is not None and self.own_level is not None:
-            return replace(self, level=self.own_operators.get(own, self.own_level))
+            of_task = self.own_operators.get(operator, self.own_level)
+            return replace(self, level=self.own_operators.get(own, of_task))
         return replace(self, level=self.operators.get(operator, self.level))
 
 

@@ -109,8 +109,7 @@ def find_device(name: str, registry: Registry | None = None) -> DeviceSpec:
     Parameters
     ----------
     name
-        Name or alias, in any case, with or without spaces, dashes and the vendor's name; that of
-        this machine's CPU as it is.
+        Name or alias, in any case, with or without spaces, dashes and the vendor's name.
     registry
         Known devices; the built-in ones and the user's by default.
 
@@ -128,9 +127,9 @@ def find_device(name: str, registry: Registry | None = None) -> DeviceSpec:
 def _cpu_here(
     name: str, registry: Registry, cores: int | None = None, simd_bytes: int | None = None
 ) -> DeviceSpec | None:
-    """Return this machine's CPU, if that is its name."""
+    """Return this machine's CPU, if that is its name or an alias of it."""
     here = detect_cpu(cores, simd_bytes, registry=registry)
-    return here if here.name == name else None
+    return here if Registry((here,)).match(name) else None
 
 
 def detect_gpus(registry: Registry | None = None) -> tuple[DeviceSpec, ...]:

@@ -20,7 +20,7 @@ class OwnRecord:
     """A measured function."""
 
     function: str
-    """Its `OwnFunction.key`."""
+    """Its `OwnFunction.key`; earlier versions wrote its class and a space before that."""
     name: str
     latency_s: float | None
     """Mean seconds; None for one that failed."""
@@ -30,7 +30,8 @@ class OwnRecord:
     """Whether the machine was noisy to the last, and the batch was kept all the same."""
 
     def __post_init__(self) -> None:
-        """Reject what nothing can have taken."""
+        """Reject what nothing can have taken, and leave out what is not of the key."""
+        object.__setattr__(self, "function", self.function.rpartition(" ")[2])
         if self.latency_s is not None and not 0 < self.latency_s < math.inf:
             raise RecordError(
                 f"a latency must be seconds above 0, or null for a failure; got {self.latency_s}"

@@ -65,12 +65,15 @@ class OwnFunction:
 
     @cached_property
     def key(self) -> str:
-        """What names the program, whatever network it is of; one of TVM's versions has one."""
+        """What names the program, whatever network it is of; one of TVM's versions has one.
+
+        Its class is not in it, as later versions may tell more of them apart.
+        """
         program = self.program
         nameless = tvm.tir.PrimFunc(
             program.params, program.body, program.ret_type, program.buffer_map
         )
-        return f"{self.operator} {int(tvm.ir.structural_hash(nameless)) % 2**64:016x}"
+        return f"{int(tvm.ir.structural_hash(nameless)) % 2**64:016x}"
 
     def on(self, device: DeviceSpec) -> DeviceSpec:
         """Return a device as it is for this function."""

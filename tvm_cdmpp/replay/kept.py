@@ -54,8 +54,10 @@ class Kept(NamedTuple):
         By what factor that is not as estimated is known of what stays; of the waits that are gone
         it tells nothing. Which of the two the factor is of, nobody knows: the root of the share
         lies between the share, as if it were of both alike, and 1, as if what stays had all of it.
+        Nothing takes longer in a network than alone.
         """
-        return self.inside_s * math.pow(alone_s / self.alone_s, math.sqrt(self.share))
+        off = alone_s / self.alone_s
+        return min(alone_s, self.inside_s * math.pow(off, math.sqrt(self.share)))
 
 
 _ALL = Kept(1.0, 1.0)

@@ -323,7 +323,7 @@ def predict(
 
 def _known(device: DeviceSpec | str) -> DeviceSpec:
     """Return the device that is meant."""
-    if isinstance(device, str):
+    if isinstance(device, str) and "," not in device:
         return find_device(device)
     if not isinstance(device, DeviceSpec):
         raise ConfigError(

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tvm_cdmpp.files import append_lines
 from tvm_cdmpp.train.onboarding import CurvePoint
 
 
@@ -23,14 +24,13 @@ def keep_point(file: Path, point: CurvePoint, learning: Mapping[str, Any]) -> No
     learning
         What it depends on besides the records, as JSON values.
     """
-    with file.open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps({**asdict(point), "learning": learning}) + "\n")
+    append_lines(file, [json.dumps({**asdict(point), "learning": learning})])
 
 
 def read_points(file: Path, learning: Mapping[str, Any]) -> list[CurvePoint]:
     """Return the points that are of the same learning; none where there is no file.
 
-    A line that a kill tore ends the curve: what follows was measured without it.
+    A line that a kill tore is left out.
     """
     found: list[CurvePoint] = []
     if not file.exists():
@@ -41,5 +41,5 @@ def read_points(file: Path, learning: Mapping[str, Any]) -> list[CurvePoint]:
             if values.pop("learning") == learning:
                 found.append(CurvePoint(**values))
         except (ValueError, TypeError, KeyError, AttributeError):
-            break
+            continue
     return found

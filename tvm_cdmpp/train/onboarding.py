@@ -226,7 +226,7 @@ class Onboarding:
             raise RecordError(
                 f"none of {len(measured)} measured programs ran, so there is nothing to learn from"
             )
-        found, how = self._learner.learn(self._counted(measured), self._unlabelled())
+        found, how = self._learner.learn(measured.take(self._counted(measured)), self._unlabelled())
         for kind, expert in found.experts.items():
             if expert is not self._learner.start.experts[kind]:
                 round_weights(expert.network)
@@ -277,9 +277,9 @@ class Onboarding:
     def _unlabelled(self) -> TrainingRows:
         return self._bench.candidates.take(np.flatnonzero(self._bench.open))
 
-    def _counted(self, measured: TrainingRows) -> TrainingRows:
-        """Return the programs to learn from, and those that failed."""
-        return measured.take(fastest(measured, self._settings.fastest_share))
+    def _counted(self, measured: TrainingRows) -> Ints:
+        """Return places of the programs to learn from, and of those that failed."""
+        return fastest(measured, self._settings.fastest_share)
 
     def _look(self) -> CurvePoint:
         """Learn from all that is not kept back, and compare with the weights before."""
@@ -288,8 +288,9 @@ class Onboarding:
         # Apart, as a run that goes on reads them from two files.
         kept[~own] = keep_back(measured.tasks[~own], by_task=self._by_task)
         kept[own] = keep_back(measured.tasks[own], by_task=False)
-        before, rows = self._now, self._counted(measured.take(np.flatnonzero(kept)))
-        taught = self._counted(measured.take(np.flatnonzero(~kept)))
+        counted = np.isin(np.arange(len(measured)), self._counted(measured))
+        before, rows = self._now, measured.take(np.flatnonzero(kept & counted))
+        taught = measured.take(np.flatnonzero(~kept & counted))
         now = self._now = self._learner.learn(taught, self._unlabelled()).weights
         if self.curve and self.curve[-1].records == len(measured):
             return self.curve[-1]  # an earlier run looked at these
