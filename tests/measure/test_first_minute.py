@@ -218,6 +218,28 @@ def test_programs_are_the_same_every_time_and_spread(monkeypatch: pytest.MonkeyP
     }  # fmt: skip
 
 
+def test_programs_are_of_the_quarter_that_is_predicted_to_be_the_fastest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predictor = load_weights("evaluation")
+    assert isinstance(predictor, TrainedPredictor)
+    tasks = small_programs.sample_tasks(TARGET)[:1]
+    monkeypatch.setattr(small_programs, "sample_tasks", lambda _: tasks)
+    monkeypatch.setattr(small_programs, "own_samples", lambda *_: [])
+
+    def said(programs: int) -> list[float]:
+        config = FirstMinuteConfig(programs=programs)
+        chosen = choose_programs(DEVICE, TARGET, [predictor], config)
+        return [sample.log_s[predictor.origin] for sample in chosen]
+
+    found = said(10)
+    monkeypatch.setattr(small_programs, "_SLOWEST", 1.0)
+    all_of_them = said(1000)
+    assert found[0] == all_of_them[0]
+    assert found[-1] == pytest.approx(np.quantile(all_of_them, 0.25), abs=0.1)
+    assert found[-1] < np.median(all_of_them) - 0.1
+
+
 def test_levels_are_beside_what_is_known_of_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = load_weights("evaluation")
     assert isinstance(predictor, TrainedPredictor)

@@ -16,7 +16,8 @@ from tvm_cdmpp.devices import DeviceCalibration, Hardware, Levels, find_device
 from tvm_cdmpp.errors import ConfigError, NetworkError, RecordError, UnknownDeviceError
 from tvm_cdmpp.models import PROGRAM_START_S, TrainedPredictor, load_weights
 from tvm_cdmpp.networks import Network, OwnFunction, extract_tasks, network_of_relay
-from tvm_cdmpp.replay import NetworkForecast, QueueConfig, joint_spread
+from tvm_cdmpp.replay import NetworkForecast, QueueConfig, joint_spread, pricing
+from tvm_cdmpp.replay.kept import Kept
 from tvm_cdmpp.replay.physics import call_s
 from tvm_cdmpp.replay.pricing import price_functions
 from tvm_cdmpp.train import operator_of_dag
@@ -299,6 +300,21 @@ def test_what_was_measured_of_an_operator_counts_for_it(forecast: NetworkForecas
     for function, task in before.items():
         factor = searched[function].latency_s / plain[function].latency_s
         assert math.log(factor) == pytest.approx(expected(task, 1.0, 0.25), abs=1e-3)
+
+
+def test_a_level_counts_for_what_stays_in_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the root of the share, which is a half here."""
+    predictor, device = load_weights("shipped"), find_device(CPU)
+    assert isinstance(predictor, TrainedPredictor)
+    slower = Levels(weights=predictor.origin, level=math.log(16))
+    measured = replace(device, calibration=DeviceCalibration(levels=(slower,)))
+    monkeypatch.setattr(pricing, "kept_work", lambda *_: Kept(1e-5, 4e-5))
+    large = NetworkForecast(network(lambda x: chain(x, 512), (64, 512)))
+    (before, after) = (
+        next(task.latency_s for task in large.on(d).tasks if "dense" in task.name)
+        for d in (device, measured)
+    )
+    assert 3.5 < after / before < 6.0
 
 
 def test_what_is_known_of_a_function_prices_it(
