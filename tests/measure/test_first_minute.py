@@ -29,6 +29,7 @@ from tvm_cdmpp.measure.small_programs import (
 from tvm_cdmpp.models.trained import TrainedPredictor
 from tvm_cdmpp.models.weights import load_weights
 from tvm_cdmpp.networks.untuned import OwnFunction
+from tvm_cdmpp.workloads.samples import sample_tasks
 
 MeasureResult = load_tvm().auto_scheduler.MeasureResult
 
@@ -223,7 +224,7 @@ def test_programs_are_of_the_quarter_that_is_predicted_to_be_the_fastest(
 ) -> None:
     predictor = load_weights("evaluation")
     assert isinstance(predictor, TrainedPredictor)
-    tasks = small_programs.sample_tasks(TARGET)[:1]
+    tasks = sample_tasks(TARGET)[:1]
     monkeypatch.setattr(small_programs, "sample_tasks", lambda _: tasks)
     monkeypatch.setattr(small_programs, "own_samples", lambda *_: [])
 

@@ -314,7 +314,7 @@ def test_a_level_counts_for_what_stays_in_a_network(monkeypatch: pytest.MonkeyPa
         next(task.latency_s for task in large.on(d).tasks if "dense" in task.name)
         for d in (device, measured)
     )
-    assert 3.5 < after / before < 6.0
+    assert 3.5 < after / before < 9.0  # starts grow by all of it
 
 
 def test_what_is_known_of_a_function_prices_it(
