@@ -308,8 +308,13 @@ def predict(
 
     Parameters
     ----------
-    network, device, options
-        As of `NetworkForecast` and its method `on`, which compiles once for many devices.
+    network
+        A name, a file, or what `load_network` gave.
+    device
+        A known device or its name; of several, call `NetworkForecast.on` for each.
+    options
+        `log`, `trials` and `weights` of `NetworkForecast`, `batch`, `input_shapes` and
+        `input_dtypes` of `load_network`, `queues` of `NetworkForecast.on`.
 
     Raises
     ------
