@@ -53,6 +53,8 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
     assert f"measuring at most 8 small programs on {said['device']}" in err
     assert (f"{len(said['programs'])} of 8 small" in err) == (len(said["programs"]) < 8)
     assert ("warning: the machine was busy" in err) == said["disturbed"]
+    missed = said["wake_s"] is None and device_of(default_target()).cores > 1
+    assert ("what waking threads takes could not be told" in err) == missed
     assert 4 <= len(said["programs"]) <= 8
     assert {program["own"] for program in said["programs"]} == {False, True}
     assert set(said["levels"][0]["own_operators"]) == {"conv2d", "matmul"}

@@ -251,6 +251,7 @@ def test_slow_programs_teach_nothing_where_only_fast_ones_are_wanted() -> None:
     settings = OnboardSettings(budget=120, batch=120, programs_per_task=10, fastest_share=0.1)
     work = Onboarding(bench, Learner(start=START, anchored=QUICK), settings)
     (point,) = work.steps()
+    assert work.num_counted == 12
     assert (point.records, point.kept_back) == (120, 3)  # of 12 tasks three are kept back
     found = work.result().weights.predict(bench.candidates.batch(), NEW).latency_s
     assert np.abs(np.log(found / rows.latencies_s)).mean() < 0.7

@@ -218,6 +218,7 @@ def _write(
         "seed": settings.seed,
         "command": " ".join(["tvm-cdmpp", *sys.argv[1:]]),
         "settings": _settings_of(args, settings),
+        "counted": work.num_counted,
         "curve": [asdict(point) for point in work.curve],
         "ended": work.ended,
         "learned": how,
@@ -243,6 +244,7 @@ def _print(args: argparse.Namespace, work: "Onboarding", learned: str) -> None:
             "records": str(args.records),
             "ended": work.ended,
             "learned": learned,
+            "counted": work.num_counted,
             "curve": [asdict(point) for point in work.curve],
         }
         json.dump(values, sys.stdout, indent=1)
@@ -277,7 +279,8 @@ def _print(args: argparse.Namespace, work: "Onboarding", learned: str) -> None:
     show.print_table(console, f"{args.device}, programs kept back", header, rows)
     lines = [
         f"ended: {work.ended}",
-        f"learned: {learned}",
+        f"learned: {learned}; from {work.num_counted} of {work.curve[-1].records} records"
+        + (", the fastest of each task" if work.num_counted < work.curve[-1].records else ""),
         f"records: {args.records}",
         f"weights: {args.out}",
     ]

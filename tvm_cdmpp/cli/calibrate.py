@@ -175,6 +175,12 @@ def measure_and_keep(
             "programs of a search",
             soft_wrap=True,
         )
+    if found.wake_s is None and device.kind == "cpu" and device.cores > 1:
+        console.print(
+            "warning: what waking threads takes could not be told, as a loop did not run or waited "
+            "for other programs; a usual figure is predicted with",
+            soft_wrap=True,
+        )
     if found.disturbed:
         console.print(
             "warning: the machine was busy meanwhile, by a fixed program measured in between; run "

@@ -187,6 +187,11 @@ class Onboarding:
         chosen = self._select(np.arange(len(candidates)), settings.budget, settings.seed)
         self._planned = np.isin(np.arange(len(candidates)), chosen)
 
+    @property
+    def num_counted(self) -> int:
+        """Of the measured programs, those that are learned from, failures among them."""
+        return len(self._counted(self._bench.measured))
+
     def steps(self) -> Iterator[CurvePoint]:
         """Measure batch by batch to the end; yield the curve's point after each.
 
