@@ -24,6 +24,7 @@ from tvm_cdmpp.bridge import (
     device_of,
     hardware_params,
     load_tvm,
+    off_worker_cores,
     quiet_tvm,
     use_physical_cores,
 )
@@ -94,7 +95,8 @@ class _Function:
         empty = self._library.time_evaluator(
             name, cpu, number=1, repeat=_EMPTY_RUNS, f_preproc="cache_flush_cpu_non_first_arg"
         )
-        times = (timer(*self._arguments).results for timer in (full, empty))
+        with off_worker_cores():
+            times = [timer(*self._arguments).results for timer in (full, empty)]
         full_s, empty_s = map(float, map(np.median, times))
         self.passes_s.append((full_s, empty_s))
 

@@ -24,6 +24,7 @@ from tvm_cdmpp.bridge import (
     device_of,
     hardware_params,
     load_tvm,
+    off_worker_cores,
     use_physical_cores,
 )
 from tvm_cdmpp.devices import DeviceSpec, Hardware
@@ -109,7 +110,12 @@ def _timer(function: OwnFunction, target: Any) -> Any:
         for buffer in buffers
     ]
     timer = library.time_evaluator(library.entry_name, tvm.cpu(0), number=1, repeat=5)
-    return lambda: timer(*arguments)
+
+    def time() -> Any:
+        with off_worker_cores():
+            return timer(*arguments)
+
+    return time
 
 
 if __name__ == "__main__":

@@ -378,6 +378,69 @@ def test_children_may_use_all_physical_cores(tmp_path: Path, given: str | None) 
     python(code, env if given is None else {**env, "TVM_NUM_THREADS": given})
 
 
+SEEN_WHILE_TIMED = """
+def seen():
+    import os, threading
+    import numpy as np, tvm
+    found = []
+    @tvm.register_func("note", override=True)
+    def note(*arguments):
+        others = (int(thread) for thread in os.listdir("/proc/self/task"))
+        bound = [os.sched_getaffinity(t) for t in others if t != threading.get_native_id()]
+        workers = set().union(*(cores for cores in bound if len(cores) == 1))
+        found.append((sorted(os.sched_getaffinity(0)), sorted(workers)))
+    x = tvm.te.placeholder((64,), name="x")
+    y = tvm.te.compute((64,), lambda i: x[i] + 1.0, name="y")
+    schedule = tvm.te.create_schedule(y.op)
+    schedule[y].parallel(y.op.axis[0])
+    built = tvm.build(schedule, [x, y], "llvm")
+    arrays = [tvm.nd.array(np.zeros(64, "float32")) for _ in range(2)]
+    timer = built.time_evaluator(built.entry_name, tvm.cpu(), number=1, repeat=1, f_preproc="note")
+    timer(*arrays)
+    return found[-1], sorted(os.sched_getaffinity(0))
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="threads are bound on Linux, given two cores",
+)
+def test_children_time_programs_on_a_core_that_no_worker_has(tmp_path: Path) -> None:
+    code = (
+        f"{LOAD}load_tvm()\n{SEEN_WHILE_TIMED}"
+        "import os\n"
+        "from tvm.contrib.popen_pool import PopenWorker\n"
+        "worker = PopenWorker()\n"
+        "worker.send(seen)\n"
+        "(own, workers), after = worker.recv()\n"
+        "assert len(own) == 1 and workers and own[0] not in workers, (own, workers)\n"
+        "assert after == sorted(os.sched_getaffinity(0)), after"
+    )
+    python(code, environ(tmp_path, TVM_NUM_THREADS="2"))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads are bound on Linux")
+@pytest.mark.parametrize(
+    ("change", "threads"),
+    [
+        ('tvm.support.libinfo = lambda: {"USE_OPENMP": "gnu"}', "2"),
+        ("tvm.get_global_func = lambda name, allow_missing: None", "2"),
+        ("", "1"),
+    ],
+    ids=["threads of its own", "an unknown TVM", "no workers"],
+)
+def test_a_thread_stays_where_it_may_be(tmp_path: Path, change: str, threads: str) -> None:
+    code = (
+        f"{LOAD}import os\ntvm = load_tvm()\n"
+        "tvm.runtime.num_threads()  # binds threads, this one too\n"
+        f"{change}\n"
+        "from tvm_cdmpp.bridge import off_worker_cores\n"
+        "before = os.sched_getaffinity(0)\n"
+        "with off_worker_cores():\n    assert os.sched_getaffinity(0) == before"
+    )
+    python(code, environ(tmp_path, TVM_NUM_THREADS=threads))
+
+
 def test_a_program_s_own_process_may_use_all_physical_cores(tmp_path: Path) -> None:
     code = (
         "from tvm_cdmpp.devices.host import read_host_cpu\n"

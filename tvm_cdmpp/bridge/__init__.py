@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
+    from tvm_cdmpp.bridge.child import off_worker_cores
     from tvm_cdmpp.bridge.children import use_physical_cores
     from tvm_cdmpp.bridge.compiler import check_compiler
     from tvm_cdmpp.bridge.device_target import target_for, why_unfit

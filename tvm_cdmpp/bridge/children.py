@@ -4,10 +4,9 @@ TVM builds and measures programs, and serves RPC, in child processes that import
 environment of this process, which is the user's, stays as it is.
 """
 
-import functools
+import inspect
 import os
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,18 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tvm_cdmpp.bridge import child
 from tvm_cdmpp.devices import read_host_cpu
-
-# TVM's own memoizing makes a folder of pickles wherever a process is started, fails where that
-# cannot be, and reads what it finds there.
-_WORKER = """
-import functools, sys, types
-module = types.ModuleType("tvm.contrib.pickle_memoize")
-module.memoize = lambda key, save_at_exit=False: functools.cache
-sys.modules[module.__name__] = module
-from tvm.exec.popen_worker import main
-main()
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +59,6 @@ class Children:
                     os.environ[name] = value
 
 
-def memoize_in_memory() -> None:
-    """Keep TVM, which is imported after this, from keeping pickles in the current folder."""
-    module = ModuleType("tvm.contrib.pickle_memoize")
-    module.memoize = lambda key, save_at_exit=False: functools.cache  # type: ignore[attr-defined]
-    sys.modules.setdefault(module.__name__, module)
-
-
 def use_physical_cores() -> None:
     """Let programs that this process itself runs use all physical cores.
 
@@ -100,7 +82,7 @@ class _Subprocess:
     def Popen(self, command: list[str], **kwargs: Any) -> Any:  # noqa: N802 -- the module's name
         """Start a process in the environment of TVM's children."""
         if command[1:3] == ["-m", "tvm.exec.popen_worker"]:
-            command = [command[0], "-c", _WORKER, *command[3:]]
+            command = [command[0], "-c", inspect.getsource(child), *command[3:]]
         return subprocess.Popen(command, **{"env": self._children.environment(), **kwargs})
 
 

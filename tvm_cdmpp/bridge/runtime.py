@@ -26,7 +26,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal
 
-from tvm_cdmpp.bridge.children import Children, memoize_in_memory
+from tvm_cdmpp.bridge.child import memoize_in_memory
+from tvm_cdmpp.bridge.children import Children
 from tvm_cdmpp.bridge.libcuda_stub import DRIVER, ensure_stub
 from tvm_cdmpp.errors import ConfigError, MissingDependencyError, install_command
 from tvm_cdmpp.files import cache_folder

@@ -1,8 +1,8 @@
 """What it takes a CPU to hand a parallel loop to its threads, and to see that it has ended.
 
-On a rented machine that is one microsecond today and three tomorrow, and most of what small
-networks take. A loop that does next to nothing is measured with threads and without, again and
-again, so that threads wait for work as they do inside of a network.
+That is one microsecond on one machine and three on another, and most of what small networks take.
+A loop that does next to nothing is measured with threads and without, again and again, so that
+threads wait for work as they do inside of a network.
 """
 
 from collections.abc import Callable

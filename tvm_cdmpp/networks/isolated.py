@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tvm_cdmpp.bridge import load_tvm, reason_of
+from tvm_cdmpp.bridge import load_tvm, off_worker_cores, reason_of
 from tvm_cdmpp.errors import MeasureError
 from tvm_cdmpp.networks.outputs import Array
 
@@ -157,7 +157,8 @@ class _Networks:
         return [executor.get_output(i).numpy() for i in range(executor.get_num_outputs())]
 
     def time(self, index: int) -> float:
-        result = self._executors[index].benchmark(
-            self._device, repeat=1, number=1, min_repeat_ms=_MIN_SAMPLE_MS
-        )
+        with off_worker_cores():
+            result = self._executors[index].benchmark(
+                self._device, repeat=1, number=1, min_repeat_ms=_MIN_SAMPLE_MS
+            )
         return float(result.mean)
