@@ -23,7 +23,7 @@ Shapes: B programs, N leaves of all of them, L leaves of the longest, F inputs, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -177,23 +177,49 @@ class AdditiveNetwork(nn.Module):
             None if found.encoder is None else found.encoder[back],
         )
 
-    def _predict(self, leaves: Leaves, layout: Layout | PaddedLayout) -> Output:
-        """Predict programs that are in the order of a layout."""
+    def encode(self, leaves: Leaves) -> Leaves:
+        """Return leaves with what all layers but the last make of them."""
+        order, firsts = leaves.layout.programs, torch.cumsum(leaves.counts, 0) - leaves.counts
+        if order is None:
+            return replace(leaves, encoded=self._but_last(leaves, leaves.layout))
+        encoded = self._but_last(leaves.take(order, firsts), leaves.layout)
+        back = leaves_of(leaves.counts, order, firsts).argsort()
+        return replace(leaves, encoded=encoded[back])
+
+    def learns_last(self) -> dict[str, nn.Parameter]:
+        """Return the weights that what `encode` makes does not depend on, by name."""
+        before = tuple(f"layers.{number}." for number in range(len(self.layers) - 1))
+        asked = ("embed.", "device.", *before)
+        return {name: w for name, w in self.named_parameters() if not name.startswith(asked)}
+
+    def _but_last(self, leaves: Leaves, layout: Layout | PaddedLayout) -> Tensor:
+        """Return what all layers but the last make of leaves in the order of a layout; (N, D)."""
         shift = -self.input_mean * self.input_scale
         scaled = torch.addcmul(shift, leaves.inputs, self.input_scale)
-        clock = layout.of_leaves(leaves.log2_clock)
-        scaled[:, -1] += clock * self.input_scale[-1]
+        scaled[:, -1] += layout.of_leaves(leaves.log2_clock) * self.input_scale[-1]
         scaled = scaled.clamp_(-_LARGEST_INPUT, _LARGEST_INPUT)
-        about = as_known(in_cycles(leaves.device), self.known_devices, self.references)
         if self.training and self.config.input_noise:
             scaled = scaled + self.config.input_noise * torch.randn_like(scaled)
         known = nn.functional.embedding(
             leaves.positions.clamp(max=_MOST_POSITIONS - 1), self.encoding
         )
-        known = known.add_(layout.of_leaves(self.device(about) + self.embed.bias))
+        known = known.add_(layout.of_leaves(self.device(self._about(leaves)) + self.embed.bias))
         hidden = add_product(known, scaled, self.embed)
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             hidden = layer(hidden, layout)
+        return hidden
+
+    def _about(self, leaves: Leaves) -> Tensor:
+        """Return what is known of the device of each program; (B, len(DEVICE_FIELDS))."""
+        return as_known(in_cycles(leaves.device), self.known_devices, self.references)
+
+    def _predict(self, leaves: Leaves, layout: Layout | PaddedLayout) -> Output:
+        """Predict programs that are in the order of a layout."""
+        hidden = leaves.encoded
+        if hidden is None:
+            hidden = self._but_last(leaves, layout)
+        hidden = self.layers[-1](hidden, layout)
+        clock = layout.of_leaves(leaves.log2_clock)
         last = self.dropout(product(self.norm(hidden), self.hidden).relu_())
         correction = self.correction(last)[:, 0]
         limit, base = self.config.largest_correction, _LN2 * (leaves.inputs[:, -1] + clock)
@@ -201,7 +227,7 @@ class AdditiveNetwork(nn.Module):
             limit, base = 2.0 * limit, torch.full_like(base, _LOG_COMMON_LEAF_S)
         bounded = limit * torch.tanh(correction / limit)
         log_leaf = base + bounded
-        start = float(np.log(_INITIAL_START_S)) + self.start(about)[:, 0]
+        start = float(np.log(_INITIAL_START_S)) + self.start(self._about(leaves))[:, 0]
         log_sum = layout.log_sum_exp(log_leaf, start)
         share = torch.exp(log_leaf - layout.of_leaves(log_sum)) * (1.0 - (bounded / limit) ** 2)
         features = layout.sum(last * share[:, None])

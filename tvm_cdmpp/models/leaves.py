@@ -41,12 +41,16 @@ class Leaves:
         Leaves per program; (B,).
     device
         Device vector per program; (B, len(DEVICE_FIELDS)).
+    encoded
+        What all layers of the encoder but the last make of the leaves, (N, D), where only the last
+        one learns; None where they are to be asked.
     """
 
     inputs: Tensor
     positions: Tensor
     counts: Tensor
     device: Tensor
+    encoded: Tensor | None = None
 
     def take(self, programs: Tensor, firsts: Tensor) -> Leaves:
         """Return some programs, in the given order; `firsts` has the first leaf of all of them."""
@@ -56,10 +60,11 @@ class Leaves:
             self.positions[leaves],
             self.counts[programs],
             self.device[programs],
+            None if self.encoded is None else self.encoded[leaves],
         )
 
     def split(self, programs: list[int]) -> Iterator[Leaves]:
-        """Divide programs into parts of so many; nothing is copied."""
+        """Divide programs, none of them encoded, into parts of so many; nothing is copied."""
         leaves = [int(counts.sum()) for counts in torch.split(self.counts, programs)]
         sizes = zip(self._tensors, (leaves, leaves, programs, programs), strict=True)
         parts = [torch.split(tensor, size) for tensor, size in sizes]
@@ -72,10 +77,11 @@ class Leaves:
             nn.functional.pad(self.positions, (0, leaves)),
             nn.functional.pad(self.counts, (0, 1), value=leaves),
             torch.cat([self.device, self.device[-1:]]),
+            None if self.encoded is None else nn.functional.pad(self.encoded, (0, 0, 0, leaves)),
         )
 
     def to(self, torch_device: torch.device) -> Leaves:
-        """Return the same where PyTorch is to compute."""
+        """Return the same, not encoded, where PyTorch is to compute."""
         return Leaves(*(tensor.to(torch_device) for tensor in self._tensors))
 
     @property

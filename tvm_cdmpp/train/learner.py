@@ -88,7 +88,13 @@ class Learner:
     config: TrainConfig = field(default_factory=lambda: replace(FINETUNE_CONFIG, domain="cmd"))
     anchored: AdaptConfig = field(
         default_factory=lambda: AdaptConfig(
-            steps=200, steps_per_program=1.0, least_steps=60, programs=16, programs_per_task=4
+            steps=200,
+            steps_per_program=1.0,
+            least_steps=60,
+            programs=16,
+            programs_per_task=4,
+            learning_rate=5e-4,
+            last_layer=False,
         )
     )
     """Small steps: with all of a few dozen programs in each, what one of them says is overrated."""
