@@ -42,13 +42,7 @@ from benchmarks.latency_files import FILES, write_files
 from benchmarks.latency_tables import summary
 from benchmarks.operator_times import TimedNetwork
 from benchmarks.provenance import provenance, write_json
-from tvm_cdmpp.bridge import (
-    default_target,
-    device_of,
-    load_tvm,
-    off_worker_cores,
-    use_physical_cores,
-)
+from tvm_cdmpp.bridge import default_target, device_of, load_tvm, use_physical_cores
 from tvm_cdmpp.cli import adapt
 from tvm_cdmpp.cli.main import build_parser
 from tvm_cdmpp.devices import read_host_cpu
@@ -206,7 +200,9 @@ class Measurement:
     def take_round(self, quiet: Quiet) -> None:
         """Time both libraries and their operators, and keep that."""
         begin = time.monotonic()
-        found, is_quiet = quiet.take(self._round)
+        found, is_quiet = quiet.take(
+            lambda: {schedules: _round(network) for schedules, network in self._timed.items()}
+        )
         for schedules, samples in found.items():
             self._content[schedules]["rounds"].append(samples)
         self._content["noisy_rounds"] += not is_quiet
@@ -214,10 +210,6 @@ class Measurement:
         rates.append(quiet.take(matrix_flops_per_s)[0])
         self._content["seconds"] += time.monotonic() - begin
         write_json(self._case.measured, self._content)
-
-    def _round(self) -> dict[str, dict[str, Any]]:
-        with off_worker_cores():
-            return {schedules: _round(network) for schedules, network in self._timed.items()}
 
 
 class Quiet:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.bridge import load_tvm, off_worker_cores
 
 tvm = load_tvm()
 
@@ -78,10 +78,10 @@ class TimedNetwork:
         for name, array in inputs.items():
             executor["set_input"](name, tvm.nd.array(array))
         evaluate = functools.partial(executor.time_evaluator, "run", self._device)
-        least_s = min(evaluate(number=1, repeat=5)().results)
+        least_s = min(_seconds(evaluate(number=1, repeat=5)))
         if short_s <= least_s < _RUNS_ALONE * short_s:
             # Each of these runs may have waited for threads that slept.
-            least_s = min(evaluate(number=_RUNS_ALONE, repeat=5)().results)
+            least_s = min(_seconds(evaluate(number=_RUNS_ALONE, repeat=5)))
         self._is_short = least_s < short_s
         self._run = functools.partial(evaluate, number=_RUNS_ALONE if self._is_short else 1)
         self._profile = functools.partial(executor["profile"], [])
@@ -104,7 +104,7 @@ class TimedNetwork:
 
     def run_s(self, runs: int) -> Seconds:
         """Time some runs of the whole network, after one that does not count; (runs,)."""
-        return np.array(self._run(repeat=runs)().results)
+        return _seconds(self._run(repeat=runs))
 
     def inside_s(self) -> dict[str, float]:
         """Time each function inside of the network, the mean of its calls."""
@@ -113,7 +113,7 @@ class TimedNetwork:
     def _calls_s(self) -> list[float]:
         if self._is_short:
             medians_s = [
-                [float(np.median(run(repeat=_RUNS_CHANGED)().results)) for run in runs]
+                [float(np.median(_seconds(run(repeat=_RUNS_CHANGED)))) for run in runs]
                 for runs in self._changed
             ]
             return [max(0.0, (two_s - none_s) / 2) for none_s, two_s in medians_s]
@@ -143,7 +143,17 @@ class TimedNetwork:
         timer = self._library.time_evaluator(
             function, self._device, number=_RUNS_ALONE, repeat=runs
         )
-        return np.array(timer(*arguments).results)
+        return _seconds(timer, *arguments)
+
+
+def _seconds(evaluate: Callable[..., Any], *arguments: Any) -> Seconds:
+    """Return what a timer says of each run.
+
+    The profiler starts TVM's threads anew and lets this one go where it likes, so the core of each
+    timing is chosen for itself.
+    """
+    with off_worker_cores():
+        return np.array(evaluate(*arguments).results)
 
 
 def _means(pairs: Iterable[tuple[_Operator, float]]) -> dict[str, float]:
