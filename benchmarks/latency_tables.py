@@ -1,5 +1,6 @@
-"""Tables of `benchmarks.network_latency`, `benchmarks.full_caches` and `benchmarks.rows_first`."""
+"""Tables of how networks are timed and priced."""
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,29 @@ def full_caches_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
             f"{min(shares):.2f} to {max(shares):.2f}",
             f"{statistics.geometric_mean(row['expected'] for row in rows):.2f}",
             f"{100 * math.expm1(statistics.mean(off)):.0f} %",
+        )
+    yield ""
+    yield origin(result)
+
+
+def worker_cores_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
+    """Yield how often a program is timed while its threads share a core."""
+    yield (
+        f"**Timing off the cores of TVM's worker threads** ([data](results/{file.name})). Means of "
+        f"ten runs of a product of {result['settings']['size']}-square matrices, right after all "
+        "cores were busy with something else, by how much they are above the median of all."
+    )
+    yield ""
+    yield from table_head("timed", "programs", "median", "above by 30 %", "by 60 %", "largest")
+    median_s = statistics.median(itertools.chain(*result["seconds"].values()))
+    for way, seconds in result["seconds"].items():
+        above = [sum(s > factor * median_s for s in seconds) for factor in (1.3, 1.6)]
+        yield table_row(
+            way,
+            str(len(seconds)),
+            f"{1e6 * statistics.median(seconds):.0f} us",
+            *(f"{number} ({number / len(seconds):.1%})" for number in above),
+            f"{max(seconds) / median_s:.1f} x",
         )
     yield ""
     yield origin(result)

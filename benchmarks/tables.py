@@ -17,7 +17,12 @@ from benchmarks.accuracy_tables import accuracy_sections
 from benchmarks.adaptation_tables import adaptation_section, target_section
 from benchmarks.choice_tables import choice_section, onboarding_section
 from benchmarks.headline import with_headline
-from benchmarks.latency_tables import full_caches_section, latency_section, rows_first_section
+from benchmarks.latency_tables import (
+    full_caches_section,
+    latency_section,
+    rows_first_section,
+    worker_cores_section,
+)
 from benchmarks.markdown import hardware, origin, over_seeds, table_head, table_row
 from benchmarks.predictor_tables import (
     ablation_section,
@@ -81,6 +86,7 @@ def _section(file: Path) -> str:
         "evolution": evolution_section,
         "full": full_caches_section,
         "rows": rows_first_section,
+        "worker": worker_cores_section,
         "guard": guard_section,
         "data": _data_import if "import" in result else _data_quality,
     }

@@ -426,17 +426,18 @@ def test_children_time_programs_on_a_core_that_no_worker_has(tmp_path: Path) -> 
         ('tvm.support.libinfo = lambda: {"USE_OPENMP": "gnu"}', "2"),
         ("tvm.get_global_func = lambda name, allow_missing: None", "2"),
         ("", "1"),
+        ("", "2"),
     ],
-    ids=["threads of its own", "an unknown TVM", "no workers"],
+    ids=["threads of its own", "an unknown TVM", "no workers", "no core is free"],
 )
 def test_a_thread_stays_where_it_may_be(tmp_path: Path, change: str, threads: str) -> None:
     code = (
-        f"{LOAD}import os\ntvm = load_tvm()\n"
-        "tvm.runtime.num_threads()  # binds threads, this one too\n"
-        f"{change}\n"
+        f"{LOAD}import os\ntvm = load_tvm()\n{change}\n"
         "from tvm_cdmpp.bridge import off_worker_cores\n"
-        "before = os.sched_getaffinity(0)\n"
-        "with off_worker_cores():\n    assert os.sched_getaffinity(0) == before"
+        "given = {max(os.sched_getaffinity(0))}\n"
+        "os.sched_setaffinity(0, given)  # TVM's own choice begins with the first core\n"
+        "with off_worker_cores():\n    assert os.sched_getaffinity(0) == given\n"
+        "assert os.sched_getaffinity(0) == given"
     )
     python(code, environ(tmp_path, TVM_NUM_THREADS=threads))
 

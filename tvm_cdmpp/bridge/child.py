@@ -14,7 +14,6 @@ from types import ModuleType
 from typing import Any
 
 _OWN_THREADS = ("USE_OPENMP", "USE_MKL", "USE_BLAS", "USE_DNNL", "USE_MKLDNN", "USE_MKLML")
-"""Parts of a TVM that start threads of their own, which would have to share the caller's core."""
 _LEFT_OUT = frozenset({"", "0", "off", "no", "false", "none", "not-found"})
 
 
@@ -33,32 +32,34 @@ def memoize_in_memory() -> None:
 def off_worker_cores() -> Iterator[None]:
     """Keep this thread from the cores that TVM's worker threads are bound to, in the `with` block.
 
-    TVM binds its workers, each to a core, but not the thread that calls, which computes, too. The
-    scheduler may put it next to a worker, for long, as both never sleep. Then what should run side
-    by side runs in turns: handing a loop to two threads takes 2.9 us and not 0.8.
+    TVM binds its workers, each to a core, but not the thread that calls, which computes, too. When
+    that one wakes, the scheduler may put it next to a worker, and leave it there, as workers wait
+    without sleeping. Then what should run side by side runs in turns.
 
-    Nothing changes where the system cannot bind threads, where TVM has bound none, and where it was
-    built with libraries that have threads of their own.
+    The thread stays where it may be now where the system cannot bind threads, where TVM has bound
+    none or leaves no core free, and where it was built with libraries that have threads of their
+    own.
     """
     import tvm
 
-    core = _free_core(tvm) if hasattr(os, "sched_setaffinity") else None
-    if core is None:
+    if not hasattr(os, "sched_setaffinity"):
         yield
         return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    given = os.sched_getaffinity(0)  # TVM changes it as it starts its workers
+    with suppress(OSError):
+        core = _free_core(tvm, given)
+        os.sched_setaffinity(0, given if core is None else {core})
     try:
         yield
     finally:
-        os.sched_setaffinity(0, before)
+        with suppress(OSError):
+            os.sched_setaffinity(0, given)
 
 
-def _free_core(tvm: Any) -> int | None:
-    """Return the first core of this thread to which no worker is bound."""
-    built = {name: str(value).lower() for name, value in tvm.support.libinfo().items()}
+def _free_core(tvm: Any, given: set[int]) -> int | None:
+    """Return the first of some cores to which no worker is bound."""
     start_workers = tvm.get_global_func("runtime.NumThreads", allow_missing=True)
-    if start_workers is None or any(built.get(name, "") not in _LEFT_OUT for name in _OWN_THREADS):
+    if start_workers is None or _has_own_threads():
         return None
     start_workers()
     bound = set[int]()
@@ -67,8 +68,17 @@ def _free_core(tvm: Any) -> int | None:
             cores = os.sched_getaffinity(int(thread.name))
             if int(thread.name) != threading.get_native_id() and len(cores) == 1:
                 bound |= cores
-    free = os.sched_getaffinity(0) - bound
+    free = given - bound
     return min(free) if bound and free else None
+
+
+@functools.cache
+def _has_own_threads() -> bool:
+    """Return whether TVM has parts that start threads, which would have to share this core."""
+    import tvm
+
+    built = {name: str(value).lower() for name, value in tvm.support.libinfo().items()}
+    return any(built.get(name, "") not in _LEFT_OUT for name in _OWN_THREADS)
 
 
 def _time_off_worker_cores(module: Any) -> None:
@@ -76,8 +86,10 @@ def _time_off_worker_cores(module: Any) -> None:
     original = module.time_evaluator
 
     @functools.wraps(original)
-    def time_evaluator(*args: Any, **kwargs: Any) -> Callable[..., Any]:
-        evaluate = original(*args, **kwargs)
+    def time_evaluator(self: Any, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        evaluate: Callable[..., Any] = original(self, *args, **kwargs)
+        if self.type_key == "rpc":
+            return evaluate  # which runs elsewhere
 
         def evaluate_off_worker_cores(*arguments: Any) -> Any:
             with off_worker_cores():

@@ -192,8 +192,8 @@ def _describe_gain(gain: "Gain", sum_of_tasks_s: float | None) -> list[str]:
         lines.append(
             f"the tasks' latencies add up to {show.latency(sum_of_tasks_s)}, the network "
             f"takes {show.latency(gain.tuned.latency_s)}: a task's is the best of many "
-            "measurements, by itself and with empty caches, and the sum leaves out what is no "
-            "task, such as changes of layout"
+            "measurements, and the sum leaves out what is no task, such as changes of layout; with "
+            "the caches that measurements empty full, a task may also take less"
         )
     if gain.num_tasks_without_record:
         lines.append(

@@ -43,7 +43,7 @@ class Leaves:
         Device vector per program; (B, len(DEVICE_FIELDS)).
     encoded
         What all layers of the encoder but the last make of the leaves, (N, D), where only the last
-        one learns; None where they are to be asked.
+        one learns; None where they are to be asked. Used up where no gradients are asked for.
     """
 
     inputs: Tensor

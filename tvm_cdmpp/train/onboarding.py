@@ -99,6 +99,8 @@ class OnboardSettings:
             raise ConfigError(f"a batch must be at least 1 program; got {self.batch}.")
         if self.programs_per_task < 1:
             raise ConfigError(f"programs_per_task must be at least 1; got {self.programs_per_task}")
+        if self.budget < 1:
+            raise ConfigError(f"the budget must be at least 1 program; got {self.budget}.")
         if self.budget < self.batch:
             raise ConfigError(
                 f"the budget must be at least one batch of {self.batch} programs; got "
