@@ -80,8 +80,8 @@ def worker_cores_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     """Yield how often a program is timed while its threads share a core."""
     yield (
         f"**Timing off the cores of TVM's worker threads** ([data](results/{file.name})). Means of "
-        f"ten runs of a product of {result['settings']['size']}-square matrices, right after all "
-        "cores were busy with something else, by how much they are above the median of all."
+        f"ten runs of a product of {result['settings']['size']}-square matrices, right after "
+        "others were built on all cores, by how much they are above the median of all."
     )
     yield ""
     yield from table_head("timed", "programs", "median", "above by 30 %", "by 60 %", "largest")

@@ -1,16 +1,15 @@
 """What it is worth to time programs on a core that none of TVM's worker threads is bound to.
 
-    python -m benchmarks.worker_cores [--passes 150] [--out FILE]
+    python -m benchmarks.worker_cores [--passes 300] [--out FILE]
 
 A product of matrices on all cores is timed in TVM's child process as Ansor times programs, right
-after both cores were busy with something else, as when others were built: in turns as TVM does it,
-and off the workers' cores (`bridge/child.py`). The mean of ten runs is what a search would learn.
+after others were built on all cores, as in a search: in turns as TVM does it, and off the workers'
+cores (`bridge/child.py`). The mean of ten runs is what a search would learn.
 
-150 passes take two minutes on a quiet machine with two cores.
+A run of 300 passes takes two minutes on a quiet machine with two cores.
 """
 
 import argparse
-import time
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,25 +24,24 @@ from tvm_cdmpp.devices import read_host_cpu
 tvm = load_tvm()
 
 _SIZE = 256
-_BUSY_S = 0.25
 _RUNS = 10
 
 
 def main() -> None:
     """Measure and write the result file."""
     parser = argparse.ArgumentParser(description="Timing off the cores of TVM's worker threads.")
-    parser.add_argument("--passes", type=int, default=150)
+    parser.add_argument("--passes", type=int, default=300)
     parser.add_argument("--out", type=Path, default=RESULTS / "worker-cores.json")
     args = parser.parse_args()
     found_s: dict[str, list[float]] = {"as TVM does": [], "off the workers' cores": []}
     cores = read_host_cpu().physical_cores
     with TemporaryDirectory() as folder, get_context("spawn").Pool(cores) as others:
         library = Path(folder, "product.so")
-        _product().export_library(str(library))
+        _build(str(library))
         worker = tvm.contrib.popen_pool.PopenWorker()
         for number in range(args.passes):
             for way, seconds in list(found_s.items())[:: 1 if number % 2 else -1]:
-                others.map(_be_busy, [_BUSY_S] * cores)
+                others.map(_build, [str(Path(folder, f"{core}.so")) for core in range(cores)])
                 worker.send(_mean_s, [str(library), way == "as TVM does"])
                 seconds.append(worker.recv())
             print(f"pass {number + 1} of {args.passes}", end="\r", flush=True)
@@ -77,10 +75,9 @@ def _mean_s(library: str, as_tvm_does: bool) -> float:
     return float(np.mean(timer(*arrays).results))
 
 
-def _be_busy(seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        pass
+def _build(library: str) -> None:
+    """Build the product and link it, in a process of its own."""
+    _product().export_library(library)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Programs whose timings are in doubt run twice, and the faster run counts.
 
 - The first program after a pause, in which others were built: cores that slept are not up to speed,
-  and a hypervisor may have put two of them on one. On a virtual machine of two cores one in four of
-  these programs took just twice as long as at any other time, in all of its repeats.
+  and its threads may share one. On a virtual machine of two cores one in four of these programs
+  took just twice as long as at any other time, in all of its repeats; most of that is gone since
+  programs are timed off the cores of TVM's workers, where these are bound.
 - A program whose repeats differ: TVM goes by their mean, and one that was interrupted may count for
   as much as all others.
 """
