@@ -98,19 +98,27 @@ def adapt(
         target = torch.where(torch.isfinite(measured), before + off, measured)
         groups = torch.from_numpy(np.unique(rows.groups, return_inverse=True)[1])
         network.eval()  # dropout is for training ahead
+        draws_all = len(groups) <= config.programs
         learning = dict(network.named_parameters())
         if config.last_layer:
             learning = network.learns_last()
-            with torch.no_grad():
-                leaves = network.encode(leaves)
+            if draws_all:
+                leaves = _encoded(network, leaves)
         steps = AnchoredAdam(tuple(learning.values()), [ahead[name] for name in learning], config)
         num_steps = config.steps if num_new is None else config.steps_for(num_new)
         for step in range(num_steps):
             chosen = _draw(groups, config)
-            taken = leaves if len(chosen) == len(groups) else leaves.take(chosen, firsts)
+            taken = leaves if draws_all else leaves.take(chosen, firsts)
+            if config.last_layer and not draws_all:  # of thousands, most are never drawn
+                taken = _encoded(network, taken)
             loss = _loss(network, taken, target[chosen], groups[chosen], config)
             steps.take(loss, config.learning_rate * (1.0 - step / num_steps))
     return level
+
+
+@torch.no_grad()
+def _encoded(network: AdditiveNetwork, leaves: Leaves) -> Leaves:
+    return network.encode(leaves)
 
 
 class AnchoredAdam:
