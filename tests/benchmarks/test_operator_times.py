@@ -92,9 +92,11 @@ def test_an_operator_of_a_short_network_takes_half_of_what_two_take_longer_than_
     product, softmax = timed.functions
     (no_product, two_products), _ = timed._changed
     # Calls are really left out and added: a product takes most of the time.
-    runs = 3 * [timed._run, no_product, two_products]  # in turns, as the machine may be busy
-    fastest_s = [min(run(repeat=9)().results) for run in runs]
-    once_s, none_s, two_s = (min(fastest_s[first::3]) for first in range(3))
+    turns = [  # as the machine may be busy
+        [min(run(repeat=9)().results) for run in (timed._run, no_product, two_products)]
+        for _ in range(3)
+    ]
+    once_s, none_s, two_s = map(min, zip(*turns, strict=True))
     assert none_s < once_s / 2
     assert 1.5 * once_s < two_s < 3 * once_s
     told = iter([2e-6, 8e-6, 5.5e-6, 5e-6])
