@@ -180,11 +180,12 @@ class AdditiveNetwork(nn.Module):
     def encode(self, leaves: Leaves) -> Leaves:
         """Return leaves with what all layers but the last make of them."""
         order, firsts = leaves.layout.programs, torch.cumsum(leaves.counts, 0) - leaves.counts
-        if order is None:
-            return replace(leaves, encoded=self._but_last(leaves, leaves.layout))
-        encoded = self._but_last(leaves.take(order, firsts), leaves.layout)
-        back = leaves_of(leaves.counts, order, firsts).argsort()
-        return replace(leaves, encoded=encoded[back])
+        ordered = leaves if order is None else leaves.take(order, firsts)
+        clock = leaves.layout.of_leaves(ordered.log2_clock)
+        encoded = self._but_last(ordered, leaves.layout, self._about(ordered), clock)
+        if order is not None:
+            encoded = encoded[leaves_of(leaves.counts, order, firsts).argsort()]
+        return replace(leaves, encoded=encoded)
 
     def learns_last(self) -> dict[str, nn.Parameter]:
         """Return the weights that what `encode` makes does not depend on, by name."""
@@ -192,18 +193,20 @@ class AdditiveNetwork(nn.Module):
         asked = ("embed.", "device.", *before)
         return {name: w for name, w in self.named_parameters() if not name.startswith(asked)}
 
-    def _but_last(self, leaves: Leaves, layout: Layout | PaddedLayout) -> Tensor:
+    def _but_last(
+        self, leaves: Leaves, layout: Layout | PaddedLayout, about: Tensor, clock: Tensor
+    ) -> Tensor:
         """Return what all layers but the last make of leaves in the order of a layout; (N, D)."""
         shift = -self.input_mean * self.input_scale
         scaled = torch.addcmul(shift, leaves.inputs, self.input_scale)
-        scaled[:, -1] += layout.of_leaves(leaves.log2_clock) * self.input_scale[-1]
+        scaled[:, -1] += clock * self.input_scale[-1]
         scaled = scaled.clamp_(-_LARGEST_INPUT, _LARGEST_INPUT)
         if self.training and self.config.input_noise:
             scaled = scaled + self.config.input_noise * torch.randn_like(scaled)
         known = nn.functional.embedding(
             leaves.positions.clamp(max=_MOST_POSITIONS - 1), self.encoding
         )
-        known = known.add_(layout.of_leaves(self.device(self._about(leaves)) + self.embed.bias))
+        known = known.add_(layout.of_leaves(self.device(about) + self.embed.bias))
         hidden = add_product(known, scaled, self.embed)
         for layer in self.layers[:-1]:
             hidden = layer(hidden, layout)
@@ -215,11 +218,11 @@ class AdditiveNetwork(nn.Module):
 
     def _predict(self, leaves: Leaves, layout: Layout | PaddedLayout) -> Output:
         """Predict programs that are in the order of a layout."""
+        about, clock = self._about(leaves), layout.of_leaves(leaves.log2_clock)
         hidden = leaves.encoded
         if hidden is None:
-            hidden = self._but_last(leaves, layout)
+            hidden = self._but_last(leaves, layout, about, clock)
         hidden = self.layers[-1](hidden, layout)
-        clock = layout.of_leaves(leaves.log2_clock)
         last = self.dropout(product(self.norm(hidden), self.hidden).relu_())
         correction = self.correction(last)[:, 0]
         limit, base = self.config.largest_correction, _LN2 * (leaves.inputs[:, -1] + clock)
@@ -227,7 +230,7 @@ class AdditiveNetwork(nn.Module):
             limit, base = 2.0 * limit, torch.full_like(base, _LOG_COMMON_LEAF_S)
         bounded = limit * torch.tanh(correction / limit)
         log_leaf = base + bounded
-        start = float(np.log(_INITIAL_START_S)) + self.start(self._about(leaves))[:, 0]
+        start = float(np.log(_INITIAL_START_S)) + self.start(about)[:, 0]
         log_sum = layout.log_sum_exp(log_leaf, start)
         share = torch.exp(log_leaf - layout.of_leaves(log_sum)) * (1.0 - (bounded / limit) ** 2)
         features = layout.sum(last * share[:, None])

@@ -95,12 +95,9 @@ class OnboardSettings:
             raise ConfigError(
                 f"fastest_share must be above 0 and at most 1; got {self.fastest_share}"
             )
-        if self.batch < 1:
-            raise ConfigError(f"a batch must be at least 1 program; got {self.batch}.")
-        if self.programs_per_task < 1:
-            raise ConfigError(f"programs_per_task must be at least 1; got {self.programs_per_task}")
-        if self.budget < 1:
-            raise ConfigError(f"the budget must be at least 1 program; got {self.budget}.")
+        for name in ("budget", "batch", "programs_per_task"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1; got {getattr(self, name)}")
         if self.budget < self.batch:
             raise ConfigError(
                 f"the budget must be at least one batch of {self.batch} programs; got "
