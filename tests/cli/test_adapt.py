@@ -241,6 +241,7 @@ def test_levels_of_this_machine_are_learned_on_top_of_and_kept(
     (point,) = json.loads(capsys.readouterr().out)["curve"]
     assert point["start_mape"] is None or point["start_mape"] > 1000  # e^8 times too slow
     found = TrainedPredictor.load(out)
+    assert found.about["calibrated"]
     assert 0 < found.about["counted"] < found.about["records"]  # the fastest third
     settings = found.about["settings"]
     assert (settings["programs_per_task"], settings["whole_plan"]) == (3, True)

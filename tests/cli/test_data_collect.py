@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tvm_cdmpp.bridge.target import parse_target
+from tvm_cdmpp.bridge.target import device_of, parse_target
 from tvm_cdmpp.cli.data_collect import describe_batch, device_to_measure, parse_remote
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.devices.host import read_host_cpu
@@ -24,6 +24,16 @@ def test_remote_devices_may_go_by_this_machine_s_name(monkeypatch: pytest.Monkey
     assert device_to_measure(None, target, remote) is None
     with pytest.raises(ConfigError, match="say what the remote devices are"):
         device_to_measure(None, parse_target("llvm -num-cores=2 -model=acme-chip-8"), remote)
+
+
+def test_another_cpu_is_not_measured_on_this_one(tmp_path: Path) -> None:
+    target = parse_target("native")
+    here = device_of(target).simd_bytes
+    other = "graviton2" if here > 16 else "epyc-7452"
+    with pytest.raises(ConfigError, match=rf"'{other}' has vectors of .* with {here:g}: it is ano"):
+        device_to_measure(other, target, None)
+    remote = RemoteDevices(host="h", port=1, key="k")
+    assert device_to_measure(other, target, remote) is not None
 
 
 def test_remote() -> None:

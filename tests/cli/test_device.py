@@ -46,6 +46,9 @@ def test_show_lists_all(capsys: Capture) -> None:
     assert "1.59 GHz" in line
     assert "8.141 TFLOP/s" in line
     assert "320 GB/s" in line
+    here = detect.detect_cpu().name
+    assert lines[-1] == f"this machine: {here}"
+    assert sum(line.split(" ")[0] == here for line in lines) == 1
 
 
 def test_show_one_with_units_and_sources(capsys: Capture) -> None:

@@ -11,7 +11,14 @@ import pytest
 from tests.search.logs import write_tiny_log
 from tvm_cdmpp import search
 from tvm_cdmpp.cli.main import main
-from tvm_cdmpp.devices import DeviceSpec
+from tvm_cdmpp.devices import (
+    DeviceCalibration,
+    DeviceSpec,
+    Levels,
+    calibration_file,
+    keep_calibration,
+)
+from tvm_cdmpp.models import TrainedPredictor, load_weights
 from tvm_cdmpp.search import MeasuredLog, explanation, read_measured_log
 
 
@@ -55,6 +62,26 @@ def test_a_prediction_below_the_roofline_is_remarked(
     out = capsys.readouterr().out
     assert "roofline 1 s by memory: the prediction is below it" in out
     assert "at most" not in out
+
+
+def test_the_level_of_a_calibration_is_told(
+    log: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    page = tmp_path / "page.html"
+    for factor in (1.0, 1.5):
+        if factor != 1:
+            weights = load_weights("shipped")
+            assert isinstance(weights, TrainedPredictor)
+            levels = (Levels(weights=weights.origin, level=math.log(factor)),)
+            keep_calibration("epyc-7452", DeviceCalibration(levels=levels), calibration_file())
+        assert main(["explain", str(log)]) == 0
+        assert ("1.50 times what the weights say" in capsys.readouterr().out) == (factor != 1)
+        assert main(["report", str(log), "--out", str(page)]) == 0
+        assert ("at the measured level of the device" in page.read_text()) == (factor != 1)
 
 
 def test_a_difference_that_the_model_misses_is_remarked(

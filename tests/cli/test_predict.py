@@ -8,7 +8,13 @@ import pytest
 
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.cli.predict import describe_shares
-from tvm_cdmpp.devices import detect_cpu
+from tvm_cdmpp.devices import (
+    DeviceCalibration,
+    Levels,
+    calibration_file,
+    detect_cpu,
+    keep_calibration,
+)
 
 
 def test_devices_and_batches_side_by_side(
@@ -62,6 +68,19 @@ def test_this_machine_goes_by_the_name_that_detect_gives_it(
     name = detect_cpu().name
     assert main(["predict", "mlp", "--device", name, "--json"]) == 0
     assert list(json.loads(capsys.readouterr().out)["devices"]) == [name]
+
+
+def test_this_machine_is_said_to_be_uncalibrated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    name = detect_cpu().name
+    for known in (False, True):
+        if known:
+            levels = (Levels(weights="others", level=0.1),)
+            keep_calibration(name, DeviceCalibration(levels=levels), calibration_file())
+        assert main(["predict", "mlp", "--device", f"{name},epyc-7452"]) == 0
+        assert capsys.readouterr().out.count("was not calibrated") == (not known)
 
 
 def test_the_rows_add_up_to_the_latency(capsys: pytest.CaptureFixture[str]) -> None:

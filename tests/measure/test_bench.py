@@ -211,6 +211,7 @@ def test_functions_of_a_noisy_machine_are_marked(tmp_path: Path) -> None:
         found.measure(np.array([10]))
         (record,), _ = read_own_records(own_records_file(log))
         assert record.noisy == (len(calibrations_s) == 2)
+        assert (found.batches, found.noisy_batches) == (1, int(record.noisy))
 
 
 def test_own_records_are_checked(tmp_path: Path) -> None:

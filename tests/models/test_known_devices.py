@@ -83,4 +83,14 @@ def test_untrained_weights_know_nothing_to_count_as() -> None:
     assert predictor.remark_on(device) is None
     predictor.about = {"device": device.name, "records": 32}
     assert predictor.remark_on(device) == f"the weights learned from 32 records of {device.name}"
-    assert predictor.remark_on(find_device("x86-24t")) is None
+    assert "none of x86-24t" in str(predictor.remark_on(find_device("x86-24t")))
+
+
+def test_weights_that_learned_on_top_of_a_calibration_miss_it() -> None:
+    predictor = TrainedPredictor.untrained(AdditiveConfig(), 0)
+    device = find_device("cortex-a72")
+    predictor.about = {"device": device.name, "records": 32, "calibrated": True}
+    assert "a calibration that is not known here" in str(predictor.remark_on(device))
+    levels = (Levels(weights=predictor.origin, level=0.5),)
+    known = replace(device, calibration=DeviceCalibration(levels=levels))
+    assert predictor.remark_on(known) == f"the weights learned from 32 records of {device.name}"

@@ -52,7 +52,8 @@ def review(**changes: Any) -> SearchReview:
         concordance=0.8,
     )
     values: dict[str, Any] = {
-        "log": Path("a & b.json"), "device": "t4", "weights": "shipped", "tasks": (task,),
+        "log": Path("a & b.json"), "device": "t4", "weights": "shipped",
+        "calibrated": False, "tasks": (task,),
         "progress": np.array([[1, 4e-3], [2, 3e-3], [3, 2e-3]]),
         "failures": {"build timeout": 1}, "problems": {7: "half <a> line"},
     }  # fmt: skip

@@ -36,6 +36,14 @@ def why_unfit(device: DeviceSpec, target: Any) -> str:
     return f"'{device.name}' is a {device.kind}, and programs for {target} run on {wanted}"
 
 
+def is_this_machine(device: DeviceSpec) -> bool:
+    """Return whether a device is this machine's CPU, by its name."""
+    try:
+        return device_of(default_target()).name == device.name
+    except CDMPPError:
+        return False  # this machine is of an unknown kind
+
+
 def target_for(device: DeviceSpec) -> Any:
     """Return a target whose programs a device can run, for programs that are only predicted.
 
@@ -47,11 +55,8 @@ def target_for(device: DeviceSpec) -> Any:
     """
     if device.kind != "cpu":
         return tvm.target.Target(_GPU)
-    try:
-        if device_of(default_target()).name == device.name:
-            return default_target()
-    except CDMPPError:
-        pass  # this machine is of an unknown kind: the device is another one
+    if is_this_machine(device):
+        return default_target()
     cores = f"-num-cores={device.cores}"
     if _ARM.search(device.name):
         return tvm.target.Target(f"llvm -mtriple=aarch64-linux-gnu -mattr=+neon {cores}")

@@ -222,6 +222,7 @@ def _write(
         "curve": [asdict(point) for point in work.curve],
         "ended": work.ended,
         "learned": how,
+        "calibrated": known is not None,
         "from": dict(start.about),
     }
     if known is not None:

@@ -109,6 +109,13 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
             console.print(line, soft_wrap=True, markup=False)
         with divert_native_messages(messages_file(args.records), console.print):
             yield bench
+        if bench.noisy_batches:
+            console.print(
+                f"{bench.noisy_batches} of {bench.batches} batches were measured on a noisy "
+                f"machine: they count, and are marked in {args.records}.calibration.jsonl",
+                soft_wrap=True,
+                markup=False,
+            )
 
 
 def _own_functions(networks: "list[Network]", target: Any, task: Any) -> "list[OwnFunction]":

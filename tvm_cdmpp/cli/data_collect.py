@@ -171,7 +171,7 @@ def device_to_measure(
     ------
     ConfigError
         Nothing tells what the remote devices are, or the target is not this machine's, or of
-        another kind of device.
+        another kind of device, or the device's vectors are not those of this machine's programs.
     UnknownDeviceError
         There is no device of this name.
     """
@@ -188,6 +188,8 @@ def device_to_measure(
                 "--rpc HOST:PORT and --key K where it is not in this machine; or name this "
                 "machine's device, as `tvm-cdmpp device detect` calls it."
             )
+        if remote is None and device.kind == "cpu":
+            _check_vectors(device, target, device_of(target))
         return device_of(target, model=device.name)
     if remote is not None:
         try:
@@ -198,6 +200,17 @@ def device_to_measure(
                 "target; `tvm-cdmpp device show` lists the known ones"
             ) from error
     return None
+
+
+def _check_vectors(device: "DeviceSpec", target: Any, here: "DeviceSpec") -> None:
+    """Refuse to measure this machine under the name of a CPU that cannot be it."""
+    if device.simd_bytes != here.simd_bytes:
+        raise ConfigError(
+            f"'{device.name}' has vectors of {device.simd_bytes:g} bytes, and this machine runs "
+            f"programs for {target} with {here.simd_bytes:g}: it is another CPU, and nothing would "
+            "be measured on it. Give --rpc HOST:PORT and --key K to measure it from here, or name "
+            "this machine's device, as `tvm-cdmpp device detect` calls it."
+        )
 
 
 def describe_batch(report: "BatchReport") -> str:

@@ -75,14 +75,17 @@ def add_parser(subparsers: Any) -> None:
 
 def run_show(args: argparse.Namespace) -> int:
     """Print the table of all devices, or the figures of some."""
-    from tvm_cdmpp.devices import find_device, load_registry, read_device_file
+    from tvm_cdmpp.devices import detect_cpu, find_device, load_registry, read_device_file
 
     if args.file is not None:
         _print_figures(read_device_file(args.file))
     elif args.name is not None:
         _print_figures([find_device(args.name)])
     else:
-        _print_overview(load_registry().devices)
+        known, here = load_registry().devices, detect_cpu()
+        others = [device for device in known if device.name != here.name]
+        _print_overview([*others, here])
+        print(f"this machine: {here.name}")
     return 0
 
 

@@ -164,6 +164,11 @@ def _print(
         f"{show.latency_range(low, high)}), measured {measured}; runs with a probability of "
         f"{explanation.runs_probability:.2f}"
     )
+    if explanation.calibration_factor != 1:
+        say(
+            f"that is {explanation.calibration_factor:.2f} times what the weights say alone, as "
+            f"`device calibrate` measured on {explanation.device}"
+        )
     faster = explanation.latency_s / explanation.roofline_s
     say(
         f"roofline {show.latency(explanation.roofline_s)} by {explanation.roofline_bound}: "

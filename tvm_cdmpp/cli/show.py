@@ -94,7 +94,7 @@ def show_progress(
 
 @contextmanager
 def show_bar(title: str, total: int) -> Iterator["Callable[[int], None]"]:
-    """Show a bar on stderr, if that is a terminal, and nothing when it is done.
+    """Show a bar on stderr, and nothing when it is done; a line where that is no terminal.
 
     Yields
     ------
@@ -104,6 +104,8 @@ def show_bar(title: str, total: int) -> Iterator["Callable[[int], None]"]:
     from rich.progress import Progress
 
     console = stderr_console()
+    if not console.is_terminal:
+        console.print(f"{title}: {total}", soft_wrap=True, markup=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task(title, total=total)
         yield lambda done: progress.update(bar, completed=done)

@@ -107,6 +107,8 @@ class LiveBench:
         Failed programs, those of the log included.
     unusable
         Candidates and records that could not be described.
+    batches, noisy_batches
+        How many were measured since the start, and how many of these on a noisy machine.
 
     Raises
     ------
@@ -133,6 +135,7 @@ class LiveBench:
         if not tasks:
             raise ConfigError("there is no task to measure programs of")
         self.failures, self.unusable = Failures(), 0
+        self.batches = self.noisy_batches = 0
         self.log_report: LogReport = prepare_log(log, tasks, tasks[0].target)
         self._tasks, self._log, self._started = list(tasks), log, False
         self._numbers = {str(task.workload_key): number for number, task in enumerate(tasks)}
@@ -238,6 +241,7 @@ class LiveBench:
         """Write down and take in what was measured; return how many of it there was room for."""
         searched, own = list[tuple[Any, Any]](), list[OwnRecord]()
         noisy = self._machine.calibration.is_noisy(self._machine.check_s)
+        self.batches, self.noisy_batches = self.batches + 1, self.noisy_batches + noisy
         for measured, function, result in zip(inputs, functions, results, strict=True):
             if function is None:
                 searched.append((measured, result))

@@ -135,8 +135,8 @@ class TrainedPredictor:
         Or how many of its records the weights learned from afterwards. None where it counts as
         itself, or as none of the devices that come with the package.
         """
-        if self.about.get("device") == device.name:
-            return f"the weights learned from {self.about.get('records')} records of {device.name}"
+        if of_adapt := self._remark_on_adapted(device):
+            return of_adapt
         reference = self.expert(device).network.counts_as(device)
         devices = (device, *built_in_devices())
         differ = (in_cycles(stack_devices(devices)) - reference).abs().amax(dim=1)
@@ -153,6 +153,21 @@ class TrainedPredictor:
             f"{devices[nearest].name}, the device most like it that they know, but with the clock, "
             f"the caches and the memory of {device.name}{measured}"
         )
+
+    def _remark_on_adapted(self, device: DeviceSpec) -> str | None:
+        """Say of which device `adapt` made the weights, and whether they can be used for this."""
+        adapted_to = self.about.get("device")
+        if adapted_to is None:
+            return None
+        learned = f"the weights learned from {self.about.get('records')} records of {adapted_to}"
+        if adapted_to != device.name:
+            return f"{learned}, and none of {device.name}: for that they may be worse than before"
+        if self.about.get("calibrated") and not device.level(self.origin):
+            return (
+                f"{learned} on top of a calibration that is not known here, so all that they "
+                "predict is off by it; `tvm-cdmpp device calibrate --weights FILE` measures it anew"
+            )
+        return learned
 
     def ahead(self) -> TrainedPredictor:
         """Return a copy that predicts as before a search changed anything."""

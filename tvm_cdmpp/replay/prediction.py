@@ -12,7 +12,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from tvm_cdmpp.bridge import hardware_params, no_record_of, read_records, target_for
+from tvm_cdmpp.bridge import (
+    hardware_params,
+    is_this_machine,
+    no_record_of,
+    read_records,
+    target_for,
+)
 from tvm_cdmpp.devices import DeviceSpec, Hardware, find_device
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models import CostPredictor, TrainedPredictor, load_weights
@@ -226,8 +232,9 @@ class NetworkForecast:
             if self._log is not None and lowered.num_tasks_without_record and not lowered.searched:
                 raise RecordError(
                     f"No record of the log {self._log} is of a task of {self._network.name}, which "
-                    f"has {lowered.num_tasks_without_record}. Give the log of a search of this "
-                    "network, or none."
+                    f"has {lowered.num_tasks_without_record} at batch {_batch_of(self._network)}. "
+                    "Give the log of a search of this network, with inputs of these shapes, or "
+                    "none."
                 )
             graph = read_graph(lowered.graph_json, lowered.parameters, self._network.name)
             self._lowered[key] = lowered, graph
@@ -362,6 +369,11 @@ def _remarks(
 ) -> list[str]:
     of_device = predictor.remark_on(device) if isinstance(predictor, TrainedPredictor) else None
     remarks = [] if of_device is None else [of_device]
+    if device.calibration is None and is_this_machine(device):
+        remarks.append(
+            f"{device.name} is this machine and was not calibrated: `tvm-cdmpp device calibrate` "
+            "measures in two minutes what all of its predictions are off by"
+        )
     for basis, what in (
         ("analytic estimate", "are no task of Ansor's and have the analytic estimate"),
         (

@@ -157,7 +157,8 @@ def _scatter(review: "SearchReview") -> str:
         for task in sorted(tasks, key=lambda task: task.concordance or 0.0)
     ]
     note = (
-        f"The weights are {review.weights}, as they come, not as a search trained them on. A level "
+        f"The weights are {review.weights}, as they come, not as a search trained them on"
+        f"{', at the measured level of the device' if review.calibrated else ''}. A level "
         "that is off by the same factor for all programs of a task does not change what a search "
         "measures; a wrong order does. The tasks whose order the model knows least come first."
     )

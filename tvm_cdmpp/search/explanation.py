@@ -77,6 +77,9 @@ class Explanation:
     latency_s: float
     interval_s: tuple[float, float] | None
     """Holds the latency in 90 % of cases."""
+    calibration_factor: float
+    """By which the latency, and that of each leaf, was multiplied, as measured on the device; 1
+    where it is not calibrated."""
     runs_probability: float
     leaves: tuple[LeafShare, ...]
     loops: str
@@ -164,6 +167,7 @@ def explain_program(
         device=device.name,
         latency_s=latency_s,
         interval_s=(latency_s / factor, latency_s * factor),
+        calibration_factor=math.exp(predictor.level(device)),
         runs_probability=float(found.runs_probability[0]),
         leaves=leaves,
         loops=_with_shares(lines, stores, facts, leaves),

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.models import CostPredictor, bound_shares
+from tvm_cdmpp.models import CostPredictor, TrainedPredictor, bound_shares
 from tvm_cdmpp.search.explanation import task_roofline
 from tvm_cdmpp.search.measured_log import MeasuredLog, MeasuredTask
 
@@ -82,6 +82,8 @@ class SearchReview:
     device: str
     weights: str
     """What predicted."""
+    calibrated: bool
+    """Whether that was multiplied by what `device calibrate` measured."""
     tasks: tuple[TaskReview, ...]
     """In the order of the log."""
     progress: npt.NDArray[np.float64]
@@ -112,6 +114,8 @@ def review_search(log: MeasuredLog, predictor: CostPredictor, weights: str) -> S
         log=log.path,
         device=", ".join(dict.fromkeys(task.machine.device.name for task in log.tasks)),
         weights=weights,
+        calibrated=isinstance(predictor, TrainedPredictor)
+        and any(predictor.level(task.machine.device) for task in log.tasks),
         tasks=tuple(_review_task(task, predictor) for task in log.tasks),
         progress=_progress(log),
         failures=dict(failures.most_common()),

@@ -15,6 +15,8 @@ from tvm_cdmpp.models.predictor import Predictor
 from tvm_cdmpp.models.trained import TrainedPredictor
 
 WEIGHTS = ("shipped", "evaluation")
+_RUNS = frozenset({"log", "run"})
+"""Parts of a checkpoint that is no predictor's: what a search, or a training, goes on with."""
 
 
 def load_weights(name: str | Path) -> Predictor | TrainedPredictor:
@@ -54,6 +56,12 @@ def predictor_of(content: Content, path: Path) -> Predictor | TrainedPredictor:
             content = content.part("predictor")
         except TypeError as error:
             raise damaged(path, error) from error
+    if of_run := _RUNS & set(content.settings):
+        raise CheckpointError(
+            f"'{path}' is the state of {'a search' if 'log' in of_run else 'a training'}, with "
+            "which it goes on, and no weights. Expected one of "
+            f"{', '.join(WEIGHTS)}, or a file of `train`, `finetune`, `adapt` or a model's `save`."
+        )
     if "experts" in content.settings:
         return TrainedPredictor.of_content(content, path)
     return Predictor.of_content(content, path)
