@@ -48,6 +48,7 @@ levels = st.builds(
     operators=st.dictionaries(st.text(max_size=4), st.floats(-20, 20), max_size=3),
     own_level=st.none() | st.floats(-20, 20),
     own_operators=st.dictionaries(st.text(max_size=4), st.floats(-20, 20), max_size=3),
+    wake_s=st.none() | st.floats(1e-9, 0.09),
 )
 calibrations = st.builds(
     DeviceCalibration,

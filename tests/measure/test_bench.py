@@ -211,6 +211,7 @@ def test_functions_of_a_noisy_machine_are_marked(tmp_path: Path) -> None:
         found.measure(np.array([10]))
         (record,), _ = read_own_records(own_records_file(log))
         assert record.noisy == (len(calibrations_s) == 2)
+        assert found.wake_s is None or 1e-7 < found.wake_s < 1e-4
         assert (found.batches, found.noisy_batches) == (1, int(record.noisy))
 
 

@@ -14,7 +14,7 @@ from tests.tiny_tasks import TARGET
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.measure import first_minute, small_programs
+from tvm_cdmpp.measure import first_minute, small_programs, waking
 from tvm_cdmpp.measure.first_minute import (
     calibrate_device,
     disturbances,
@@ -117,7 +117,7 @@ def test_programs_beside_other_work_do_not_move_the_level(
     monkeypatch.setattr(first_minute, "choose_programs", lambda *_: programs)
     monkeypatch.setattr(first_minute, "matmul_timer", lambda *_, **__: lambda: next(checks_s))
     wakes_s = iter([9e-6, None, 1e-6, 2e-6])
-    monkeypatch.setattr(first_minute, "wake_timer", lambda *_, **__: lambda: next(wakes_s))
+    monkeypatch.setattr(waking, "wake_timer", lambda *_, **__: lambda: next(wakes_s))
     monkeypatch.setattr(first_minute, "_WAKES_EVERY", 2)
     options = Mock()
     options.builder.return_value.build = lambda places, verbose: places
@@ -151,7 +151,7 @@ def test_the_middle_of_three_runs_counts(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(first_minute, "choose_programs", lambda *_: own)
     monkeypatch.setattr(first_minute, "build_all", lambda *_: [])
     monkeypatch.setattr(first_minute, "matmul_timer", lambda *_, **__: lambda: 1.0)
-    monkeypatch.setattr(first_minute, "wake_timer", lambda *_, **__: lambda: None)
+    monkeypatch.setattr(waking, "wake_timer", lambda *_, **__: lambda: None)
     options = Mock(remote=None)
     options.runner.return_value.run = run
     found = calibrate_device(DEVICE, TARGET, [Mock(origin="w")], Mock(), options)

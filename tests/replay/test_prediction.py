@@ -80,6 +80,20 @@ def test_waking_threads_takes_as_long_whatever_caches_keep() -> None:
     assert dense.latency_s > 1.5e-6
 
 
+def test_threads_wake_as_they_did_while_the_weights_learned() -> None:
+    device, start_s = replace(find_device(CPU), name="many", cores=64), []
+    shipped = load_weights("shipped")
+    assert isinstance(shipped, TrainedPredictor)
+    forecast = NetworkForecast(network())
+    for weights, wake_s in (("others", 3e-5), ("others", 9e-5), (shipped.origin, 3e-5)):
+        levels = Levels(weights=weights, level=0.0, wake_s=9e-5)
+        calibration = DeviceCalibration(levels=(levels,), wake_s=wake_s)
+        found = forecast.on(replace(device, calibration=calibration))
+        (dense,) = [t for t in found.tasks if "dense" in t.name]
+        start_s.append(dense.latency_s)
+    assert start_s[2] == start_s[1] > 1.1 * start_s[0]
+
+
 def test_programs_take_less_in_a_network_that_caches_keep(forecast: NetworkForecast) -> None:
     device, predictor = replace(find_device(CPU), cores=1), load_weights("evaluation")
     lowered, graph = forecast._lower(target_for(device), device)

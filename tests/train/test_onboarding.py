@@ -46,6 +46,8 @@ def rows_on(device: DeviceSpec, factor: float, num_tasks: int) -> TrainingRows:
 class Memory:
     """A bench that knows what its programs take."""
 
+    wake_s = None
+
     def __init__(self, rows: TrainingRows, on_batch: Callable[[int], None] = lambda _: None):
         self.candidates, self._on_batch = rows, on_batch
         self.own = np.zeros(len(rows), bool)

@@ -152,7 +152,7 @@ def adapt(
         device = bench.candidates.devices[0]
         calibration = device.calibration and calibrations.get(device.name)
         levels = calibration.of(predictor.origin) if calibration else None
-        known = None if levels is None else (device, levels)
+        known = None if levels is None else (device, replace(levels, wake_s=bench.wake_s))
         has_own = bool((bench.own & ~bench.open).any())
         learned = _write(args, work, predictor, settings, known, has_own)
     _print(args, work, learned)

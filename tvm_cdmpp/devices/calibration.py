@@ -49,6 +49,8 @@ class Levels:
     """Of all programs with TVM's own schedules; None where none was measured."""
     own_operators: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Of each class of operator with TVM's own schedules."""
+    wake_s: float | None = None
+    """What waking threads took while the weights learned; None where the calibration's counts."""
 
     def __post_init__(self) -> None:
         """Reject what no machine can be."""
@@ -58,6 +60,7 @@ class Levels:
                 raise ConfigError(f"a level must be a number; got {value!r}")
             if not abs(value) <= _FARTHEST:
                 raise ConfigError(f"a level must be within {_FARTHEST:g} of 0; got {value}")
+        _check_wake(self.wake_s)
 
     def for_operator(self, operator: str, *, own: str | None) -> Levels:
         """Return these with the level of a class of operator, where that was measured."""
@@ -109,15 +112,17 @@ class DeviceCalibration:
 
     def __post_init__(self) -> None:
         """Reject what no machine can take to wake a thread."""
-        wake_s = self.wake_s
-        if wake_s is not None and (isinstance(wake_s, bool) or not 0 < wake_s < _LONGEST_WAKE_S):
-            raise ConfigError(
-                f"wake_s must be above 0 and below {_LONGEST_WAKE_S:g} s; got {wake_s}"
-            )
+        _check_wake(self.wake_s)
 
     def of(self, weights: str) -> Levels | None:
         """Return the levels for some weights; None where there are none."""
         return next((found for found in self.levels if found.weights == weights), None)
+
+    def while_learned(self, weights: str) -> DeviceCalibration:
+        """Return this as the machine was while some weights learned, where that was measured."""
+        levels = self.of(weights)
+        wake_s = None if levels is None else levels.wake_s
+        return self if wake_s is None else replace(self, wake_s=wake_s)
 
     def for_operator(self, operator: str, *, own: str | None = None) -> DeviceCalibration:
         """Return this with the levels of one class of operator, where they were measured.
@@ -162,6 +167,11 @@ class DeviceCalibration:
                 f"{where} must be a calibration with {', '.join(_names(DeviceCalibration))}: "
                 f"{reason}. `tvm-cdmpp device calibrate` makes a new one."
             ) from error
+
+
+def _check_wake(wake_s: float | None) -> None:
+    if wake_s is not None and (isinstance(wake_s, bool) or not 0 < wake_s < _LONGEST_WAKE_S):
+        raise ConfigError(f"wake_s must be above 0 and below {_LONGEST_WAKE_S:g} s; got {wake_s}")
 
 
 def calibration_file() -> Path:

@@ -46,6 +46,7 @@ from tvm_cdmpp.measure.own_records import (
 from tvm_cdmpp.measure.quiet import QuietMachine
 from tvm_cdmpp.measure.sampling import ProgramSampler, SampleMix
 from tvm_cdmpp.measure.session import MeasureOptions
+from tvm_cdmpp.measure.waking import Wakes
 from tvm_cdmpp.models import Ints, Machine, TrainingRows
 from tvm_cdmpp.networks import OwnFunction
 from tvm_cdmpp.train import operator_of_dag
@@ -143,6 +144,7 @@ class LiveBench:
             tasks[0].target, config.measure, config.calibration,
             log=log, measure_calibration=measure_calibration, passes=_PASSES,
         )  # fmt: skip
+        self._wakes = Wakes(config.measure, tasks[0].target, device.cores)
         self._described = [_TaskPrograms.of(task, device) for task in tasks]
         states: list[Any] = []
         parts: list[TrainingRows] = []
@@ -190,6 +192,11 @@ class LiveBench:
         """See `train.Bench`."""
         return np.arange(len(self._candidates)) >= len(self._states)
 
+    @property
+    def wake_s(self) -> float | None:
+        """See `train.Bench`."""
+        return self._wakes.median_s
+
     def measure(self, programs: Ints) -> None:
         """See `train.Bench`.
 
@@ -214,6 +221,7 @@ class LiveBench:
                 self._candidates.tasks[programs].tolist(), programs.tolist(), functions, strict=True
             )
         ]
+        self._wakes.take()
         found = self._machine.measure(inputs, functions)
         if found is None:
             return

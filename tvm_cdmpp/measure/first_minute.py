@@ -36,7 +36,7 @@ from tvm_cdmpp.measure.small_programs import (
     choose_programs,
 )
 from tvm_cdmpp.measure.untuned import build_all
-from tvm_cdmpp.measure.waking import wake_timer
+from tvm_cdmpp.measure.waking import Wakes
 from tvm_cdmpp.models import TrainedPredictor
 from tvm_cdmpp.train import LevelCorrection, LevelVariances
 
@@ -102,17 +102,14 @@ def calibrate_device(
     check = matmul_timer(builder, runner, target, num_devices=copies)
     check()  # the first program of a process is slower
     checks_s, failures = [check()], Failures()
-    wake: Callable[[], float | None] | None = None
-    if on_cpu and device.cores > 1:
-        wake = wake_timer(builder, options.runner(on_cpu=False), target, cores=device.cores)
-    wakes_s: list[float | None] = []
+    wakes = Wakes(options, target, device.cores)
     timed: list[tuple[int, float, int]] = []
     """Place of the sample, measured seconds, and which check came after it."""
     seen = set[int]()
     for number, places in enumerate(_batches(samples, config.seed)):
         session.check()
-        if wake is not None and number % _WAKES_EVERY == 0:
-            wakes_s.append(wake())
+        if number % _WAKES_EVERY == 0:
+            wakes.take()
         batch = [samples[place] for place in places]
         inputs = [sample.measured for sample in batch]
         built = build_all(inputs, [sample.own for sample in batch], builder, target)
@@ -152,18 +149,12 @@ def calibrate_device(
             for place, sample in enumerate(samples)
             if place in usual_s
         ),
-        wake_s=_middle(wakes_s),
+        wake_s=wakes.median_s,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         tvm=str(tvm.__version__),
         # One slow program in eleven happens on any machine.
         disturbed=sum(check_s > limit_s for check_s in checks_s) > 1,
     )
-
-
-def _middle(found_s: Sequence[float | None]) -> float | None:
-    """Return the median of what was found; None where nothing was."""
-    known_s = [seconds for seconds in found_s if seconds is not None]
-    return float(np.median(known_s)) if known_s else None
 
 
 def disturbances(checks_s: Sequence[float]) -> list[float]:

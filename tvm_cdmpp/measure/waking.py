@@ -6,11 +6,14 @@ threads wait for work as they do inside of a network.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tvm_cdmpp.bridge import hardware_params, load_tvm
+
+if TYPE_CHECKING:
+    from tvm_cdmpp.measure.session import MeasureOptions
 
 tvm = load_tvm()
 auto_scheduler = tvm.auto_scheduler
@@ -19,6 +22,35 @@ _LONGEST_S = 1e-4
 """What takes longer waits for other programs of a busy machine, not for a thread."""
 _PER_CORE = 16
 """Elements; too few for the loop itself to count."""
+
+
+class Wakes:
+    """What waking threads takes, measured at several moments, as it changes from one to the next.
+
+    Parameters
+    ----------
+    options, target
+        How loops are measured, and where; nothing is, where that is no CPU of several cores.
+    cores
+        Of which each runs a thread.
+    """
+
+    def __init__(self, options: "MeasureOptions", target: Any, cores: int) -> None:
+        self._found_s: list[float] = []
+        self._measure: Callable[[], float | None] = lambda: None
+        if str(target.kind.name) == "llvm" and cores > 1:
+            runner = options.runner(on_cpu=False)
+            self._measure = wake_timer(options.builder(), runner, target, cores=cores)
+
+    def take(self) -> None:
+        """Measure once more."""
+        if (found_s := self._measure()) is not None:
+            self._found_s.append(found_s)
+
+    @property
+    def median_s(self) -> float | None:
+        """The middle one; None where none was found."""
+        return float(np.median(self._found_s)) if self._found_s else None
 
 
 def wake_timer(builder: Any, runner: Any, target: Any, *, cores: int) -> Callable[[], float | None]:

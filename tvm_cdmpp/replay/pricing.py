@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -28,6 +28,7 @@ from tvm_cdmpp.models import (
     TERMS,
     CostPredictor,
     Prediction,
+    TrainedPredictor,
     bound_shares,
     combine_terms,
     estimate_latency_s,
@@ -113,6 +114,8 @@ def price_functions(
         name: leaves_if_readable(programs[name], hardware.cores) if name in programs else ()
         for name in moved_bytes
     }
+    if device.calibration is not None and isinstance(predictor, TrainedPredictor):
+        device = replace(device, calibration=device.calibration.while_learned(predictor.origin))
     prices = {
         name: _by_bytes(moved_bytes[name], device) for name, found in leaves.items() if not found
     }

@@ -65,6 +65,10 @@ class Bench(Protocol):
     def measured(self) -> TrainingRows:
         """All that was measured, in that order, earlier runs first; tasks as in `candidates`."""
 
+    @property
+    def wake_s(self) -> float | None:
+        """What waking a CPU's threads took between batches; None where that was not measured."""
+
     def measure(self, programs: Ints) -> None:
         """Measure some candidates and keep the records; none when it was asked to stop."""
 

@@ -64,6 +64,11 @@ class RecordedBench:
         """See `Bench`."""
         return self._candidates.take(self._order)
 
+    @property
+    def wake_s(self) -> None:
+        """See `Bench`; nothing is measured."""
+        return None
+
     def measure(self, programs: Ints) -> None:
         """See `Bench`; the log is replaced as a whole.
 
