@@ -14,6 +14,7 @@ clock some runs at once, as operators are. Medians of runs are compared.
 
 import functools
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -28,8 +29,12 @@ tvm = load_tvm()
 
 _RUNS_ALONE = 10
 """Timed at once: operators are often shorter than reading a clock."""
-_SHORT_S = 1e-4
-"""A network that takes less is timed as often at once, with none and with two of each call."""
+_AT_ONCE_S = 1e-4
+"""Runs of a network that take less together are timed at once, as many as of an operator at most:
+each of them by itself may have waited for threads that slept."""
+_SHORT_S = 5e-4
+"""A network that takes less is timed with none and with two of each call: what the profiler adds,
+25 us and sometimes 70 on one machine, is too much of it."""
 _RUNS_CHANGED = 20
 """The median of so many counts, as one of the two times that are subtracted."""
 _NOTHING = "__nop"
@@ -79,11 +84,11 @@ class TimedNetwork:
             executor["set_input"](name, tvm.nd.array(array))
         evaluate = functools.partial(executor.time_evaluator, "run", self._device)
         least_s = min(_seconds(evaluate(number=1, repeat=5)))
-        if short_s <= least_s < _RUNS_ALONE * short_s:
-            # Each of these runs may have waited for threads that slept.
+        if least_s < _RUNS_ALONE * _AT_ONCE_S:
             least_s = min(_seconds(evaluate(number=_RUNS_ALONE, repeat=5)))
         self._is_short = least_s < short_s
-        self._run = functools.partial(evaluate, number=_RUNS_ALONE if self._is_short else 1)
+        self._at_once = max(1, min(_RUNS_ALONE, math.ceil(_AT_ONCE_S / least_s)))
+        self._run = functools.partial(evaluate, number=self._at_once)
         self._profile = functools.partial(executor["profile"], [])
         graph = json.loads(self.graph_json)
         self._operators = _operators_of(graph)
@@ -125,7 +130,7 @@ class TimedNetwork:
         executor = tvm.contrib.graph_executor.create(json.dumps(graph), self._library, self._device)
         executor.set_input(**self._library["get_graph_params"](), **inputs)
         return functools.partial(
-            executor.module.time_evaluator, "run", self._device, number=_RUNS_ALONE
+            executor.module.time_evaluator, "run", self._device, number=self._at_once
         )
 
     def alone_s(self, function: str, runs: int) -> Seconds:

@@ -47,6 +47,7 @@ class Memory:
     """A bench that knows what its programs take."""
 
     wake_s = None
+    calls: Ints | None = None
 
     def __init__(self, rows: TrainingRows, on_batch: Callable[[int], None] = lambda _: None):
         self.candidates, self._on_batch = rows, on_batch

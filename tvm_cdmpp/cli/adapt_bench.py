@@ -1,7 +1,7 @@
 """What `tvm-cdmpp adapt` measures programs with, and what it trains on beside them."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,13 @@ from tvm_cdmpp.errors import ConfigError
 if TYPE_CHECKING:
     from tvm_cdmpp.devices import DeviceSpec
     from tvm_cdmpp.measure import RemoteDevices
-    from tvm_cdmpp.models import TrainedPredictor, TrainingRows
+    from tvm_cdmpp.models import Ints, TrainedPredictor, TrainingRows
     from tvm_cdmpp.networks import Network, OwnFunction
     from tvm_cdmpp.train import Bench, OnboardSettings
 
 _CANDIDATES_PER_RECORD = 4
 _MOST_CANDIDATES_PER_TASK = 128
-_LEAST_POPULATION = 64
+_LEAST_POPULATION = 128
 """Of the evolution that candidates of a task are taken from."""
 
 
@@ -86,15 +86,25 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
     console = show.stderr_console()
     console.print(f"target: {target}", soft_wrap=True, markup=False)
     loaded = [load_network(name, **options_of(name)) for name in networks]
-    tasks = distinct_tasks([task for each in loaded for task in extract_tasks(each, target)[0]])
-    functions = _own_functions(loaded, target, tasks[0])
+    of_networks = [extract_tasks(each, target) for each in loaded]
+    tasks = distinct_tasks([task for of_network, _ in of_networks for task in of_network])
+    own = _own_functions(loaded, target, tasks[0])
+    functions = list({f.key: f for of_network in own for f in of_network}.values())
+    calls = count_calls(
+        [str(task.workload_key) for task in tasks] + [function.key for function in functions],
+        [
+            [(str(task.workload_key), count) for task, count in zip(*found, strict=True)]
+            + [(function.key, function.calls) for function in of_network]
+            for found, of_network in zip(of_networks, own, strict=True)
+        ],
+    )
     wanted = -(-_CANDIDATES_PER_RECORD * settings.budget // len(tasks))
     per_task = min(wanted, _MOST_CANDIDATES_PER_TASK)
     attempts = 1 if args.keep_noisy else CalibrationConfig().attempts
     config = BenchConfig(
         per_task=per_task,
-        # Mostly what a search would keep, as networks run that.
-        mix=SampleMix(random=0.1, evolved=0.1, population=max(_LEAST_POPULATION, 4 * per_task)),
+        # What a search would keep, as networks run that: clusters find whatever else there is.
+        mix=SampleMix(random=0, evolved=0, population=max(_LEAST_POPULATION, 4 * per_task)),
         calibration=CalibrationConfig(keep_noisy=args.keep_noisy, attempts=attempts),
         measure=MeasureOptions(remote=remote),
     )
@@ -102,8 +112,9 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
         session.hold(args.records)
         with show.show_bar("candidates of tasks", len(tasks)) as on_task:
             bench = LiveBench(
-                tasks, device, model, config, functions, log=args.records, on_task=on_task
-            )
+                tasks, device, model, config, functions, calls,
+                log=args.records, on_task=on_task,
+            )  # fmt: skip
         write_workloads(args.records, tasks)
         for line in _describe_start(bench, len(tasks)):
             console.print(line, soft_wrap=True, markup=False)
@@ -118,15 +129,37 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
             )
 
 
-def _own_functions(networks: "list[Network]", target: Any, task: Any) -> "list[OwnFunction]":
-    """Return the functions of networks with TVM's own schedules."""
+def count_calls(
+    keys: "Sequence[str]", of_networks: "Sequence[Iterable[tuple[str, int]]]"
+) -> "Ints":
+    """Return how often each network runs what has a key, (networks, keys).
+
+    Parameters
+    ----------
+    keys
+        Distinct ones.
+    of_networks
+        Of each network keys and numbers of calls; equal keys add up.
+    """
+    import numpy as np
+
+    places = {key: place for place, key in enumerate(keys)}
+    calls = np.zeros((len(of_networks), len(keys)), np.int64)
+    for network, found in enumerate(of_networks):
+        for key, number in found:
+            calls[network, places[key]] += int(number)
+    return calls
+
+
+def _own_functions(networks: "list[Network]", target: Any, task: Any) -> "list[list[OwnFunction]]":
+    """Return the functions of each network with TVM's own schedules."""
     from tvm_cdmpp.devices import Hardware
     from tvm_cdmpp.networks import own_functions
 
     cores, functions = Hardware.of(task.hardware_params).cores, []
     with show.show_bar("functions of networks", len(networks)) as on_network:
         for number, network in enumerate(networks, start=1):
-            functions += own_functions(network, target, cores)
+            functions.append(own_functions(network, target, cores))
             on_network(number)
     return functions
 

@@ -91,7 +91,9 @@ class LiveBench:
     config
         Which, and how.
     functions
-        With TVM's own schedules, to measure as well; those that are the same are one.
+        With TVM's own schedules, to measure as well, distinct ones.
+    calls
+        How often each network runs each of the tasks and, after these, functions; (networks, n).
     log
         The Ansor log to write; one that exists is continued. Calibrations go to
         `LOG.calibration.jsonl`.
@@ -128,6 +130,7 @@ class LiveBench:
         model: Any,
         config: BenchConfig,
         functions: Sequence[OwnFunction] = (),
+        calls: Ints | None = None,
         *,
         log: Path,
         measure_calibration: Callable[[], float] | None = None,
@@ -158,7 +161,7 @@ class LiveBench:
             states += [drawn[place] for place in usable]
             lines += found
             on_task(number + 1)
-        self._functions = list({function.key: function for function in functions}.values())
+        self._functions, self._calls = list(functions), calls
         parts.append(_rows_of(self._functions, device, tasks[0], len(tasks)))
         self._states, self._candidates = states, TrainingRows.join(parts)
         self._place_of: dict[bytes | str, int] = {line: place for place, line in enumerate(lines)}
@@ -191,6 +194,11 @@ class LiveBench:
     def own(self) -> npt.NDArray[np.bool_]:
         """See `train.Bench`."""
         return np.arange(len(self._candidates)) >= len(self._states)
+
+    @property
+    def calls(self) -> Ints | None:
+        """See `train.Bench`."""
+        return self._calls
 
     @property
     def wake_s(self) -> float | None:

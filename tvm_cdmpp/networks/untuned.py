@@ -8,8 +8,10 @@ of a row has. What that costs is told by the device that such a function is pred
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -56,6 +58,8 @@ class OwnFunction:
     """`PrimFunc`."""
     leaves: Sequence[Any]
     """Of it, at least one, as from `extract.leaves_if_readable`."""
+    calls: int = 1
+    """How often the network calls it in one run."""
 
     @staticmethod
     def of(name: str, program: Any, leaves: Sequence[Any]) -> OwnFunction:
@@ -119,8 +123,12 @@ def own_functions(network: Network, target: Any, cores: int) -> list[OwnFunction
         TVM cannot compile it for this target.
     """
     lowered = lower_network(network, target, None)
+    nodes = json.loads(lowered.graph_json)["nodes"]
+    calls = Counter(node["attrs"]["func_name"] for node in nodes if node["op"] != "null")
     functions = (
-        OwnFunction.of(name, program, leaves_if_readable(program, cores))
+        replace(
+            OwnFunction.of(name, program, leaves_if_readable(program, cores)), calls=calls[name]
+        )
         for name, program in lowered.programs.items()
         if class_of(name) not in _WITHOUT_CHOICE
     )

@@ -3,7 +3,8 @@
 - What the whole budget should buy is chosen first, from all candidates, and each batch from that in
   the same way: tasks that stand for the others, and programs of each (see `select_programs`).
   Functions with TVM's own schedules have a share of their own, by how many tasks and how many
-  functions there are.
+  functions there are. Where it is known what networks run how often, three quarters are of the
+  tasks that take most of their time, as predicted.
 - Every fifth task, in the order in which tasks are first measured, is kept back: its programs teach
   nothing until the end, and tell how large the error is on tasks that were not measured. Where
   there are fewer than five tasks, it is every fifth program. So is every fifth function.
@@ -41,6 +42,9 @@ _LEAST_GAIN = 0.02
 _PATIENCE = 2
 """Batches in a row without a gain after which it ends."""
 _RESAMPLES = 400
+_HEAVIEST = 0.75
+"""Of what is measured where networks are known, the part that is of the tasks that take most of
+their time; what stands for all others is the rest."""
 
 Floats = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
@@ -64,6 +68,10 @@ class Bench(Protocol):
     @property
     def measured(self) -> TrainingRows:
         """All that was measured, in that order, earlier runs first; tasks as in `candidates`."""
+
+    @property
+    def calls(self) -> Ints | None:
+        """How often each network runs each task of the candidates, (networks, tasks), if known."""
 
     @property
     def wake_s(self) -> float | None:
@@ -185,6 +193,7 @@ class Onboarding:
         self._own_tasks = np.unique(candidates.tasks[bench.own])
         tasks = np.setdiff1d(candidates.tasks, self._own_tasks)
         self._by_task = len(tasks) >= _KEPT_BACK
+        self._worth = None if bench.calls is None else self._shares_of_time(bench.calls)
         self._own_share = len(self._own_tasks) / (len(self._own_tasks) + len(tasks))
         # By the seed alone, so that a run that goes on has the same plan.
         chosen = self._select(np.arange(len(candidates)), settings.budget, settings.seed)
@@ -272,7 +281,47 @@ class Onboarding:
         ]
         return np.sort(np.concatenate(chosen))
 
+    def _shares_of_time(self, calls: Ints) -> npt.NDArray[np.float64]:
+        """Return the share of a network's predicted time that each task takes, over networks.
+
+        Of a network with TVM's own schedules and of one of a search, by the task's fastest.
+        """
+        candidates = self._bench.candidates
+        fastest_s = np.full(calls.shape[1], np.inf)
+        predicted_s = evaluate(self._learner.start, candidates).latency_s
+        np.minimum.at(fastest_s, candidates.tasks, predicted_s)
+        fastest_s[np.isinf(fastest_s)] = 0.0  # tasks without a candidate
+        is_own = np.isin(np.arange(calls.shape[1]), self._own_tasks)
+        worth = np.zeros(calls.shape[1])
+        for part in (is_own, ~is_own):
+            spent_s = calls * np.where(part, fastest_s, 0.0)
+            in_all_s = spent_s.sum(axis=1, keepdims=True)
+            worth += (spent_s / np.where(in_all_s > 0, in_all_s, 1.0)).sum(axis=0)
+        return worth
+
     def _representative(self, pool: Ints, number: int, seed: int) -> Ints:
+        """Choose programs of the tasks that take most of the time, then such as stand for others."""
+        first = self._of_heaviest(pool, number) if self._worth is not None else pool[:0]
+        rest = np.setdiff1d(pool, first)
+        num_first = max(min(len(first), round(_HEAVIEST * number)), number - len(rest))
+        return np.concatenate(
+            [
+                self._clustered(first, num_first, seed),
+                self._clustered(rest, number - num_first, seed),
+            ]
+        )
+
+    def _of_heaviest(self, pool: Ints, number: int) -> Ints:
+        """Return the programs of the heaviest tasks, which have room for their part of a number."""
+        assert self._worth is not None
+        tasks, counts = np.unique(self._bench.candidates.tasks[pool], return_counts=True)
+        order = np.argsort(-self._worth[tasks], kind="stable")
+        room = np.cumsum(np.minimum(counts, self._settings.programs_per_task)[order])
+        wanted = int(np.searchsorted(room, round(_HEAVIEST * number))) + 1
+        found: Ints = pool[np.isin(self._bench.candidates.tasks[pool], tasks[order[:wanted]])]
+        return found
+
+    def _clustered(self, pool: Ints, number: int, seed: int) -> Ints:
         tasks = self._bench.candidates.tasks[pool]
         found: Ints = pool[
             select_programs(

@@ -65,6 +65,11 @@ class RecordedBench:
         return self._candidates.take(self._order)
 
     @property
+    def calls(self) -> None:
+        """See `Bench`; a record store does not tell."""
+        return None
+
+    @property
     def wake_s(self) -> None:
         """See `Bench`; nothing is measured."""
         return None
