@@ -54,6 +54,7 @@ calibrations = st.builds(
     DeviceCalibration,
     levels=st.lists(levels, max_size=2).map(tuple),
     wake_s=st.none() | st.floats(1e-9, 0.09),
+    plain_level=st.none() | st.floats(-20, 20),
     commit=st.none() | st.text(max_size=4),
     disturbed=st.booleans(),
 )
@@ -160,6 +161,8 @@ def test_devices_of_all_sources_have_it(tmp_path: Path, monkeypatch: pytest.Monk
         ({"format": 1, "calibrations": {"x": {"levels": [], "more": 1}}}, "more"),
         ({"format": 1, "calibrations": {"x": {"levels": [], "wake_s": 0}}},
          "wake_s must be above 0 and below 0.1 s; got 0"),
+        ({"format": 1, "calibrations": {"x": {"levels": [], "plain_level": 99}}},
+         "a level must be within 20 of 0; got 99"),
         ({"format": 1, "calibrations": {"x": {"levels": [], "wake_s": "1"}}}, "'x' must be"),
         ({"format": 1, "calibrations": {"x": {"levels": [], "programs": [
             {"operator": "pool", "task": "t", "measured_s": 0, "log_ratio": 1}]}}},

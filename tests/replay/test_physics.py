@@ -1,5 +1,6 @@
 """Estimates of functions that are not tuned: real programs, and what must hold of their figures."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,7 +11,8 @@ from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import DeviceCalibration, DeviceSpec
 from tvm_cdmpp.extract import leaves_of
 from tvm_cdmpp.models import PROGRAM_START_S
-from tvm_cdmpp.replay.physics import Estimate, call_s, estimate_function
+from tvm_cdmpp.networks import PLAIN_LAYERS, network_of_layers, plain_functions
+from tvm_cdmpp.replay.physics import Estimate, call_s, estimate_function, plain_s
 
 tvm = load_tvm()
 te = tvm.te
@@ -121,6 +123,26 @@ def test_threads_wake_as_they_were_measured_to() -> None:
     assert estimate((16,), copy, unmeasured).bounds_s["start-up"] == before
     one_core = replace(CPU, cores=1, calibration=measured)
     assert estimate((16,), copy, one_core).latency_s < 1e-7
+
+
+def test_work_takes_so_much_longer_as_it_was_measured_to_and_starts_do_not() -> None:
+    slower = DeviceCalibration(levels=(), plain_level=math.log(3.0))
+    for parallel in (False, True):
+        before, after = (
+            estimate((64, 4096), copy, device, parallel=parallel)
+            for device in (CPU, replace(CPU, calibration=slower))
+        )
+        start_s = before.bounds_s["start-up"]
+        assert after.bounds_s["start-up"] == start_s
+        assert after.latency_s - start_s == pytest.approx(3 * (before.latency_s - start_s))
+
+
+def test_what_runs_again_and_again_is_estimated_without_a_calibration() -> None:
+    (function, *_) = plain_functions(network_of_layers(PLAIN_LAYERS[:1]), "llvm", CPU.cores)
+    calibration = DeviceCalibration(levels=(), wake_s=9e-6, plain_level=math.log(3.0))
+    start_s, work_s = plain_s(function, replace(CPU, calibration=calibration), 5e-6)
+    assert start_s == pytest.approx(5e-6, rel=0.1)
+    assert work_s == plain_s(function, CPU, None)[1] > 0
 
 
 def test_the_more_a_network_uses_the_less_of_it_is_in_a_cache() -> None:

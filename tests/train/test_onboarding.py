@@ -106,6 +106,26 @@ def test_the_error_falls(num_tasks: int) -> None:
     assert START.experts["cpu"].level == 0
 
 
+def test_what_networks_spend_their_time_on_is_measured_first() -> None:
+    """Two networks run four of twelve tasks: one of these often, and another one alone."""
+    rows = rows_on(NEW, 1.0, 12)
+    heavy = [3, 5, 7, 11]
+    calls = np.zeros((2, 12), np.int64)
+    calls[0, heavy], calls[1, 9] = (1000, 1, 1, 1000), 1
+    for known in (None, calls):
+        bench = Memory(rows)
+        bench.calls = known
+        settings = OnboardSettings(budget=8, batch=8, programs_per_task=2)
+        list(Onboarding(bench, Learner(start=START, anchored=QUICK), settings).steps())
+        tasks, counts = np.unique(rows.tasks[bench.order], return_counts=True)
+        assert len(bench.order) == 8
+        of_task = dict(zip(tasks.tolist(), counts.tolist(), strict=True))
+        if known is not None:
+            # Three quarters of the budget, two programs each; the rest stands for the others.
+            assert [of_task.get(task) for task in (3, 11, 9)] == [2, 2, 2]
+            assert len(set(of_task) - {3, 11, 9}) == 1
+
+
 def test_sources_are_not_forgotten() -> None:
     target, sources = rows_on(NEW, 5.0, 12), rows_on(CPU, 1.0, 6)
     found = {}

@@ -1,7 +1,7 @@
 """What `tvm-cdmpp adapt` measures programs with, and what it trains on beside them."""
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -70,9 +70,8 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
         MeasureOptions,
         MeasureSession,
         SampleMix,
-        distinct_tasks,
     )
-    from tvm_cdmpp.networks import check_libraries, extract_tasks, load_network
+    from tvm_cdmpp.networks import check_libraries, load_network
     from tvm_cdmpp.search import CDMPPModel
     from tvm_cdmpp.workloads import write_workloads
 
@@ -86,18 +85,7 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
     console = show.stderr_console()
     console.print(f"target: {target}", soft_wrap=True, markup=False)
     loaded = [load_network(name, **options_of(name)) for name in networks]
-    of_networks = [extract_tasks(each, target) for each in loaded]
-    tasks = distinct_tasks([task for of_network, _ in of_networks for task in of_network])
-    own = _own_functions(loaded, target, tasks[0])
-    functions = list({f.key: f for of_network in own for f in of_network}.values())
-    calls = count_calls(
-        [str(task.workload_key) for task in tasks] + [function.key for function in functions],
-        [
-            [(str(task.workload_key), count) for task, count in zip(*found, strict=True)]
-            + [(function.key, function.calls) for function in of_network]
-            for found, of_network in zip(of_networks, own, strict=True)
-        ],
-    )
+    tasks, functions, calls = _work_of(loaded, target)
     wanted = -(-_CANDIDATES_PER_RECORD * settings.budget // len(tasks))
     per_task = min(wanted, _MOST_CANDIDATES_PER_TASK)
     attempts = 1 if args.keep_noisy else CalibrationConfig().attempts
@@ -112,9 +100,9 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
         session.hold(args.records)
         with show.show_bar("candidates of tasks", len(tasks)) as on_task:
             bench = LiveBench(
-                tasks, device, model, config, functions, calls,
-                log=args.records, on_task=on_task,
-            )  # fmt: skip
+                tasks, device, model, config, functions, log=args.records, on_task=on_task
+            )
+        bench.calls = calls
         write_workloads(args.records, tasks)
         for line in _describe_start(bench, len(tasks)):
             console.print(line, soft_wrap=True, markup=False)
@@ -129,39 +117,41 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
             )
 
 
-def count_calls(
-    keys: "Sequence[str]", of_networks: "Sequence[Iterable[tuple[str, int]]]"
-) -> "Ints":
-    """Return how often each network runs what has a key, (networks, keys).
+def _work_of(
+    networks: "Sequence[Network]", target: Any
+) -> "tuple[list[Any], list[OwnFunction], Ints]":
+    """Return the distinct tasks of networks, their functions with TVM's own schedules, and calls.
 
-    Parameters
-    ----------
-    keys
-        Distinct ones.
-    of_networks
-        Of each network keys and numbers of calls; equal keys add up.
+    Calls are how often each network runs each of the tasks and, after these, functions.
     """
     import numpy as np
 
-    places = {key: place for place, key in enumerate(keys)}
-    calls = np.zeros((len(of_networks), len(keys)), np.int64)
-    for network, found in enumerate(of_networks):
-        for key, number in found:
-            calls[network, places[key]] += int(number)
-    return calls
-
-
-def _own_functions(networks: "list[Network]", target: Any, task: Any) -> "list[list[OwnFunction]]":
-    """Return the functions of each network with TVM's own schedules."""
     from tvm_cdmpp.devices import Hardware
-    from tvm_cdmpp.networks import own_functions
+    from tvm_cdmpp.measure import distinct_tasks
+    from tvm_cdmpp.networks import extract_tasks, own_functions
 
-    cores, functions = Hardware.of(task.hardware_params).cores, []
+    of_networks = [extract_tasks(network, target) for network in networks]
+    tasks = distinct_tasks([task for found, _ in of_networks for task in found])
+    cores, functions = Hardware.of(tasks[0].hardware_params).cores, dict[str, OwnFunction]()
+    found_calls: list[list[tuple[str, int]]] = []
     with show.show_bar("functions of networks", len(networks)) as on_network:
-        for number, network in enumerate(networks, start=1):
-            functions.append(own_functions(network, target, cores))
+        for number, (network, (found, counts)) in enumerate(
+            zip(networks, of_networks, strict=True), start=1
+        ):
+            own = own_functions(network, target, cores)
+            functions |= {function.key: function for function in own}
+            of_tasks = [
+                (str(task.workload_key), int(n)) for task, n in zip(found, counts, strict=True)
+            ]
+            found_calls.append(of_tasks + [(function.key, function.calls) for function in own])
             on_network(number)
-    return functions
+    keys = [*(str(task.workload_key) for task in tasks), *functions]
+    places = {key: place for place, key in enumerate(keys)}
+    calls = np.zeros((len(networks), len(keys)), np.int64)
+    for network_number, pairs in enumerate(found_calls):
+        for key, number in pairs:
+            calls[network_number, places[key]] += number
+    return tasks, list(functions.values()), calls
 
 
 def _device(name: str, target: Any, remote: "RemoteDevices | None") -> "DeviceSpec":

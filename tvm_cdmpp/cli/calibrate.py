@@ -134,6 +134,7 @@ def measure_and_keep(
     from tvm_cdmpp.devices import calibration_file, keep_calibration, read_calibrations
     from tvm_cdmpp.measure import FirstMinuteConfig, calibrate_device
     from tvm_cdmpp.models import WEIGHTS, TrainedPredictor, load_weights
+    from tvm_cdmpp.replay import plain_s
     from tvm_cdmpp.search import find_commit
 
     file, config = calibration_file(), config or FirstMinuteConfig()
@@ -160,8 +161,10 @@ def measure_and_keep(
                 show_step(show.shorten(name), programs, "")
 
             found = calibrate_device(
-                device, target, predictors, session, options, config, on_batch=on_batch
-            )
+                device, target, predictors, session, options, config,
+                on_batch=on_batch,
+                estimate=lambda function, wake_s: plain_s(function, device, wake_s),
+            )  # fmt: skip
     except Exception:  # older TVMs turn SearchStopped into a TVMError on its way through C++
         if session.stopping:
             return None
@@ -304,3 +307,9 @@ def _print(calibration: "DeviceCalibration", name: str) -> None:
     console.print(f"in all: {describe_levels(levels)}", soft_wrap=True)
     if calibration.wake_s is not None:
         console.print(f"waking the threads of a loop takes {show.latency(calibration.wake_s)}")
+    if calibration.plain_level is not None:
+        console.print(
+            "functions that Ansor does not tune, such as copies, take "
+            f"{math.exp(calibration.plain_level):.2f} times what is estimated",
+            soft_wrap=True,
+        )

@@ -6,7 +6,7 @@ are kept in a file of their own, as built-in devices and this machine's CPU have
 
     {"format": 1, "calibrations": {"my-cpu": {
        "date": "2026-01-31T12:00:00+00:00", "tvm": "0.17.0", "commit": null, "disturbed": false,
-       "wake_s": 1.4e-6,
+       "wake_s": 1.4e-6, "plain_level": -0.3,
        "levels": [{"weights": "a35f...", "level": 0.21, "operators": {"conv2d": 0.3, ...},
                    "own_level": 0.5, "own_operators": {"conv2d": 0.9, ...}}],
        "programs": [{"operator": "conv2d", "task": "conv2d 1x32x28x28,...", "measured_s": 1e-3,
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,7 @@ class Levels:
     def __post_init__(self) -> None:
         """Reject what no machine can be."""
         own = () if self.own_level is None else (self.own_level, *self.own_operators.values())
-        for value in (self.level, *self.operators.values(), *own):
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise ConfigError(f"a level must be a number; got {value!r}")
-            if not abs(value) <= _FARTHEST:
-                raise ConfigError(f"a level must be within {_FARTHEST:g} of 0; got {value}")
+        _check_levels((self.level, *self.operators.values(), *own))
         _check_wake(self.wake_s)
 
     def for_operator(self, operator: str, *, own: str | None) -> Levels:
@@ -100,6 +96,9 @@ class DeviceCalibration:
     wake_s: float | None = None
     """Seconds in which a CPU hands a parallel loop to all of its cores, and sees that it has ended;
     None where that was not measured."""
+    plain_level: float | None = None
+    """Of functions that Ansor does not tune, which move data or are elementwise: ln(measured /
+    estimated) of their work; None where that was not measured."""
     programs: tuple[MeasuredProgram, ...] = field(default=(), compare=False, repr=False)
     date: str = field(default="", compare=False)
     """When, in UTC, as ISO 8601."""
@@ -111,8 +110,9 @@ class DeviceCalibration:
     """Whether something else was running on the machine meanwhile."""
 
     def __post_init__(self) -> None:
-        """Reject what no machine can take to wake a thread."""
+        """Reject what no machine can take."""
         _check_wake(self.wake_s)
+        _check_levels(() if self.plain_level is None else (self.plain_level,))
 
     def of(self, weights: str) -> Levels | None:
         """Return the levels for some weights; None where there are none."""
@@ -167,6 +167,14 @@ class DeviceCalibration:
                 f"{where} must be a calibration with {', '.join(_names(DeviceCalibration))}: "
                 f"{reason}. `tvm-cdmpp device calibrate` makes a new one."
             ) from error
+
+
+def _check_levels(levels: Sequence[float]) -> None:
+    for value in levels:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"a level must be a number; got {value!r}")
+        if not abs(value) <= _FARTHEST:
+            raise ConfigError(f"a level must be within {_FARTHEST:g} of 0; got {value}")
 
 
 def _check_wake(wake_s: float | None) -> None:

@@ -91,9 +91,7 @@ class LiveBench:
     config
         Which, and how.
     functions
-        With TVM's own schedules, to measure as well, distinct ones.
-    calls
-        How often each network runs each of the tasks and, after these, functions; (networks, n).
+        With TVM's own schedules, to measure as well; those that are the same are one.
     log
         The Ansor log to write; one that exists is continued. Calibrations go to
         `LOG.calibration.jsonl`.
@@ -110,6 +108,8 @@ class LiveBench:
         Failed programs, those of the log included.
     unusable
         Candidates and records that could not be described.
+    calls
+        See `train.Bench`; to be set by whoever knows it.
     batches, noisy_batches
         How many were measured since the start, and how many of these on a noisy machine.
 
@@ -130,7 +130,6 @@ class LiveBench:
         model: Any,
         config: BenchConfig,
         functions: Sequence[OwnFunction] = (),
-        calls: Ints | None = None,
         *,
         log: Path,
         measure_calibration: Callable[[], float] | None = None,
@@ -140,6 +139,7 @@ class LiveBench:
             raise ConfigError("there is no task to measure programs of")
         self.failures, self.unusable = Failures(), 0
         self.batches = self.noisy_batches = 0
+        self.calls: Ints | None = None
         self.log_report: LogReport = prepare_log(log, tasks, tasks[0].target)
         self._tasks, self._log, self._started = list(tasks), log, False
         self._numbers = {str(task.workload_key): number for number, task in enumerate(tasks)}
@@ -161,7 +161,7 @@ class LiveBench:
             states += [drawn[place] for place in usable]
             lines += found
             on_task(number + 1)
-        self._functions, self._calls = list(functions), calls
+        self._functions = list({function.key: function for function in functions}.values())
         parts.append(_rows_of(self._functions, device, tasks[0], len(tasks)))
         self._states, self._candidates = states, TrainingRows.join(parts)
         self._place_of: dict[bytes | str, int] = {line: place for place, line in enumerate(lines)}
@@ -194,11 +194,6 @@ class LiveBench:
     def own(self) -> npt.NDArray[np.bool_]:
         """See `train.Bench`."""
         return np.arange(len(self._candidates)) >= len(self._states)
-
-    @property
-    def calls(self) -> Ints | None:
-        """See `train.Bench`."""
-        return self._calls
 
     @property
     def wake_s(self) -> float | None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from tvm_cdmpp.networks.inputs import MOST_BATCH
     from tvm_cdmpp.networks.isolated import NetworkProcess
-    from tvm_cdmpp.networks.layers import LAYERS, network_of_layers
+    from tvm_cdmpp.networks.layers import LAYERS, PLAIN_LAYERS, network_of_layers
     from tvm_cdmpp.networks.lowering import LoweredNetwork, lower_network
     from tvm_cdmpp.networks.named import NETWORKS
     from tvm_cdmpp.networks.network import (
@@ -38,6 +38,6 @@ if TYPE_CHECKING:
         to_search_form,
     )
     from tvm_cdmpp.networks.outputs import check_outputs, random_inputs
-    from tvm_cdmpp.networks.untuned import OwnFunction, own_functions
+    from tvm_cdmpp.networks.untuned import OwnFunction, own_functions, plain_functions
 
 __getattr__, __dir__ = offer(__name__)

@@ -110,6 +110,14 @@ def _reduced(reduce: Callable[..., Expr], *shape: int) -> Layer:
     return lambda data: reduce(data(*shape), axis=-1, keepdims=True)
 
 
+def _concatenated(*shapes: tuple[int, ...]) -> Layer:
+    return lambda data: relay.concatenate([data(*shape) for shape in shapes], axis=1)
+
+
+def _activated_sum(*shape: int) -> Layer:
+    return lambda data: relay.nn.relu(relay.add(data(*shape), data(*shape)))
+
+
 _MAX_POOL: dict[str, Any] = {"pool_size": (3, 3), "strides": (2, 2), "padding": (1, 1)}
 _AVG_POOL: dict[str, Any] = {"pool_size": (2, 2), "strides": (2, 2)}
 
@@ -156,3 +164,16 @@ LAYERS: tuple[Layer, ...] = (
     _reduced(relay.mean, 96, 512),
 )
 """The first few are of different kinds."""
+
+PLAIN_LAYERS: tuple[Layer, ...] = (
+    lambda data: relay.layout_transform(data(1, 128, 28, 28), "NCHW", "NCHW16c"),
+    lambda data: relay.transpose(data(1, 96, 768), (0, 2, 1)),
+    _concatenated((1, 64, 28, 28), (1, 96, 28, 28)),
+    _activated_sum(1, 96, 28, 28),
+    lambda data: relay.transpose(data(1, 128, 8, 64), (0, 2, 1, 3)),
+    lambda data: relay.layout_transform(data(4, 64, 28, 28), "NCHW", "NHWC"),
+    _concatenated((4, 32, 28, 28), (4, 32, 28, 28), (4, 64, 28, 28)),
+    _activated_sum(4, 128, 512),
+    lambda data: relay.transpose(data(4, 14, 14, 256), (0, 3, 1, 2)),
+)
+"""Layers that Ansor does not tune: they move data, or do the same to each element."""

@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -42,7 +42,8 @@ _COLUMN_CYCLES, _FOLLOWED = 2.1, 0.74
 root of the lines in a set. It is 2.4 times what products took on two CPUs (benchmarks/results,
 rows-first.json): cycles by the shipped weights are those of their base to this power, over 2.4."""
 
-_WITHOUT_CHOICE = ("elementwise", "layout", "communication", "other")
+_PLAIN = ("elementwise", "layout")
+_WITHOUT_CHOICE = (*_PLAIN, "communication", "other")
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,20 @@ def own_functions(network: Network, target: Any, cores: int) -> list[OwnFunction
     NetworkError
         TVM cannot compile it for this target.
     """
+    return _functions(network, target, cores, lambda name: class_of(name) not in _WITHOUT_CHOICE)
+
+
+def plain_functions(network: Network, target: Any, cores: int) -> list[OwnFunction]:
+    """Return the functions that only move data, or do the same to each element.
+
+    Parameters and errors are those of `own_functions`.
+    """
+    return _functions(network, target, cores, lambda name: class_of(name) in _PLAIN)
+
+
+def _functions(
+    network: Network, target: Any, cores: int, is_meant: Callable[[str], bool]
+) -> list[OwnFunction]:
     lowered = lower_network(network, target, None)
     nodes = json.loads(lowered.graph_json)["nodes"]
     calls = Counter(node["attrs"]["func_name"] for node in nodes if node["op"] != "null")
@@ -130,7 +145,7 @@ def own_functions(network: Network, target: Any, cores: int) -> list[OwnFunction
             OwnFunction.of(name, program, leaves_if_readable(program, cores)), calls=calls[name]
         )
         for name, program in lowered.programs.items()
-        if class_of(name) not in _WITHOUT_CHOICE
+        if is_meant(name)
     )
     return [function for function in functions if function.leaves]
 

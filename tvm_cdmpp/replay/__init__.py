@@ -6,6 +6,7 @@ from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
     from tvm_cdmpp.replay.graph import Operator, OperatorGraph, read_graph
+    from tvm_cdmpp.replay.physics import plain_s
     from tvm_cdmpp.replay.prediction import (
         FunctionPrediction,
         NetworkForecast,

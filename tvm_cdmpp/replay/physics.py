@@ -21,13 +21,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm_cdmpp.ast import OP_CLASSES, Access, Leaf
 from tvm_cdmpp.bridge import load_tvm
-from tvm_cdmpp.devices import DeviceSpec
+from tvm_cdmpp.devices import DeviceCalibration, DeviceSpec
 from tvm_cdmpp.models import PROGRAM_START_S, bound_names
+from tvm_cdmpp.networks import OwnFunction
 
 tvm = load_tvm()
 tir = tvm.tir
@@ -128,7 +129,8 @@ def estimate_function(
     leaves
         Of it, as from `extract.leaves_of`.
     device
-        A CPU; its cores, clock, vectors, caches and bandwidth count.
+        A CPU; its cores, clock, vectors, caches and bandwidth count, and what was measured of
+        waking its threads and of such functions.
     network_bytes
         Memory of the whole network.
     """
@@ -137,12 +139,38 @@ def estimate_function(
     latency_s = call_s(device, network_bytes) + wake_s(leaves, device)
     bounds_s["start-up"] = latency_s
     library = _library_calls(program)
+    level = device.calibration.plain_level if device.calibration else None
+    slower = 1.0 if level is None else math.exp(level)
     for leaf in leaves:
-        times_s = _leaf_times_s(leaf, library.get(leaf.name, ()), device, network_bytes)
+        found_s = _leaf_times_s(leaf, library.get(leaf.name, ()), device, network_bytes)
+        times_s = tuple(slower * seconds for seconds in found_s)
         latency_s += overlapped_s(times_s)
         for name, seconds in zip(names, times_s, strict=False):
             bounds_s[name] += seconds
     return Estimate(bounds_s, latency_s)
+
+
+def plain_s(function: OwnFunction, device: DeviceSpec, wake_s: float | None) -> tuple[float, float]:
+    """Return what the start and the work of a function take that runs again and again by itself.
+
+    Parameters
+    ----------
+    function
+        With all that it reads in the caches, as far as these have room.
+    device
+        A CPU; its calibration is left out of account.
+    wake_s
+        What waking its threads takes, if that was measured.
+    """
+    bare = replace(device, calibration=DeviceCalibration(levels=(), wake_s=wake_s))
+    buffers = function.program.buffer_map.values()
+    moved_bytes = sum(
+        math.prod(int(size) for size in buffer.shape) * tvm.DataType(buffer.dtype).bits / 8
+        for buffer in buffers
+    )
+    found = estimate_function(function.program, function.leaves, bare, moved_bytes)
+    start_s = found.bounds_s["start-up"]
+    return start_s, found.latency_s - start_s
 
 
 def wake_s(leaves: Sequence[Leaf], device: DeviceSpec) -> float:

@@ -300,16 +300,12 @@ class Onboarding:
         return worth
 
     def _representative(self, pool: Ints, number: int, seed: int) -> Ints:
-        """Choose programs of the tasks that take most of the time, then such as stand for others."""
+        """Choose programs of the heaviest tasks, then programs that stand for the others."""
         first = self._of_heaviest(pool, number) if self._worth is not None else pool[:0]
         rest = np.setdiff1d(pool, first)
         num_first = max(min(len(first), round(_HEAVIEST * number)), number - len(rest))
-        return np.concatenate(
-            [
-                self._clustered(first, num_first, seed),
-                self._clustered(rest, number - num_first, seed),
-            ]
-        )
+        parts = ((first, num_first), (rest, number - num_first))
+        return np.concatenate([self._clustered(part, size, seed) for part, size in parts])
 
     def _of_heaviest(self, pool: Ints, number: int) -> Ints:
         """Return the programs of the heaviest tasks, which have room for their part of a number."""
