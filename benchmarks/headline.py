@@ -27,7 +27,7 @@ _ERRORS = {
     ),
 }  # fmt: skip
 """Split, weights and devices."""
-_LATENCIES = "network-latency-batch-1-avx512"
+_LATENCIES = "network-latency-batch-1-epyc5"
 
 
 def with_headline(readme: str) -> str:
