@@ -55,7 +55,7 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
     assert ("warning: the machine was busy" in err) == said["disturbed"]
     missed = said["wake_s"] is None and device_of(default_target()).cores > 1
     assert ("what waking threads takes could not be told" in err) == missed
-    assert abs(said["plain_level"]) < 4
+    assert said["plain_level"] is None or abs(said["plain_level"]) < 4  # None on a busy machine
     assert 4 <= len(said["programs"]) <= 8
     assert {program["own"] for program in said["programs"]} == {False, True}
     assert set(said["levels"][0]["own_operators"]) == {"conv2d", "matmul"}
@@ -73,7 +73,8 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
         said["levels"][0]["level"], 0.0, abs_tol=0.5
     )
     calibrate._print(here.calibration, here.name)
-    assert "such as copies, take " in capsys.readouterr().out
+    told = "such as copies, take " in capsys.readouterr().out
+    assert told == (here.calibration.plain_level is not None)
     calibrate._print(here.calibration, here.name)
     assert f"in all: {calibrate.describe_levels(here.calibration.levels[0])}\n" in (
         capsys.readouterr().out

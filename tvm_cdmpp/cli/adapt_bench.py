@@ -132,7 +132,8 @@ def _work_of(
 
     of_networks = [extract_tasks(network, target) for network in networks]
     tasks = distinct_tasks([task for found, _ in of_networks for task in found])
-    cores, functions = Hardware.of(tasks[0].hardware_params).cores, dict[str, OwnFunction]()
+    cores = Hardware.of(tasks[0].hardware_params).cores
+    functions: dict[str, OwnFunction] = {}
     found_calls: list[list[tuple[str, int]]] = []
     with show.show_bar("functions of networks", len(networks)) as on_network:
         for number, (network, (found, counts)) in enumerate(

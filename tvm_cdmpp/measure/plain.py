@@ -24,7 +24,9 @@ Estimator: TypeAlias = Callable[[OwnFunction, float | None], tuple[float, float]
 """Given a function and what waking threads takes, returns seconds of its start and of its work."""
 
 _LEAST = 3
-"""Functions that must run; of fewer, nothing is said."""
+"""Functions that must tell; of fewer, nothing is said."""
+_MOST = 8.0
+"""Times what is estimated; what takes longer has waited."""
 
 
 def plain_level(
@@ -60,6 +62,7 @@ def plain_level(
             continue
         start_s, work_s = estimate(function, wake_s)
         measured_s = latency_s(result) - start_s
-        if measured_s > start_s:  # else too little is known of the work
+        # Else too little is known of the work, or other programs of a busy machine took the time.
+        if start_s < measured_s < start_s + _MOST * work_s:
             levels.append(math.log(measured_s / work_s))
     return float(np.median(levels)) if len(levels) >= _LEAST else None
