@@ -56,6 +56,7 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
     missed = said["wake_s"] is None and device_of(default_target()).cores > 1
     assert ("what waking threads takes could not be told" in err) == missed
     assert said["plain_level"] is None or abs(said["plain_level"]) < 4  # None on a busy machine
+    assert ("such as copies, could not be told" in err) == (said["plain_level"] is None)
     assert 4 <= len(said["programs"]) <= 8
     assert {program["own"] for program in said["programs"]} == {False, True}
     assert set(said["levels"][0]["own_operators"]) == {"conv2d", "matmul"}

@@ -91,7 +91,7 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
     attempts = 1 if args.keep_noisy else CalibrationConfig().attempts
     config = BenchConfig(
         per_task=per_task,
-        # What a search would keep, as networks run that: clusters find whatever else there is.
+        # What a search would keep, as networks run that. Of others, clusters would choose most.
         mix=SampleMix(random=0, evolved=0, population=max(_LEAST_POPULATION, 4 * per_task)),
         calibration=CalibrationConfig(keep_noisy=args.keep_noisy, attempts=attempts),
         measure=MeasureOptions(remote=remote),

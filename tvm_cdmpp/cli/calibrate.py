@@ -185,6 +185,12 @@ def measure_and_keep(
             "for other programs; a usual figure is predicted with",
             soft_wrap=True,
         )
+    if found.plain_level is None and device.kind == "cpu":
+        console.print(
+            "warning: what functions that Ansor does not tune take, such as copies, could not be "
+            "told, as too few ran without waiting; they stay as they are estimated",
+            soft_wrap=True,
+        )
     if found.disturbed:
         console.print(
             "warning: the machine was busy meanwhile, by a fixed program measured in between; run "

@@ -162,7 +162,8 @@ class TrainedPredictor:
         learned = f"the weights learned from {self.about.get('records')} records of {adapted_to}"
         if adapted_to != device.name:
             return f"{learned}, and none of {device.name}: for that they may be worse than before"
-        if self.about.get("calibrated") and not device.level(self.origin):
+        known = device.calibration and device.calibration.of(self.origin)
+        if self.about.get("calibrated") and not known:
             return (
                 f"{learned} on top of a calibration that is not known here, so all that they "
                 "predict is off by it; `tvm-cdmpp device calibrate --weights FILE` measures it anew"
