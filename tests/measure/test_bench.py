@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.measure.test_collect import FAST, MIX, TASKS, check_distinct, timer
+from tests.measure.test_collect import FAST, TASKS, check_distinct, timer
 from tests.tiny_tasks import auto_scheduler, invent, read_log, shrink_search
 from tvm_cdmpp.bridge import task_dag
 from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels
@@ -27,11 +27,14 @@ from tvm_cdmpp.measure.quiet import calibration_file
 from tvm_cdmpp.measure.session import MeasureSession
 from tvm_cdmpp.networks import LAYERS, network_of_layers
 from tvm_cdmpp.networks.untuned import OwnFunction, own_functions
+from tvm_cdmpp.search.ahead import first_candidates
 from tvm_cdmpp.search.cost_model import CDMPPModel
 from tvm_cdmpp.train import operator_of_dag
 
 LEVELS = Levels(weights="w", level=0.0, operators={"matmul": 1.0, "elementwise": 2.0})
 HERE = DeviceSpec(name="here", kind="cpu", cores=2, calibration=DeviceCalibration(levels=(LEVELS,)))
+
+MODEL = CDMPPModel(seed=0, device=HERE)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,8 +55,6 @@ def bench(
     keep_noisy: bool = False,
 ) -> LiveBench:
     config = BenchConfig(
-        per_task=5,
-        mix=MIX,
         measure=FAST,
         calibration=CalibrationConfig(
             start_measurements=1, attempts=2, pause_s=0, keep_noisy=keep_noisy
@@ -62,7 +63,7 @@ def bench(
     return LiveBench(
         TASKS,
         HERE,
-        CDMPPModel(seed=0, device=HERE),
+        lambda task, number: first_candidates(task, MODEL, 5, seed=number),
         config,
         functions,
         log=log,
@@ -228,7 +229,5 @@ def test_own_records_are_checked(tmp_path: Path) -> None:
 
 
 def test_bad_configuration(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="per_task must be at least 1"):
-        BenchConfig(per_task=0)
     with pytest.raises(ConfigError, match="no task"):
-        LiveBench([], HERE, auto_scheduler.RandomModel(), BenchConfig(), log=tmp_path / "log")
+        LiveBench([], HERE, lambda *_: [], BenchConfig(), log=tmp_path / "log")

@@ -123,6 +123,8 @@ def test_what_networks_spend_their_time_on_is_measured_first() -> None:
         if known is not None:
             # Three quarters of the budget, two programs each; the rest stands for the others.
             assert [of_task.get(task) for task in (3, 11, 9)] == [2, 2, 2]
+            firsts = [np.flatnonzero(rows.tasks == task)[:2].tolist() for task in (3, 11, 9)]
+            assert {place for two in firsts for place in two} <= set(bench.order)
             assert len(set(of_task) - {3, 11, 9}) == 1
 
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from tvm_cdmpp.networks import Network, OwnFunction
     from tvm_cdmpp.train import Bench, OnboardSettings
 
-_CANDIDATES_PER_RECORD = 4
-_MOST_CANDIDATES_PER_TASK = 128
-_LEAST_POPULATION = 128
-"""Of the evolution that candidates of a task are taken from."""
+_CANDIDATES_PER_RECORD = 2
+_MOST_CANDIDATES_PER_TASK = 64
+_LEAST_CANDIDATES_PER_TASK = 3
+"""One of each kind that a search measures at first, see `search.evolve.choice`."""
 
 
 @contextmanager
@@ -69,10 +69,9 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
         LiveBench,
         MeasureOptions,
         MeasureSession,
-        SampleMix,
     )
     from tvm_cdmpp.networks import check_libraries, load_network
-    from tvm_cdmpp.search import CDMPPModel
+    from tvm_cdmpp.search import CDMPPModel, first_candidates
     from tvm_cdmpp.workloads import write_workloads
 
     target = parse_target(args.target)
@@ -87,12 +86,9 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
     loaded = [load_network(name, **options_of(name)) for name in networks]
     tasks, functions, calls = _work_of(loaded, target)
     wanted = -(-_CANDIDATES_PER_RECORD * settings.budget // len(tasks))
-    per_task = min(wanted, _MOST_CANDIDATES_PER_TASK)
+    per_task = min(max(wanted, _LEAST_CANDIDATES_PER_TASK), _MOST_CANDIDATES_PER_TASK)
     attempts = 1 if args.keep_noisy else CalibrationConfig().attempts
     config = BenchConfig(
-        per_task=per_task,
-        # What a search would keep, as networks run that. Of others, clusters would choose most.
-        mix=SampleMix(random=0, evolved=0, population=max(_LEAST_POPULATION, 4 * per_task)),
         calibration=CalibrationConfig(keep_noisy=args.keep_noisy, attempts=attempts),
         measure=MeasureOptions(remote=remote),
     )
@@ -100,7 +96,13 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
         session.hold(args.records)
         with show.show_bar("candidates of tasks", len(tasks)) as on_task:
             bench = LiveBench(
-                tasks, device, model, config, functions, log=args.records, on_task=on_task
+                tasks,
+                device,
+                lambda task, number: first_candidates(task, model, per_task, seed=number),
+                config,
+                functions,
+                log=args.records,
+                on_task=on_task,
             )
         bench.calls = calls
         write_workloads(args.records, tasks)

@@ -1,9 +1,9 @@
 """Measuring chosen programs of many tasks, to onboard a device; see `train.onboarding`.
 
-The candidates are drawn before anything is measured, as `sampling` draws them, so that one seed and
-the same weights give the same ones. What a log holds already is measured, whether it is among the
-candidates or not. After them come functions with TVM's own schedules, each a task of its own with
-one candidate; what they took is in `LOG.own.jsonl`.
+The candidates are given before anything is measured, so a second run must be given the same ones.
+What a log holds already is measured, whether it is among the candidates or not. After them come
+functions with TVM's own schedules, each a task of its own with one candidate; what they took is in
+`LOG.own.jsonl`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.arguments import check_seed
 from tvm_cdmpp.bridge import LogReport, latency_s, load_tvm, prepare_log, task_dag
 from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import ConfigError, RecordError
@@ -44,7 +43,6 @@ from tvm_cdmpp.measure.own_records import (
     read_own_records,
 )
 from tvm_cdmpp.measure.quiet import QuietMachine
-from tvm_cdmpp.measure.sampling import ProgramSampler, SampleMix
 from tvm_cdmpp.measure.session import MeasureOptions
 from tvm_cdmpp.measure.waking import Wakes
 from tvm_cdmpp.models import Ints, Machine, TrainingRows
@@ -61,20 +59,10 @@ took two minutes to build and 13 s to run. Of 99 functions there, two single run
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchConfig:
-    """Which programs there are to choose from, and how they are measured."""
+    """How programs are measured."""
 
-    per_task: int = 64
-    """Candidates of each task."""
-    seed: int = 0
-    mix: SampleMix = field(default_factory=lambda: SampleMix(population=256))
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     measure: MeasureOptions = field(default_factory=MeasureOptions)
-
-    def __post_init__(self) -> None:
-        """Reject what cannot be meant."""
-        if self.per_task < 1:
-            raise ConfigError(f"per_task must be at least 1, got {self.per_task}")
-        check_seed(self.seed)
 
 
 class LiveBench:
@@ -86,10 +74,11 @@ class LiveBench:
         Distinct tasks (`SearchTask`), all for one target.
     device
         Where programs run; those of a task are on it as it is for the task's operator.
-    model
-        A cost model of TVM's interface, for evolution.
+    draw
+        Returns the candidates of a task (states), those first that are to be measured first, given
+        the task and its number.
     config
-        Which, and how.
+        How.
     functions
         With TVM's own schedules, to measure as well; those that are the same are one.
     log
@@ -127,7 +116,7 @@ class LiveBench:
         self,
         tasks: Sequence[Any],
         device: DeviceSpec,
-        model: Any,
+        draw: Callable[[Any, int], Sequence[Any]],
         config: BenchConfig,
         functions: Sequence[OwnFunction] = (),
         *,
@@ -153,8 +142,7 @@ class LiveBench:
         parts: list[TrainingRows] = []
         lines: list[bytes] = []
         for number, task in enumerate(tasks):
-            sampler = ProgramSampler(task, model, config.mix, (config.seed, number))
-            drawn = [state for _, state in sampler.draw(config.per_task)]
+            drawn = draw(task, number)
             rows, usable, found = self._described[number].describe(drawn, number)
             self.unusable += len(drawn) - len(usable)
             parts.append(rows)

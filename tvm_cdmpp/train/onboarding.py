@@ -55,7 +55,10 @@ class Bench(Protocol):
 
     @property
     def candidates(self) -> TrainingRows:
-        """Programs to choose from; their latencies are not to be looked at."""
+        """Programs to choose from; their latencies are not to be looked at.
+
+        Where calls are known, those of a task that are to be measured first come first.
+        """
 
     @property
     def open(self) -> Mask:
@@ -301,21 +304,17 @@ class Onboarding:
 
     def _representative(self, pool: Ints, number: int, seed: int) -> Ints:
         """Choose programs of the heaviest tasks, then programs that stand for the others."""
-        first = self._of_heaviest(pool, number) if self._worth is not None else pool[:0]
-        rest = np.setdiff1d(pool, first)
-        num_first = max(min(len(first), round(_HEAVIEST * number)), number - len(rest))
-        parts = ((first, num_first), (rest, number - num_first))
-        return np.concatenate([self._clustered(part, size, seed) for part, size in parts])
-
-    def _of_heaviest(self, pool: Ints, number: int) -> Ints:
-        """Return the programs of the heaviest tasks, which have room for their part of a number."""
-        assert self._worth is not None
-        tasks, counts = np.unique(self._bench.candidates.tasks[pool], return_counts=True)
-        order = np.argsort(-self._worth[tasks], kind="stable")
-        room = np.cumsum(np.minimum(counts, self._settings.programs_per_task)[order])
-        wanted = int(np.searchsorted(room, round(_HEAVIEST * number))) + 1
-        found: Ints = pool[np.isin(self._bench.candidates.tasks[pool], tasks[order[:wanted]])]
-        return found
+        if self._worth is None:
+            return self._clustered(pool, number, seed)
+        tasks = self._bench.candidates.tasks
+        first = pool[_places(tasks[pool]) < self._settings.programs_per_task]
+        heaviest = np.argsort(-self._worth[tasks[first]], kind="stable")
+        chosen = first[heaviest[: round(_HEAVIEST * number)]]
+        left = number - len(chosen)
+        rest = np.setdiff1d(first, chosen)
+        if len(rest) < left:
+            rest = np.setdiff1d(pool, chosen)
+        return np.concatenate([chosen, self._clustered(rest, left, seed)])
 
     def _clustered(self, pool: Ints, number: int, seed: int) -> Ints:
         tasks = self._bench.candidates.tasks[pool]
@@ -405,6 +404,15 @@ class Onboarding:
 _NO_ERRORS: dict[str, float | None] = dict.fromkeys(
     ("mape", "low", "high", "median", "start_mape", "gain")
 )
+
+
+def _places(tasks: Ints) -> Ints:
+    """Return the place of each program among those of its task."""
+    by_task = np.argsort(tasks, kind="stable")
+    _, starts, counts = np.unique(tasks[by_task], return_index=True, return_counts=True)
+    places: Ints = np.empty(len(tasks), np.int64)
+    places[by_task] = np.arange(len(tasks)) - np.repeat(starts, counts)
+    return places
 
 
 def keep_back(tasks: Ints, *, by_task: bool) -> Mask:
