@@ -52,6 +52,7 @@ from tvm_cdmpp.measure import (
     MeasureOptions,
     MeasureSession,
     matmul_timer,
+    wait_until_idle,
 )
 from tvm_cdmpp.networks import Network, deploy, load_network, random_inputs
 from tvm_cdmpp.replay import OperatorGraph, QueueConfig, read_graph, replay
@@ -348,6 +349,7 @@ def _adapt(cases: Sequence[Case], args: argparse.Namespace, take_round: Callable
 
 def _round(network: TimedNetwork) -> dict[str, Any]:
     """Time each operator of a network, and the network itself in between."""
+    wait_until_idle()  # the process that ran the calibration program keeps a core busy for a while
     runs = int(np.clip(_RUNS_S / float(network.run_s(1)[0]), 3, 200))
     parts = min(runs, len(network.functions), _PARTS)
     found: dict[str, Any] = {"network": [], "operators": {}, "alone": {}}

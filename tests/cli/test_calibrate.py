@@ -55,8 +55,13 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
     assert ("warning: the machine was busy" in err) == said["disturbed"]
     missed = said["wake_s"] is None and device_of(default_target()).cores > 1
     assert ("what waking threads takes could not be told" in err) == missed
-    assert said["plain_level"] is None or abs(said["plain_level"]) < 4  # None on a busy machine
-    assert ("such as copies, could not be told" in err) == (said["plain_level"] is None)
+    for name, what in (
+        ("plain_level", "such as copies,"),
+        ("library_level", "such as erf,"),
+        ("kept_level", "stay in the caches"),
+    ):
+        assert said[name] is None or abs(said[name]) < 6  # None on a busy machine
+        assert (f"{what} take could not be told" in err) == (said[name] is None)
     assert 4 <= len(said["programs"]) <= 8
     assert {program["own"] for program in said["programs"]} == {False, True}
     assert set(said["levels"][0]["own_operators"]) == {"conv2d", "matmul"}
@@ -74,8 +79,10 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
         said["levels"][0]["level"], 0.0, abs_tol=0.5
     )
     calibrate._print(here.calibration, here.name)
-    told = "such as copies, take " in capsys.readouterr().out
-    assert told == (here.calibration.plain_level is not None)
+    told = capsys.readouterr().out
+    assert ("such as copies, take " in told) == (here.calibration.plain_level is not None)
+    assert ("such as erf, take " in told) == (here.calibration.library_level is not None)
+    assert ("stay in the caches take " in told) == (here.calibration.kept_level is not None)
     calibrate._print(here.calibration, here.name)
     assert f"in all: {calibrate.describe_levels(here.calibration.levels[0])}\n" in (
         capsys.readouterr().out

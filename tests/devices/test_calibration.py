@@ -55,6 +55,8 @@ calibrations = st.builds(
     levels=st.lists(levels, max_size=2).map(tuple),
     wake_s=st.none() | st.floats(1e-9, 0.09),
     plain_level=st.none() | st.floats(-20, 20),
+    library_level=st.none() | st.floats(-20, 20),
+    kept_level=st.none() | st.floats(-20, 20),
     commit=st.none() | st.text(max_size=4),
     disturbed=st.booleans(),
 )

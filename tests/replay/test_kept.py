@@ -149,3 +149,11 @@ def test_a_core_counts_on_its_part_of_the_last_cache() -> None:
     size = 2.2e7  # with weights of 17 MB
     assert kept_of(leaves, size, large) == pytest.approx(kept_of(leaves, size), rel=1e-6)
     assert kept_of(leaves, size, replace(large, cores=16)) < 0.8 * kept_of(leaves, size, large)
+
+
+def test_a_measured_level_counts_for_what_is_gone() -> None:
+    kept = Kept(1e-6, 1e-5)
+    before = kept.work_s(1e-5)
+    assert math.log(kept.work_s(1e-5, -0.5) / before) == pytest.approx(-0.5 * 0.9)
+    assert Kept(2e-6, 2e-6).work_s(2e-6, -0.5) == 2e-6  # nothing is gone
+    assert kept.work_s(1e-5, 20.0) == 1e-5  # nothing takes longer than alone

@@ -11,7 +11,13 @@ from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import DeviceCalibration, DeviceSpec
 from tvm_cdmpp.extract import leaves_of
 from tvm_cdmpp.models import PROGRAM_START_S
-from tvm_cdmpp.networks import PLAIN_LAYERS, network_of_layers, plain_functions
+from tvm_cdmpp.networks import (
+    LIBRARY_LAYERS,
+    PLAIN_LAYERS,
+    OwnFunction,
+    network_of_layers,
+    plain_functions,
+)
 from tvm_cdmpp.replay.physics import Estimate, call_s, estimate_function, plain_s
 
 tvm = load_tvm()
@@ -137,15 +143,21 @@ def test_work_takes_so_much_longer_as_it_was_measured_to_and_starts_do_not() -> 
         assert after.latency_s - start_s == pytest.approx(3 * (before.latency_s - start_s))
 
 
-def test_what_runs_again_and_again_is_estimated_without_a_calibration() -> None:
-    (function, *_) = plain_functions(
-        network_of_layers(PLAIN_LAYERS[:1]), tvm.target.Target("llvm"), CPU.cores
+def test_calls_of_the_library_have_a_level_of_their_own_where_it_was_measured() -> None:
+    plain, library = (
+        plain_functions(network_of_layers(layers[:1]), tvm.target.Target("llvm"), CPU.cores)[0]
+        for layers in (PLAIN_LAYERS, LIBRARY_LAYERS)
     )
-    calibration = DeviceCalibration(levels=(), wake_s=9e-6, plain_level=math.log(3.0))
-    start_s, work_s = plain_s(function, replace(CPU, calibration=calibration), 5e-6)
-    assert start_s == pytest.approx(5e-6, rel=0.1)
-    assert work_s == pytest.approx(plain_s(function, CPU, None)[1])
-    assert work_s > 0
+
+    def slower(function: OwnFunction, plain: float | None, library: float | None) -> float:
+        known = DeviceCalibration(levels=(), plain_level=plain, library_level=library)
+        work_s = plain_s(function, replace(CPU, calibration=known))[1]
+        return math.log(work_s / plain_s(function, CPU)[1])
+
+    for function, found in ((plain, 0.5), (library, -0.25)):
+        assert slower(function, 0.5, -0.25) == pytest.approx(found)
+    assert slower(library, 0.5, None) == pytest.approx(0.5)
+    assert slower(plain, None, -0.25) == 0
 
 
 def test_the_more_a_network_uses_the_less_of_it_is_in_a_cache() -> None:

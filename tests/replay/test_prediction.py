@@ -16,7 +16,7 @@ from tvm_cdmpp.devices import DeviceCalibration, Hardware, Levels, find_device
 from tvm_cdmpp.errors import ConfigError, NetworkError, RecordError, UnknownDeviceError
 from tvm_cdmpp.models import PROGRAM_START_S, TrainedPredictor, load_weights
 from tvm_cdmpp.networks import Network, OwnFunction, extract_tasks, network_of_relay
-from tvm_cdmpp.replay import NetworkForecast, QueueConfig, joint_spread, pricing
+from tvm_cdmpp.replay import NetworkForecast, QueueConfig, inside, joint_spread
 from tvm_cdmpp.replay.kept import Kept
 from tvm_cdmpp.replay.physics import call_s
 from tvm_cdmpp.replay.pricing import price_functions
@@ -322,7 +322,7 @@ def test_a_level_counts_for_what_stays_in_a_network(monkeypatch: pytest.MonkeyPa
     assert isinstance(predictor, TrainedPredictor)
     slower = Levels(weights=predictor.origin, level=math.log(16))
     measured = replace(device, calibration=DeviceCalibration(levels=(slower,)))
-    monkeypatch.setattr(pricing, "kept_work", lambda *_: Kept(1e-5, 4e-5))
+    monkeypatch.setattr(inside, "kept_work", lambda *_: Kept(1e-5, 4e-5))
     large = NetworkForecast(network(lambda x: chain(x, 512), (64, 512)))
     (before, after) = (
         next(task.latency_s for task in large.on(d).tasks if "dense" in task.name)

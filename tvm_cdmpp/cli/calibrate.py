@@ -131,10 +131,11 @@ def measure_and_keep(
     MeasureError, ConfigError, RecordError, CheckpointError
         It could not be measured or kept, or the weights are none that were trained ahead.
     """
-    from tvm_cdmpp.devices import calibration_file, keep_calibration, read_calibrations
+    from tvm_cdmpp.bridge import hardware_params
+    from tvm_cdmpp.devices import Hardware, calibration_file, keep_calibration, read_calibrations
     from tvm_cdmpp.measure import FirstMinuteConfig, calibrate_device
     from tvm_cdmpp.models import WEIGHTS, TrainedPredictor, load_weights
-    from tvm_cdmpp.replay import plain_s
+    from tvm_cdmpp.replay import WarmEstimates
     from tvm_cdmpp.search import find_commit
 
     file, config = calibration_file(), config or FirstMinuteConfig()
@@ -163,7 +164,7 @@ def measure_and_keep(
             found = calibrate_device(
                 device, target, predictors, session, options, config,
                 on_batch=on_batch,
-                estimate=lambda function, wake_s: plain_s(function, device, wake_s),
+                estimator=WarmEstimates(device, Hardware.of(hardware_params(target))),
             )  # fmt: skip
     except Exception:  # older TVMs turn SearchStopped into a TVMError on its way through C++
         if session.stopping:
@@ -173,6 +174,12 @@ def measure_and_keep(
         console.print(missing, soft_wrap=True)
     found = replace(found, commit=find_commit())
     keep_calibration(device.name, found, file)
+    _warn(console, found, device)
+    return found
+
+
+def _warn(console: "Console", found: "DeviceCalibration", device: "DeviceSpec") -> None:
+    """Tell what could not be measured, and what disturbed it."""
     if not any(program.own for program in found.programs):
         console.print(
             "warning: no function with TVM's own schedule ran; such functions get the levels of "
@@ -185,19 +192,19 @@ def measure_and_keep(
             "for other programs; a usual figure is predicted with",
             soft_wrap=True,
         )
-    if found.plain_level is None and device.kind == "cpu":
-        console.print(
-            "warning: what functions that Ansor does not tune take, such as copies, could not be "
-            "told, as too few ran without waiting; they stay as they are estimated",
-            soft_wrap=True,
-        )
+    for level, what in _warm_levels(found):
+        if level is None and device.kind == "cpu":
+            console.print(
+                f"warning: what {what} take could not be told, as too few ran without waiting; "
+                "they stay as they are estimated",
+                soft_wrap=True,
+            )
     if found.disturbed:
         console.print(
             "warning: the machine was busy meanwhile, by a fixed program measured in between; run "
             "`tvm-cdmpp device calibrate` again when it is quiet",
             soft_wrap=True,
         )
-    return found
 
 
 def calibrate_first(
@@ -313,9 +320,16 @@ def _print(calibration: "DeviceCalibration", name: str) -> None:
     console.print(f"in all: {describe_levels(levels)}", soft_wrap=True)
     if calibration.wake_s is not None:
         console.print(f"waking the threads of a loop takes {show.latency(calibration.wake_s)}")
-    if calibration.plain_level is not None:
-        console.print(
-            "functions that Ansor does not tune, such as copies, take "
-            f"{math.exp(calibration.plain_level):.2f} times what is estimated",
-            soft_wrap=True,
-        )
+    for level, what in _warm_levels(calibration):
+        if level is not None:
+            factor = f"{math.exp(level):.2f} times"
+            console.print(f"{what} take {factor} what is estimated", soft_wrap=True)
+
+
+def _warm_levels(calibration: "DeviceCalibration") -> "tuple[tuple[float | None, str], ...]":
+    """Return what was measured with full caches, and of what functions."""
+    return (
+        (calibration.plain_level, "functions that Ansor does not tune, such as copies,"),
+        (calibration.library_level, "those of them that call the C library, such as erf,"),
+        (calibration.kept_level, "products whose weights stay in the caches"),
+    )

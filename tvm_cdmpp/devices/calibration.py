@@ -6,7 +6,7 @@ are kept in a file of their own, as built-in devices and this machine's CPU have
 
     {"format": 1, "calibrations": {"my-cpu": {
        "date": "2026-01-31T12:00:00+00:00", "tvm": "0.17.0", "commit": null, "disturbed": false,
-       "wake_s": 1.4e-6, "plain_level": -0.3,
+       "wake_s": 1.4e-6, "plain_level": -0.3, "library_level": -0.2, "kept_level": -0.5,
        "levels": [{"weights": "a35f...", "level": 0.21, "operators": {"conv2d": 0.3, ...},
                    "own_level": 0.5, "own_operators": {"conv2d": 0.9, ...}}],
        "programs": [{"operator": "conv2d", "task": "conv2d 1x32x28x28,...", "measured_s": 1e-3,
@@ -99,6 +99,11 @@ class DeviceCalibration:
     plain_level: float | None = None
     """Of functions that Ansor does not tune, which move data or are elementwise: ln(measured /
     estimated) of their work; None where that was not measured."""
+    library_level: float | None = None
+    """The same of those that call the C library for each element."""
+    kept_level: float | None = None
+    """Of programs whose work caches shorten in a network, as they hold what it waits for by itself:
+    ln(measured / estimated) of what is left where next to nothing stays."""
     programs: tuple[MeasuredProgram, ...] = field(default=(), compare=False, repr=False)
     date: str = field(default="", compare=False)
     """When, in UTC, as ISO 8601."""
@@ -112,7 +117,8 @@ class DeviceCalibration:
     def __post_init__(self) -> None:
         """Reject what no machine can take."""
         _check_wake(self.wake_s)
-        _check_levels(() if self.plain_level is None else (self.plain_level,))
+        known = (self.plain_level, self.library_level, self.kept_level)
+        _check_levels([level for level in known if level is not None])
 
     def of(self, weights: str) -> Levels | None:
         """Return the levels for some weights; None where there are none."""

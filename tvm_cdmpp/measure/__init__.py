@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     )
     from tvm_cdmpp.measure.pace import Pace, at_full_pace
     from tvm_cdmpp.measure.reports import BatchReport
-    from tvm_cdmpp.measure.sampling import SampleMix
     from tvm_cdmpp.measure.session import (
         MeasureOptions,
         MeasureSession,
@@ -28,5 +27,7 @@ if TYPE_CHECKING:
         SearchStopped,
     )
     from tvm_cdmpp.measure.small_programs import FirstMinuteConfig
+    from tvm_cdmpp.measure.waking import wait_until_idle
+    from tvm_cdmpp.measure.warm import WarmEstimate, WarmEstimator, WarmLevels
 
 __getattr__, __dir__ = offer(__name__)

@@ -29,7 +29,6 @@ from tvm_cdmpp.devices import DeviceCalibration, DeviceSpec, Levels, MeasuredPro
 from tvm_cdmpp.errors import MeasureError
 from tvm_cdmpp.measure.calibration import CalibrationConfig, matmul_timer
 from tvm_cdmpp.measure.outcomes import Failures
-from tvm_cdmpp.measure.plain import Estimator, plain_level
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
 from tvm_cdmpp.measure.small_programs import (
     FirstMinuteConfig,
@@ -38,6 +37,7 @@ from tvm_cdmpp.measure.small_programs import (
 )
 from tvm_cdmpp.measure.untuned import build_all
 from tvm_cdmpp.measure.waking import Wakes
+from tvm_cdmpp.measure.warm import WarmEstimator, WarmLevels, warm_levels
 from tvm_cdmpp.models import TrainedPredictor
 from tvm_cdmpp.train import LevelCorrection, LevelVariances
 
@@ -69,7 +69,7 @@ def calibrate_device(
     config: FirstMinuteConfig | None = None,
     *,
     on_batch: Callable[[str, int], None] = lambda name, programs: None,
-    estimate: Estimator | None = None,
+    estimator: WarmEstimator | None = None,
 ) -> DeviceCalibration:
     """Measure a device.
 
@@ -89,8 +89,8 @@ def calibrate_device(
         Which programs.
     on_batch
         Called with the name of one of some programs, and of how many more that were measured.
-    estimate
-        Of plain functions, which are measured as well then; see `plain`.
+    estimator
+        Of functions with full caches, which are measured as well then; see `warm`.
 
     Raises
     ------
@@ -124,7 +124,9 @@ def calibrate_device(
         checks_s.append(check())
         on_batch(batch[0].name, len(set(places) - seen))
         seen.update(places)
-    level = plain_level(options, target, wakes.median_s, estimate) if estimate and on_cpu else None
+    warm = WarmLevels(None, None, None)
+    if estimator and on_cpu:
+        warm = warm_levels(options, target, wakes.median_s, estimator)
     # On one of several devices a program ran beside a check that was as slow as the slowest.
     slower = [1.0] * len(checks_s) if copies > 1 else disturbances(checks_s)
     runs_s = defaultdict[int, list[tuple[float, float]]](list)
@@ -155,7 +157,9 @@ def calibrate_device(
             if place in usual_s
         ),
         wake_s=wakes.median_s,
-        plain_level=level,
+        plain_level=warm.plain,
+        library_level=warm.library,
+        kept_level=warm.kept,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         tvm=str(tvm.__version__),
         # One slow program in eleven happens on any machine.

@@ -5,7 +5,10 @@ A loop that does next to nothing is measured with threads and without, again and
 threads wait for work as they do inside of a network.
 """
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +25,34 @@ _LONGEST_S = 1e-4
 """What takes longer waits for other programs of a busy machine, not for a thread."""
 _PER_CORE = 16
 """Elements; too few for the loop itself to count."""
+_LOOK_EVERY_S = 0.02
+
+
+def wait_until_idle(longest_s: float = 2.0) -> None:
+    """Wait until nothing else runs on this machine, where Linux tells.
+
+    After its last loop a worker thread of TVM spins for some tenths of a second, on a core of
+    which another process's worker has to make do with the rest: waking that one then takes three
+    times as long.
+
+    Parameters
+    ----------
+    longest_s
+        On a machine that is never idle, go on after that.
+    """
+    end = time.monotonic() + longest_s
+    while _running() > 1 and time.monotonic() < end:
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _running() -> int:
+    """Return how many threads run or could, this one included; 1 where that is not known."""
+    with suppress(OSError):
+        for line in Path("/proc/stat").read_text().splitlines():
+            name, *values = line.split()
+            if name == "procs_running":
+                return int(values[0])
+    return 1
 
 
 class Wakes:
@@ -37,6 +68,7 @@ class Wakes:
 
     def __init__(self, options: "MeasureOptions", target: Any, cores: int) -> None:
         self._found_s: list[float] = []
+        self._is_here = options.remote is None
         self._measure: Callable[[], float | None] = lambda: None
         if str(target.kind.name) == "llvm" and cores > 1:
             runner = options.runner(on_cpu=False)
@@ -44,6 +76,8 @@ class Wakes:
 
     def take(self) -> None:
         """Measure once more."""
+        if self._is_here:
+            wait_until_idle()
         if (found_s := self._measure()) is not None:
             self._found_s.append(found_s)
 

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     )
     from tvm_cdmpp.networks.inputs import MOST_BATCH
     from tvm_cdmpp.networks.isolated import NetworkProcess
-    from tvm_cdmpp.networks.layers import LAYERS, PLAIN_LAYERS, network_of_layers
+    from tvm_cdmpp.networks.layers import (
+        KEPT_LAYERS,
+        LAYERS,
+        LIBRARY_LAYERS,
+        PLAIN_LAYERS,
+        Layer,
+        network_of_layers,
+    )
     from tvm_cdmpp.networks.lowering import LoweredNetwork, lower_network
     from tvm_cdmpp.networks.named import NETWORKS
     from tvm_cdmpp.networks.network import (

@@ -118,6 +118,14 @@ def _activated_sum(*shape: int) -> Layer:
     return lambda data: relay.nn.relu(relay.add(data(*shape), data(*shape)))
 
 
+def _by_library(function: Callable[[Expr], Expr], *shape: int) -> Layer:
+    """Call a function of the C library, of values between .1 and 1 where those read are up to 10.
+
+    TVM fills what it measures with such; `erf` takes longer of large ones than of most activations.
+    """
+    return lambda data: function(relay.multiply(data(*shape), relay.const(0.1)))
+
+
 _MAX_POOL: dict[str, Any] = {"pool_size": (3, 3), "strides": (2, 2), "padding": (1, 1)}
 _AVG_POOL: dict[str, Any] = {"pool_size": (2, 2), "strides": (2, 2)}
 
@@ -177,3 +185,24 @@ PLAIN_LAYERS: tuple[Layer, ...] = (
     lambda data: relay.transpose(data(4, 14, 14, 256), (0, 3, 1, 2)),
 )
 """Layers that Ansor does not tune: they move data, or do the same to each element."""
+
+LIBRARY_LAYERS: tuple[Layer, ...] = (
+    _by_library(relay.erf, 1, 96, 512),
+    _by_library(relay.erf, 4, 80, 256),
+    _by_library(relay.erf, 1, 64, 768),
+    _by_library(relay.sigmoid, 1, 64, 28, 28),
+    _by_library(relay.tanh, 4, 128, 128),
+)
+"""The same, with calls of the C library for each element."""
+
+KEPT_LAYERS: tuple[Layer, ...] = (
+    _dense(1, 640, 160),
+    _dense(4, 640, 160),
+    _dense(1, 384, 320),
+    _dense(4, 384, 320),
+    _dense(1, 1024, 192),
+    _dense(4, 1024, 192),
+    _dense(1, 192, 768),
+    _dense(8, 320, 320),
+)
+"""Layers that do little with each weight, and whose weights the cores' own caches can hold."""

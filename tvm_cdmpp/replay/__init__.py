@@ -6,7 +6,6 @@ from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
     from tvm_cdmpp.replay.graph import Operator, OperatorGraph, read_graph
-    from tvm_cdmpp.replay.physics import plain_s
     from tvm_cdmpp.replay.prediction import (
         FunctionPrediction,
         NetworkForecast,
@@ -15,5 +14,6 @@ if TYPE_CHECKING:
     )
     from tvm_cdmpp.replay.spreads import CORRELATION, interval, joint_spread
     from tvm_cdmpp.replay.timeline import Event, QueueConfig, Timeline, replay
+    from tvm_cdmpp.replay.warm import WarmEstimates
 
 __getattr__, __dir__ = offer(__name__)

@@ -48,8 +48,15 @@ class Kept(NamedTuple):
         """Of the time alone, what is left in a network."""
         return self.inside_s / self.alone_s
 
-    def work_s(self, alone_s: float) -> float:
+    def work_s(self, alone_s: float, level: float = 0.0) -> float:
         """Return what work takes in a network, given what it does take alone.
+
+        Parameters
+        ----------
+        alone_s
+            By itself, with empty caches.
+        level
+            ln(measured / returned) of work of which nothing stays, where that was measured.
 
         By what factor that is not as estimated is known of what stays; of the waits that are gone
         it tells nothing. Which of the two the factor is of, nobody knows: the root of the share
@@ -57,7 +64,8 @@ class Kept(NamedTuple):
         Nothing takes longer in a network than alone.
         """
         off = alone_s / self.alone_s
-        return min(alone_s, self.inside_s * math.pow(off, math.sqrt(self.share)))
+        known = math.pow(off, math.sqrt(self.share)) * math.exp(level * (1.0 - self.share))
+        return min(alone_s, self.inside_s * known)
 
 
 _ALL = Kept(1.0, 1.0)

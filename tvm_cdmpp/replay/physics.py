@@ -21,12 +21,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from tvm_cdmpp.ast import OP_CLASSES, Access, Leaf
 from tvm_cdmpp.bridge import load_tvm
-from tvm_cdmpp.devices import DeviceCalibration, DeviceSpec
+from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.models import PROGRAM_START_S, bound_names
 from tvm_cdmpp.networks import OwnFunction
 
@@ -139,10 +139,10 @@ def estimate_function(
     latency_s = call_s(device, network_bytes) + wake_s(leaves, device)
     bounds_s["start-up"] = latency_s
     library = _library_calls(program)
-    level = device.calibration.plain_level if device.calibration else None
-    slower = 1.0 if level is None else math.exp(level)
     for leaf in leaves:
-        found_s = _leaf_times_s(leaf, library.get(leaf.name, ()), device, network_bytes)
+        calls = library.get(leaf.name, ())
+        slower = _slower(device, calls_library=bool(calls))
+        found_s = _leaf_times_s(leaf, calls, device, network_bytes)
         times_s = tuple(slower * seconds for seconds in found_s)
         latency_s += overlapped_s(times_s)
         for name, seconds in zip(names, times_s, strict=False):
@@ -150,7 +150,16 @@ def estimate_function(
     return Estimate(bounds_s, latency_s)
 
 
-def plain_s(function: OwnFunction, device: DeviceSpec, wake_s: float | None) -> tuple[float, float]:
+def _slower(device: DeviceSpec, *, calls_library: bool) -> float:
+    """Return by what factor the work of a leaf was measured to be slower than estimated."""
+    if device.calibration is None:
+        return 1.0
+    plain, library = device.calibration.plain_level, device.calibration.library_level
+    level = library if calls_library and library is not None else plain
+    return 1.0 if level is None else math.exp(level)
+
+
+def plain_s(function: OwnFunction, device: DeviceSpec) -> tuple[float, float]:
     """Return what the start and the work of a function take that runs again and again by itself.
 
     Parameters
@@ -158,19 +167,19 @@ def plain_s(function: OwnFunction, device: DeviceSpec, wake_s: float | None) -> 
     function
         With all that it reads in the caches, as far as these have room.
     device
-        A CPU; its calibration is left out of account.
-    wake_s
-        What waking its threads takes, if that was measured.
+        A CPU.
     """
-    bare = replace(device, calibration=DeviceCalibration(levels=(), wake_s=wake_s))
-    buffers = function.program.buffer_map.values()
-    moved_bytes = sum(
-        math.prod(int(size) for size in buffer.shape) * tvm.DataType(buffer.dtype).bits / 8
-        for buffer in buffers
-    )
-    found = estimate_function(function.program, function.leaves, bare, moved_bytes)
+    found = estimate_function(function.program, function.leaves, device, moved_bytes(function))
     start_s = found.bounds_s["start-up"]
     return start_s, found.latency_s - start_s
+
+
+def moved_bytes(function: OwnFunction) -> float:
+    """Return the bytes of all that a function reads and writes."""
+    return math.fsum(
+        math.prod(int(size) for size in buffer.shape) * tvm.DataType(buffer.dtype).bits / 8
+        for buffer in function.program.buffer_map.values()
+    )
 
 
 def wake_s(leaves: Sequence[Leaf], device: DeviceSpec) -> float:

@@ -25,18 +25,15 @@ from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.extract import describe_programs, leaves_if_readable
 from tvm_cdmpp.models import (
     PROGRAM_START_S,
-    TERMS,
     CostPredictor,
     Prediction,
     TrainedPredictor,
     bound_shares,
-    combine_terms,
     estimate_latency_s,
-    leaf_terms_s,
 )
 from tvm_cdmpp.networks import OwnFunction, is_of_reducing_class
-from tvm_cdmpp.replay.kept import kept_work
-from tvm_cdmpp.replay.physics import call_s, estimate_function, wake_s
+from tvm_cdmpp.replay.inside import inside_network
+from tvm_cdmpp.replay.physics import estimate_function
 
 Basis: TypeAlias = Literal["predicted", "analytic estimate", "moved bytes"]
 
@@ -53,12 +50,6 @@ SPREAD_FACTORS = {"cpu": 1.0, "gpu": 1.2, "accelerator": 1.2}
 """By how much the predictor's own spread is widened: so much it takes for 90 % of the tasks of
 networks that were not trained on, as their fastest programs measured (`network_intervals` in
 benchmarks/results), and not less than one. No accelerator was measured; they get the larger one."""
-
-_START_SHARES = (0.5, 0.9)
-"""Shares of starts in the base of the predictor, as it is inside of the network, between which a
-CPU's threads are taken to wake as `replay.physics` says. Of 160 000 programs that were measured by
-themselves two took less than 8 us, with shares of 0.75; from 8 to 15 us it is 0.5, and predictions
-are right."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -173,40 +164,15 @@ def _in_network_s(
     device: DeviceSpec,
     network_bytes: float,
 ) -> npt.NDArray[np.floating[Any]]:
-    """Return the latencies of programs inside of a network on a CPU.
+    """Return the latencies of programs inside of a network, on a CPU without the waits for memory.
 
     What is measured to learn from is measured with empty caches; in a network they hold what fits,
     so the work takes less. The start that is learned, 0.7 us, is that of a program that was
-    measured by itself; an executor calls a pointer. What waking threads takes is part of the leaves
-    that are predicted. Where the base has it for most of the time, which is less than training had,
-    it makes room for that of waking them once per loop nest.
+    measured by itself; an executor calls a pointer.
     """
     if device.kind != "cpu" or prediction.leaf_s is None:
         return prediction.latency_s
-    programs = np.repeat(np.arange(len(batch)), batch.leaf_counts)
-    terms_s = leaf_terms_s(batch, device)
-    starts_s, base_s = terms_s[TERMS.index("start")], combine_terms(terms_s)
-    without_s = prediction.leaf_s * (1.0 - starts_s / base_s)
-    known_s, alone_s, start_s, all_s = (
-        np.bincount(programs, of_leaves, minlength=len(batch))
-        for of_leaves in (prediction.leaf_s, without_s, starts_s, base_s)
-    )
-    compute_s = np.split(terms_s[:2], batch.offsets[1:-1], axis=1)
-    found = [
-        kept_work(of_program, of_leaves, device, network_bytes)
-        for of_program, of_leaves in zip(leaves, compute_s, strict=True)
-    ]
-    kept = np.array([of_program.share for of_program in found])
-    work_s = np.array([k.work_s(float(s)) for k, s in zip(found, alone_s, strict=True)])
-    low, high = _START_SHARES
-    share = start_s / (start_s + kept * (all_s - start_s))
-    unknown = np.clip((share - low) / (high - low), 0.0, 1.0)
-    woken_s = work_s + [wake_s(of_program, device) for of_program in leaves]
-    predicted_s = known_s - alone_s + work_s
-    start = call_s(device, network_bytes)
-    latency_s: npt.NDArray[np.floating[Any]]
-    latency_s = start + predicted_s ** (1 - unknown) * woken_s**unknown
-    return latency_s
+    return inside_network(prediction.leaf_s, batch, leaves, device, network_bytes).latency_s
 
 
 def _by_estimate(

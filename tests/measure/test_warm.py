@@ -1,0 +1,77 @@
+"""Functions with full caches, built and run for real."""
+
+import math
+from collections import Counter
+
+import pytest
+
+from tests.tiny_tasks import TARGET
+from tvm_cdmpp.measure import warm
+from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
+from tvm_cdmpp.measure.warm import WarmEstimate, WarmLevels, warm_levels
+from tvm_cdmpp.networks import (
+    KEPT_LAYERS,
+    LAYERS,
+    LIBRARY_LAYERS,
+    PLAIN_LAYERS,
+    OwnFunction,
+    network_of_layers,
+    own_functions,
+    plain_functions,
+)
+
+
+class Said:
+    """Says the same of every function."""
+
+    def __init__(self, start_s: float, work_s: float, gone: float = 1.0) -> None:
+        self.asked: Counter[str] = Counter()
+        self._said = WarmEstimate(start_s, work_s, gone)
+
+    def plain(self, function: OwnFunction, wake_s: float | None) -> WarmEstimate:
+        assert wake_s == 2e-6
+        self.asked[function.name.split()[0]] += 1
+        return self._said
+
+    def kept(self, function: OwnFunction, wake_s: float | None, alone_s: float) -> WarmEstimate:
+        assert wake_s == 2e-6
+        assert 1e-7 < alone_s < 1e-2
+        self.asked["kept"] += 1
+        return self._said
+
+
+def levels(said: Said) -> WarmLevels:
+    with MeasureSession():
+        return warm_levels(MeasureOptions(repeat=3), TARGET, 2e-6, said)
+
+
+@pytest.mark.parametrize("layers", [PLAIN_LAYERS, LIBRARY_LAYERS, KEPT_LAYERS])
+def test_layers_are_of_either_kind(layers: tuple[object, ...]) -> None:
+    network = network_of_layers(layers)  # type: ignore[arg-type]
+    are_kept = layers is KEPT_LAYERS
+    assert (len(plain_functions(network, TARGET, 2)) >= len(layers)) == (not are_kept)
+    assert len(own_functions(network, TARGET, 2)) == (len(layers) if are_kept else 0)
+    assert len(own_functions(network_of_layers(LAYERS[1:2]), TARGET, 2)) == 1
+
+
+def test_the_level_is_how_much_more_the_work_takes() -> None:
+    said = Said(1e-9, 1e-5)
+    found = levels(said)
+    for level in (found.plain, found.library, found.kept):
+        assert level is None or 1e-7 < 1e-5 * math.exp(level) < 8e-5  # None on a busy machine
+    assert said.asked["kept"] == len(KEPT_LAYERS)
+    assert said.asked.total() >= len((*PLAIN_LAYERS, *LIBRARY_LAYERS, *KEPT_LAYERS))
+    # Half of the work was gone, so that which is all gone is further off.
+    half = levels(Said(1e-9, 1e-5, 0.5))
+    assert half.kept is None or found.kept is None or abs(half.kept - 2 * found.kept) < 1
+
+
+def test_nothing_is_said_of_functions_that_do_not_run_or_take_no_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nothing = WarmLevels(None, None, None)
+    assert levels(Said(1.0, 1.0)) == nothing
+    assert levels(Said(1e-9, 1e-12)) == nothing  # what takes a million times as long has waited
+    assert levels(Said(1e-9, 1e-5, 0.1)).kept is None  # by itself it takes nearly as long
+    monkeypatch.setattr(warm, "failed", lambda _: True)
+    assert levels(Said(1e-9, 1e-5)) == nothing

@@ -1,0 +1,136 @@
+"""How much longer functions take than estimated that find all that they read in the caches.
+
+- Plain ones, which move data, do simple arithmetic, or call the C library for each element. No
+  predictor learned from them; what they take is estimated from cycles and bytes, by the clock and
+  the caches that a device is known by. Of those, a rented machine tells little.
+- Products that do little with each weight. By themselves they wait for memory, as predictors have
+  learned it; what they take where the weights are in the caches is estimated from that.
+
+So some are measured once, each run again and again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from tvm_cdmpp.bridge import failed, latency_s
+from tvm_cdmpp.devices import Hardware
+from tvm_cdmpp.measure.calibration import calibration_program
+from tvm_cdmpp.measure.session import MeasureOptions
+from tvm_cdmpp.measure.untuned import build_all
+from tvm_cdmpp.measure.waking import wait_until_idle
+from tvm_cdmpp.networks import (
+    KEPT_LAYERS,
+    LIBRARY_LAYERS,
+    PLAIN_LAYERS,
+    Layer,
+    OwnFunction,
+    network_of_layers,
+    own_functions,
+    plain_functions,
+)
+
+_LEAST = 3
+"""Functions that must tell; of fewer, nothing is said."""
+_MOST = 8.0
+"""Times what is estimated; what takes longer has waited."""
+_LEAST_GONE = 0.4
+"""Share of a product's work alone that must be gone in full caches, for it to tell what is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmEstimate:
+    """What a function is estimated to take again and again by itself."""
+
+    start_s: float
+    work_s: float
+    gone: float = 1.0
+    """Share of its work with empty caches that is gone."""
+
+
+class WarmEstimator(Protocol):
+    """What is compared."""
+
+    def plain(self, function: OwnFunction, wake_s: float | None) -> WarmEstimate:
+        """Estimate a function, given what waking threads takes, where that is known."""
+
+    def kept(self, function: OwnFunction, wake_s: float | None, alone_s: float) -> WarmEstimate:
+        """Estimate a product, given also what it took with empty caches."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmLevels:
+    """ln(measured / estimated) of work, the median of some functions; None where too few told."""
+
+    plain: float | None
+    library: float | None
+    kept: float | None
+
+
+def warm_levels(
+    options: MeasureOptions, target: Any, wake_s: float | None, estimator: WarmEstimator
+) -> WarmLevels:
+    """Measure functions with full caches.
+
+    Parameters
+    ----------
+    options
+        How they are measured, and where.
+    target
+        A CPU.
+    wake_s
+        What waking threads takes; None where that is not known.
+    estimator
+        What is compared.
+    """
+    bench = _Bench(options, target)
+
+    def plain_level(layers: Sequence[Layer]) -> float | None:
+        functions = plain_functions(network_of_layers(layers), target, bench.cores)
+        found_s = bench.time(functions, full=True)
+        return _level(found_s, [estimator.plain(function, wake_s) for function in functions])
+
+    functions = own_functions(network_of_layers(KEPT_LAYERS), target, bench.cores)
+    pairs = zip(functions, bench.time(functions, full=False), strict=True)
+    alone_s = {function: seconds for function, seconds in pairs if seconds is not None}
+    kept = [estimator.kept(function, wake_s, seconds) for function, seconds in alone_s.items()]
+    return WarmLevels(
+        plain=plain_level(PLAIN_LAYERS),
+        library=plain_level(LIBRARY_LAYERS),
+        kept=_level(bench.time(list(alone_s), full=True), kept),
+    )
+
+
+class _Bench:
+    """Builds and times functions."""
+
+    def __init__(self, options: MeasureOptions, target: Any) -> None:
+        self._options, self._target = options, target
+        self._stand_in = calibration_program(target)  # TVM's runner asks for its target
+        self.cores = Hardware.of(self._stand_in.task.hardware_params).cores
+
+    def time(self, functions: Sequence[OwnFunction], *, full: bool) -> list[float | None]:
+        """Time functions with full or empty caches; None for those that do not run."""
+        inputs = [self._stand_in] * len(functions)
+        built = build_all(inputs, functions, self._options.builder(), self._target)
+        if self._options.remote is None:
+            wait_until_idle()
+        results = self._options.runner(on_cpu=not full).run(inputs, built, verbose=0)
+        return [None if failed(result) else latency_s(result) for result in results]
+
+
+def _level(found_s: Sequence[float | None], estimates: Sequence[WarmEstimate]) -> float | None:
+    levels = []
+    for seconds, estimate in zip(found_s, estimates, strict=True):
+        if seconds is None or estimate.gone < _LEAST_GONE:
+            continue
+        measured_s = seconds - estimate.start_s
+        # Else too little is known of the work, or other programs of a busy machine took the time.
+        if estimate.start_s < measured_s < estimate.start_s + _MOST * estimate.work_s:
+            levels.append(math.log(measured_s / estimate.work_s) / estimate.gone)
+    return float(np.median(levels)) if len(levels) >= _LEAST else None
