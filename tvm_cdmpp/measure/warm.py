@@ -97,12 +97,14 @@ def warm_levels(
 
     functions = own_functions(network_of_layers(KEPT_LAYERS), target, bench.cores)
     pairs = zip(functions, bench.time(functions, full=False), strict=True)
-    alone_s = {function: seconds for function, seconds in pairs if seconds is not None}
-    kept = [estimator.kept(function, wake_s, seconds) for function, seconds in alone_s.items()]
+    alone = [(function, seconds) for function, seconds in pairs if seconds is not None]
     return WarmLevels(
         plain=plain_level(PLAIN_LAYERS),
         library=plain_level(LIBRARY_LAYERS),
-        kept=_level(bench.time(list(alone_s), full=True), kept),
+        kept=_level(
+            bench.time([function for function, _ in alone], full=True),
+            [estimator.kept(function, wake_s, alone_s) for function, alone_s in alone],
+        ),
     )
 
 
