@@ -1,11 +1,13 @@
 """What waking threads takes, measured for real."""
 
+import time
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
 from tests.tiny_tasks import TARGET
+from tvm_cdmpp.measure import waking
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
 from tvm_cdmpp.measure.waking import wake_timer
 
@@ -35,3 +37,18 @@ def test_what_does_not_run_tells_nothing() -> None:
     with MeasureSession():
         measure = wake_timer(options.builder(), options.runner(on_cpu=False), TARGET, cores=2)
         assert measure() is None
+
+
+def test_it_waits_until_nothing_else_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = iter([3, 2, 1, 9])
+    monkeypatch.setattr(waking, "_running", lambda: next(running))
+    waking.wait_until_idle(60.0)
+    assert next(running) == 9
+    monkeypatch.setattr(waking, "_running", lambda: 2)
+    begin = time.monotonic()
+    waking.wait_until_idle(0.1)
+    assert 0.1 <= time.monotonic() - begin < 5
+
+
+def test_running_threads_are_counted() -> None:
+    assert waking._running() >= 1

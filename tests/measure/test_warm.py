@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from tests.tiny_tasks import TARGET
@@ -61,9 +62,16 @@ def test_the_level_is_how_much_more_the_work_takes() -> None:
         assert level is None or 1e-7 < 1e-5 * math.exp(level) < 8e-5  # None on a busy machine
     assert said.asked["kept"] == len(KEPT_LAYERS)
     assert said.asked.total() >= len((*PLAIN_LAYERS, *LIBRARY_LAYERS, *KEPT_LAYERS))
-    # Half of the work was gone, so that which is all gone is further off.
-    half = levels(Said(1e-9, 1e-5, 0.5))
-    assert half.kept is None or found.kept is None or abs(half.kept - 2 * found.kept) < 1
+
+
+def test_the_middle_one_counts_of_those_that_tell() -> None:
+    estimates = [WarmEstimate(1e-6, 1e-5, gone) for gone in (1.0, 0.5, 0.8, 0.1)]
+    found_s = [2.1e-5, 2.1e-5, 1.1e-5, 1.1e-4]
+    # Where half of the work was gone, what is all gone is twice as far off.
+    expected = [math.log(2.0), 2 * math.log(2.0), 0.0]
+    assert warm._level(found_s, estimates) == pytest.approx(np.median(expected))
+    assert warm._level([None, *found_s[1:]], estimates) is None
+    assert warm._level([1.5e-6, *found_s[1:]], estimates) is None  # it is hardly more than a start
 
 
 def test_nothing_is_said_of_functions_that_do_not_run_or_take_no_time(

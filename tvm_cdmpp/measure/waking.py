@@ -28,7 +28,7 @@ _PER_CORE = 16
 _LOOK_EVERY_S = 0.02
 
 
-def wait_until_idle(longest_s: float = 2.0) -> None:
+def wait_until_idle(longest_s: float = 0.5) -> None:
     """Wait until nothing else runs on this machine, where Linux tells.
 
     After its last loop a worker thread of TVM spins for some tenths of a second, on a core of
