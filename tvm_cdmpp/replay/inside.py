@@ -1,8 +1,10 @@
 """What programs that were measured by themselves take inside of a network on a CPU.
 
 There caches hold what fits, so the work takes less (`kept`), and an executor calls a pointer. What
-waking threads takes is part of the leaves that are predicted. Where the base has it for most of the
-time, which is less than training had, it makes room for that of waking them once per loop nest.
+waking threads takes is part of the leaves that are predicted, as it is where they have slept. Inside
+they wait awake: so that makes room for what waking them once per loop nest was measured to take on
+the device. Where that was not measured, it makes room for what is usual where the base has it for
+most of the time, which is less than training had.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class InsideNetwork:
     wake_s: Floats
     """What waking threads takes by `replay.physics`."""
     unknown: Floats
-    """Weight of the latter, from 0 to 1."""
+    """Weight of the latter, from 0 to 1; 1 where it was measured."""
     work_s: Floats
     gone: Floats
     """Share of the work alone that is gone in a network."""
@@ -92,6 +94,8 @@ def inside_network(
     kept = np.array([of_program.share for of_program in found])
     low, high = _START_SHARES
     share = start_s / (start_s + kept * (all_s - start_s))
+    if device.calibration and device.calibration.wake_s is not None:
+        share = np.ones(len(batch))
     return InsideNetwork(
         call_s=call_s(device, network_bytes),
         learned_start_s=np.subtract(known_s, alone_s, dtype=np.float64),
