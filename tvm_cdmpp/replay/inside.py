@@ -1,10 +1,10 @@
 """What programs that were measured by themselves take inside of a network on a CPU.
 
 There caches hold what fits, so the work takes less (`kept`), and an executor calls a pointer. What
-waking threads takes is part of the leaves that are predicted, as it is where they have slept. Inside
-they wait awake: so that makes room for what waking them once per loop nest was measured to take on
-the device. Where that was not measured, it makes room for what is usual where the base has it for
-most of the time, which is less than training had.
+waking threads takes is part of the leaves that are predicted, as it is where they have slept.
+Inside they wait awake: so that makes room for what waking them once per loop nest was measured to
+take on the device. Where that was not measured, it makes room for what is usual where the base has
+it for most of the time, which is less than training had.
 """
 
 from __future__ import annotations
