@@ -96,8 +96,9 @@ class CompactASTBatch:
         """Return the batch of the given programs, in the given order."""
         chosen = np.asarray(programs, dtype=np.int64)
         rows, counts = self.leaves_of(chosen), self.leaf_counts[chosen]
-        unscaled = None if self.unscaled is None else self.unscaled[rows]
-        return CompactASTBatch.of_counts(self.vectors[rows], self.positions[rows], counts, unscaled)
+        unscaled = None if self.unscaled is None else self.unscaled.take(rows, axis=0)
+        vectors = self.vectors.take(rows, axis=0)  # half as long again by an index
+        return CompactASTBatch.of_counts(vectors, self.positions[rows], counts, unscaled)
 
 
 def dense_mask(leaf_counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

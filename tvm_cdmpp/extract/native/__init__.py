@@ -109,10 +109,9 @@ def _library() -> ctypes.CDLL:
         ),
         "loops": (_INTS, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, _INTS]),
         "release": (None, [ctypes.c_void_p]),
-        "vectors": (_FLOATS, [ctypes.c_void_p]),
         "scale": (
             ctypes.c_int,
-            [_FLOATS, ctypes.c_int64, _INTS, ctypes.c_int64, _FLOATS],
+            [ctypes.c_void_p, _INTS, ctypes.c_int64, _FLOATS, _FLOATS],
         ),
         "positions": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
         "counts": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
@@ -256,12 +255,11 @@ class NativeExtractor:
         library = _library()
         counts = _copied(library.cdmpp_counts(self._handle), count, np.int32).astype(np.int64)
         leaves = int(counts.sum())
-        vectors = _copied(library.cdmpp_vectors(self._handle), leaves * NUM_FIELDS, np.float32)
-        vectors = vectors.reshape(leaves, NUM_FIELDS)
+        vectors = np.empty((leaves, NUM_FIELDS), dtype=np.float32)
         unscaled = np.empty((leaves, len(_COUNTED)), dtype=np.float32)
         if not library.cdmpp_scale(
-            vectors.ctypes.data_as(_FLOATS), leaves,
-            _COUNTED.ctypes.data_as(_INTS), len(_COUNTED), unscaled.ctypes.data_as(_FLOATS),
+            self._handle, _COUNTED.ctypes.data_as(_INTS), len(_COUNTED),
+            vectors.ctypes.data_as(_FLOATS), unscaled.ctypes.data_as(_FLOATS),
         ):  # fmt: skip
             raise MemoryError(f"no memory to scale {leaves} computation vectors")
         positions = _copied(library.cdmpp_positions(self._handle), leaves, np.int32)

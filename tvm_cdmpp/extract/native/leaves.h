@@ -69,6 +69,13 @@ class Leaves {
     }
   };
 
+  // An index that conditions compare, and its bounds without its constant.
+  struct Tested {
+    const Index* index;
+    LoopIndex loops;
+    Int low, high;
+  };
+
   // Stage, which of its results, whether it is a thread's own part of a reduction.
   using BufferKey = std::array<int, 3>;
 
@@ -255,11 +262,13 @@ class Leaves {
 
   // Take off the parts of conditions that always hold here, such as those of padding not reached.
   void drop_conditions(Leaf& leaf, const Nest& nest, const Spec& spec) {
+    tested_.clear();
     for (const Choice& choice : spec.choices) {
       Int dropped = 0;
       for (const Condition& condition : choice.conditions) {
-        LoopIndex index = in_loops(condition.index, nest.axes, nest.loop_extents);
-        auto [low, high] = index.bounds(nest.loop_extents);
+        const Tested& tested = find_tested(condition.index, nest);
+        Int low = tested.low + condition.index.constant;
+        Int high = tested.high + condition.index.constant;
         // Guards keep the axes within their extents.
         for (const Term& term : condition.index.terms) {
           if (term.kind != Term::kAxis) continue;
@@ -269,15 +278,24 @@ class Leaves {
         bool always = low >= condition.low && high <= condition.high;
         dropped += always;
         if (always || open_.empty()) continue;
-        auto inner = static_cast<std::size_t>(open_.back().position);
-        tests_lanes_ = tests_lanes_ || index.coefficients[inner] != 0 ||
-                       (index.curved_loops() & LoopIndex::bit(inner)) != 0;
+        tests_lanes_ = tests_lanes_ || moves_with(tested.loops, open_.back().position);
       }
       bool holds = dropped == choice.num_parts;
       leaf.ops[kCompare] -= dropped;
       leaf.ops[kBool] -= dropped - holds;
       leaf.ops[kSelect] -= holds;
     }
+  }
+
+  // What the terms of a condition's index are in this nest; tables test one index over and over.
+  const Tested& find_tested(const Index& index, const Nest& nest) {
+    for (const Tested& known : tested_) {
+      if (same_terms(*known.index, index)) return known;
+    }
+    LoopIndex loops = in_loops(index, nest.axes, nest.loop_extents);
+    auto [low, high] = loops.bounds(nest.loop_extents);
+    tested_.push_back({&index, std::move(loops), low - index.constant, high - index.constant});
+    return tested_.back();
   }
 
   int buffer_number(const BufferKey& key) {
@@ -360,9 +378,13 @@ class Leaves {
       Int* share = &access.share[dim * 2];
       share[0] = share[1] = access.cover[dim * (loops + 1)];
       if (parallel_ < loops && moves_with(*index, open_[parallel_].position)) {
-        const LoopIndex whole = index->curved.size() > 1 ? index->folded() : *index;
+        LoopIndex folded;
+        if (index->curved.size() > 1) {
+          folded = index->folded();
+          index = &folded;
+        }
         for (std::size_t run = 0; run < 2; ++run) {
-          share[run] = std::min(reach_of(whole, share_extents_[run]), shape);
+          share[run] = std::min(reach_of(*index, share_extents_[run]), shape);
         }
       }
       neighbour *= shape;
@@ -481,6 +503,7 @@ class Leaves {
   std::vector<std::pair<Int, Int>> own_loops_, outer_loops_;
   std::vector<Int> stride_;
   LoopIndex index_;
+  std::vector<Tested> tested_;  // of the leaf's conditions so far
   std::vector<char> unknown_;  // [loop]
   std::size_t parallel_ = 0;  // which of the open loops is shared out among cores
   std::vector<LoopInts> share_extents_;  // with two of its iterations, and with one core's
