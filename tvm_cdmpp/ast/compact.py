@@ -92,6 +92,13 @@ class CompactASTBatch:
         places: npt.NDArray[np.int64] = np.repeat(self.offsets[programs], counts) + within
         return places
 
+    def without_empty(self) -> CompactASTBatch:
+        """Return the programs that have leaves, in order; nothing is copied."""
+        counts = self.leaf_counts
+        return CompactASTBatch.of_counts(
+            self.vectors, self.positions, counts[counts > 0], self.unscaled
+        )
+
     def take(self, programs: npt.ArrayLike) -> CompactASTBatch:
         """Return the batch of the given programs, in the given order."""
         chosen = np.asarray(programs, dtype=np.int64)

@@ -217,7 +217,10 @@ class NativeExtractor:
     def extract_numbers(
         self, skeletons: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]
     ) -> NativeResult:
-        """Extract skeletons, given by number, with the numbers of each; (programs, width)."""
+        """Extract skeletons, given by number, with the numbers of each; (programs, width).
+
+        Programs beyond a limit get no leaves.
+        """
         library = _library()
         skeletons, numbers = np.ascontiguousarray(skeletons), np.ascontiguousarray(numbers)
         count, width = numbers.shape
@@ -263,14 +266,15 @@ class NativeExtractor:
         ):  # fmt: skip
             raise MemoryError(f"no memory to scale {leaves} computation vectors")
         positions = _copied(library.cdmpp_positions(self._handle), leaves, np.int32)
-        # A program has at least one leaf, so a record without any is one that failed.
-        errors = {int(record): self._error(int(record)) for record in np.flatnonzero(counts == 0)}
         excesses = _copied(library.cdmpp_excesses(self._handle), 3 * count, np.int64).reshape(-1, 3)
         exceeded = {
             int(record): ExceededLimit(LIMITS[limit], got, allowed)
             for record in np.flatnonzero(excesses[:, 0] >= 0)
             for limit, got, allowed in [excesses[record].tolist()]
         }
+        # A program has at least one leaf, so a record without any is one that failed, or exceeds.
+        failed = np.flatnonzero((counts == 0) & (excesses[:, 0] < 0)).tolist()
+        errors = {record: self._error(record) for record in failed}
         return NativeResult(vectors, positions, counts, unscaled, errors, exceeded)
 
     def leaves(self, record: bytes, names: Sequence[str]) -> list[Leaf] | RecordError:
@@ -324,11 +328,13 @@ def describe(leaves: Sequence[Leaf], hardware: Hardware) -> npt.NDArray[np.float
 
 
 def _unpack_loops(packed: Sequence[int]) -> list[StageLoops]:
-    numbers = iter(packed)
-    stages = []
-    for _ in range(next(numbers)):
-        has_loops, num_axes, consumer, target, at, count = (next(numbers) for _ in range(6))
-        loops = tuple((bool(next(numbers)), LOOP_KINDS[next(numbers)]) for _ in range(count))
+    stages, first = [], 1
+    for _ in range(packed[0]):
+        has_loops, num_axes, consumer, target, at, count = packed[first : first + 6]
+        own = packed[first + 6 : first + 6 + 2 * count]
+        first += 6 + len(own)
+        kinds = map(LOOP_KINDS.__getitem__, own[1::2])
+        loops = tuple(zip(map(bool, own[::2]), kinds, strict=True))
         attached = None if target < 0 else (target, at)
         stages.append(StageLoops(bool(has_loops), num_axes, consumer, attached, loops))
     return stages

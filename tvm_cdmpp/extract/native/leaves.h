@@ -17,9 +17,11 @@ class Leaves {
   // What the program of the last call exceeds.
   const Excess& excess() const { return limits_.excess(); }
 
-  // The leaves of a record whose steps were applied; valid until the next call.
-  const std::vector<Leaf*>& of(Schedule& schedule, bool has_steps) {
+  // The leaves of a record whose steps were applied; valid until the next call. With `within_limits`
+  // none are looked for after the first that exceeds a limit.
+  const std::vector<Leaf*>& of(Schedule& schedule, bool has_steps, bool within_limits) {
     schedule_ = &schedule;
+    within_limits_ = within_limits;
     rewrites_ = has_steps && layout_ != kAsGiven;  // TVM leaves an empty schedule alone
     nests_ = &walk_.of(schedule);
     leaves_.clear();
@@ -84,6 +86,7 @@ class Leaves {
   Nest& nest_of(const Stage& stage) { return *(*nests_)[static_cast<std::size_t>(stage.number)]; }
 
   void emit(const Stage& stage) {
+    if (within_limits_ && limits_.excess().limit >= 0) return;
     Nest& nest = nest_of(stage);
     std::size_t open = open_.size();
     Int unroll = unroll_limit_;
@@ -356,9 +359,14 @@ class Leaves {
     for (std::size_t dim = dims; dim-- > 0;) {
       const LoopIndex* index = &nest.axes[dim];
       if (indices) {
-        index_ = in_loops((*indices)[parts ? (*parts)[dim].dim : dim], nest.axes, nest.loop_extents);
-        if (parts) index_ = (*parts)[dim].of(index_, nest.loop_extents);
-        index = &index_;
+        const Index& given = (*indices)[parts ? (*parts)[dim].dim : dim];
+        if (!parts && given.is_axis()) {
+          index = &nest.axes[static_cast<std::size_t>(given.terms[0].number)];
+        } else {
+          put_in_loops(given, nest.axes, nest.loop_extents, index_);
+          if (parts) index_ = (*parts)[dim].of(index_, nest.loop_extents);
+          index = &index_;
+        }
       }
       Int reach = 1, curved = 0, shape = access.shape[dim];
       std::uint64_t curved_loops = index->curved_loops();
@@ -481,6 +489,7 @@ class Leaves {
   double cores_;
   LimitCheck limits_;
   bool rewrites_ = false;
+  bool within_limits_ = false;
   Schedule* schedule_ = nullptr;
   Nests walk_;
   const std::vector<Nest*>* nests_ = nullptr;

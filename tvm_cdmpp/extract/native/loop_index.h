@@ -353,10 +353,13 @@ class Divider {
   bool reduces_;
 };
 
-// The index in terms of loops, given each axis in those terms.
 inline LoopIndex in_loops(const Index& index, const std::vector<LoopIndex>& axes,
-                          const LoopInts& extents) {
-  LoopIndex result(extents.size());
+                          const LoopInts& extents);
+
+// Make `result` the index in terms of loops, given each axis in those terms.
+inline void put_in_loops(const Index& index, const std::vector<LoopIndex>& axes,
+                         const LoopInts& extents, LoopIndex& result) {
+  result.clear(extents.size());
   result.constant = index.constant;
   for (const Term& term : index.terms) {
     if (term.kind == Term::kAxis) {
@@ -373,6 +376,12 @@ inline LoopIndex in_loops(const Index& index, const std::vector<LoopIndex>& axes
       result.add(divides ? divider.quotient(inner) : divider.remainder(inner), term.coefficient);
     }
   }
+}
+
+inline LoopIndex in_loops(const Index& index, const std::vector<LoopIndex>& axes,
+                          const LoopInts& extents) {
+  LoopIndex result;
+  put_in_loops(index, axes, extents, result);
   return result;
 }
 

@@ -66,7 +66,7 @@ class Extractor {
     return static_cast<Int>(skeletons_.size()) - 1;
   }
 
-  // Extract skeletons filled with numbers, [program][width].
+  // Extract skeletons filled with numbers, [program][width]; those within all limits only.
   Int extract_numbers(const Int* which, const Int* numbers, Int width, Int count) {
     start();
     Stopwatch watch;
@@ -78,7 +78,7 @@ class Extractor {
             const std::vector<Step>& steps = skeleton.filled(numbers + n * width);
             return {steps, steps.size()};
           },
-          watch);
+          watch, true);
       reserve_after_first(static_cast<std::size_t>(count));
     }
     seconds[2] += watch.lap();
@@ -153,9 +153,10 @@ class Extractor {
         watch);
   }
 
-  // Extract the program whose steps, and how many of them, a function returns.
+  // Extract the program whose steps, and how many of them, a function returns. With `within_limits`
+  // one that exceeds a limit gets no leaves.
   template <class Read>
-  void extract_one(const Read& read, Stopwatch& watch) {
+  void extract_one(const Read& read, Stopwatch& watch, bool within_limits = false) {
     std::size_t num_values = vectors.size(), num_leaves = positions.size();
     counts.push_back(0);
     excesses.emplace_back();
@@ -164,12 +165,13 @@ class Extractor {
       auto [steps, num_steps] = read();
       seconds[0] += watch.lap();
       schedule_.run(steps, num_steps);
-      last_ = &leaves_.of(schedule_, num_steps > 0);
+      last_ = &leaves_.of(schedule_, num_steps > 0, within_limits);
       seconds[1] += watch.lap();
+      excesses.back() = leaves_.excess();
+      if (within_limits && excesses.back().limit >= 0) return;
       features_.append(*last_, vectors);
       for (const Leaf* leaf : *last_) positions.push_back(static_cast<std::int32_t>(leaf->position));
       counts.back() = static_cast<std::int32_t>(last_->size());
-      excesses.back() = leaves_.excess();
       seconds[2] += watch.lap();
       return;
     } catch (RecordError& problem) {
