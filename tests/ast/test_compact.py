@@ -45,6 +45,14 @@ def programs(batch: CompactASTBatch) -> list[tuple[list[int], list[float]]]:
     ]
 
 
+def test_without_empty_leaves_out_programs_without_leaves() -> None:
+    batch = make([2, 0, 3, 0, 0])
+    found = batch.without_empty()
+    assert programs(found) == programs(batch.take([0, 2]))
+    assert found.vectors is batch.vectors
+    assert found.unscaled is batch.unscaled
+
+
 COUNTS = st.lists(st.integers(0, 5), max_size=8)
 
 

@@ -92,12 +92,20 @@ class CompactASTBatch:
         places: npt.NDArray[np.int64] = np.repeat(self.offsets[programs], counts) + within
         return places
 
+    def without_empty(self) -> CompactASTBatch:
+        """Return the programs that have leaves, in order; nothing is copied."""
+        counts = self.leaf_counts
+        return CompactASTBatch.of_counts(
+            self.vectors, self.positions, counts[counts > 0], self.unscaled
+        )
+
     def take(self, programs: npt.ArrayLike) -> CompactASTBatch:
         """Return the batch of the given programs, in the given order."""
         chosen = np.asarray(programs, dtype=np.int64)
         rows, counts = self.leaves_of(chosen), self.leaf_counts[chosen]
-        unscaled = None if self.unscaled is None else self.unscaled[rows]
-        return CompactASTBatch.of_counts(self.vectors[rows], self.positions[rows], counts, unscaled)
+        unscaled = None if self.unscaled is None else self.unscaled.take(rows, axis=0)
+        vectors = self.vectors.take(rows, axis=0)  # half as long again by an index
+        return CompactASTBatch.of_counts(vectors, self.positions[rows], counts, unscaled)
 
 
 def dense_mask(leaf_counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

@@ -112,6 +112,8 @@ class StepExtractor:
     ) -> tuple[CompactASTBatch, dict[int, RecordError], dict[int, ExceededLimit]]:
         """Do what `extract_checked` does for skeletons with other numbers.
 
+        A program that exceeds a limit has no leaves here, as it takes time to find them.
+
         Parameters
         ----------
         skeletons

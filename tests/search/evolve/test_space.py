@@ -77,8 +77,12 @@ def test_programs_beyond_limits_are_found() -> None:
     for split in family.splits[:2]:  # all of both axes in threads
         extent = threads[0, split.first]
         threads[0, split.first + 1 : split.first + 1 + split.parts] = [1, extent, 1, 1]
-    _, usable = made.describe(Programs.join([wide, Programs(wide.skeletons, threads)]))
-    assert usable.tolist() == [True, False]
+    mixed = Programs.join([Programs(wide.skeletons, threads), wide])
+    batch, usable = made.describe(mixed)
+    assert usable.tolist() == [False, True]
+    alone, _ = made.describe(wide)
+    np.testing.assert_array_equal(batch.vectors, alone.vectors)
+    np.testing.assert_array_equal(batch.offsets, alone.offsets)
     assert made.steps(wide) == [steps]
 
 

@@ -109,10 +109,9 @@ def _library() -> ctypes.CDLL:
         ),
         "loops": (_INTS, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, _INTS]),
         "release": (None, [ctypes.c_void_p]),
-        "vectors": (_FLOATS, [ctypes.c_void_p]),
         "scale": (
             ctypes.c_int,
-            [_FLOATS, ctypes.c_int64, _INTS, ctypes.c_int64, _FLOATS],
+            [ctypes.c_void_p, _INTS, ctypes.c_int64, _FLOATS, _FLOATS],
         ),
         "positions": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
         "counts": (ctypes.POINTER(ctypes.c_int32), [ctypes.c_void_p]),
@@ -218,7 +217,10 @@ class NativeExtractor:
     def extract_numbers(
         self, skeletons: npt.NDArray[np.int64], numbers: npt.NDArray[np.int64]
     ) -> NativeResult:
-        """Extract skeletons, given by number, with the numbers of each; (programs, width)."""
+        """Extract skeletons, given by number, with the numbers of each; (programs, width).
+
+        Programs beyond a limit get no leaves.
+        """
         library = _library()
         skeletons, numbers = np.ascontiguousarray(skeletons), np.ascontiguousarray(numbers)
         count, width = numbers.shape
@@ -256,23 +258,23 @@ class NativeExtractor:
         library = _library()
         counts = _copied(library.cdmpp_counts(self._handle), count, np.int32).astype(np.int64)
         leaves = int(counts.sum())
-        vectors = _copied(library.cdmpp_vectors(self._handle), leaves * NUM_FIELDS, np.float32)
-        vectors = vectors.reshape(leaves, NUM_FIELDS)
+        vectors = np.empty((leaves, NUM_FIELDS), dtype=np.float32)
         unscaled = np.empty((leaves, len(_COUNTED)), dtype=np.float32)
         if not library.cdmpp_scale(
-            vectors.ctypes.data_as(_FLOATS), leaves,
-            _COUNTED.ctypes.data_as(_INTS), len(_COUNTED), unscaled.ctypes.data_as(_FLOATS),
+            self._handle, _COUNTED.ctypes.data_as(_INTS), len(_COUNTED),
+            vectors.ctypes.data_as(_FLOATS), unscaled.ctypes.data_as(_FLOATS),
         ):  # fmt: skip
             raise MemoryError(f"no memory to scale {leaves} computation vectors")
         positions = _copied(library.cdmpp_positions(self._handle), leaves, np.int32)
-        # A program has at least one leaf, so a record without any is one that failed.
-        errors = {int(record): self._error(int(record)) for record in np.flatnonzero(counts == 0)}
         excesses = _copied(library.cdmpp_excesses(self._handle), 3 * count, np.int64).reshape(-1, 3)
         exceeded = {
             int(record): ExceededLimit(LIMITS[limit], got, allowed)
             for record in np.flatnonzero(excesses[:, 0] >= 0)
             for limit, got, allowed in [excesses[record].tolist()]
         }
+        # A program has at least one leaf, so a record without any is one that failed, or exceeds.
+        failed = np.flatnonzero((counts == 0) & (excesses[:, 0] < 0)).tolist()
+        errors = {record: self._error(record) for record in failed}
         return NativeResult(vectors, positions, counts, unscaled, errors, exceeded)
 
     def leaves(self, record: bytes, names: Sequence[str]) -> list[Leaf] | RecordError:
@@ -326,11 +328,13 @@ def describe(leaves: Sequence[Leaf], hardware: Hardware) -> npt.NDArray[np.float
 
 
 def _unpack_loops(packed: Sequence[int]) -> list[StageLoops]:
-    numbers = iter(packed)
-    stages = []
-    for _ in range(next(numbers)):
-        has_loops, num_axes, consumer, target, at, count = (next(numbers) for _ in range(6))
-        loops = tuple((bool(next(numbers)), LOOP_KINDS[next(numbers)]) for _ in range(count))
+    stages, first = [], 1
+    for _ in range(packed[0]):
+        has_loops, num_axes, consumer, target, at, count = packed[first : first + 6]
+        own = packed[first + 6 : first + 6 + 2 * count]
+        first += 6 + len(own)
+        kinds = map(LOOP_KINDS.__getitem__, own[1::2])
+        loops = tuple(zip(map(bool, own[::2]), kinds, strict=True))
         attached = None if target < 0 else (target, at)
         stages.append(StageLoops(bool(has_loops), num_axes, consumer, attached, loops))
     return stages

@@ -519,8 +519,8 @@ inline float log2_of_one_more(float count) {
   return exponent + 2.885390082F * t * series;
 }
 
-// Turn the counts among the fields into logarithms.
-inline void take_logarithms(float* vectors, std::size_t num_leaves) {
+// Copy vectors, the counts among their fields turned into logarithms.
+inline void take_logarithms(const float* vectors, std::size_t num_leaves, float* scaled) {
   // Bits to take from the logarithm; a choice between floats would keep the compiler from
   // vectorizing.
   static const std::vector<std::uint32_t> masks = [] {
@@ -531,14 +531,15 @@ inline void take_logarithms(float* vectors, std::size_t num_leaves) {
   const std::uint32_t* mask = masks.data();
   std::size_t width = masks.size();
   for (std::size_t leaf = 0; leaf < num_leaves; ++leaf) {
-    float* values = vectors + leaf * width;
+    const float* values = vectors + leaf * width;
+    float* out = scaled + leaf * width;
     for (std::size_t field = 0; field < width; ++field) {
       float logarithm = log2_of_one_more(values[field]);
       std::uint32_t plain, taken;
       std::memcpy(&plain, &values[field], sizeof(plain));
       std::memcpy(&taken, &logarithm, sizeof(taken));
       taken = (taken & mask[field]) | (plain & ~mask[field]);
-      std::memcpy(&values[field], &taken, sizeof(taken));
+      std::memcpy(&out[field], &taken, sizeof(taken));
     }
   }
 }

@@ -43,6 +43,11 @@ struct Term {
 struct Index {
   std::vector<Term> terms;  // each atom once, in the order of `compare`
   Int constant = 0;
+
+  bool is_axis() const {
+    return constant == 0 && terms.size() == 1 && terms[0].kind == Term::kAxis &&
+           terms[0].coefficient == 1;
+  }
 };
 
 using Indices = std::vector<Index>;  // one per dimension of a buffer

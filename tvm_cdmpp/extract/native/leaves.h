@@ -17,9 +17,11 @@ class Leaves {
   // What the program of the last call exceeds.
   const Excess& excess() const { return limits_.excess(); }
 
-  // The leaves of a record whose steps were applied; valid until the next call.
-  const std::vector<Leaf*>& of(Schedule& schedule, bool has_steps) {
+  // The leaves of a record whose steps were applied; valid until the next call. With `within_limits`
+  // none are looked for after the first that exceeds a limit.
+  const std::vector<Leaf*>& of(Schedule& schedule, bool has_steps, bool within_limits) {
     schedule_ = &schedule;
+    within_limits_ = within_limits;
     rewrites_ = has_steps && layout_ != kAsGiven;  // TVM leaves an empty schedule alone
     nests_ = &walk_.of(schedule);
     leaves_.clear();
@@ -69,6 +71,13 @@ class Leaves {
     }
   };
 
+  // An index that conditions compare, and its bounds without its constant.
+  struct Tested {
+    const Index* index;
+    LoopIndex loops;
+    Int low, high;
+  };
+
   // Stage, which of its results, whether it is a thread's own part of a reduction.
   using BufferKey = std::array<int, 3>;
 
@@ -77,6 +86,7 @@ class Leaves {
   Nest& nest_of(const Stage& stage) { return *(*nests_)[static_cast<std::size_t>(stage.number)]; }
 
   void emit(const Stage& stage) {
+    if (within_limits_ && limits_.excess().limit >= 0) return;
     Nest& nest = nest_of(stage);
     std::size_t open = open_.size();
     Int unroll = unroll_limit_;
@@ -255,11 +265,13 @@ class Leaves {
 
   // Take off the parts of conditions that always hold here, such as those of padding not reached.
   void drop_conditions(Leaf& leaf, const Nest& nest, const Spec& spec) {
+    tested_.clear();
     for (const Choice& choice : spec.choices) {
       Int dropped = 0;
       for (const Condition& condition : choice.conditions) {
-        LoopIndex index = in_loops(condition.index, nest.axes, nest.loop_extents);
-        auto [low, high] = index.bounds(nest.loop_extents);
+        const Tested& tested = find_tested(condition.index, nest);
+        Int low = tested.low + condition.index.constant;
+        Int high = tested.high + condition.index.constant;
         // Guards keep the axes within their extents.
         for (const Term& term : condition.index.terms) {
           if (term.kind != Term::kAxis) continue;
@@ -269,15 +281,24 @@ class Leaves {
         bool always = low >= condition.low && high <= condition.high;
         dropped += always;
         if (always || open_.empty()) continue;
-        auto inner = static_cast<std::size_t>(open_.back().position);
-        tests_lanes_ = tests_lanes_ || index.coefficients[inner] != 0 ||
-                       (index.curved_loops() & LoopIndex::bit(inner)) != 0;
+        tests_lanes_ = tests_lanes_ || moves_with(tested.loops, open_.back().position);
       }
       bool holds = dropped == choice.num_parts;
       leaf.ops[kCompare] -= dropped;
       leaf.ops[kBool] -= dropped - holds;
       leaf.ops[kSelect] -= holds;
     }
+  }
+
+  // What the terms of a condition's index are in this nest; tables test one index over and over.
+  const Tested& find_tested(const Index& index, const Nest& nest) {
+    for (const Tested& known : tested_) {
+      if (same_terms(*known.index, index)) return known;
+    }
+    LoopIndex loops = in_loops(index, nest.axes, nest.loop_extents);
+    auto [low, high] = loops.bounds(nest.loop_extents);
+    tested_.push_back({&index, std::move(loops), low - index.constant, high - index.constant});
+    return tested_.back();
   }
 
   int buffer_number(const BufferKey& key) {
@@ -338,9 +359,14 @@ class Leaves {
     for (std::size_t dim = dims; dim-- > 0;) {
       const LoopIndex* index = &nest.axes[dim];
       if (indices) {
-        index_ = in_loops((*indices)[parts ? (*parts)[dim].dim : dim], nest.axes, nest.loop_extents);
-        if (parts) index_ = (*parts)[dim].of(index_, nest.loop_extents);
-        index = &index_;
+        const Index& given = (*indices)[parts ? (*parts)[dim].dim : dim];
+        if (!parts && given.is_axis()) {
+          index = &nest.axes[static_cast<std::size_t>(given.terms[0].number)];
+        } else {
+          put_in_loops(given, nest.axes, nest.loop_extents, index_);
+          if (parts) index_ = (*parts)[dim].of(index_, nest.loop_extents);
+          index = &index_;
+        }
       }
       Int reach = 1, curved = 0, shape = access.shape[dim];
       std::uint64_t curved_loops = index->curved_loops();
@@ -360,9 +386,13 @@ class Leaves {
       Int* share = &access.share[dim * 2];
       share[0] = share[1] = access.cover[dim * (loops + 1)];
       if (parallel_ < loops && moves_with(*index, open_[parallel_].position)) {
-        const LoopIndex whole = index->curved.size() > 1 ? index->folded() : *index;
+        LoopIndex folded;
+        if (index->curved.size() > 1) {
+          folded = index->folded();
+          index = &folded;
+        }
         for (std::size_t run = 0; run < 2; ++run) {
-          share[run] = std::min(reach_of(whole, share_extents_[run]), shape);
+          share[run] = std::min(reach_of(*index, share_extents_[run]), shape);
         }
       }
       neighbour *= shape;
@@ -459,6 +489,7 @@ class Leaves {
   double cores_;
   LimitCheck limits_;
   bool rewrites_ = false;
+  bool within_limits_ = false;
   Schedule* schedule_ = nullptr;
   Nests walk_;
   const std::vector<Nest*>* nests_ = nullptr;
@@ -481,6 +512,7 @@ class Leaves {
   std::vector<std::pair<Int, Int>> own_loops_, outer_loops_;
   std::vector<Int> stride_;
   LoopIndex index_;
+  std::vector<Tested> tested_;  // of the leaf's conditions so far
   std::vector<char> unknown_;  // [loop]
   std::size_t parallel_ = 0;  // which of the open loops is shared out among cores
   std::vector<LoopInts> share_extents_;  // with two of its iterations, and with one core's

@@ -101,23 +101,7 @@ struct LoopIndex {
   // a loop runs they reach as far either way.
   LoopIndex folded() const {
     LoopIndex result = *this;
-    bool changed = true;
-    while (changed) {
-      changed = false;
-      for (const Term rest : std::vector<Term>(result.curved)) {
-        if (rest.kind != Term::kMod) continue;
-        for (const Term upper : std::vector<Term>(result.curved)) {
-          if (upper.coefficient != rest.coefficient * rest.number) continue;
-          auto whole = joined(upper, rest);
-          if (!whole) continue;
-          result.add(upper, -1);
-          result.add(rest, -1);
-          result.add(*whole, rest.coefficient);
-          changed = true;
-          break;
-        }
-        if (changed) break;
-      }
+    while (result.fold_one()) {
     }
     return result;
   }
@@ -181,6 +165,25 @@ struct LoopIndex {
   }
 
  private:
+  // Put one quotient and its remainder together; false if there are none.
+  bool fold_one() {
+    for (const Term& rest : curved) {
+      if (rest.kind != Term::kMod) continue;
+      for (const Term& upper : curved) {
+        if (upper.coefficient != rest.coefficient * rest.number) continue;
+        auto whole = joined(upper, rest);
+        if (!whole) continue;
+        Int factor = rest.coefficient;
+        Term first = upper, second = rest;  // copies, as these go away
+        add(std::move(first), -1);
+        add(std::move(second), -1);
+        add(*whole, factor);
+        return true;
+      }
+    }
+    return false;
+  }
+
   // What `upper * d + x % d` is as one atom, or nothing: x for x / d, x % (d * e) for x / d % e, and
   // x % n for (x % n) / d.
   static std::optional<Index> joined(const Term& upper, const Term& rest) {
@@ -246,7 +249,7 @@ class Divider {
   LoopIndex quotient(const LoopIndex& index) const {
     if (divisor_ == 1) return index;
     auto [multiple, rest] = separate(index);
-    LoopIndex result = multiple;
+    LoopIndex result = std::move(multiple);
     if (stays_below(rest, divisor_)) return result;
     if (auto single = factor(rest)) {
       // (c * x + y) / (c * d) = x / d for y below c.
@@ -286,22 +289,26 @@ class Divider {
  private:
   // Exact multiples of the divisor, divided by it; and the rest.
   std::pair<LoopIndex, LoopIndex> separate(const LoopIndex& index) const {
-    LoopIndex multiple(extents_.size()), rest = index;
+    std::pair<LoopIndex, LoopIndex> parts{extents_.size(), extents_.size()};
+    auto& [multiple, rest] = parts;
     rest.constant = floor_mod(index.constant, divisor_);
     multiple.constant = (index.constant - rest.constant) / divisor_;
     for (std::size_t loop = 0; loop < extents_.size(); ++loop) {
-      if (index.coefficients[loop] % divisor_ == 0) {
-        multiple.coefficients[loop] = index.coefficients[loop] / divisor_;
-        rest.coefficients[loop] = 0;
+      Int coefficient = index.coefficients[loop];
+      if (coefficient == 0) continue;
+      if (coefficient % divisor_ == 0) {
+        multiple.coefficients[loop] = coefficient / divisor_;
+      } else {
+        rest.coefficients[loop] = coefficient;
       }
     }
-    rest.curved.clear();
-    for (Term term : index.curved) {
+    for (const Term& term : index.curved) {
       bool exact = term.coefficient % divisor_ == 0;
-      if (exact) term.coefficient /= divisor_;
-      (exact ? multiple : rest).curved.push_back(std::move(term));
+      std::vector<Term>& terms = (exact ? multiple : rest).curved;
+      terms.push_back(term);
+      if (exact) terms.back().coefficient /= divisor_;
     }
-    return {std::move(multiple), std::move(rest)};
+    return parts;
   }
 
   bool stays_below(const LoopIndex& index, Int limit) const {
@@ -311,19 +318,20 @@ class Divider {
 
   // A term whose coefficient divides the divisor, and is above all other terms together.
   std::optional<Term> factor(const LoopIndex& index) const {
-    auto fits = [&](const Term& term) {
-      if (term.coefficient <= 1 || divisor_ % term.coefficient != 0) return false;
-      LoopIndex others = index;
-      others.add(alone(term), -term.coefficient);
-      return stays_below(others, term.coefficient);
-    };
+    auto divides = [&](Int coefficient) { return coefficient > 1 && divisor_ % coefficient == 0; };
+    auto [low, high] = index.bounds(extents_);
     for (std::size_t loop = 0; loop < extents_.size(); ++loop) {
-      if (index.coefficients[loop] == 0) continue;
-      Term term{Term::kAxis, static_cast<Int>(loop), nullptr, index.coefficients[loop]};
-      if (fits(term)) return term;
+      Int coefficient = index.coefficients[loop];
+      if (!divides(coefficient)) continue;
+      if (low >= 0 && high - coefficient * (extents_[loop] - 1) < coefficient) {
+        return Term{Term::kAxis, static_cast<Int>(loop), nullptr, coefficient};
+      }
     }
     for (const Term& term : index.curved) {
-      if (fits(term)) return term;
+      if (!divides(term.coefficient)) continue;
+      LoopIndex others = index;
+      others.add(term, -1);
+      if (stays_below(others, term.coefficient)) return term;
     }
     return std::nullopt;
   }
@@ -345,10 +353,13 @@ class Divider {
   bool reduces_;
 };
 
-// The index in terms of loops, given each axis in those terms.
 inline LoopIndex in_loops(const Index& index, const std::vector<LoopIndex>& axes,
-                          const LoopInts& extents) {
-  LoopIndex result(extents.size());
+                          const LoopInts& extents);
+
+// Make `result` the index in terms of loops, given each axis in those terms.
+inline void put_in_loops(const Index& index, const std::vector<LoopIndex>& axes,
+                         const LoopInts& extents, LoopIndex& result) {
+  result.clear(extents.size());
   result.constant = index.constant;
   for (const Term& term : index.terms) {
     if (term.kind == Term::kAxis) {
@@ -365,6 +376,12 @@ inline LoopIndex in_loops(const Index& index, const std::vector<LoopIndex>& axes
       result.add(divides ? divider.quotient(inner) : divider.remainder(inner), term.coefficient);
     }
   }
+}
+
+inline LoopIndex in_loops(const Index& index, const std::vector<LoopIndex>& axes,
+                          const LoopInts& extents) {
+  LoopIndex result;
+  put_in_loops(index, axes, extents, result);
   return result;
 }
 

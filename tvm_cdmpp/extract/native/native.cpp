@@ -66,7 +66,7 @@ class Extractor {
     return static_cast<Int>(skeletons_.size()) - 1;
   }
 
-  // Extract skeletons filled with numbers, [program][width].
+  // Extract skeletons filled with numbers, [program][width]; those within all limits only.
   Int extract_numbers(const Int* which, const Int* numbers, Int width, Int count) {
     start();
     Stopwatch watch;
@@ -78,7 +78,7 @@ class Extractor {
             const std::vector<Step>& steps = skeleton.filled(numbers + n * width);
             return {steps, steps.size()};
           },
-          watch);
+          watch, true);
       reserve_after_first(static_cast<std::size_t>(count));
     }
     seconds[2] += watch.lap();
@@ -153,9 +153,10 @@ class Extractor {
         watch);
   }
 
-  // Extract the program whose steps, and how many of them, a function returns.
+  // Extract the program whose steps, and how many of them, a function returns. With `within_limits`
+  // one that exceeds a limit gets no leaves.
   template <class Read>
-  void extract_one(const Read& read, Stopwatch& watch) {
+  void extract_one(const Read& read, Stopwatch& watch, bool within_limits = false) {
     std::size_t num_values = vectors.size(), num_leaves = positions.size();
     counts.push_back(0);
     excesses.emplace_back();
@@ -164,12 +165,13 @@ class Extractor {
       auto [steps, num_steps] = read();
       seconds[0] += watch.lap();
       schedule_.run(steps, num_steps);
-      last_ = &leaves_.of(schedule_, num_steps > 0);
+      last_ = &leaves_.of(schedule_, num_steps > 0, within_limits);
       seconds[1] += watch.lap();
+      excesses.back() = leaves_.excess();
+      if (within_limits && excesses.back().limit >= 0) return;
       features_.append(*last_, vectors);
       for (const Leaf* leaf : *last_) positions.push_back(static_cast<std::int32_t>(leaf->position));
       counts.back() = static_cast<std::int32_t>(last_->size());
-      excesses.back() = leaves_.excess();
       seconds[2] += watch.lap();
       return;
     } catch (RecordError& problem) {
@@ -267,27 +269,25 @@ EXPORT const Int* cdmpp_loops(void* extractor, const char* line, Int length, Int
 
 EXPORT void cdmpp_release(void* extractor) { static_cast<Extractor*>(extractor)->release(); }
 
-// Copy some columns of vectors to `unscaled`, [leaf][column], then take the logarithms of the fields
-// that are counts, in place; returns 0 if there is no memory.
-EXPORT int cdmpp_scale(float* vectors, Int num_leaves, const Int* columns, Int num_columns,
+// Copy some columns of the vectors that the last call made to `unscaled`, [leaf][column], and the
+// vectors to `scaled`, the fields that are counts as logarithms; returns 0 if there is no memory.
+EXPORT int cdmpp_scale(const void* extractor, const Int* columns, Int num_columns, float* scaled,
                        float* unscaled) {
   return guarded(
       [&] {
-        for (Int leaf = 0; leaf < num_leaves; ++leaf) {
-          const float* row = vectors + leaf * static_cast<Int>(num_fields());
+        const auto& made = *static_cast<const Extractor*>(extractor);
+        std::size_t num_leaves = made.positions.size();
+        for (std::size_t leaf = 0; leaf < num_leaves; ++leaf) {
+          const float* row = made.vectors.data() + leaf * num_fields();
           for (Int n = 0; n < num_columns; ++n) *unscaled++ = row[columns[n]];
+          take_logarithms(row, 1, scaled + leaf * num_fields());
         }
-        take_logarithms(vectors, static_cast<std::size_t>(num_leaves));
         return 1;
       },
       0);
 }
 
-// What the last call made, until `release`: vectors [leaf][field], logarithms still to be taken, positions [leaf], leaf counts [record].
-EXPORT const float* cdmpp_vectors(void* extractor) {
-  return static_cast<Extractor*>(extractor)->vectors.data();
-}
-
+// What the last call made, until `release`: positions [leaf], leaf counts [record].
 EXPORT const std::int32_t* cdmpp_positions(void* extractor) {
   return static_cast<Extractor*>(extractor)->positions.data();
 }
@@ -337,8 +337,7 @@ EXPORT int cdmpp_describe(const Int* packed, Int length, const double* hardware,
         for (Leaf& leaf : leaves) pointers.push_back(&leaf);
         std::vector<float> rows;
         Features(read_hardware(hardware)).append(pointers, rows);
-        take_logarithms(rows.data(), rows.size() / num_fields());
-        std::copy(rows.begin(), rows.end(), vectors);
+        take_logarithms(rows.data(), rows.size() / num_fields(), vectors);
         return 1;
       },
       0);

@@ -497,6 +497,7 @@ class Nests {
       }
       index = Divider(divisor, nest.loop_extents).quotient(index);
       if (extent == 1 && guarded) index.curved.clear();  // kept at zero by the guard
+      if (n == 0) break;
       divisor *= extent;
       ++num_inside;
       LoopIndex rest = Divider(divisor, nest.loop_extents).quotient(base);

@@ -195,13 +195,16 @@ class Evolution:
         found: Ints = skeletons.copy()
         of_parents = self.programs.skeletons
         families, of_children = families_of(of_parents), families_of(skeletons)
+        members = {f: of_parents[families == f].tolist() for f in np.unique(of_children).tolist()}
         looks = self.config.looks
-        for n, skeleton in enumerate(skeletons.tolist()):
+        for n, (skeleton, family) in enumerate(
+            zip(skeletons.tolist(), of_children.tolist(), strict=True)
+        ):
             choices = self._space.neighbours(skeleton, look=False)
             if not choices and looks > 0:
                 choices, looks = self._space.neighbours(skeleton), looks - 1
             if not choices or self._generator.random() < 0.5:
-                choices = of_parents[families == of_children[n]].tolist()
+                choices = members[family]
             found[n] = choices[int(self._generator.random() * len(choices))]
         return found
 

@@ -165,7 +165,7 @@ def _layout(steps: Sequence[Step]) -> Family:
             splits.append(Split(column, len(step[4]), int(step[1])))
         elif _is_unroll(step):
             unrolls.append(column)
-        column += sum(1 for _ in _numbers_of(step))
+        column += len(_numbers_of(step))
     return Family(tuple(splits), tuple(unrolls), column)
 
 
@@ -173,12 +173,10 @@ def _is_unroll(step: Step) -> bool:
     return step[0] == "PR" and str(step[3]).startswith(UNROLL)
 
 
-def _numbers_of(step: Step) -> Iterator[int]:
+def _numbers_of(step: Step) -> list[int]:
     if step[0] == "SP":
-        yield int(step[3] or 0)
-        yield from map(int, step[4])
-    elif _is_unroll(step):
-        yield int(step[3].removeprefix(UNROLL))
+        return [int(step[3] or 0), *map(int, step[4])]
+    return [int(step[3].removeprefix(UNROLL))] if _is_unroll(step) else []
 
 
 def _blank(step: Step) -> Step:

@@ -97,21 +97,19 @@ class ProgramSpace:
         usable
             Which these are; (n,).
         """
-        batch, errors, exceeded = self._extractor.extract_numbers(
-            programs.skeletons, programs.numbers
-        )
-        usable = np.ones(len(programs), bool)
-        usable[list(errors)] = False
-        usable[list(exceeded)] = False
+        every, _, _ = self._extractor.extract_numbers(programs.skeletons, programs.numbers)
+        usable = every.leaf_counts > 0
+        batch = every.without_empty()
         counts = batch.unscaled_fields()
         too_wide = counts[:, _LANES] > MAX_INNERMOST
         if self.kind == "gpu":
             widest = int(self._task.hardware_params.vector_unit_bytes)
             too_wide |= counts[:, _LANES] * counts[:, _BYTES] > widest
         if too_wide.any():
-            owner = np.repeat(np.arange(len(batch)), batch.leaf_counts)
-            usable[owner[too_wide]] = False
-        return (batch if usable.all() else batch.take(np.flatnonzero(usable))), usable
+            fits = ~np.logical_or.reduceat(too_wide, batch.offsets[:-1])
+            batch = batch.take(np.flatnonzero(fits))
+            usable[usable] = fits
+        return batch, usable
 
     def neighbours(self, skeleton: int, *, look: bool = True) -> list[int]:
         """Return the skeletons that differ in one place, mark or vector; none on a GPU.

@@ -54,17 +54,16 @@ def _is_valid(steps: Sequence[Step], extractor: StepExtractor) -> bool:
 
 def has_nested_parallel(stages: Sequence[StageLoops]) -> bool:
     """Tell whether a parallel loop is within another, which TVM cannot compile."""
+    within: dict[int | None, list[int]] = {}
+    for number, stage in enumerate(stages):
+        if stage.has_loops:
+            within.setdefault(stage.attached[0] if stage.attached else None, []).append(number)
 
     def depth(number: int) -> int:
         own = sum(kind == "parallel" for _, kind in stages[number].loops)
-        return own + sum(
-            depth(other)
-            for other, stage in enumerate(stages)
-            if stage.has_loops and stage.attached and stage.attached[0] == number
-        )
+        return own + sum(map(depth, within.get(number, ())))
 
-    roots = (n for n, stage in enumerate(stages) if stage.has_loops and not stage.attached)
-    return any(depth(root) > 1 for root in roots)
+    return any(depth(root) > 1 for root in within.get(None, ()))
 
 
 def _loops(steps: Sequence[Step], extractor: StepExtractor) -> list[StageLoops]:
