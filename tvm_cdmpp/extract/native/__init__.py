@@ -109,7 +109,7 @@ def _library() -> ctypes.CDLL:
         ),
         "loops": (_INTS, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, _INTS]),
         "release": (None, [ctypes.c_void_p]),
-        "scale": (
+        "scaled": (
             ctypes.c_int,
             [ctypes.c_void_p, _INTS, ctypes.c_int64, _FLOATS, _FLOATS],
         ),
@@ -137,15 +137,22 @@ def _library() -> ctypes.CDLL:
         "field_names": (ctypes.c_char_p, []),
         "field_is_log": (ctypes.POINTER(ctypes.c_float), []),
     }
+    of_another = (
+        f"The compiled part of tvm_cdmpp, {found[0]}, is of another version: {{}}. Install "
+        "tvm_cdmpp again, which compiles it anew."
+    )
     for name, (result, arguments) in signatures.items():
-        function = getattr(library, f"cdmpp_{name}")
+        function = getattr(library, f"cdmpp_{name}", None)
+        if function is None:
+            raise MissingDependencyError(of_another.format(f"it has no cdmpp_{name}"))
         function.restype, function.argtypes = result, arguments
     compiled = library.cdmpp_field_names().decode().split()
     if compiled != [field.name for field in FIELDS]:
         raise MissingDependencyError(
-            f"The compiled part of tvm_cdmpp, {found[0]}, is of another version: its computation "
-            f"vectors have {len(compiled)} fields that are not the {NUM_FIELDS} of the schema. "
-            "Install tvm_cdmpp again, which compiles it anew."
+            of_another.format(
+                f"its computation vectors have {len(compiled)} fields that are not the "
+                f"{NUM_FIELDS} of the schema"
+            )
         )
     return library
 
@@ -260,7 +267,7 @@ class NativeExtractor:
         leaves = int(counts.sum())
         vectors = np.empty((leaves, NUM_FIELDS), dtype=np.float32)
         unscaled = np.empty((leaves, len(_COUNTED)), dtype=np.float32)
-        if not library.cdmpp_scale(
+        if not library.cdmpp_scaled(
             self._handle, _COUNTED.ctypes.data_as(_INTS), len(_COUNTED),
             vectors.ctypes.data_as(_FLOATS), unscaled.ctypes.data_as(_FLOATS),
         ):  # fmt: skip

@@ -271,8 +271,8 @@ EXPORT void cdmpp_release(void* extractor) { static_cast<Extractor*>(extractor)-
 
 // Copy some columns of the vectors that the last call made to `unscaled`, [leaf][column], and the
 // vectors to `scaled`, the fields that are counts as logarithms; returns 0 if there is no memory.
-EXPORT int cdmpp_scale(const void* extractor, const Int* columns, Int num_columns, float* scaled,
-                       float* unscaled) {
+EXPORT int cdmpp_scaled(const void* extractor, const Int* columns, Int num_columns, float* scaled,
+                        float* unscaled) {
   return guarded(
       [&] {
         const auto& made = *static_cast<const Extractor*>(extractor);
