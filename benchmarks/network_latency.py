@@ -28,7 +28,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -173,7 +173,12 @@ class Case:
 
 
 class Measurement:
-    """Of a network whose libraries are there; goes on with the rounds that were kept."""
+    """Of a network whose libraries are there; goes on with the rounds that were kept.
+
+    What takes microseconds is mostly waking threads, and that depends on which cores of the host a
+    rented machine's run on, for half a minute at a time. So in a round such a network is measured
+    at many moments, of which the mean counts.
+    """
 
     def __init__(self, case: Case) -> None:
         self._case = case
@@ -193,19 +198,31 @@ class Measurement:
                 "parameters": sorted(network.parameters),
             }
 
+        self._moments: dict[str, list[dict[str, Any]]] = {OWN: [], LOG: []}
+
     @property
     def num_rounds(self) -> int:
         """How many there are."""
         return len(self._content[OWN]["rounds"])
 
+    @property
+    def is_short(self) -> bool:
+        """Whether it is measured at many moments."""
+        return all(network.is_short for network in self._timed.values())
+
+    def take_moment(self) -> None:
+        """Time both libraries and their operators, as a part of the next round."""
+        for schedules, network in self._timed.items():
+            self._moments[schedules].append(_round(network))
+
     def take_round(self, quiet: Quiet) -> None:
-        """Time both libraries and their operators, and keep that."""
+        """Time both libraries and their operators, and keep that with the moments before."""
         begin = time.monotonic()
-        found, is_quiet = quiet.take(
-            lambda: {schedules: _round(network) for schedules, network in self._timed.items()}
-        )
-        for schedules, samples in found.items():
-            self._content[schedules]["rounds"].append(samples)
+        _, is_quiet = quiet.take(self.take_moment)
+        for schedules, moments in self._moments.items():
+            kept = _mean_of(moments) if self.is_short else moments[-1]
+            self._content[schedules]["rounds"].append(kept)
+            moments.clear()
         self._content["noisy_rounds"] += not is_quiet
         rates = self._content.setdefault("rounds_flops_per_s", [])
         rates.append(quiet.take(matrix_flops_per_s)[0])
@@ -312,9 +329,15 @@ def _measure(cases: Sequence[Case], args: argparse.Namespace) -> Path | None:
         if number == args.rounds:
             return
         begin = time.monotonic()
-        for measurement in found:
-            if measurement.num_rounds == number:
+        due = [each for each in found if each.num_rounds == number]
+        short = [each for each in due if each.is_short]
+        for measurement in due:
+            if not measurement.is_short:
                 measurement.take_round(quiet())
+                for each in short:
+                    each.take_moment()
+        for each in short:
+            each.take_round(quiet())
         seconds = time.monotonic() - begin
         print(f"round {number + 1} of {args.rounds}, {seconds:.0f} s", flush=True)
 
@@ -359,6 +382,19 @@ def _round(network: TimedNetwork) -> dict[str, Any]:
             found["operators"].setdefault(name, []).append(seconds)
         for name in map(str, functions):
             found["alone"][name] = network.alone_s(name, _OPERATOR_RUNS).tolist()
+    return found
+
+
+def _mean_of(moments: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return samples of one round, the mean over moments of the medians of each."""
+
+    def mean(samples: Iterable[Sequence[float]]) -> list[float]:
+        return [float(np.mean([np.median(each) for each in samples]))]
+
+    found: dict[str, Any] = {"network": mean(moment["network"] for moment in moments)}
+    for kind in ("operators", "alone"):
+        names = moments[0][kind]
+        found[kind] = {name: mean(moment[kind][name] for moment in moments) for name in names}
     return found
 
 

@@ -71,6 +71,8 @@ class TimedNetwork:
         As TVM's graph executor takes it.
     parameters
         Names of the inputs of the graph that are constants.
+    is_short
+        Whether it takes less than `short_s`.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class TimedNetwork:
         least_s = min(_seconds(evaluate(number=1, repeat=5)))
         if least_s < _RUNS_ALONE * _AT_ONCE_S:
             least_s = min(_seconds(evaluate(number=_RUNS_ALONE, repeat=5)))
-        self._is_short = least_s < short_s
+        self.is_short = least_s < short_s
         self._at_once = max(1, min(_RUNS_ALONE, math.ceil(_AT_ONCE_S / least_s)))
         self._run = functools.partial(evaluate, number=self._at_once)
         self._profile = functools.partial(executor["profile"], [])
@@ -98,7 +100,7 @@ class TimedNetwork:
                 [self._timer(change(graph, each.node), inputs) for change in (_without, _twice)]
                 for each in self._operators
             ]
-            if self._is_short
+            if self.is_short
             else []
         )
 
@@ -116,7 +118,7 @@ class TimedNetwork:
         return _means(zip(self._operators, self._calls_s(), strict=True))
 
     def _calls_s(self) -> list[float]:
-        if self._is_short:
+        if self.is_short:
             medians_s = [
                 [float(np.median(_seconds(run(repeat=_RUNS_CHANGED)))) for run in runs]
                 for runs in self._changed

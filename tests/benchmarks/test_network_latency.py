@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.latency_estimates import Source, roofline_s, wave_scaling
 from benchmarks.latency_tables import summary
-from benchmarks.network_latency import OWN, Case, _medians_over, _replayed
+from benchmarks.network_latency import OWN, Case, _mean_of, _medians_over, _replayed
 from benchmarks.provenance import RESULTS
 from tvm_cdmpp.devices.detect import find_device
 from tvm_cdmpp.devices.spec import DeviceSpec
@@ -26,6 +26,16 @@ ROW = {
         "other": {"count": 1, "flops": 2e9, "moved_bytes": 1.0},
     },
 }  # fmt: skip
+
+
+def test_moments_count_alike_and_a_disturbed_run_does_not() -> None:
+    moments = [
+        {"network": [s, s, 9.0], "operators": {"a": [s, 9.0, s]}, "alone": {"a": [s]}}
+        for s in (1e-6, 3e-6, 2e-6)
+    ]
+    found = _mean_of(moments)
+    assert found["network"] == found["operators"]["a"] == found["alone"]["a"]
+    assert found["network"] == [pytest.approx(2e-6)]
 
 
 @given(st.floats(0, 1e12), st.floats(1, 1e9))

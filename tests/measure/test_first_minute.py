@@ -133,7 +133,7 @@ def test_programs_beside_other_work_do_not_move_the_level(
     ratios = [program.log_ratio for program in found.programs]
     assert ratios == pytest.approx([0.0] * 8 if copies == 1 else disturbed)
     assert found.disturbed
-    assert found.wake_s == 2e-6  # the middle one of those that ran
+    assert found.wake_s == pytest.approx(4e-6)  # the mean of those that ran
 
 
 def test_the_middle_of_three_runs_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def levels(said: Said) -> WarmLevels:
     with MeasureSession():
-        return warm_levels(MeasureOptions(repeat=3), TARGET, 2e-6, said)
+        return warm_levels(MeasureOptions(repeat=3), TARGET, Mock(take=lambda: 2e-6), said)
 
 
 @pytest.mark.parametrize("layers", [PLAIN_LAYERS, LIBRARY_LAYERS, KEPT_LAYERS])

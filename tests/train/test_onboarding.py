@@ -25,7 +25,8 @@ from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.curves import keep_point, read_points
 from tvm_cdmpp.train.evaluation import evaluate
 from tvm_cdmpp.train.learner import Learned, Learner
-from tvm_cdmpp.train.onboarding import Onboarding, OnboardSettings, fastest, keep_back
+from tvm_cdmpp.train.onboarding import Onboarding, fastest, keep_back
+from tvm_cdmpp.train.plan import OnboardSettings
 
 NEW = DeviceSpec(name="new", kind="cpu", cores=64, clock_hz=1e9)
 START = TrainedPredictor.untrained(AdditiveConfig(width=16, layers=1, hidden=16), 0)

@@ -186,7 +186,7 @@ class LiveBench:
     @property
     def wake_s(self) -> float | None:
         """See `train.Bench`."""
-        return self._wakes.median_s
+        return self._wakes.mean_s
 
     def measure(self, programs: Ints) -> None:
         """See `train.Bench`.
@@ -214,6 +214,7 @@ class LiveBench:
         ]
         self._wakes.take()
         found = self._machine.measure(inputs, functions)
+        self._wakes.take()
         if found is None:
             return
         recorded = self._record(inputs, functions, found[0])

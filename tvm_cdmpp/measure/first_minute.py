@@ -126,7 +126,7 @@ def calibrate_device(
         seen.update(places)
     warm = WarmLevels(None, None, None)
     if estimator and on_cpu:
-        warm = warm_levels(options, target, wakes.median_s, estimator)
+        warm = warm_levels(options, target, wakes, estimator)
     # On one of several devices a program ran beside a check that was as slow as the slowest.
     slower = [1.0] * len(checks_s) if copies > 1 else disturbances(checks_s)
     runs_s = defaultdict[int, list[tuple[float, float]]](list)
@@ -156,7 +156,7 @@ def calibrate_device(
             for place, sample in enumerate(samples)
             if place in usual_s
         ),
-        wake_s=wakes.median_s,
+        wake_s=wakes.mean_s,
         plain_level=warm.plain,
         library_level=warm.library,
         kept_level=warm.kept,

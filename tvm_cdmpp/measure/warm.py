@@ -23,7 +23,7 @@ from tvm_cdmpp.devices import Hardware
 from tvm_cdmpp.measure.calibration import calibration_program
 from tvm_cdmpp.measure.session import MeasureOptions
 from tvm_cdmpp.measure.untuned import build_all
-from tvm_cdmpp.measure.waking import wait_until_idle
+from tvm_cdmpp.measure.waking import Wakes, wait_until_idle
 from tvm_cdmpp.networks import (
     KEPT_LAYERS,
     LIBRARY_LAYERS,
@@ -73,7 +73,7 @@ class WarmLevels:
 
 
 def warm_levels(
-    options: MeasureOptions, target: Any, wake_s: float | None, estimator: WarmEstimator
+    options: MeasureOptions, target: Any, wakes: Wakes, estimator: WarmEstimator
 ) -> WarmLevels:
     """Measure functions with full caches.
 
@@ -83,8 +83,8 @@ def warm_levels(
         How they are measured, and where.
     target
         A CPU.
-    wake_s
-        What waking threads takes; None where that is not known.
+    wakes
+        Measures what waking threads takes just then.
     estimator
         What is compared.
     """
@@ -92,20 +92,19 @@ def warm_levels(
 
     def plain_level(layers: Sequence[Layer]) -> float | None:
         functions = plain_functions(network_of_layers(layers), target, bench.cores)
+        wake_s = wakes.take()
         found_s = bench.time(functions, full=True)
         return _level(found_s, [estimator.plain(function, wake_s) for function in functions])
 
-    functions = own_functions(network_of_layers(KEPT_LAYERS), target, bench.cores)
-    pairs = zip(functions, bench.time(functions, full=False), strict=True)
-    alone = [(function, seconds) for function, seconds in pairs if seconds is not None]
-    return WarmLevels(
-        plain=plain_level(PLAIN_LAYERS),
-        library=plain_level(LIBRARY_LAYERS),
-        kept=_level(
-            bench.time([function for function, _ in alone], full=True),
-            [estimator.kept(function, wake_s, alone_s) for function, alone_s in alone],
-        ),
-    )
+    def kept_level() -> float | None:
+        functions = own_functions(network_of_layers(KEPT_LAYERS), target, bench.cores)
+        pairs = zip(functions, bench.time(functions, full=False), strict=True)
+        alone = [(function, seconds) for function, seconds in pairs if seconds is not None]
+        wake_s = wakes.take()
+        found_s = bench.time([function for function, _ in alone], full=True)
+        return _level(found_s, [estimator.kept(each, wake_s, alone_s) for each, alone_s in alone])
+
+    return WarmLevels(plain_level(PLAIN_LAYERS), plain_level(LIBRARY_LAYERS), kept_level())
 
 
 class _Bench:

@@ -22,14 +22,9 @@ if TYPE_CHECKING:
     from tvm_cdmpp.train.learner import Learner
     from tvm_cdmpp.train.levels import LastLayer, LevelCorrection, LevelVariances
     from tvm_cdmpp.train.loop import Workers
-    from tvm_cdmpp.train.onboarding import (
-        Bench,
-        CurvePoint,
-        Onboarding,
-        OnboardSettings,
-        keep_back,
-    )
+    from tvm_cdmpp.train.onboarding import CurvePoint, Onboarding, keep_back
     from tvm_cdmpp.train.operators import operator_of_dag, operator_of_tasks
+    from tvm_cdmpp.train.plan import Bench, OnboardSettings
     from tvm_cdmpp.train.pretraining import (
         KINDS,
         Parts,

@@ -1,10 +1,7 @@
 """Onboarding a device: what to measure on it, batch by batch, what that taught, when to stop.
 
 - What the whole budget should buy is chosen first, from all candidates, and each batch from that in
-  the same way: tasks that stand for the others, and programs of each (see `select_programs`).
-  Functions with TVM's own schedules have a share of their own, by how many tasks and how many
-  functions there are. Where it is known what networks run how often, three quarters are of the
-  tasks that take most of their time, as predicted.
+  the same way (see `MeasurePlan`).
 - Every fifth task, in the order in which tasks are first measured, is kept back: its programs teach
   nothing until the end, and tell how large the error is on tasks that were not measured. Where
   there are fewer than five tasks, it is every fifth program. So is every fifth function.
@@ -23,17 +20,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.errors import ConfigError, RecordError
+from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.models import Ints, TrainedPredictor, TrainingRows, round_weights
 from tvm_cdmpp.train.evaluation import evaluate
 from tvm_cdmpp.train.learner import Learned, Learner
+from tvm_cdmpp.train.plan import Bench, Mask, MeasurePlan, OnboardSettings
 from tvm_cdmpp.train.scores import Scores, bootstrap, score
-from tvm_cdmpp.train.selection import program_features, select_programs
 
 _KEPT_BACK = 5
 """One in so many tasks, or programs, is kept back."""
@@ -42,82 +39,7 @@ _LEAST_GAIN = 0.02
 _PATIENCE = 2
 """Batches in a row without a gain after which it ends."""
 _RESAMPLES = 400
-_HEAVIEST = 0.75
-"""Of what is measured where networks are known, the part that is of the tasks that take most of
-their time; what stands for all others is the rest."""
-
 Floats = npt.NDArray[np.floating[Any]]
-Mask = npt.NDArray[np.bool_]
-
-
-class Bench(Protocol):
-    """What programs of a device can be measured with."""
-
-    @property
-    def candidates(self) -> TrainingRows:
-        """Programs to choose from; their latencies are not to be looked at.
-
-        Where calls are known, those of a task that are to be measured first come first.
-        """
-
-    @property
-    def open(self) -> Mask:
-        """Which candidates have not been measured; (candidates,)."""
-
-    @property
-    def own(self) -> Mask:
-        """Which candidates have TVM's own schedules, each a task of its own; (candidates,)."""
-
-    @property
-    def measured(self) -> TrainingRows:
-        """All that was measured, in that order, earlier runs first; tasks as in `candidates`."""
-
-    @property
-    def calls(self) -> Ints | None:
-        """How often each network runs each task of the candidates, (networks, tasks), if known."""
-
-    @property
-    def wake_s(self) -> float | None:
-        """What waking a CPU's threads took between batches; None where that was not measured."""
-
-    def measure(self, programs: Ints) -> None:
-        """Measure some candidates and keep the records; none when it was asked to stop."""
-
-    def stop(self) -> None:
-        """Do not wait for a quieter machine; called from a signal handler."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnboardSettings:
-    """How much is measured."""
-
-    budget: int
-    """Records in all, those of earlier runs among them."""
-    batch: int = 64
-    """Programs measured before the weights learn again."""
-    seed: int = 0
-    programs_per_task: int = 4
-    """Measured of each task that is chosen, where there is room for them."""
-    fastest_share: float = 1.0
-    """Of the programs of a task that ran, those that are learned from and predicted; one at least.
-    1 where any program is to be predicted."""
-    whole_plan: bool = False
-    """Whether it ends early only when each task that was chosen has a record."""
-
-    def __post_init__(self) -> None:
-        """Reject a budget without a batch, and what takes nothing."""
-        if not 0 < self.fastest_share <= 1:
-            raise ConfigError(
-                f"fastest_share must be above 0 and at most 1; got {self.fastest_share}"
-            )
-        for name in ("budget", "batch", "programs_per_task"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1; got {getattr(self, name)}")
-        if self.budget < self.batch:
-            raise ConfigError(
-                f"the budget must be at least one batch of {self.batch} programs; got "
-                f"{self.budget}. Give more, or smaller batches."
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,16 +113,8 @@ class Onboarding:
         self._bench, self._learner, self._settings = bench, learner, settings
         self._now: TrainedPredictor | None = None if len(bench.measured) else learner.start
         """What learned from what was measured so far; None before that."""
-        candidates = bench.candidates
-        self._features = program_features(candidates.batch())
-        self._own_tasks = np.unique(candidates.tasks[bench.own])
-        tasks = np.setdiff1d(candidates.tasks, self._own_tasks)
-        self._by_task = len(tasks) >= _KEPT_BACK
-        self._worth = None if bench.calls is None else self._shares_of_time(bench.calls)
-        self._own_share = len(self._own_tasks) / (len(self._own_tasks) + len(tasks))
-        # By the seed alone, so that a run that goes on has the same plan.
-        chosen = self._select(np.arange(len(candidates)), settings.budget, settings.seed)
-        self._planned = np.isin(np.arange(len(candidates)), chosen)
+        self._plan = MeasurePlan(bench, learner.start, settings)
+        self._by_task = self._plan.num_searched >= _KEPT_BACK
 
     @property
     def num_counted(self) -> int:
@@ -256,7 +170,7 @@ class Onboarding:
     def _next_batch(self) -> Ints:
         bench, settings = self._bench, self._settings
         left = settings.budget - len(bench.measured)
-        pool = np.flatnonzero(bench.open & self._planned)
+        pool = np.flatnonzero(bench.open & self._plan.planned)
         if not len(pool):  # the log has programs that were not planned for
             pool = np.flatnonzero(bench.open)
         if left < 0:
@@ -270,61 +184,8 @@ class Onboarding:
             self.ended = "there are no more programs to measure"
         else:
             seed = settings.seed + len(bench.measured)
-            return self._select(pool, min(settings.batch, left), seed)
+            return self._plan.choose(pool, min(settings.batch, left), seed)
         return np.zeros(0, np.int64)
-
-    def _select(self, pool: Ints, number: int, seed: int) -> Ints:
-        """Choose so many candidates of a pool; of those with TVM's own schedules, their share."""
-        own = self._bench.own[pool]
-        num_own = min(int(own.sum()), round(self._own_share * number))
-        num_own = max(num_own, number - int((~own).sum()))
-        chosen = [
-            self._representative(pool[~own], number - num_own, seed),
-            self._representative(pool[own], num_own, seed),
-        ]
-        return np.sort(np.concatenate(chosen))
-
-    def _shares_of_time(self, calls: Ints) -> npt.NDArray[np.float64]:
-        """Return the share of a network's predicted time that each task takes, over networks.
-
-        Of a network with TVM's own schedules and of one of a search, by the task's fastest.
-        """
-        candidates = self._bench.candidates
-        fastest_s = np.full(calls.shape[1], np.inf)
-        predicted_s = evaluate(self._learner.start, candidates).latency_s
-        np.minimum.at(fastest_s, candidates.tasks, predicted_s)
-        fastest_s[np.isinf(fastest_s)] = 0.0  # tasks without a candidate
-        is_own = np.isin(np.arange(calls.shape[1]), self._own_tasks)
-        worth = np.zeros(calls.shape[1])
-        for part in (is_own, ~is_own):
-            spent_s = calls * np.where(part, fastest_s, 0.0)
-            in_all_s = spent_s.sum(axis=1, keepdims=True)
-            worth += (spent_s / np.where(in_all_s > 0, in_all_s, 1.0)).sum(axis=0)
-        return worth
-
-    def _representative(self, pool: Ints, number: int, seed: int) -> Ints:
-        """Choose programs of the heaviest tasks, then programs that stand for the others."""
-        if self._worth is None:
-            return self._clustered(pool, number, seed)
-        tasks = self._bench.candidates.tasks
-        first = pool[_places(tasks[pool]) < self._settings.programs_per_task]
-        heaviest = np.argsort(-self._worth[tasks[first]], kind="stable")
-        chosen = first[heaviest[: round(_HEAVIEST * number)]]
-        left = number - len(chosen)
-        rest = np.setdiff1d(first, chosen)
-        if len(rest) < left:
-            rest = np.setdiff1d(pool, chosen)
-        return np.concatenate([chosen, self._clustered(rest, left, seed)])
-
-    def _clustered(self, pool: Ints, number: int, seed: int) -> Ints:
-        tasks = self._bench.candidates.tasks[pool]
-        found: Ints = pool[
-            select_programs(
-                self._features[pool], tasks, number, "kmeans", seed,
-                programs_per_task=self._settings.programs_per_task,
-            )
-        ]  # fmt: skip
-        return found
 
     def _unlabelled(self) -> TrainingRows:
         return self._bench.candidates.take(np.flatnonzero(self._bench.open))
@@ -336,7 +197,7 @@ class Onboarding:
     def _look(self) -> CurvePoint:
         """Learn from all that is not kept back, and compare with the weights before."""
         measured = self._bench.measured
-        kept, own = np.zeros(len(measured), bool), np.isin(measured.tasks, self._own_tasks)
+        kept, own = np.zeros(len(measured), bool), np.isin(measured.tasks, self._plan.own_tasks)
         # Apart, as a run that goes on reads them from two files.
         kept[~own] = keep_back(measured.tasks[~own], by_task=self._by_task)
         kept[own] = keep_back(measured.tasks[own], by_task=False)
@@ -389,7 +250,7 @@ class Onboarding:
         }
 
     def _end_if_flat(self) -> None:
-        planned = self._bench.candidates.tasks[self._planned]
+        planned = self._bench.candidates.tasks[self._plan.planned]
         if self._settings.whole_plan and not np.isin(planned, self._bench.measured.tasks).all():
             return
         last = [point.gain for point in self.curve[-_PATIENCE:]]
@@ -404,15 +265,6 @@ class Onboarding:
 _NO_ERRORS: dict[str, float | None] = dict.fromkeys(
     ("mape", "low", "high", "median", "start_mape", "gain")
 )
-
-
-def _places(tasks: Ints) -> Ints:
-    """Return the place of each program among those of its task."""
-    by_task = np.argsort(tasks, kind="stable")
-    _, starts, counts = np.unique(tasks[by_task], return_index=True, return_counts=True)
-    places: Ints = np.empty(len(tasks), np.int64)
-    places[by_task] = np.arange(len(tasks)) - np.repeat(starts, counts)
-    return places
 
 
 def keep_back(tasks: Ints, *, by_task: bool) -> Mask:
