@@ -362,7 +362,7 @@ def test_functions_with_tvms_own_schedules_have_their_share() -> None:
     assert [point.kept_back for point in points] == [2, 6]
     # Where there is nothing else left, functions take more than their share.
     bench.order = np.flatnonzero(~bench.own)
-    chosen = work._select(np.flatnonzero(bench.open), 10, 0)
+    chosen = work._plan.choose(np.flatnonzero(bench.open), 10, 0)
     assert len(chosen) == 10
     assert bench.own[chosen].all()
 
