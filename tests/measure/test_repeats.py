@@ -8,6 +8,7 @@ import pytest
 
 from tests.tiny_tasks import TARGET, auto_scheduler, matmul, tvm
 from tvm_cdmpp.bridge.results import failed, latency_s
+from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.measure.outcomes import Failures
 from tvm_cdmpp.measure.repeats import LOCAL_TIMES, REMOTE_TIMES, FewerRepeats
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
@@ -107,3 +108,9 @@ def test_a_slow_program_is_measured_by_tvm() -> None:
             assert not failed(result), result.error_msg
             assert latency_s(result) == pytest.approx(0.24, rel=0.2)
             assert len(result.costs) == expected
+
+
+@pytest.mark.parametrize("name", ["run_timeout_s", "repeat"])
+def test_what_measures_nothing_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} must be at least 1; got 0"):
+        MeasureOptions(**{name: 0})

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from tvm_cdmpp.bridge import check_compiler, load_tvm
-from tvm_cdmpp.errors import CDMPPError, MeasureError, RecordError
+from tvm_cdmpp.errors import CDMPPError, ConfigError, MeasureError, RecordError
 from tvm_cdmpp.files import locked
 from tvm_cdmpp.measure.doubtful import SecondRuns
 from tvm_cdmpp.measure.linking import SessionBuilder, build_func_of
@@ -109,6 +109,12 @@ class MeasureOptions:
     """How many times a program is timed, less if it is slow; its latency is the mean."""
     remote: RemoteDevices | None = None
     """Where programs run; None for this machine, where they are built in any case."""
+
+    def __post_init__(self) -> None:
+        """Reject what measures nothing."""
+        for name in ("run_timeout_s", "repeat"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1; got {getattr(self, name)}")
 
     def builder(self) -> Any:
         """Return TVM's builder, for use in a session: one build per core at a time."""
