@@ -118,7 +118,7 @@ def adapt(
 
     # All that can be wrong is found before anything takes time.
     # Live, networks are to be predicted: by the programs that a search keeps of a few.
-    live_only = {"programs_per_task": 2, "fastest_share": 1 / 2, "whole_plan": True}
+    live_only = {"programs_per_task": 3, "fastest_share": 1 / 3, "whole_plan": True}
     of_networks: dict[str, Any] = {} if args.from_store else live_only
     batch = args.programs_per_batch
     batch = max(1, min(_BATCH, args.budget)) if batch is None else batch
