@@ -184,7 +184,7 @@ def _network_error(result: dict[str, Any]) -> tuple[str, ...]:
     best = "rooflines" if theirs == errors["rooflines"] else "FLOPs at a matrix product's rate"
     return (
         f"mean error of the latency of {networks} networks at batch {batches} on two virtual "
-        "cores, nothing measured but two minutes of `device calibrate`",
+        "cores, nothing measured but three minutes of `device calibrate`",
         f"{100 * ours:.0f} %",
         f"{100 * theirs:.0f} %, {best}",
         f"{ours / theirs - 1:+.0%}",

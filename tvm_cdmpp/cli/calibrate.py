@@ -35,7 +35,7 @@ def add_parser(actions: Any) -> None:
     parser = actions.add_parser(
         "calibrate",
         help="measure small programs once, for all later predictions for a device",
-        description="Measure some small programs of several operators, about two minutes, and keep "
+        description="Measure some small programs of several operators, about three minutes, and keep "
         "how much longer they take than predicted, those such as a search finds and those with "
         "TVM's own schedules. All later predictions for the device use it.",
     )
