@@ -113,5 +113,6 @@ def test_a_slow_program_is_measured_by_tvm() -> None:
 
 @pytest.mark.parametrize("name", ["run_timeout_s", "repeat"])
 def test_what_measures_nothing_is_refused(name: str) -> None:
+    wrong: dict[str, Any] = {name: 0}
     with pytest.raises(ConfigError, match=f"{name} must be at least 1; got 0"):
-        replace(MeasureOptions(), **{name: 0})
+        replace(MeasureOptions(), **wrong)
