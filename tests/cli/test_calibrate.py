@@ -62,6 +62,7 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
     ):
         assert said[name] is None or abs(said[name]) < 6  # None on a busy machine
         assert (f"{what} take could not be told" in err) == (said[name] is None)
+    assert (f"{said['untold']} functions with full caches do not" in err) == (said["untold"] > 0)
     assert 4 <= len(said["programs"]) <= 8
     assert {program["own"] for program in said["programs"]} == {False, True}
     assert set(said["levels"][0]["own_operators"]) == {"conv2d", "matmul"}

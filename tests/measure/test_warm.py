@@ -76,18 +76,23 @@ def test_the_middle_one_counts_of_those_that_tell() -> None:
     found_s = [2.1e-5, 2.1e-5, 1.1e-5, 1.1e-4]
     # Where half of the work was gone, what is all gone is twice as far off.
     expected = [math.log(2.0), 2 * math.log(2.0), 0.0]
-    assert warm._level(found_s, estimates) == pytest.approx(np.median(expected))
-    assert warm._level([None, *found_s[1:]], estimates) is None
-    assert warm._level([1.5e-6, *found_s[1:]], estimates) is None  # it is hardly more than a start
+    assert warm._median(warm._levels(found_s, estimates)) == pytest.approx(np.median(expected))
+    assert warm._median(warm._levels([None, *found_s[1:]], estimates)) is None
+    assert (
+        warm._median(warm._levels([1.5e-6, *found_s[1:]], estimates)) is None
+    )  # it is hardly more than a start
 
 
 def test_nothing_is_said_of_functions_that_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warm, "failed", lambda _: True)
-    assert levels(Said(1e-9, 1e-5)) == WarmLevels(None, None, None)
+    said = Said(1e-9, 1e-5)
+    found = levels(said)
+    assert (found.plain, found.library, found.kept) == (None, None, None)
+    assert found.untold == said.asked.total() + 3  # nothing ran alone, so no product was asked for
 
 
 @pytest.mark.parametrize(
     "estimate", [(1.0, 1.0), (1e-9, 1e-12), (1e-9, 1e-5, 0.1)], ids=["start", "waited", "stays"]
 )
 def test_nothing_is_said_of_what_tells_little(estimate: tuple[float, ...]) -> None:
-    assert warm._level([1.1e-5] * 5, [WarmEstimate(*estimate)] * 5) is None
+    assert warm._level(1.1e-5, WarmEstimate(*estimate)) is None

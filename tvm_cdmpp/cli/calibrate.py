@@ -199,6 +199,12 @@ def _warn(console: "Console", found: "DeviceCalibration", device: "DeviceSpec") 
                 "they stay as they are estimated",
                 soft_wrap=True,
             )
+    if found.untold:
+        console.print(
+            f"{found.untold} functions with full caches do not count: they failed, waited for "
+            "other programs, or tell too little",
+            soft_wrap=True,
+        )
     if found.disturbed:
         console.print(
             "warning: the machine was busy meanwhile, by a fixed program measured in between; run "

@@ -104,6 +104,8 @@ class DeviceCalibration:
     kept_level: float | None = None
     """Of programs whose work caches shorten in a network, as they hold what it waits for by itself:
     ln(measured / estimated) of what is left where next to nothing stays."""
+    untold: int = field(default=0, compare=False)
+    """Functions measured for these three that do not count, as they failed or waited."""
     programs: tuple[MeasuredProgram, ...] = field(default=(), compare=False, repr=False)
     date: str = field(default="", compare=False)
     """When, in UTC, as ISO 8601."""

@@ -160,6 +160,7 @@ def calibrate_device(
         plain_level=warm.plain,
         library_level=warm.library,
         kept_level=warm.kept,
+        untold=warm.untold,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         tvm=str(tvm.__version__),
         # One slow program in eleven happens on any machine.

@@ -70,6 +70,8 @@ class WarmLevels:
     plain: float | None
     library: float | None
     kept: float | None
+    untold: int = 0
+    """Functions that do not count: they failed, waited for other programs, or tell too little."""
 
 
 def warm_levels(
@@ -90,21 +92,29 @@ def warm_levels(
     """
     bench = _Bench(options, target)
 
-    def plain_level(layers: Sequence[Layer]) -> float | None:
+    def plain_levels(layers: Sequence[Layer]) -> list[float | None]:
         functions = plain_functions(network_of_layers(layers), target, bench.cores)
         wake_s = wakes.take()
         found_s = bench.time(functions, full=True)
-        return _level(found_s, [estimator.plain(function, wake_s) for function in functions])
+        return _levels(found_s, [estimator.plain(function, wake_s) for function in functions])
 
-    def kept_level() -> float | None:
+    def kept_levels() -> list[float | None]:
         functions = own_functions(network_of_layers(KEPT_LAYERS), target, bench.cores)
         pairs = zip(functions, bench.time(functions, full=False), strict=True)
         alone = [(function, seconds) for function, seconds in pairs if seconds is not None]
         wake_s = wakes.take()
         found_s = bench.time([function for function, _ in alone], full=True)
-        return _level(found_s, [estimator.kept(each, wake_s, alone_s) for each, alone_s in alone])
+        estimates = [estimator.kept(each, wake_s, alone_s) for each, alone_s in alone]
+        return _levels(found_s, estimates) + [None] * (len(functions) - len(alone))
 
-    return WarmLevels(plain_level(PLAIN_LAYERS), plain_level(LIBRARY_LAYERS), kept_level())
+    plain, library = plain_levels(PLAIN_LAYERS), plain_levels(LIBRARY_LAYERS)
+    kept = kept_levels()
+    return WarmLevels(
+        plain=_median(plain),
+        library=_median(library),
+        kept=_median(kept),
+        untold=[*plain, *library, *kept].count(None),
+    )
 
 
 class _Bench:
@@ -125,13 +135,23 @@ class _Bench:
         return [None if failed(result) else latency_s(result) for result in results]
 
 
-def _level(found_s: Sequence[float | None], estimates: Sequence[WarmEstimate]) -> float | None:
-    levels = []
-    for seconds, estimate in zip(found_s, estimates, strict=True):
-        if seconds is None or estimate.gone < _LEAST_GONE:
-            continue
-        measured_s = seconds - estimate.start_s
-        # Else too little is known of the work, or other programs of a busy machine took the time.
-        if estimate.start_s < measured_s < estimate.start_s + _MOST * estimate.work_s:
-            levels.append(math.log(measured_s / estimate.work_s) / estimate.gone)
-    return float(np.median(levels)) if len(levels) >= _LEAST else None
+def _levels(
+    found_s: Sequence[float | None], estimates: Sequence[WarmEstimate]
+) -> list[float | None]:
+    """Return the level of each function; None for those that do not tell."""
+    return [_level(*pair) for pair in zip(found_s, estimates, strict=True)]
+
+
+def _level(seconds: float | None, estimate: WarmEstimate) -> float | None:
+    if seconds is None or estimate.gone < _LEAST_GONE:
+        return None
+    measured_s = seconds - estimate.start_s
+    # Else too little is known of the work, or other programs of a busy machine took the time.
+    if estimate.start_s < measured_s < estimate.start_s + _MOST * estimate.work_s:
+        return math.log(measured_s / estimate.work_s) / estimate.gone
+    return None
+
+
+def _median(levels: Sequence[float | None]) -> float | None:
+    told = [level for level in levels if level is not None]
+    return float(np.median(told)) if len(told) >= _LEAST else None
