@@ -245,8 +245,9 @@ def test_levels_of_this_machine_are_learned_on_top_of_and_kept(
     assert (settings["programs_per_task"], settings["whole_plan"]) == (3, True)
     assert settings["fastest_share"] == 1 / 3
     assert found.experts["cpu"].ahead is None
-    (neighbours,) = found.experts["cpu"].neighbours
-    assert neighbours.level < -3
+    neighbours = {each.own: each for each in found.experts["cpu"].neighbours}
+    assert neighbours.keys() == {False, True}
+    assert all(each.level < -3 for each in neighbours.values())
     (before, after) = device_of(default_target()).calibration.levels  # type: ignore[union-attr]
     assert before == levels
     assert (after.weights, after.level, after.operators) == (found.origin, 12.0, levels.operators)

@@ -17,6 +17,7 @@ from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
 from tvm_cdmpp.measure.bench import BenchConfig, LiveBench
 from tvm_cdmpp.measure.calibration import CalibrationConfig, read_calibration
+from tvm_cdmpp.measure.candidates import likely_fast
 from tvm_cdmpp.measure.own_records import (
     OwnRecord,
     append_own_records,
@@ -25,16 +26,15 @@ from tvm_cdmpp.measure.own_records import (
 )
 from tvm_cdmpp.measure.quiet import calibration_file
 from tvm_cdmpp.measure.session import MeasureSession
+from tvm_cdmpp.models import AdditiveConfig, TrainedPredictor
 from tvm_cdmpp.networks import LAYERS, network_of_layers
 from tvm_cdmpp.networks.untuned import OwnFunction, own_functions
-from tvm_cdmpp.search.ahead import first_candidates
-from tvm_cdmpp.search.cost_model import CDMPPModel
 from tvm_cdmpp.train import operator_of_dag
 
 LEVELS = Levels(weights="w", level=0.0, operators={"matmul": 1.0, "elementwise": 2.0})
 HERE = DeviceSpec(name="here", kind="cpu", cores=2, calibration=DeviceCalibration(levels=(LEVELS,)))
 
-MODEL = CDMPPModel(seed=0, device=HERE)
+MODEL = TrainedPredictor.untrained(AdditiveConfig(width=16, layers=1, hidden=16), 0)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,7 +63,7 @@ def bench(
     return LiveBench(
         TASKS,
         HERE,
-        lambda task, number: first_candidates(task, MODEL, 5, seed=number),
+        lambda task, number: likely_fast(task, HERE, [MODEL], 5, number).draw(5, number),
         config,
         functions,
         log=log,
@@ -180,7 +180,7 @@ def test_functions_with_tvms_own_schedules_are_measured_as_well(tmp_path: Path) 
     functions = own_functions(network_of_layers(LAYERS[:2]), TASKS[0].target, HERE.cores)
     first = bench(log, functions=[*functions, *functions])
     assert first.candidates.tasks.tolist() == [0] * 5 + [1] * 5 + [2, 3]
-    assert first.own.tolist() == [False] * 10 + [True] * 2
+    assert first.candidates.own.tolist() == [False] * 10 + [True] * 2
     of_rows = first.candidates.machine_of[10:]
     own = [first.candidates.machines[place].device for place in of_rows]
     assert own == [function.on(HERE) for function in functions]

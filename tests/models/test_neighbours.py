@@ -175,6 +175,48 @@ def narrower(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
+def test_each_kind_of_schedule_takes_what_its_own_say(
+    predictor: TrainedPredictor, tmp_path: Path
+) -> None:
+    plain = predictor.predict(BATCH, DEVICE).latency_s
+    expert = predictor.experts["cpu"]
+    expert.neighbours += tuple(
+        Neighbours.fit(BATCH, np.full(len(BATCH), level), own=own)
+        for own, level in ((False, -1.0), (True, 2.0))
+    )
+    predictor.save(tmp_path / "weights")
+    of_own = replace(DEVICE, own_schedule=True)
+    for found in (predictor, TrainedPredictor.load(tmp_path / "weights")):
+        for device, level in ((DEVICE, -1.0), (of_own, 2.0)):
+            now = found.predict(BATCH, device).latency_s
+            np.testing.assert_allclose(np.log(now / plain), level, atol=1e-3)
+            attributed = attribute(found, BATCH.take(np.array([5])), device)
+            assert attributed.latency_s == pytest.approx(float(now[5]), rel=1e-5)
+            rows = TrainingRows.on(device, BATCH, now, np.zeros(len(BATCH), np.int64))
+            learned = found.ahead().without_levels(rows)
+            np.testing.assert_allclose(
+                learned.latencies_s, rows.latencies_s * _ratio(found, device)
+            )
+
+
+def _ratio(predictor: TrainedPredictor, device: DeviceSpec) -> np.ndarray:
+    """What the network says of each program, over what is predicted."""
+    network = TrainedPredictor.untrained(AdditiveConfig(), seed=3)
+    predicted_s = predictor.predict(BATCH, device).latency_s
+    return np.asarray(network.predict(BATCH, device).latency_s / predicted_s)
+
+
+@pytest.mark.parametrize("value", [[3], [1, 1], [-1]])
+def test_a_kind_that_is_none_is_named(
+    predictor: TrainedPredictor, tmp_path: Path, value: list[int]
+) -> None:
+    content = predictor.content()
+    wrong = {**content.arrays, "cpu.neighbours.0.own": np.array(value, np.int8)}
+    write_checkpoint(tmp_path / "m", Content(content.settings, wrong))
+    with pytest.raises(CheckpointError, match="own of neighbours"):
+        TrainedPredictor.load(tmp_path / "m")
+
+
 @pytest.mark.parametrize("name", ["level", "centre", "scale", "places", "weights"])
 def test_damage_is_named(predictor: TrainedPredictor, tmp_path: Path, name: str) -> None:
     content, key = predictor.content(), f"cpu.neighbours.0.{name}"

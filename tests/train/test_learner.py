@@ -129,3 +129,29 @@ def test_programs_that_did_not_run_teach_nothing() -> None:
     learned, how = Learner(start=start).learn(rows, rows.take(NONE))
     assert learned is start
     assert "nothing" in how
+
+
+@pytest.mark.parametrize("num_own", [60, 20])
+def test_programs_of_a_search_and_tvms_own_schedules_have_levels_of_their_own(num_own: int) -> None:
+    start, batch = a_start(), random_batch(120, seed=0)
+    on = {
+        own: DEVICE.for_operator("conv2d", own="conv2d" if own else None) for own in (True, False)
+    }
+    factors, counts = {True: 4.0, False: 0.5}, {True: num_own, False: 80 - num_own}
+    first, parts = 0, []
+    for own, device in on.items():
+        places = np.arange(first, first + counts[own])
+        seconds = factors[own] * start.predict(batch.take(places), device).latency_s
+        parts.append(TrainingRows.on(device, batch.take(places), seconds, places))
+        first += counts[own]
+    rows = TrainingRows.join(parts)
+    learned, _ = Learner(start=start, anchored=QUICK).learn(rows, rows.take(NONE))
+    others = batch.take(np.arange(80, 120))
+    for own, device in on.items():
+        ratio = learned.predict(others, device).latency_s / start.predict(others, device).latency_s
+        np.testing.assert_allclose(np.median(ratio), factors[own], rtol=0.1)
+    np.testing.assert_allclose(
+        learned.without_levels(rows).latencies_s,
+        start.predict(rows.batch(), DEVICE).latency_s,
+        rtol=0.1,
+    )

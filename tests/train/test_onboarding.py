@@ -44,6 +44,13 @@ def rows_on(device: DeviceSpec, factor: float, num_tasks: int) -> TrainingRows:
     return TrainingRows.on(device, batch, latencies_s, np.arange(120) % num_tasks)
 
 
+def with_own_schedules(rows: TrainingRows, own: npt.NDArray[np.bool_]) -> TrainingRows:
+    """The same programs, some of which have schedules of TVM's own."""
+    (machine,) = rows.machines
+    of_own = replace(machine, device=replace(machine.device, own_schedule=True))
+    return replace(rows, machines=(machine, of_own), machine_of=own.astype(np.int64))
+
+
 class Memory:
     """A bench that knows what its programs take."""
 
@@ -52,7 +59,6 @@ class Memory:
 
     def __init__(self, rows: TrainingRows, on_batch: Callable[[int], None] = lambda _: None):
         self.candidates, self._on_batch = rows, on_batch
-        self.own = np.zeros(len(rows), bool)
         self.order, self.stopped = np.zeros(0, np.int64), False
 
     @property
@@ -350,21 +356,21 @@ def test_functions_with_tvms_own_schedules_have_their_share() -> None:
     rows = rows_on(NEW, 20.0, 12)
     tasks = rows.tasks.copy()
     tasks[-12:] = np.arange(100, 112)  # as many functions as tasks
-    bench = Memory(replace(rows, tasks=tasks))
-    bench.own = tasks >= 100
+    own = tasks >= 100
+    bench = Memory(with_own_schedules(replace(rows, tasks=tasks), own))
     settings = OnboardSettings(budget=24, batch=12, programs_per_task=1)
     work = Onboarding(bench, Learner(start=START, anchored=QUICK), settings)
     points = list(work.steps())
     first, second = bench.order[:12], bench.order[12:]
-    assert bench.own[first].sum() == bench.own[second].sum() == 6
+    assert own[first].sum() == own[second].sum() == 6
     assert len(np.unique(tasks[bench.order])) == 24  # each once
     # Of 12 tasks the second, seventh and last are kept back, and of the functions.
     assert [point.kept_back for point in points] == [2, 6]
     # Where there is nothing else left, functions take more than their share.
-    bench.order = np.flatnonzero(~bench.own)
+    bench.order = np.flatnonzero(~own)
     chosen = work._plan.choose(np.flatnonzero(bench.open), 10, 0)
     assert len(chosen) == 10
-    assert bench.own[chosen].all()
+    assert own[chosen].all()
 
 
 def test_failures_teach_no_latency() -> None:

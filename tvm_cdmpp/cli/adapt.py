@@ -124,7 +124,7 @@ def adapt(
     batch = max(1, min(_BATCH, args.budget)) if batch is None else batch
     settings = OnboardSettings(budget=args.budget, batch=batch, **of_networks)
     predictor, calibrations = load_trained(args.weights), read_calibrations(calibration_file())
-    opened = recorded(args) if args.from_store else live(args, settings)
+    opened = recorded(args) if args.from_store else live(args, settings, predictor)
     with opened as bench:
         learner = Learner(start=predictor, sources=read_beside(args, bench, predictor))
         if not args.from_store:  # networks are sums
@@ -153,7 +153,7 @@ def adapt(
         calibration = device.calibration and calibrations.get(device.name)
         levels = calibration.of(predictor.origin) if calibration else None
         known = None if levels is None else (device, replace(levels, wake_s=bench.wake_s))
-        has_own = bool((bench.own & ~bench.open).any())
+        has_own = bool((bench.candidates.own & ~bench.open).any())
         learned = _write(args, work, predictor, settings, known, has_own)
     _print(args, work, learned)
     return EXIT_INTERRUPTED if work.stopping else 0

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _CANDIDATES_PER_RECORD = 2
 _MOST_CANDIDATES_PER_TASK = 64
-_LEAST_CANDIDATES_PER_TASK = 3
-"""One of each kind that a search measures at first, see `search.evolve.choice`."""
 
 
 @contextmanager
@@ -50,7 +48,9 @@ def recorded(args: argparse.Namespace) -> "Iterator[Bench]":
 
 
 @contextmanager
-def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Bench]":
+def live(
+    args: argparse.Namespace, settings: "OnboardSettings", predictor: "TrainedPredictor"
+) -> "Iterator[Bench]":
     """Open a bench that builds and runs programs, here or on remote devices."""
     networks = names_of_networks(args)
     if not networks:
@@ -69,16 +69,15 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
         LiveBench,
         MeasureOptions,
         MeasureSession,
+        likely_fast,
     )
     from tvm_cdmpp.networks import check_libraries, load_network
-    from tvm_cdmpp.search import CDMPPModel, first_candidates
     from tvm_cdmpp.workloads import write_workloads
 
     target = parse_target(args.target)
     if remote is None:
         check_libraries(target)
     device = _device(args.device, target, remote)
-    model = CDMPPModel(device=device, weights=args.weights)
     if remote is not None:
         remote.count()
     console = show.stderr_console()
@@ -86,19 +85,24 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
     loaded = [load_network(name, **options_of(name)) for name in networks]
     tasks, functions, calls = _work_of(loaded, target)
     wanted = -(-_CANDIDATES_PER_RECORD * settings.budget // len(tasks))
-    per_task = min(max(wanted, _LEAST_CANDIDATES_PER_TASK), _MOST_CANDIDATES_PER_TASK)
+    per_task = min(max(wanted, settings.programs_per_task), _MOST_CANDIDATES_PER_TASK)
     attempts = 1 if args.keep_noisy else CalibrationConfig().attempts
     config = BenchConfig(
         calibration=CalibrationConfig(keep_noisy=args.keep_noisy, attempts=attempts),
         measure=MeasureOptions(remote=remote),
     )
+
+    def candidates_of(task: Any, number: int) -> list[Any]:
+        found = likely_fast(task, device, [predictor], per_task, number)
+        return found.draw(per_task, number)
+
     with MeasureSession() as session:
         session.hold(args.records)
         with show.show_bar("candidates of tasks", len(tasks)) as on_task:
             bench = LiveBench(
                 tasks,
                 device,
-                lambda task, number: first_candidates(task, model, per_task, seed=number),
+                candidates_of,
                 config,
                 functions,
                 log=args.records,
@@ -176,7 +180,7 @@ def _device(name: str, target: Any, remote: "RemoteDevices | None") -> "DeviceSp
 def _describe_start(bench: Any, num_tasks: int) -> list[str]:
     report = bench.log_report
     state = f"continues with its {report.num_valid} records" if report.num_valid else "is new"
-    num_own = int(bench.own.sum())
+    num_own = int(bench.candidates.own.sum())
     lines = [
         f"{num_tasks} tasks, {len(bench.candidates) - num_own} candidates, {num_own} functions "
         f"with TVM's own schedules; the log {report.path} {state}",

@@ -121,6 +121,8 @@ class DeviceSpec:
     program_level: float = field(default=0.0, repr=False)
     """Of a device as it is for one program: by how much that takes longer than the predictors can
     know, as a natural logarithm, see `networks.OwnFunction`."""
+    own_schedule: bool = field(default=False, repr=False)
+    """Of a device as it is for one program: whether that has a schedule of TVM's own."""
 
     def __post_init__(self) -> None:
         """Reject figures that cannot be true, and name their unit."""
@@ -171,9 +173,8 @@ class DeviceSpec:
             For programs with TVM's own schedules, their class where such are meant
             (`networks.own_operator_of`); None for those of a search.
         """
-        if self.calibration is None:
-            return self
-        return replace(self, calibration=self.calibration.for_operator(operator, own=own))
+        known = self.calibration and self.calibration.for_operator(operator, own=own)
+        return replace(self, calibration=known, own_schedule=own is not None)
 
     def vector(self) -> npt.NDArray[np.float32]:
         """Return the device vector, of shape (len(DEVICE_FIELDS),), always finite."""

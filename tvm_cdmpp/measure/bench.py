@@ -179,11 +179,6 @@ class LiveBench:
         return self._measured
 
     @property
-    def own(self) -> npt.NDArray[np.bool_]:
-        """See `train.Bench`."""
-        return np.arange(len(self._candidates)) >= len(self._states)
-
-    @property
     def wake_s(self) -> float | None:
         """See `train.Bench`."""
         return self._wakes.mean_s

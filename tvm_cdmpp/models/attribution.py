@@ -87,7 +87,9 @@ def attribute(
     reference, places = expert.network.input_mean.expand_as(leaves.inputs), leaves.positions
     added = float(predictor.offsets(program, device)[0])
     # The average leaf is like no program that was measured: it gets what all programs get.
-    reference_added = sum((each.level for each in expert.neighbours), predictor.level(device))
+    reference_added = sum(
+        (each.level for each in predictor.neighbours(device)), predictor.level(device)
+    )
     if against is not None and len(against.vectors) == len(program.vectors):
         other = make_leaves(against, device)
         reference, places = other.inputs, other.positions

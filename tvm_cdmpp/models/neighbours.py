@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.ast import NUM_FIELDS, CompactASTBatch, program_vectors
+from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.models.checkpoint import check_arrays
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -44,6 +45,8 @@ _MOST = 256
 is a comparison with each."""
 _LARGEST = 1e6
 """Of all that is saved: the scale of a column that hardly varies comes near it."""
+_ABOUT = (None, False, True)
+"""Values of `own`, as numbered in files; those of earlier versions have none."""
 _RIDGE = 0.01
 """So that a program that was measured twice takes the mean."""
 
@@ -55,13 +58,16 @@ class Neighbours:
     Attributes
     ----------
     level
-        Added to all programs.
+        Added to all programs that it is of.
     centre, scale
         Of program vectors, in units of the root mean square distance; (columns,).
     places
         Vectors of the measured programs, centred and scaled; (n, columns).
     weights
         Of each one, for each range and for being the same; (n, 3).
+    own
+        Whether it is of programs with schedules of TVM's own, or of those of a search; None where
+        it is of both.
     """
 
     level: float
@@ -69,10 +75,16 @@ class Neighbours:
     scale: npt.NDArray[np.float32]
     places: npt.NDArray[np.float32]
     weights: npt.NDArray[np.float32]
+    own: bool | None = None
 
     @staticmethod
     def fit(
-        batch: CompactASTBatch, residuals: Floats, *, interpolate: bool = True, level: float = 0.0
+        batch: CompactASTBatch,
+        residuals: Floats,
+        *,
+        interpolate: bool = True,
+        level: float = 0.0,
+        own: bool | None = None,
     ) -> Neighbours:
         """Learn from measured programs.
 
@@ -86,6 +98,8 @@ class Neighbours:
             Whether they say something of other programs; else of themselves alone.
         level
             Added to what others take.
+        own
+            Which programs these are, and it is of.
         """
         if len(batch) > _MOST:
             chosen = np.linspace(0, len(batch) - 1, _MOST).round().astype(np.int64)
@@ -102,12 +116,22 @@ class Neighbours:
         weights: Floats = np.zeros((len(off), len(_LENGTHS)))
         if interpolate:
             weights = _likeliest(places, np.clip(off, -limit, limit))
-        own = off - level - _sum(places, places, weights, _LENGTHS)
+        left = off - level - _sum(places, places, weights, _LENGTHS)
         same = np.exp(-_distances(places, places) / (2.0 * _SAME**2))
-        own = np.linalg.solve(same + _RIDGE * np.eye(len(own)), own)
-        weights = np.column_stack([weights, own])
-        single = [array.astype(np.float32) for array in (centre, scale, places, weights)]
-        return Neighbours(float(np.float32(median + level)), *single)
+        left = np.linalg.solve(same + _RIDGE * np.eye(len(left)), left)
+        weights = np.column_stack([weights, left])
+        return Neighbours(
+            level=float(np.float32(median + level)),
+            centre=centre.astype(np.float32),
+            scale=scale.astype(np.float32),
+            places=places.astype(np.float32),
+            weights=weights.astype(np.float32),
+            own=own,
+        )
+
+    def counts_for(self, device: DeviceSpec) -> bool:
+        """Tell whether it is of programs of a device that is as it is for these."""
+        return self.own in (None, device.own_schedule)
 
     def offsets(self, batch: CompactASTBatch) -> npt.NDArray[np.float64]:
         """Return what to add to the predicted ln latency of m programs; (m,)."""
@@ -126,6 +150,7 @@ class Neighbours:
             "scale": self.scale,
             "places": self.places,
             "weights": self.weights,
+            "own": np.array([_ABOUT.index(self.own)], np.int8),
         }
 
     @staticmethod
@@ -143,13 +168,17 @@ class Neighbours:
         check_arrays(arrays, _LARGEST)
         level, centre, scale, places, weights = (arrays[n].astype(np.float32) for n in names)
         columns, number = (2 * NUM_FIELDS,), places.shape[:1]
+        about = np.asarray(arrays.get("own", np.zeros(1, np.int8)))
+        if about.shape != (1,) or about[0] not in range(len(_ABOUT)):
+            raise ValueError(f"own of neighbours must be one of 0, 1 and 2; got {about.tolist()}")
         expected = (1,), columns, columns, number + columns, (*number, len(_LENGTHS) + 1)
         if tuple(array.shape for array in (level, centre, scale, places, weights)) != expected:
             raise ValueError(
                 "the shapes of what neighbours of programs say do not fit each other and the "
                 f"{columns[0]} columns of program vectors"
             )
-        return Neighbours(float(level[0]), centre, scale, places, weights)
+        own = _ABOUT[int(about[0])]
+        return Neighbours(float(level[0]), centre, scale, places, weights, own)
 
 
 def _distances(first: Floats, second: Floats) -> Floats:

@@ -156,6 +156,12 @@ class TrainingRows:
         return self.tasks * len(self.machines) + self.machine_of
 
     @property
+    def own(self) -> npt.NDArray[np.bool_]:
+        """Which programs have schedules of TVM's own; (n,)."""
+        of_machine = [device.own_schedule for device in self.devices]
+        return np.array(of_machine, bool)[self.machine_of]
+
+    @property
     def devices(self) -> tuple[DeviceSpec, ...]:
         """The devices of `machines`."""
         return tuple(machine.device for machine in self.machines)

@@ -125,9 +125,13 @@ class TrainedPredictor:
     def offsets(self, batch: CompactASTBatch, device: DeviceSpec) -> npt.NDArray[np.float64]:
         """Return what is added to the ln latency of programs, by level and neighbours; (n,)."""
         found = np.full(len(batch), self.level(device))
-        for neighbours in self.expert(device).neighbours:
+        for neighbours in self.neighbours(device):
             found += neighbours.offsets(batch)
         return found
+
+    def neighbours(self, device: DeviceSpec) -> list[Neighbours]:
+        """Return what measured programs say of others on a device as it is for these."""
+        return [each for each in self.expert(device).neighbours if each.counts_for(device)]
 
     def remark_on(self, device: DeviceSpec) -> str | None:
         """Say what a device counts as that the training did not know; see `models.known_devices`.
@@ -243,11 +247,10 @@ class TrainedPredictor:
         levels = np.array([device.level(self.origin) for device in rows.devices])
         added = levels[rows.machine_of]
         for kind, expert in self.experts.items():
-            of_kind = np.array([_kind(device) == kind for device in rows.devices], bool)
-            if expert.neighbours and of_kind.any():
-                chosen = np.flatnonzero(of_kind[rows.machine_of])
-                batch = rows.take(chosen).batch()
-                added[chosen] += sum(each.offsets(batch) for each in expert.neighbours)
+            for each in expert.neighbours:
+                counts = [_kind(d) == kind and each.counts_for(d) for d in rows.devices]
+                chosen = np.flatnonzero(np.array(counts, bool)[rows.machine_of])
+                added[chosen] += each.offsets(rows.take(chosen).batch())
         return replace(rows, latencies_s=rows.latencies_s * np.exp(-added)).uncalibrated()
 
     def save(self, path: Path) -> None:

@@ -61,6 +61,7 @@ _FEW = _WAYS[1]
 _BESIDE_SOURCES = "training beside the sources"
 _NOTHING = "nothing, as none of the measured programs ran"
 _FOLDS = 3
+_NO_LEVELS = np.zeros(2)
 _LEVELS = 101
 """Quantiles of residuals that a level is chosen from."""
 _LEAST_TO_TRAIN = 12
@@ -145,7 +146,7 @@ class Learner:
         level, as those of one's own programs are off by less than others will be.
         """
         ran = np.flatnonzero(np.isfinite(measured.latencies_s))
-        way, level = _FEW, 0.0
+        way, levels = _FEW, np.zeros(2)
         if len(ran) >= _LEAST_TO_TRAIN:
             off = np.zeros((len(_WAYS), len(ran)))
             fold_of = self._folds(measured.tasks[ran])
@@ -154,13 +155,14 @@ class Learner:
                 others = measured.take(np.setdiff1d(np.arange(len(measured)), out))
                 for number, found in enumerate(self._learned(expert, others, _WAYS)):
                     off[number, fold_of == fold] = _log_residuals(found, measured.take(out))
-            levels = np.array([self._level(of_way) for of_way in off])
-            lost = self._lost(off - levels[:, None])
+            own = measured.own[ran].astype(np.int64)
+            of_ways = np.array([self._levels(of_way, own) for of_way in off])
+            lost = self._lost(off - of_ways[:, own])
             worse = lost - lost[lost.mean(axis=1).argmin()]
             limits = worse.std(axis=1) / len(ran) ** 0.5
             chosen = int((worse.mean(axis=1) <= limits).argmax())
-            way, level = _WAYS[chosen], float(levels[chosen])
-        (found,) = self._learned(expert, measured, [way], level)
+            way, levels = _WAYS[chosen], of_ways[chosen]
+        (found,) = self._learned(expert, measured, [way], levels)
         return found, way.how
 
     def _folds(self, tasks: Ints) -> Ints:
@@ -181,23 +183,35 @@ class Learner:
         lost: Floats = np.abs(off) + self.relative_weight * relative
         return lost
 
+    def _levels(self, off: Floats, own: Ints) -> Floats:
+        """Return the levels of programs of a search and of those with TVM's own schedules; (2,)."""
+        return np.array([self._level(off[own == number]) for number in range(2)])
+
     def _level(self, off: Floats) -> float:
         """Return what brings that loss down most; a quantile of the residuals, or nothing."""
+        if not len(off):
+            return 0.0
         levels = np.append(np.quantile(off, np.linspace(0.0, 1.0, _LEVELS)), 0.0)
         return float(levels[self._lost(off - levels[:, None]).sum(axis=1).argmin()])
 
     def _learned(
-        self, expert: Expert, measured: TrainingRows, ways: Sequence[_Way], level: float = 0.0
+        self,
+        expert: Expert,
+        measured: TrainingRows,
+        ways: Sequence[_Way],
+        levels: Floats = _NO_LEVELS,
     ) -> list[Expert]:
         """Return what learned from programs, in each of some ways.
 
-        A level is added to what is said of others.
+        Levels, as of `_levels`, are added to what is said of others.
         """
         start = expert.network.state_dict()
         trained = copy.deepcopy(expert.network)
         if any(way.share > 0.0 for way in ways):
-            adapt(trained, start, measured, self.anchored, self.seed, len(measured))
+            centred = _centred(expert, measured)
+            adapt(trained, start, centred, self.anchored, self.seed, len(measured))
         ran = measured.take(np.flatnonzero(np.isfinite(measured.latencies_s)))
+        by_schedule = [(own, np.flatnonzero(ran.own == own)) for own in np.unique(ran.own).tolist()]
         found = []
         for way in ways:
             network = copy.deepcopy(trained)
@@ -209,9 +223,33 @@ class Learner:
                 network, expert.spread_factor, expert.predicts_failure or len(ran) < len(measured)
             )
             off = _log_residuals(learned, ran)
-            rest = Neighbours.fit(ran.batch(), off, interpolate=way.interpolate, level=level)
-            found.append(replace(learned, neighbours=(rest,)))
+            rest = tuple(
+                Neighbours.fit(
+                    ran.take(places).batch(),
+                    off[places],
+                    interpolate=way.interpolate,
+                    level=float(levels[int(own)]),
+                    own=own if len(by_schedule) > 1 else None,
+                )
+                for own, places in by_schedule
+            )
+            found.append(replace(learned, neighbours=rest))
         return found
+
+
+def _centred(expert: Expert, measured: TrainingRows) -> TrainingRows:
+    """Take the level of each kind of schedule out of programs of both, some of which ran.
+
+    The network cannot tell these kinds apart, which differ by more than what it has to learn.
+    """
+    own, latencies_s = measured.own, measured.latencies_s.copy()
+    if own.all() or not own.any():
+        return measured
+    off = _log_residuals(Expert(expert.network), measured)
+    for of_kind in (own, ~own):
+        ran = off[of_kind & np.isfinite(off)]
+        latencies_s[of_kind] *= np.exp(-np.median(ran)) if len(ran) else 1.0
+    return replace(measured, latencies_s=latencies_s)
 
 
 def _log_residuals(expert: Expert, rows: TrainingRows) -> Floats:

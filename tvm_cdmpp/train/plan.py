@@ -34,16 +34,13 @@ class Bench(Protocol):
     def candidates(self) -> TrainingRows:
         """Programs to choose from; their latencies are not to be looked at.
 
+        Those with schedules of TVM's own are tasks of their own.
         Where calls are known, those of a task that are to be measured first come first.
         """
 
     @property
     def open(self) -> Mask:
         """Which candidates have not been measured; (candidates,)."""
-
-    @property
-    def own(self) -> Mask:
-        """Which candidates have TVM's own schedules, each a task of its own; (candidates,)."""
 
     @property
     def measured(self) -> TrainingRows:
@@ -123,7 +120,7 @@ class MeasurePlan:
         self._bench, self._settings = bench, settings
         candidates = bench.candidates
         self._features = program_features(candidates.batch())
-        self.own_tasks = np.unique(candidates.tasks[bench.own])
+        self.own_tasks = np.unique(candidates.tasks[candidates.own])
         self.num_searched = len(np.setdiff1d(candidates.tasks, self.own_tasks))
         self._worth = None if bench.calls is None else self._shares_of_time(bench.calls, start)
         self._own_share = len(self.own_tasks) / (len(self.own_tasks) + self.num_searched)
@@ -148,7 +145,7 @@ class MeasurePlan:
         chosen
             Their places, ascending.
         """
-        own = self._bench.own[pool]
+        own = self._bench.candidates.own[pool]
         num_own = min(int(own.sum()), round(self._own_share * number))
         num_own = max(num_own, number - int((~own).sum()))
         chosen = [
