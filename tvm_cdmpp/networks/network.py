@@ -276,8 +276,10 @@ class _BatchDense(_DFPatternCallback):
 
     def callback(self, pre: Any, post: Any, node_map: Any) -> Any:
         data, weight = node_map[self.data][0], node_map[self.weight][0]
+        # Data may be what a dense layer just before became, which has no type as yet.
+        depth = int(pre.args[0].checked_type.shape[-1])
         product = relay.nn.batch_matmul(
-            relay.reshape(data, (1, -1, int(data.checked_type.shape[-1]))),
+            relay.reshape(data, (1, -1, depth)),
             relay.expand_dims(weight, axis=0),
             out_dtype=pre.attrs.out_dtype,
         )
