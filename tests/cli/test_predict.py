@@ -108,6 +108,8 @@ def test_the_rows_add_up_to_the_latency(capsys: pytest.CaptureFixture[str]) -> N
         (["--device", "t4", "--plot", "."], "--plot must be a file; . is a folder"),
         (["--device", "t4", "--log", "L", "--trace", "./L"], "--trace must be a file of its own"),
         (["--device", "t4", "--log", "L", "--plot", "L"], "L is that of --log"),
+        (["--device", "t4", "--log", "L", "--trace", "workloads.jsonl"], "or one next to it"),
+        (["--device", "t4", "--log", "L", "--trace", "L.own.jsonl"], "or one next to it"),
         (["--device", "t4", "--weights", "W", "--plot", "W"], "W is that of --weights"),
         (["--device", "t4", "--plot", "a.png", "--trace", "a.png"], "a.png is that of --trace"),
     ],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tvm_cdmpp.cli import show
 from tvm_cdmpp.cli.inputs import add_input_forms, parse_input_dtypes, parse_input_shapes
 from tvm_cdmpp.cli.messages import drop_native_messages
-from tvm_cdmpp.cli.outputs import check_outputs, files_of_networks
+from tvm_cdmpp.cli.outputs import check_outputs, files_of_log, files_of_networks
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.files import write_atomically
 
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     }
     taken = files_of_networks([args.network], "the network's file")
     taken += [("that of --weights", Path(args.weights))]
-    taken += [] if args.log is None else [("that of --log", args.log)]
+    taken += [] if args.log is None else files_of_log(args.log, "that of --log")
     check_outputs([("--trace", args.trace), ("--plot", args.plot)], taken)
     if args.plot is not None and args.plot.suffix.lower() != ".png":
         raise ConfigError(f"--plot writes a PNG, so its name must end in .png; got {args.plot}")
