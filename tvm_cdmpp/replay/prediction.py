@@ -32,7 +32,7 @@ from tvm_cdmpp.networks import (
     readable,
 )
 from tvm_cdmpp.replay.graph import OperatorGraph, read_graph
-from tvm_cdmpp.replay.of_log import fitting_targets, remarks_on_targets, targets_of
+from tvm_cdmpp.replay.of_log import fitting_targets, no_schedule_of, remarks_on_targets, targets_of
 from tvm_cdmpp.replay.pricing import Basis, Price, price_functions
 from tvm_cdmpp.replay.schedules import best_predicted
 from tvm_cdmpp.replay.spreads import interval, joint_spread
@@ -226,13 +226,12 @@ class NetworkForecast:
     def _lower(self, target: Any, device: DeviceSpec) -> tuple[LoweredNetwork, OperatorGraph]:
         key = f"{target} {device.name if self._trials else ''}"
         if key not in self._lowered:
-            lowered = lower_network(self._network, target, self._schedules(target, device))
-            if self._log is not None and lowered.num_tasks_without_record and not lowered.searched:
-                raise RecordError(
-                    f"No record of the log {self._log} is of a task of {self._network.name}, which "
-                    f"has {lowered.num_tasks_without_record} at batch {_batch_of(self._network)}. "
-                    "Give the log of a search of this network, with inputs of these shapes, or "
-                    "none."
+            best = self._schedules(target, device)
+            lowered = lower_network(self._network, target, best)
+            if self._log is not None and best and best.missing and not lowered.searched:
+                batch = _batch_of(self._network)
+                raise no_schedule_of(
+                    self._log, best.missing, f"{self._network.name} at batch {batch}"
                 )
             graph = read_graph(lowered.graph_json, lowered.parameters, self._network.name)
             self._lowered[key] = lowered, graph
