@@ -351,7 +351,7 @@ def _remarks(
     if device.calibration is None and is_this_machine(device):
         remarks.append(
             f"{device.name} is this machine and was not calibrated: `tvm-cdmpp device calibrate` "
-            "measures in two minutes what all of its predictions are off by"
+            "measures in three minutes what all of its predictions are off by"
         )
     for basis, what in (
         ("analytic estimate", "are no task of Ansor's and have the analytic estimate"),
