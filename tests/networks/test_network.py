@@ -13,7 +13,8 @@ from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.bridge.target import default_target
 from tvm_cdmpp.errors import MissingDependencyError, NetworkError
 from tvm_cdmpp.networks.deployment import deploy
-from tvm_cdmpp.networks.named import NETWORKS
+from tvm_cdmpp.networks.named import _STOCK
+from tvm_cdmpp.networks.names import NETWORKS
 from tvm_cdmpp.networks.network import Network, extract_tasks, load_network
 from tvm_cdmpp.networks.outputs import check_outputs, compare_outputs, random_inputs
 from tvm_cdmpp.networks.zoo import ZOO, build_module
@@ -71,11 +72,7 @@ def assert_computes(network: Network, module: torch.nn.Module) -> None:
 
 
 def test_names() -> None:
-    wanted = (
-        "resnet-18 resnet-50 mobilenet squeezenet vgg-16 inception-v3 densenet-121 mlp dcgan "
-        "resnet3d-18 bert-tiny bert-base vit-tiny"
-    )
-    assert set(wanted.split()) <= set(NETWORKS)
+    assert (*_STOCK, *ZOO) == NETWORKS
 
 
 def test_loading_is_deterministic_and_leaves_global_generators_alone() -> None:
