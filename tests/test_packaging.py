@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import tvm_cdmpp
-from tvm_cdmpp.models.weights import WEIGHTS
+from tvm_cdmpp.models.weight_files import WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 

@@ -168,12 +168,20 @@ def test_a_missing_device_is_told_after_what_is_typed_wrongly(
     assert "CDMPPModel" not in error
 
 
-@pytest.mark.parametrize("name", ["log.json", "workloads.jsonl", "folder", "log.json/page.html"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "log.json", "workloads.jsonl", "folder", "log.json/page.html", "log.json.own.jsonl",
+        "log.json.curve.jsonl", "log.json.calibration.jsonl", "log.json.bad", "log.json.tvm.txt",
+        "log.json.state.safetensors", "log.history.json",
+    ],
+)  # fmt: skip
 def test_a_report_takes_no_file_that_it_reads(
     log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     for file in (log, log.with_name("workloads.jsonl")):
         shutil.copy(file, tmp_path)
+    (tmp_path / "log.json.own.jsonl").write_text("records of `adapt`")
     (tmp_path / "folder").mkdir()
     before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
     line = ["report", str(tmp_path / "log.json"), "--out", str(tmp_path / "folder" / ".." / name)]

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,7 +82,9 @@ def test_this_machine_is_said_to_be_uncalibrated(
             levels = (Levels(weights="others", level=0.1),)
             keep_calibration(name, DeviceCalibration(levels=levels), calibration_file())
         assert main(["predict", "mlp", "--device", f"{name},epyc-7452"]) == 0
-        assert capsys.readouterr().out.count("was not calibrated") == (not known)
+        out = capsys.readouterr().out
+        assert out.count("was not calibrated") == (not known)
+        assert out.count("measures in three minutes") == (not known)
 
 
 def test_the_rows_add_up_to_the_latency(capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,6 +105,7 @@ def test_the_rows_add_up_to_the_latency(capsys: pytest.CaptureFixture[str]) -> N
         (["--device", "t4", "--batch", "1,0"], "numbers from 1 to 1000000"),
         (["--device", "t4", "--batch", "1,99999999"], "got '1,99999999'"),
         (["--device", "t4", "--trials", "-1"], "must not be negative"),
+        (["--device", "t4", "--trials", "4", "--log", "L"], "Give --log or --trials"),
         (["--device", "t4", "--log", "missing.json"], "missing.json"),
         (["--device", "t4", "--weights", "nonsense"], "No weights 'nonsense'"),
         (["--device", "t4", "--plot", "a.jpg"], "its name must end in .png; got a.jpg"),
@@ -108,6 +113,8 @@ def test_the_rows_add_up_to_the_latency(capsys: pytest.CaptureFixture[str]) -> N
         (["--device", "t4", "--plot", "."], "--plot must be a file; . is a folder"),
         (["--device", "t4", "--log", "L", "--trace", "./L"], "--trace must be a file of its own"),
         (["--device", "t4", "--log", "L", "--plot", "L"], "L is that of --log"),
+        (["--device", "t4", "--log", "L", "--trace", "workloads.jsonl"], "or one next to it"),
+        (["--device", "t4", "--log", "L", "--trace", "L.own.jsonl"], "or one next to it"),
         (["--device", "t4", "--weights", "W", "--plot", "W"], "W is that of --weights"),
         (["--device", "t4", "--plot", "a.png", "--trace", "a.png"], "a.png is that of --trace"),
     ],
@@ -117,6 +124,26 @@ def test_a_wrong_command_line_is_told_at_once(
 ) -> None:
     assert main(["predict", "mlp", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mlp", "--trials", "-1"], "must not be negative"),
+        (["mlp", "--trials", "4", "--log", __file__], "Give --log or --trials"),
+        (["mlp", "--log", "missing.json"], "There is no log missing.json"),
+        (["mlp", "--weights", "nonsense"], "No weights 'nonsense'"),
+        (["resnet18"], "Did you mean resnet-18"),
+        (["missing.onnx"], "There is no network file missing.onnx"),
+    ],
+)
+def test_what_is_not_there_is_told_before_tvm_is_loaded(arguments: list[str], message: str) -> None:
+    code = "import sys; from tvm_cdmpp.cli.main import main; code = main(sys.argv[1:]); "
+    code += "sys.exit(9 if {'tvm', 'torch'} & set(sys.modules) else code)"
+    command = [sys.executable, "-c", code, "predict", *arguments, "--device", "t4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert "compiling" not in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--trace", "--plot"])

@@ -13,7 +13,8 @@ from tvm_cdmpp.bridge.runtime import load_tvm
 from tvm_cdmpp.bridge.target import default_target
 from tvm_cdmpp.errors import MissingDependencyError, NetworkError
 from tvm_cdmpp.networks.deployment import deploy
-from tvm_cdmpp.networks.named import NETWORKS
+from tvm_cdmpp.networks.named import _STOCK
+from tvm_cdmpp.networks.names import NETWORKS
 from tvm_cdmpp.networks.network import Network, extract_tasks, load_network
 from tvm_cdmpp.networks.outputs import check_outputs, compare_outputs, random_inputs
 from tvm_cdmpp.networks.zoo import ZOO, build_module
@@ -71,11 +72,7 @@ def assert_computes(network: Network, module: torch.nn.Module) -> None:
 
 
 def test_names() -> None:
-    wanted = (
-        "resnet-18 resnet-50 mobilenet squeezenet vgg-16 inception-v3 densenet-121 mlp dcgan "
-        "resnet3d-18 bert-tiny bert-base vit-tiny"
-    )
-    assert set(wanted.split()) <= set(NETWORKS)
+    assert (*_STOCK, *ZOO) == NETWORKS
 
 
 def test_loading_is_deterministic_and_leaves_global_generators_alone() -> None:
@@ -607,3 +604,23 @@ def test_missing_onnx_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "some.onnx").write_bytes(b"\x08\x07")
     with pytest.raises(MissingDependencyError, match=r"pip install -e .*\[onnx\]"):
         load_network(str(tmp_path / "some.onnx"))
+
+
+def test_products_in_a_row_with_nothing_between_have_tasks(tmp_path: Path, onnx: Any) -> None:
+    make, make_value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    weights = np.random.default_rng(0).standard_normal((3, 64, 64), np.float32)
+    graph = onnx.helper.make_graph(
+        [make("MatMul", [name, f"w{name}"], [f"{name}x"]) for name in ("x", "xx", "xxx")],
+        "three",
+        [make_value("x", onnx.TensorProto.FLOAT, [4, 64])],
+        [make_value("xxxx", onnx.TensorProto.FLOAT, [4, 64])],
+        [
+            onnx.numpy_helper.from_array(array, f"w{name}")
+            for array, name in zip(weights, ("x", "xx", "xxx"), strict=True)
+        ],
+    )
+    path = tmp_path / "three.onnx"
+    opset = onnx.helper.make_opsetid("", 17)
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    _, counts = extract_tasks(load_network(str(path)), default_target())
+    assert counts == [3]

@@ -179,6 +179,40 @@ def test_two_queues_run_branches_side_by_side() -> None:
     assert two.latency_s < one.latency_s
 
 
+def record(task: Any, *, failed: bool = False) -> tuple[Any, Any]:
+    """One program of a task, and what it was measured to take."""
+    options = {"sample_init_min_population": 4}
+    policy = tvm.auto_scheduler.SketchPolicy(task, params=options, seed=1, verbose=0)
+    measured = tvm.auto_scheduler.MeasureInput(task, next(iter(policy.sample_initial_population())))
+    error = tvm.auto_scheduler.measure.MeasureErrorNo.RUNTIME_DEVICE if failed else 0
+    latencies_s = [1e10] if failed else [1e-3]
+    return measured, tvm.auto_scheduler.MeasureResult(latencies_s, error, "", 1.0, 1.0)
+
+
+def test_each_kind_of_cpu_in_a_log_that_the_device_is_not_is_told(tmp_path: Path) -> None:
+    made, log = network(), tmp_path / "log.json"
+    for number, device in enumerate((CPU, "cortex-a72")):
+        tasks, _ = extract_tasks(made, target_for(find_device(device)))
+        measured, result = record(tasks[number])
+        append_records(log, [measured], [result])
+    forecast = NetworkForecast(made, log=log)
+    for device, other in ((CPU, "aarch64"), ("cortex-a72", "x86_64")):
+        remarks = [r for r in forecast.on(device).remarks if r.endswith("is not")]
+        assert len(remarks) == 1
+        assert remarks[0].startswith("some records of the log are of a search for llvm")
+        assert other in remarks[0]
+
+
+def test_a_log_whose_programs_all_failed_is_told_as_such(tmp_path: Path) -> None:
+    made, log = network(), tmp_path / "log.json"
+    tasks, _ = extract_tasks(made, target_for(find_device(CPU)))
+    for task in tasks:
+        measured, result = record(task, failed=True)
+        append_records(log, [measured], [result])
+    with pytest.raises(RecordError, match="has 2 programs of chain at batch 16, and none of them"):
+        NetworkForecast(made, log=log).on(CPU)
+
+
 def test_a_log_gives_the_schedules_and_missing_tasks_are_counted(tmp_path: Path) -> None:
     made, target = network(), target_for(find_device(CPU))
     tasks, _ = extract_tasks(made, target)
@@ -208,7 +242,7 @@ def test_a_log_gives_the_schedules_and_missing_tasks_are_counted(tmp_path: Path)
     with pytest.raises(ConfigError, match="a log or trials"):
         NetworkForecast(made, log=log, trials=4)
     other = network(lambda x: chain(x, 48), shape=(16, 48))
-    with pytest.raises(RecordError, match="is of a task of chain, which has 2"):
+    with pytest.raises(RecordError, match="is of a task of chain at batch 16, which has 2"):
         NetworkForecast(other, log=log).on(CPU)
 
 

@@ -17,8 +17,14 @@ from tvm_cdmpp.cli.adapt_bench import live, names_of_networks, read_beside, reco
 from tvm_cdmpp.cli.finetune import load_trained
 from tvm_cdmpp.cli.inputs import add_input_forms, add_target
 from tvm_cdmpp.cli.interrupt import EXIT_INTERRUPTED, stop_on_interrupt
-from tvm_cdmpp.cli.messages import messages_file
-from tvm_cdmpp.cli.outputs import check_is_log, check_outputs, files_of_networks, make_folder_of
+from tvm_cdmpp.cli.outputs import (
+    WORKLOADS,
+    check_is_log,
+    check_outputs,
+    files_of_log,
+    files_of_networks,
+    make_folder_of,
+)
 from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,12 +35,6 @@ if TYPE_CHECKING:
     from tvm_cdmpp.train import CurvePoint, Onboarding, OnboardSettings
 
 _BATCH = 64
-_WORKLOADS = "workloads.jsonl"
-_BESIDE = (
-    _WORKLOADS, f".{_WORKLOADS}.lock", "{}", "{}.own.jsonl", "{}.calibration.jsonl",
-    "{}.curve.jsonl", "{}.bad", ".{}.lock",
-)  # fmt: skip
-"""The log and what is next to it, by the log's name."""
 
 
 def add_parser(commands: Any) -> None:
@@ -162,8 +162,8 @@ def adapt(
 def _check_files(args: argparse.Namespace) -> None:
     """Refuse what cannot be written or must not, before anything is measured."""
     records: Path = args.records
-    if records.name == _WORKLOADS:
-        raise ConfigError(f"--records must not be called {_WORKLOADS}, which goes next to it")
+    if records.name == WORKLOADS:
+        raise ConfigError(f"--records must not be called {WORKLOADS}, which goes next to it")
     stores = [store for store in (args.from_store, args.sources) if store is not None]
     names = () if args.from_store else names_of_networks(args)
     taken = [
@@ -171,12 +171,8 @@ def _check_files(args: argparse.Namespace) -> None:
         *files_of_networks(names, "a file of --networks"),
         ("that of --weights", Path(args.weights)),
     ]
-    beside = [records.with_name(name.format(records.name)) for name in _BESIDE]
     check_outputs([("--records", records)], taken)
-    taken += [
-        ("that of --records, or one next to it", file) for file in (*beside, messages_file(records))
-    ]
-    check_outputs([("--out", args.out)], taken)
+    check_outputs([("--out", args.out)], [*taken, *files_of_log(records, "that of --records")])
     check_is_log("--records", records)
     for option, path in (("--out", args.out), ("--records", records)):
         make_folder_of(option, path)

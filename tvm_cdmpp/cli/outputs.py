@@ -5,10 +5,19 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tvm_cdmpp.cli.messages import messages_file
 from tvm_cdmpp.errors import ConfigError, RecordError
 
 Taken = tuple[str, Path]
 """What a file is, as in "that of --log", and the file, or a folder with all that is in it."""
+
+WORKLOADS = "workloads.jsonl"
+_WITH_LOG = (
+    "{name}", "{name}.own.jsonl", "{name}.calibration.jsonl", "{name}.curve.jsonl", "{name}.bad",
+    "{name}.state.safetensors", ".{name}.lock", "{stem}.history.json", "comparison.json",
+    WORKLOADS, f"{WORKLOADS}.gz", f"{WORKLOADS}.xz", f".{WORKLOADS}.lock",
+)  # fmt: skip
+"""A log and what commands keep next to it, by the log's name, but for TVM's messages."""
 
 
 def check_outputs(outputs: Iterable[tuple[str, Path | None]], taken: Iterable[Taken] = ()) -> None:
@@ -85,6 +94,13 @@ def check_is_log(option: str, path: Path) -> None:
 def files_of_networks(networks: Sequence[str], what: str) -> list[Taken]:
     """Return the files among networks, which may be names; `what` says where they are given."""
     return [(what, Path(name)) for name in networks if Path(name).is_file()]
+
+
+def files_of_log(log: Path, what: str) -> list[Taken]:
+    """Return a log and all that commands keep next to it; `what` says which log it is."""
+    names = [name.format(name=log.name, stem=log.stem) for name in _WITH_LOG]
+    files = [*map(log.with_name, names), messages_file(log)]
+    return [(f"{what}, or one next to it", file) for file in files]
 
 
 def _is_of(path: Path, other: Path) -> bool:

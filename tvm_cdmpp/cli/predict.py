@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from tvm_cdmpp.cli import show
 from tvm_cdmpp.cli.inputs import add_input_forms, parse_input_dtypes, parse_input_shapes
 from tvm_cdmpp.cli.messages import drop_native_messages
-from tvm_cdmpp.cli.outputs import check_outputs, files_of_networks
-from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.cli.outputs import check_outputs, files_of_log, files_of_networks
+from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.files import write_atomically
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     }
     taken = files_of_networks([args.network], "the network's file")
     taken += [("that of --weights", Path(args.weights))]
-    taken += [] if args.log is None else [("that of --log", args.log)]
+    taken += [] if args.log is None else files_of_log(args.log, "that of --log")
     check_outputs([("--trace", args.trace), ("--plot", args.plot)], taken)
     if args.plot is not None and args.plot.suffix.lower() != ".png":
         raise ConfigError(f"--plot writes a PNG, so its name must end in .png; got {args.plot}")
@@ -81,8 +81,9 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--device takes names of devices, as in t4,a100-40gb; got none")
     from tvm_cdmpp.devices import find_device
 
-    devices = list(dict.fromkeys(map(find_device, names)))
     # TVM takes seconds to load; a wrong command line must not.
+    _check_sources(args)
+    devices = list(dict.fromkeys(map(find_device, names)))
     batches = _parse_batches(args.batch)
     from tvm_cdmpp.replay import NetworkForecast
 
@@ -115,6 +116,21 @@ def run(args: argparse.Namespace) -> int:
             if file is not None:
                 show.stdout_console().print(f"{option}: {file}", soft_wrap=True, markup=False)
     return 0
+
+
+def _check_sources(args: argparse.Namespace) -> None:
+    """Refuse what is not there to predict, or to predict by."""
+    from tvm_cdmpp.models import find_weights
+    from tvm_cdmpp.networks import check_network_is_there
+
+    if args.trials < 0:
+        raise ConfigError(f"--trials must not be negative; got {args.trials}")
+    if args.log is not None and args.trials:
+        raise ConfigError("Give --log or --trials: a log has the schedules already")
+    if args.log is not None and not args.log.is_file():
+        raise RecordError(f"There is no log {args.log} to take the schedules from")
+    find_weights(args.weights)
+    check_network_is_there(args.network)
 
 
 def _parse_batches(text: str) -> list[int | None]:

@@ -7,7 +7,7 @@ from typing import Any
 from tvm_cdmpp.cli import show
 from tvm_cdmpp.cli.logs import read_log
 from tvm_cdmpp.cli.messages import drop_native_messages
-from tvm_cdmpp.cli.outputs import check_outputs
+from tvm_cdmpp.cli.outputs import check_outputs, files_of_log
 
 
 def add_parser(subparsers: Any) -> None:
@@ -38,9 +38,8 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the log, review it, write the page."""
-    beside = [args.log.with_name(f"workloads.jsonl{packed}") for packed in ("", ".xz", ".gz")]
-    taken = [("the log", args.log), ("that of --weights", Path(args.weights))]
-    check_outputs([("--out", args.out)], [*taken, *(("next to the log", file) for file in beside)])
+    taken = [*files_of_log(args.log, "the log"), ("that of --weights", Path(args.weights))]
+    check_outputs([("--out", args.out)], taken)
     from tvm_cdmpp.devices import find_device
     from tvm_cdmpp.models import load_weights
     from tvm_cdmpp.report import write_search_page

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.models.predictor import Predictor
     from tvm_cdmpp.models.rows import ASTSource, Ints, Machine, TrainingRows
     from tvm_cdmpp.models.trained import Expert, TrainedPredictor, round_weights
-    from tvm_cdmpp.models.weights import WEIGHTS, load_weights, predictor_of
+    from tvm_cdmpp.models.weight_files import WEIGHTS, find_weights
+    from tvm_cdmpp.models.weights import load_weights, predictor_of
 
 __getattr__, __dir__ = offer(__name__)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         network_of_layers,
     )
     from tvm_cdmpp.networks.lowering import LoweredNetwork, lower_network
-    from tvm_cdmpp.networks.named import NETWORKS
+    from tvm_cdmpp.networks.names import NETWORKS, check_network_is_there
     from tvm_cdmpp.networks.network import (
         CHANNELS_FIRST,
         CHANNELS_LAST,

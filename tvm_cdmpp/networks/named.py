@@ -61,12 +61,9 @@ _STOCK = {
     ),
 }
 
-NETWORKS: tuple[str, ...] = (*_STOCK, *ZOO)
-"""Names that `load_network` knows."""
-
 
 def build_named(name: str, batch: int = 1) -> Imported:
-    """Build one of `NETWORKS` for a size of the batch."""
+    """Build one of `names.NETWORKS` for a size of the batch."""
     if name in ZOO:
         entry = ZOO[name]
         inputs = {entry.input_name: ((batch, *entry.shape[1:]), entry.dtype)}

@@ -11,7 +11,6 @@ wrote it, and `to_search_form` makes of it what is searched and deployed with a 
   matmul are letters.
 """
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from tvm_cdmpp.errors import NetworkError
 from tvm_cdmpp.networks.imported import Reference
 from tvm_cdmpp.networks.importers import read_network_file
 from tvm_cdmpp.networks.inputs import MOST_BATCH, InputSpecs, InputWishes
-from tvm_cdmpp.networks.named import NETWORKS, build_named
+from tvm_cdmpp.networks.named import build_named
+from tvm_cdmpp.networks.names import NETWORKS, check_network_is_there
 
 tvm = load_tvm()
 relay = tvm.relay
@@ -113,9 +113,8 @@ def load_network(
             )
         name, imported = name_or_path, build_named(name_or_path, batch or 1)
     else:
+        check_network_is_there(name_or_path)
         path = Path(name_or_path)
-        if not path.is_file():
-            raise NetworkError(_unknown(name_or_path))
         with quiet_tvm():
             name, imported = path.stem, read_network_file(path, wishes)
     mod = relay.transform.InferType()(imported.mod)
@@ -276,23 +275,14 @@ class _BatchDense(_DFPatternCallback):
 
     def callback(self, pre: Any, post: Any, node_map: Any) -> Any:
         data, weight = node_map[self.data][0], node_map[self.weight][0]
+        # Data may be what a dense layer just before became, which has no type as yet.
+        depth = int(pre.args[0].checked_type.shape[-1])
         product = relay.nn.batch_matmul(
-            relay.reshape(data, (1, -1, int(data.checked_type.shape[-1]))),
+            relay.reshape(data, (1, -1, depth)),
             relay.expand_dims(weight, axis=0),
             out_dtype=pre.attrs.out_dtype,
         )
         return relay.reshape(product, [int(size) for size in pre.checked_type.shape])
-
-
-def _unknown(name: str) -> str:
-    if Path(name).suffix or "/" in name:
-        return f"There is no network file {name}, nor is that a name of {', '.join(NETWORKS)}."
-    close = difflib.get_close_matches(name.lower(), NETWORKS, n=3)
-    meant = f" Did you mean {' or '.join(close)}?" if close else ""
-    return (
-        f"Unknown network {name!r}.{meant} Known are {', '.join(NETWORKS)}, and the paths of "
-        "ONNX, TorchScript and torch.export files."
-    )
 
 
 def check_runs_as_graph(name: str, mod: IRModule) -> None:

@@ -15,8 +15,6 @@ from typing import Any
 from tvm_cdmpp.bridge import (
     hardware_params,
     is_this_machine,
-    no_record_of,
-    read_records,
     target_for,
 )
 from tvm_cdmpp.devices import DeviceSpec, Hardware, find_device
@@ -34,6 +32,7 @@ from tvm_cdmpp.networks import (
     readable,
 )
 from tvm_cdmpp.replay.graph import OperatorGraph, read_graph
+from tvm_cdmpp.replay.of_log import fitting_targets, no_schedule_of, remarks_on_targets, targets_of
 from tvm_cdmpp.replay.pricing import Basis, Price, price_functions
 from tvm_cdmpp.replay.schedules import best_predicted
 from tvm_cdmpp.replay.spreads import interval, joint_spread
@@ -155,7 +154,7 @@ class NetworkForecast:
                 "loaded has its own."
             )
         log = None if log is None else Path(log)
-        self._log_targets = None if log is None else _targets_of(log)
+        self._log_targets = None if log is None else targets_of(log)
         self._predictor = load_weights(weights)
         if not isinstance(network, Network):
             network = load_network(str(network), **load_options)
@@ -216,8 +215,7 @@ class NetworkForecast:
     def _target(self, device: DeviceSpec) -> Any:
         if self._log_targets is None:
             return target_for(device)
-        is_cpu = device.kind == "cpu"
-        fitting = [t for t in self._log_targets if (str(t.kind.name) == "llvm") == is_cpu]
+        fitting = fitting_targets(self._log_targets, device)
         if not fitting:
             raise RecordError(
                 f"The log {self._log} has no record for a {device.kind}, which {device.name} is; "
@@ -228,13 +226,12 @@ class NetworkForecast:
     def _lower(self, target: Any, device: DeviceSpec) -> tuple[LoweredNetwork, OperatorGraph]:
         key = f"{target} {device.name if self._trials else ''}"
         if key not in self._lowered:
-            lowered = lower_network(self._network, target, self._schedules(target, device))
-            if self._log is not None and lowered.num_tasks_without_record and not lowered.searched:
-                raise RecordError(
-                    f"No record of the log {self._log} is of a task of {self._network.name}, which "
-                    f"has {lowered.num_tasks_without_record} at batch {_batch_of(self._network)}. "
-                    "Give the log of a search of this network, with inputs of these shapes, or "
-                    "none."
+            best = self._schedules(target, device)
+            lowered = lower_network(self._network, target, best)
+            if self._log is not None and best and best.missing and not lowered.searched:
+                batch = _batch_of(self._network)
+                raise no_schedule_of(
+                    self._log, best.missing, f"{self._network.name} at batch {batch}"
                 )
             graph = read_graph(lowered.graph_json, lowered.parameters, self._network.name)
             self._lowered[key] = lowered, graph
@@ -288,17 +285,9 @@ class NetworkForecast:
             peak_bytes=timeline.graph.peak_bytes,
             num_tasks_without_record=lowered.num_tasks_without_record,
             remarks=tuple(_remarks(prices, counts, lowered, device, self._predictor))
-            + self._remarks_on_log(device),
+            + remarks_on_targets(self._log_targets or (), device),
             timeline=timeline,
         )
-
-    def _remarks_on_log(self, device: DeviceSpec) -> tuple[str, ...]:
-        if self._log_targets is None:
-            return ()
-        of_log, of_device = self._target(device), target_for(device)
-        if list(of_log.keys) == list(of_device.keys):
-            return ()
-        return (f"the log is of a search for {of_log}, which {device.name} is not",)
 
     def _describe_schedules(self) -> str:
         if self._log is not None:
@@ -350,16 +339,6 @@ def _batch_of(network: Network) -> int:
     return int(shape[0]) if shape else 1
 
 
-def _targets_of(log: Path) -> list[Any]:
-    """Return the targets of a log's records, the most frequent first."""
-    records, problems = read_records(log)
-    if not records:
-        raise no_record_of(log, problems)
-    counts = Counter(str(measured.task.target) for measured, _ in records.values())
-    by_text = {str(measured.task.target): measured.task.target for measured, _ in records.values()}
-    return [by_text[text] for text, _ in counts.most_common()]
-
-
 def _remarks(
     prices: dict[str, Price],
     counts: Counter[str],
@@ -372,7 +351,7 @@ def _remarks(
     if device.calibration is None and is_this_machine(device):
         remarks.append(
             f"{device.name} is this machine and was not calibrated: `tvm-cdmpp device calibrate` "
-            "measures in two minutes what all of its predictions are off by"
+            "measures in three minutes what all of its predictions are off by"
         )
     for basis, what in (
         ("analytic estimate", "are no task of Ansor's and have the analytic estimate"),

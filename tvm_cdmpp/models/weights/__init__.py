@@ -13,8 +13,8 @@ from tvm_cdmpp.errors import CheckpointError
 from tvm_cdmpp.models.checkpoint import Content, damaged, read_checkpoint
 from tvm_cdmpp.models.predictor import Predictor
 from tvm_cdmpp.models.trained import TrainedPredictor
+from tvm_cdmpp.models.weight_files import WEIGHTS, find_weights
 
-WEIGHTS = ("shipped", "evaluation")
 _RUNS = frozenset({"log", "run"})
 """Parts of a checkpoint that is no predictor's: what a search, or a training, goes on with."""
 
@@ -32,14 +32,7 @@ def load_weights(name: str | Path) -> Predictor | TrainedPredictor:
     CheckpointError
         There is no such file, or it holds no predictor, a damaged one or another version's.
     """
-    if name in WEIGHTS:
-        file = Path(__file__).with_name(f"{name}.safetensors")
-    else:
-        file = Path(name)
-        if not file.exists():
-            raise CheckpointError(
-                f"No weights '{name}': neither a file nor one of {', '.join(WEIGHTS)}."
-            )
+    file = find_weights(name)
     return predictor_of(read_checkpoint(file), file)
 
 
