@@ -51,6 +51,9 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
     out, err = capsys.readouterr()
     said = json.loads(out)
     assert f"measuring at most 8 small programs on {said['device']}" in err
+    for stage in ("small programs: 0", "small programs: 8", "products with full caches: 4"):
+        assert f"\n{stage} of 8\n" in err
+    assert "\nwaking threads\n" in err
     assert (f"{len(said['programs'])} of 8 small" in err) == (len(said["programs"]) < 8)
     assert ("warning: the machine was busy" in err) == said["disturbed"]
     missed = said["wake_s"] is None and device_of(default_target()).cores > 1

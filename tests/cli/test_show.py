@@ -49,3 +49,16 @@ def test_latencies_have_a_unit_that_fits(latency_s: float) -> None:
 def test_a_range_has_one_unit() -> None:
     assert show.latency_range(2.5e-6, 2.5e-3) == "0.0025 to 2.5 ms"
     assert show.latency(None) == "-"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_stages_are_lines_or_a_bar(terminal: bool) -> None:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, color_system=None)
+    with show.show_stages(console) as show_stage:
+        show_stage("waking threads", 0, 1)
+        show_stage("products", 4, 8)
+        if terminal:  # it is painted some times a second
+            console.print("-")
+    assert (out.getvalue() == "waking threads\nproducts: 4 of 8\n") == (not terminal)
+    assert "products: 4 of 8" in out.getvalue()

@@ -48,9 +48,10 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(warm, name, getattr(warm, name)[:3])
 
 
-def levels(said: Said) -> WarmLevels:
+def levels(said: Said, on_stage: warm.OnStage = lambda what, done, number: None) -> WarmLevels:
+    options, wakes = MeasureOptions(repeat=3), Mock(take=lambda: 2e-6)
     with MeasureSession():
-        return warm_levels(MeasureOptions(repeat=3), TARGET, Mock(take=lambda: 2e-6), said)
+        return warm_levels(options, TARGET, wakes, said, on_stage)
 
 
 @pytest.mark.parametrize("layers", [PLAIN_LAYERS, LIBRARY_LAYERS, KEPT_LAYERS])
@@ -63,8 +64,12 @@ def test_layers_are_of_either_kind(layers: tuple[object, ...]) -> None:
 
 
 def test_the_level_is_how_much_more_the_work_takes() -> None:
-    said = Said(1e-9, 1e-5)
-    found = levels(said)
+    said, stages = Said(1e-9, 1e-5), list[tuple[str, int, int]]()
+    found = levels(said, lambda *stage: stages.append(stage))
+    assert stages[-2:] == [("products with full caches", done, 3) for done in (0, 3)]
+    whole = {what for what, done, number in stages if done == number}
+    assert {what for what, _, _ in stages} - whole == {"waking threads"}
+    assert len(whole) == 4
     for level in (found.plain, found.library, found.kept):
         assert level is None or 1e-7 < 1e-5 * math.exp(level) < 8e-5  # None on a busy machine
     assert said.asked["kept"] == 3

@@ -133,7 +133,7 @@ def measure_and_keep(
     """
     from tvm_cdmpp.bridge import hardware_params
     from tvm_cdmpp.devices import Hardware, calibration_file, keep_calibration, read_calibrations
-    from tvm_cdmpp.measure import FirstMinuteConfig, calibrate_device
+    from tvm_cdmpp.measure import SMALL_PROGRAMS, FirstMinuteConfig, calibrate_device
     from tvm_cdmpp.models import WEIGHTS, TrainedPredictor, load_weights
     from tvm_cdmpp.replay import WarmEstimates
     from tvm_cdmpp.search import find_commit
@@ -154,16 +154,19 @@ def measure_and_keep(
     )
     measured = 0
     try:
-        with show.show_progress(console, "programs", config.programs, 0) as show_step:
+        with show.show_stages(console) as show_stage:
 
-            def on_batch(name: str, programs: int) -> None:
+            def on_stage(what: str, done: int, number: int) -> None:
                 nonlocal measured
-                measured += programs
-                show_step(show.shorten(name), programs, "")
+                if what == SMALL_PROGRAMS:
+                    measured = done
+                show_stage(what, done, number)
+
+            on_stage("choosing programs", 0, 1)
 
             found = calibrate_device(
                 device, target, predictors, session, options, config,
-                on_batch=on_batch,
+                on_stage=on_stage,
                 estimator=WarmEstimates(device, Hardware.of(hardware_params(target))),
             )  # fmt: skip
     except Exception:  # older TVMs turn SearchStopped into a TVMError on its way through C++

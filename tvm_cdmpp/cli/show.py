@@ -93,6 +93,34 @@ def show_progress(
 
 
 @contextmanager
+def show_stages(console: "Console") -> Iterator["Callable[[str, int, int], None]"]:
+    """Show a bar of the stage that is going on; lines where that is no terminal.
+
+    Yields
+    ------
+    show_stage
+        To be called with what is going on, how much of it is done, and how much there is; of one
+        thing alone, nothing is counted.
+    """
+    from rich.markup import escape
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        bar = progress.add_task("", total=1)
+
+        def show_stage(what: str, done: int, total: int) -> None:
+            line = escape(what if total == 1 else f"{what}: {done} of {total}")
+            progress.update(bar, description=line, completed=done, total=total)
+            if not console.is_terminal:
+                console.print(line, soft_wrap=True)
+
+        yield show_stage
+
+
+@contextmanager
 def show_bar(title: str, total: int) -> Iterator["Callable[[int], None]"]:
     """Show a bar on stderr, and nothing when it is done; a line where that is no terminal.
 

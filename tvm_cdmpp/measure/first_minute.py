@@ -17,7 +17,7 @@ waking the threads of a CPU takes (`waking`), once in between every few programs
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from itertools import pairwise
 from typing import Any
@@ -37,12 +37,14 @@ from tvm_cdmpp.measure.small_programs import (
 )
 from tvm_cdmpp.measure.untuned import build_all
 from tvm_cdmpp.measure.waking import Wakes
-from tvm_cdmpp.measure.warm import WarmEstimator, WarmLevels, warm_levels
+from tvm_cdmpp.measure.warm import OnStage, WarmEstimator, WarmLevels, warm_levels
 from tvm_cdmpp.models import TrainedPredictor
 from tvm_cdmpp.train import LevelCorrection, LevelVariances
 
 tvm = load_tvm()
 
+SMALL_PROGRAMS = "small programs"
+"""What the first stage measures."""
 _FASTEST = 1 / 3
 """Of the programs of an operator, those that count."""
 _VARIANCES = LevelVariances(operator=0.3)
@@ -68,7 +70,7 @@ def calibrate_device(
     options: MeasureOptions,
     config: FirstMinuteConfig | None = None,
     *,
-    on_batch: Callable[[str, int], None] = lambda name, programs: None,
+    on_stage: OnStage = lambda what, done, number: None,
     estimator: WarmEstimator | None = None,
 ) -> DeviceCalibration:
     """Measure a device.
@@ -87,8 +89,9 @@ def calibrate_device(
         How programs are measured, and where.
     config
         Which programs.
-    on_batch
-        Called with the name of one of some programs, and of how many more that were measured.
+    on_stage
+        Called with what is being measured, `SMALL_PROGRAMS` at first, how many of it are done, and
+        how many there are.
     estimator
         Of functions with full caches, which are measured as well then; see `warm`.
 
@@ -110,6 +113,7 @@ def calibrate_device(
     timed: list[tuple[int, float, int]] = []
     """Place of the sample, measured seconds, and which check came after it."""
     seen = set[int]()
+    on_stage(SMALL_PROGRAMS, 0, len(samples))
     for number, places in enumerate(_batches(samples, config.seed)):
         session.check()
         if number % _WAKES_EVERY == 0:
@@ -122,11 +126,11 @@ def calibrate_device(
             if not failures.count(result):
                 timed.append((place, latency_s(result), len(checks_s)))
         checks_s.append(check())
-        on_batch(batch[0].name, len(set(places) - seen))
         seen.update(places)
+        on_stage(SMALL_PROGRAMS, len(seen), len(samples))
     warm = WarmLevels(None, None, None)
     if estimator and on_cpu:
-        warm = warm_levels(options, target, wakes, estimator)
+        warm = warm_levels(options, target, wakes, estimator, on_stage)
     # On one of several devices a program ran beside a check that was as slow as the slowest.
     slower = [1.0] * len(checks_s) if copies > 1 else disturbances(checks_s)
     runs_s = defaultdict[int, list[tuple[float, float]]](list)

@@ -12,7 +12,7 @@ So some are measured once, each run again and again.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -41,6 +41,11 @@ _MOST = 8.0
 """Times what is estimated; what takes longer has waited."""
 _LEAST_GONE = 0.4
 """Share of a product's work alone that must be gone in full caches, for it to tell what is left."""
+_TOGETHER = 4
+"""Functions from one call of `on_stage` to the next."""
+
+OnStage = Callable[[str, int, int], None]
+"""Told what is being measured, how many of it are done, and how many there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,11 @@ class WarmLevels:
 
 
 def warm_levels(
-    options: MeasureOptions, target: Any, wakes: Wakes, estimator: WarmEstimator
+    options: MeasureOptions,
+    target: Any,
+    wakes: Wakes,
+    estimator: WarmEstimator,
+    on_stage: OnStage = lambda what, done, number: None,
 ) -> WarmLevels:
     """Measure functions with full caches.
 
@@ -89,25 +98,35 @@ def warm_levels(
         Measures what waking threads takes just then.
     estimator
         What is compared.
+    on_stage
+        Called as each stage begins, and after every few functions.
     """
-    bench = _Bench(options, target)
+    bench = _Bench(options, target, on_stage)
 
-    def plain_levels(layers: Sequence[Layer]) -> list[float | None]:
+    def wake() -> float | None:
+        on_stage("waking threads", 0, 1)
+        return wakes.take()
+
+    def plain_levels(what: str, layers: Sequence[Layer]) -> list[float | None]:
         functions = plain_functions(network_of_layers(layers), target, bench.cores)
-        wake_s = wakes.take()
-        found_s = bench.time(functions, full=True)
+        wake_s = wake()
+        found_s = bench.time(what, functions, full=True)
         return _levels(found_s, [estimator.plain(function, wake_s) for function in functions])
 
     def kept_levels() -> list[float | None]:
         functions = own_functions(network_of_layers(KEPT_LAYERS), target, bench.cores)
-        pairs = zip(functions, bench.time(functions, full=False), strict=True)
+        alone_s = bench.time("products with empty caches", functions, full=False)
+        pairs = zip(functions, alone_s, strict=True)
         alone = [(function, seconds) for function, seconds in pairs if seconds is not None]
-        wake_s = wakes.take()
-        found_s = bench.time([function for function, _ in alone], full=True)
-        estimates = [estimator.kept(each, wake_s, alone_s) for each, alone_s in alone]
+        wake_s = wake()
+        found_s = bench.time(
+            "products with full caches", [function for function, _ in alone], full=True
+        )
+        estimates = [estimator.kept(each, wake_s, seconds) for each, seconds in alone]
         return _levels(found_s, estimates) + [None] * (len(functions) - len(alone))
 
-    plain, library = plain_levels(PLAIN_LAYERS), plain_levels(LIBRARY_LAYERS)
+    plain = plain_levels("plain functions with full caches", PLAIN_LAYERS)
+    library = plain_levels("functions that call the C library", LIBRARY_LAYERS)
     kept = kept_levels()
     return WarmLevels(
         plain=_median(plain),
@@ -120,13 +139,23 @@ def warm_levels(
 class _Bench:
     """Builds and times functions."""
 
-    def __init__(self, options: MeasureOptions, target: Any) -> None:
-        self._options, self._target = options, target
+    def __init__(self, options: MeasureOptions, target: Any, on_stage: OnStage) -> None:
+        self._options, self._target, self._on_stage = options, target, on_stage
         self._stand_in = calibration_program(target)  # TVM's runner asks for its target
         self.cores = Hardware.of(self._stand_in.task.hardware_params).cores
 
-    def time(self, functions: Sequence[OwnFunction], *, full: bool) -> list[float | None]:
+    def time(
+        self, what: str, functions: Sequence[OwnFunction], *, full: bool
+    ) -> list[float | None]:
         """Time functions with full or empty caches; None for those that do not run."""
+        found_s = list[float | None]()
+        self._on_stage(what, 0, len(functions))
+        for first in range(0, len(functions), _TOGETHER):
+            found_s += self._time(functions[first : first + _TOGETHER], full=full)
+            self._on_stage(what, len(found_s), len(functions))
+        return found_s
+
+    def _time(self, functions: Sequence[OwnFunction], *, full: bool) -> list[float | None]:
         inputs = [self._stand_in] * len(functions)
         built = build_all(inputs, functions, self._options.builder(), self._target)
         if self._options.remote is None:
