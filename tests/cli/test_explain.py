@@ -10,6 +10,8 @@ import pytest
 
 from tests.search.logs import write_tiny_log
 from tvm_cdmpp import search
+from tvm_cdmpp.ast import FIELDS
+from tvm_cdmpp.cli import legend
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.devices import (
     DeviceCalibration,
@@ -19,6 +21,7 @@ from tvm_cdmpp.devices import (
     keep_calibration,
 )
 from tvm_cdmpp.models import TrainedPredictor, load_weights
+from tvm_cdmpp.models.attribution import INPUT_GROUPS, MEASURED, PLACES
 from tvm_cdmpp.search import MeasuredLog, explanation, read_measured_log
 
 
@@ -56,12 +59,44 @@ def test_a_prediction_below_the_roofline_is_remarked(
     log: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert main(["explain", str(log)]) == 0
-    assert "times faster than predicted at most" in capsys.readouterr().out
-    monkeypatch.setattr(explanation, "task_roofline", lambda task, device: (1.0, "memory"))
-    assert main(["explain", str(log)]) == 0
     out = capsys.readouterr().out
-    assert "roofline 1 s by memory: the prediction is below it" in out
-    assert "at most" not in out
+    assert "the prediction is" in out and "the measured latency" in out
+    assert "below the roofline" not in out
+    for bound, basis in (("memory", "main memory at"), ("compute", "")):
+        monkeypatch.setattr(explanation, "task_roofline", lambda task, device, by=bound: (1.0, by))
+        assert main(["explain", str(log)]) == 0
+        out = capsys.readouterr().out
+        assert f"roofline 1 s by {bound} ({basis}" in out
+        assert ("below the roofline: caches hold its data" in out) == (bound == "memory")
+        assert "the device's figures are too low" in out
+
+
+def test_a_measurement_outside_of_the_interval_is_remarked(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remarked = set()
+    for line in range(3, 10):
+        assert main(["explain", f"{log}:{line}", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        low, high = found["interval_s"]
+        outside = not low <= found["measured_s"] <= high
+        assert main(["explain", f"{log}:{line}"]) == 0
+        out = capsys.readouterr().out
+        assert ("outside of the 90 % interval" in out) == outside
+        assert "runs with a probability" not in out  # it ran
+        remarked.add(outside)
+    assert True in remarked
+    assert main(["explain", f"{log}:2"]) == 0
+    assert "failed; by prediction it runs with a probability of" in capsys.readouterr().out
+
+
+def test_every_group_and_field_has_a_meaning() -> None:
+    for group in (*INPUT_GROUPS, PLACES, MEASURED):
+        assert legend.meaning_of_group(group)
+    for field in FIELDS:
+        assert legend.meaning_of_field(field.name)
+    meaning = "what is stored: elements between iterations of the innermost loop"
+    assert legend.meaning_of_field("write_stride") == meaning
 
 
 def test_the_level_of_a_calibration_is_told(

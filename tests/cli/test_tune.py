@@ -172,11 +172,12 @@ def test_a_crash_while_timing_leaves_the_result(
 @pytest.mark.parametrize(
     ("verdict", "exported", "says"),
     [
-        ("slower", "untuned", "warning: the tuned network is slower"),
+        ("faster", "tuned", "significantly faster, 1.00 times: the ranges do not overlap"),
+        ("slower", "untuned", "warning: the tuned network is significantly slower"),
         ("no significant difference", "tuned", "no significant difference: the ranges overlap"),
     ],
 )
-def test_what_is_not_faster_is_said(
+def test_whether_the_difference_is_significant_is_said(
     tuned: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

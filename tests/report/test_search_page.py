@@ -52,8 +52,8 @@ def review(**changes: Any) -> SearchReview:
         concordance=0.8,
     )
     values: dict[str, Any] = {
-        "log": Path("a & b.json"), "device": "t4", "weights": "shipped",
-        "calibrated": False, "tasks": (task,),
+        "log": Path("a & b.json"), "device": "t4", "memory": "main memory at 320 GB/s, assumed",
+        "weights": "shipped", "calibrated": False, "tasks": (task,),
         "progress": np.array([[1, 4e-3], [2, 3e-3], [3, 2e-3]]),
         "failures": {"build timeout": 1}, "problems": {7: "half <a> line"},
     }  # fmt: skip
@@ -83,7 +83,7 @@ def test_the_page_tells_what_was_found() -> None:
     page = search_page(review())
     for text in (
         "a &amp; b.json", "conv2d &lt;1x7&gt;", "build timeout", "half &lt;a&gt; line", "80%",
-        "2 ms", "still falling",
+        "2 ms", "still falling", "(main memory at 320 GB/s, assumed)",
     ):  # fmt: skip
         assert text in page
     assert page.count("<circle") == 4

@@ -1,6 +1,7 @@
 """Explanations of real states: what adds up, what is compared with what."""
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,7 @@ def test_a_review_follows_the_best_and_says_what_is_left(log: MeasuredLog) -> No
     assert review.progress[:, 0].tolist() == list(range(10, 19))
     assert (np.diff(review.progress[:, 1]) <= 0).all()
     assert review.progress[-1, 1] == pytest.approx(review.latency_s)
+    assert re.fullmatch(r"main memory at \d.* GB/s, .+", review.memory)
     for task in review.tasks:
         assert (task.trials, task.failed, len(task.measured_s)) == (9, 1, 8)
         assert task.concordance is not None
@@ -147,8 +149,14 @@ def test_tasks_of_which_nothing_ran_are_reviewed_too(tmp_path: Path) -> None:
     )
     for changed, said in (
         ({}, "many more trials"),
-        ({"trials": 15}, "too few trials"),
+        ({"trials": 15}, "far from its roofline, and fewer than 16 trials: too few to tell"),
         ({"bound": "start-up", "trials": 15}, "its start"),
-        ({"roofline_s": 0.6}, "near its roofline"),
+        ({"roofline_s": 0.6, "trials": 15}, "near its roofline"),
+        ({"roofline_s": 1.1, "roofline_bound": "memory"}, "below its roofline (caches hold its"),
+        ({"roofline_s": 1.1, "trials": 15}, "too low), and fewer than 16 trials: too few to tell"),
+        (
+            {"roofline_s": 1.1, "roofline_bound": "compute"},
+            "below its roofline (the device's figures are too low): no word on what is left",
+        ),
     ):
         assert said in replace(flat, **changed).advice

@@ -97,7 +97,7 @@ def _loops() -> list[Field]:
     for n in range(NUM_INNER_LOOPS):
         fields += [
             Field("loops", f"inner{n}_extent", "log2", f"extent of loop {n} from inside, over 1"),
-            Field("loops", f"inner{n}_is_reduce", "flag", "that loop is a reduction"),
+            Field("loops", f"inner{n}_is_reduce", "flag", f"loop {n} from inside is a reduction"),
         ]
     return fields
 
@@ -146,7 +146,7 @@ def _memory(slot: str) -> list[Field]:
         ("line_bytes", "log2", "cache lines touched by all executions, in bytes"),
         ("tile_bytes", "log2", "bytes touched by the two innermost loops"),
         ("stride", "log2", "elements between iterations of the innermost loop"),
-        ("second_stride", "log2", "the same for the next loop out"),
+        ("second_stride", "log2", "elements between iterations of the next loop out"),
         ("is_invariant", "flag", "the innermost loop does not move the access"),
         ("is_contiguous", "flag", "the innermost loop moves it by one element"),
         ("is_aligned", "flag", "rows of the buffer are whole vector registers"),
@@ -169,7 +169,7 @@ def _reuse(slot: str) -> list[Field]:
             "reuse",
             f"{slot}_reuse_distance",
             "log2",
-            "bytes of all lines that one iteration of that loop touches",
+            "bytes of all lines that one iteration of the loop that comes back touches",
         ),
     ]
 
@@ -185,7 +185,7 @@ def _cores() -> list[Field]:
                 "cores",
                 f"{slot}_next_bytes",
                 "log2",
-                "the part of them that a core's second parallel iteration adds; 0 with one each, "
+                "bytes of the lines that a core's second parallel iteration adds; 0 with one each, "
                 "and where loops stand around the parallel one",
             ),
             Field(
@@ -213,7 +213,12 @@ def _traffic() -> list[Field]:
             for capacity in TRAFFIC_CAPACITIES_BYTES
         ),
         *(
-            Field("traffic", f"intensity_{capacity}", "log2", "operations per byte of that traffic")
+            Field(
+                "traffic",
+                f"intensity_{capacity}",
+                "log2",
+                f"operations per byte moved into a cache of {capacity} bytes",
+            )
             for capacity in TRAFFIC_CAPACITIES_BYTES
         ),
     ]
@@ -222,8 +227,15 @@ def _traffic() -> list[Field]:
 def _allocation() -> list[Field]:
     return [
         Field("allocation", "buffer_bytes", "log2", "size of the stored buffer as allocated"),
-        Field("allocation", "buffer_fills", "log2", "how often its elements are written"),
-        Field("allocation", "buffer_is_register", "flag", "it belongs to one thread"),
+        Field(
+            "allocation",
+            "buffer_fills",
+            "log2",
+            "how often the elements of the stored buffer are written",
+        ),
+        Field(
+            "allocation", "buffer_is_register", "flag", "the stored buffer belongs to one thread"
+        ),
         Field("allocation", "num_accesses", "log2", "distinct buffer accesses"),
     ]
 
@@ -236,7 +248,9 @@ def _gpu() -> list[Field]:
         Field("gpu", "warp_use", "fraction", "busy share of the warps of a block"),
         Field("gpu", "thread_share", "fraction", "threads of a block over the device's limit"),
         Field("gpu", "shared_bytes", "log2", "shared memory of a block"),
-        Field("gpu", "shared_share", "fraction", "the same over the device's limit"),
+        Field(
+            "gpu", "shared_share", "fraction", "shared memory of a block over the device's limit"
+        ),
         Field("gpu", "register_bytes", "log2", "memory of one thread in the nest"),
         *(
             Field(

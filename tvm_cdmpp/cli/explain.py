@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tvm_cdmpp.cli import show
+from tvm_cdmpp.cli import legend, show
 from tvm_cdmpp.cli.logs import check_line, read_log
 from tvm_cdmpp.cli.messages import drop_native_messages
 from tvm_cdmpp.errors import ConfigError
@@ -153,31 +153,31 @@ def _print(
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False)
 
-    measured = show.latency(_finite(task.latencies_s[place]))
+    measured_s = _finite(task.latencies_s[place])
     say(f"{task.name} on {explanation.device}, line {task.lines[place]} of {log.path}")
     if log.problems:
         first = min(log.problems)
         say(f"{len(log.problems)} lines cannot be used; line {first}: {log.problems[first]}")
     low, high = explanation.interval_s or (explanation.latency_s, explanation.latency_s)
+    found = f"measured {show.latency(measured_s)}"
+    if measured_s is None:
+        runs = explanation.runs_probability
+        found = f"failed; by prediction it runs with a probability of {runs:.2f}"
     say(
         f"predicted {show.latency(explanation.latency_s)} (90 %: "
-        f"{show.latency_range(low, high)}), measured {measured}; runs with a probability of "
-        f"{explanation.runs_probability:.2f}"
+        f"{show.latency_range(low, high)}), {found}"
     )
+    if measured_s is not None and not low <= measured_s <= high:
+        say(
+            f"measured, it takes {measured_s / explanation.latency_s:.3g} times what is predicted, "
+            "outside of the 90 % interval: the prediction is wrong here, and so may be what follows"
+        )
     if explanation.calibration_factor != 1:
         say(
             f"that is {explanation.calibration_factor:.2f} times what the weights say alone, as "
             f"`device calibrate` measured on {explanation.device}"
         )
-    faster = explanation.latency_s / explanation.roofline_s
-    say(
-        f"roofline {show.latency(explanation.roofline_s)} by {explanation.roofline_bound}: "
-        + (
-            f"{faster:.3g} times faster than predicted at most"
-            if faster >= 1
-            else "the prediction is below it, so it is too low, or the device's figures are"
-        )
-    )
+    _print_roofline(console, task, explanation, measured_s)
     rows = [
         [
             f"{leaf.name} (initial value)" if leaf.is_init else leaf.name,
@@ -207,6 +207,28 @@ def _print(
     show.print_table(console, "nearest measured", ("program", "measured", "distance"), rows)
 
 
+def _print_roofline(
+    console: "Console", task: "MeasuredTask", explanation: "Explanation", measured_s: float | None
+) -> None:
+    from tvm_cdmpp.search import roofline_basis, why_below_roofline
+
+    roofline_s, bound = explanation.roofline_s, explanation.roofline_bound
+    said = f"the prediction is {explanation.latency_s / roofline_s:.3g} times as long"
+    if measured_s is not None:
+        said += f", the measured latency {measured_s / roofline_s:.3g} times"
+    basis = roofline_basis(task.machine.device)[bound]
+    console.print(
+        f"roofline {show.latency(roofline_s)} by {bound} ({basis}): {said}",
+        soft_wrap=True,
+        markup=False,
+    )
+    below = [explanation.latency_s] if measured_s is None else [explanation.latency_s, measured_s]
+    if min(below) < roofline_s:
+        console.print(
+            f"below the roofline: {why_below_roofline(bound)}", soft_wrap=True, markup=False
+        )
+
+
 def _print_other(
     console: "Console", task: "MeasuredTask", place: int, explanation: "Explanation", other: int
 ) -> None:
@@ -232,10 +254,15 @@ def _print_other(
 
 
 def _print_attribution(console: "Console", title: str, found: Any) -> None:
-    rows = [[name, show.percent_of_log(value)] for name, value in _largest(found.groups).items()]
-    show.print_table(console, title, ("group", "latency"), rows)
-    rows = [[name, show.percent_of_log(value)] for name, value in _largest(found.fields).items()]
-    show.print_table(console, "of that, fields", ("field", "latency"), rows)
+    for heading, column, values, meaning_of in (
+        (title, "group", found.groups, legend.meaning_of_group),
+        ("of that, fields", "field", found.fields, legend.meaning_of_field),
+    ):
+        rows = [
+            [name, show.percent_of_log(value), meaning_of(name)]
+            for name, value in _largest(values).items()
+        ]
+        show.print_table(console, heading, (column, "latency", "is"), rows, words=(2,))
 
 
 def _largest(values: Mapping[str, float]) -> dict[str, float]:

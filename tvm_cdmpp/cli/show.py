@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tvm_cdmpp.report import latency as latency
 from tvm_cdmpp.report import latency_unit
@@ -172,15 +172,20 @@ def describe_log(report: "LogReport") -> list[str]:
 
 
 def print_table(
-    console: "Console", title: str, header: Sequence[str], rows: list[list[str]]
+    console: "Console",
+    title: str,
+    header: Sequence[str],
+    rows: list[list[str]],
+    words: Sequence[int] = (),
 ) -> None:
-    """Print a table whose first column holds names and whose others hold numbers."""
+    """Print a table whose first column holds names and whose others but `words` hold numbers."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "left" if number in (0, *words) else "right"
+        table.add_column(name, justify=justify, no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))  # Text, not markup: names may hold square brackets
     console.print()

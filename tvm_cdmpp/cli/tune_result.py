@@ -168,14 +168,17 @@ def _print_gain(console: "Console", gain: "Gain", sum_of_tasks_s: float | None) 
 def _describe_gain(gain: "Gain", sum_of_tasks_s: float | None) -> list[str]:
     """Say how far the figures can be trusted, and what they do not say."""
     lines = []
-    if gain.verdict == "no significant difference":
-        overlap = (
-            gain.tuned.high_s >= gain.untuned.low_s and gain.untuned.high_s >= gain.tuned.low_s
-        )
+    overlap = gain.tuned.high_s >= gain.untuned.low_s and gain.untuned.high_s >= gain.tuned.low_s
+    if gain.verdict == "faster":
+        lines.append(f"significantly faster, {gain.speedup:.2f} times: the ranges do not overlap")
+    elif gain.verdict == "no significant difference":
         why = "the ranges overlap" if overlap else "too few rounds were quiet to tell"
         lines.append(f"no significant difference: {why}")
     elif gain.verdict == "slower":
-        lines.append("warning: the tuned network is slower than the untuned one; give more trials")
+        lines.append(
+            "warning: the tuned network is significantly slower than the untuned one; give more "
+            "trials"
+        )
     if not gain.quiet:
         lines.append(
             f"warning: the machine was busy in {gain.noisy_rounds} rounds, by a fixed program "

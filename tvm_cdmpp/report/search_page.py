@@ -76,7 +76,7 @@ def search_page(review: "SearchReview") -> str:
     )
     sections = [
         ("Latency against trials", _progress(review)),
-        ("Tasks", _tasks(review.tasks)),
+        ("Tasks", _tasks(review)),
         ("Predicted against measured", _scatter(review)),
         ("Failures", _failures(review)),
         ("Where more trials would pay", _advice(review.tasks)),
@@ -106,7 +106,7 @@ def _progress(review: "SearchReview") -> str:
     )
 
 
-def _tasks(tasks: "Sequence[TaskReview]") -> str:
+def _tasks(review: "SearchReview") -> str:
     header = (
         "task", "trials", "failed", "time", "best", "held down by", "roofline", "by", "times",
     )  # fmt: skip
@@ -122,12 +122,14 @@ def _tasks(tasks: "Sequence[TaskReview]") -> str:
             task.roofline_bound,
             "-" if task.best_s is None else f"{task.best_s / task.roofline_s:.1f}",
         ]
-        for task in sorted(tasks, key=lambda task: -(task.best_s or 0.0))
+        for task in sorted(review.tasks, key=lambda task: -(task.best_s or 0.0))
     ]
     note = (
         "Time is that of building and running. What holds a program down is the word of an "
         "analytic estimate. The roofline is the least that the device could take, by compute or by "
-        "memory; the best program takes so many times as long."
+        f"memory ({review.memory}), with inputs and outputs moved once; the best program takes so "
+        "many times as long. Where caches hold the data, or a figure of the device is too low, a "
+        "program may be faster."
     )
     return _table(header, rows) + _note(note)
 

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
         Explanation,
         Measured,
         explain_program,
+        roofline_basis,
         task_roofline,
+        why_below_roofline,
     )
     from tvm_cdmpp.search.guard import Guard, GuardConfig, Overruled
     from tvm_cdmpp.search.measured_log import MeasuredLog, MeasuredTask, read_measured_log

@@ -192,6 +192,21 @@ def task_roofline(task: Any, device: DeviceSpec) -> tuple[float, str]:
     return (compute_s, "compute") if compute_s > memory_s else (memory_s, "memory")
 
 
+def roofline_basis(device: DeviceSpec) -> dict[str, str]:
+    """Return the figures that rooflines are of, by what bounds, with their sources."""
+    source = device.sources.get("bandwidth_bytes_per_s") or "source not known"
+    return {
+        "compute": f"{device.peak_flops / 1e9:.4g} GFLOP/s",
+        "memory": f"main memory at {device.bandwidth_bytes_per_s / 1e9:.4g} GB/s, {source}",
+    }
+
+
+def why_below_roofline(bound: str) -> str:
+    """Return why a program may be faster than the roofline of its task."""
+    low = "the device's figures are too low"
+    return low if bound == "compute" else f"caches hold its data, or {low}"
+
+
 def _extract(extractor: StepExtractor, task: Any, state: Any) -> CompactASTBatch:
     batch, errors = extractor.extract(dump_records(task, [state]))
     if errors:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.models import CostPredictor, TrainedPredictor, bound_shares
-from tvm_cdmpp.search.explanation import task_roofline
+from tvm_cdmpp.search.explanation import roofline_basis, task_roofline, why_below_roofline
 from tvm_cdmpp.search.measured_log import MeasuredLog, MeasuredTask
 
 _LATE_SHARE = 1 / 3
@@ -58,13 +58,17 @@ class TaskReview:
             return "no program ran: see the failures"
         if self.late_gain_s > 0.01 * self.best_s:
             return "still falling: more trials pay"
-        if self.best_s < 2 * self.roofline_s:
-            return "near its roofline: little is left"
+        if self.roofline_s <= self.best_s < 2 * self.roofline_s:
+            return "near its roofline: little is left, however few the trials"
         if self.bound == "start-up":
             return "most of it is its start: little is left"
+        where, rest = "far from its roofline", "many more trials, or another sketch"
+        if self.best_s < self.roofline_s:
+            where = f"below its roofline ({why_below_roofline(self.roofline_bound)})"
+            rest = "no word on what is left"
         if self.trials < _FEW_TRIALS:
-            return "too few trials to tell"
-        return "flat, far from its roofline: many more trials, or another sketch"
+            return f"{where}, and fewer than {_FEW_TRIALS} trials: too few to tell"
+        return f"flat, {where}: {rest}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,6 +84,8 @@ class SearchReview:
 
     log: Path
     device: str
+    memory: str
+    """The bandwidth that rooflines are of, and its source."""
     weights: str
     """What predicted."""
     calibrated: bool
@@ -113,6 +119,9 @@ def review_search(log: MeasuredLog, predictor: CostPredictor, weights: str) -> S
     return SearchReview(
         log=log.path,
         device=", ".join(dict.fromkeys(task.machine.device.name for task in log.tasks)),
+        memory="; ".join(
+            dict.fromkeys(roofline_basis(task.machine.device)["memory"] for task in log.tasks)
+        ),
         weights=weights,
         calibrated=isinstance(predictor, TrainedPredictor)
         and any(predictor.level(task.machine.device) for task in log.tasks),
