@@ -161,8 +161,8 @@ def _print(
     low, high = explanation.interval_s or (explanation.latency_s, explanation.latency_s)
     say(
         f"predicted {show.latency(explanation.latency_s)} (90 %: "
-        f"{show.latency_range(low, high)}), measured {measured}; runs with a probability of "
-        f"{explanation.runs_probability:.2f}"
+        f"{show.latency_range(low, high, explanation.latency_s)}), measured {measured}; runs with "
+        f"a probability of {explanation.runs_probability:.2f}"
     )
     if explanation.calibration_factor != 1:
         say(

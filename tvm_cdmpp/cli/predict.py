@@ -166,7 +166,7 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
                 show.shorten(task.name),
                 str(task.count),
                 show.latency(task.latency_s),
-                show.latency_range(*task.interval_s),
+                show.latency_range(*task.interval_s, task.latency_s),
                 f"{100 * task.share:.1f}%",
                 f"{task.flops / task.latency_s / 1e9:.3g}" if task.flops else "-",
                 task.bound,
@@ -187,7 +187,7 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
             p.device,
             str(p.batch),
             show.latency(p.latency_s),
-            show.latency_range(*p.interval_s),
+            show.latency_range(*p.interval_s, p.latency_s),
             f"{p.peak_bytes / 1e6:.3g} MB",
             p.bound,
         ]
