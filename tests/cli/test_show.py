@@ -43,11 +43,12 @@ def test_latencies_have_a_unit_that_fits(latency_s: float) -> None:
         latency_s, rel=1e-3
     )
     assert 0.1 <= float(number) <= 10_000
-    assert show.latency_range(latency_s, latency_s).split()[-1] == unit
+    assert show.latency_range(latency_s, latency_s, latency_s).split()[-1] == unit
 
 
 def test_a_range_has_one_unit() -> None:
-    assert show.latency_range(2.5e-6, 2.5e-3) == "0.0025 to 2.5 ms"
+    assert show.latency_range(2.5e-6, 2.5e-3, 1e-3) == "0.0025 to 2.5 ms"
+    assert show.latency_range(1.858e-5, 1.48e-4, 5.244e-5) == "18.58 to 148 us"
     assert show.latency(None) == "-"
 
 

@@ -237,10 +237,11 @@ def _latency(latencies_s: list[float | None], samples_s: Iterable[float] = ()) -
     known = [latency_s for latency_s in latencies_s if latency_s is not None]
     if not known:
         return show.latency(None)
-    text = show.latency(statistics.median(known))
+    middle_s = statistics.median(known)
+    text = show.latency(middle_s)
     everything = [*known, *samples_s]
     if len(everything) > 1:
-        text += f" ({show.latency_range(min(everything), max(everything))})"
+        text += f" ({show.latency_range(min(everything), max(everything), middle_s)})"
     return text + (f", {len(known)} of {len(latencies_s)}" if len(known) < len(latencies_s) else "")
 
 

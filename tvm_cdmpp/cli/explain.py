@@ -165,7 +165,7 @@ def _print(
         found = f"failed; by prediction it runs with a probability of {runs:.2f}"
     say(
         f"predicted {show.latency(explanation.latency_s)} (90 %: "
-        f"{show.latency_range(low, high)}), {found}"
+        f"{show.latency_range(low, high, explanation.latency_s)}), {found}"
     )
     if measured_s is not None and not low <= measured_s <= high:
         say(

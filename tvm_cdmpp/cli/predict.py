@@ -15,6 +15,7 @@ from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.files import write_atomically
 
 if TYPE_CHECKING:
+    from tvm_cdmpp.devices import DeviceSpec
     from tvm_cdmpp.replay import NetworkPrediction
 
 _START = "start-up of the network and its operators"
@@ -85,19 +86,8 @@ def run(args: argparse.Namespace) -> int:
     _check_sources(args)
     devices = list(dict.fromkeys(map(find_device, names)))
     batches = _parse_batches(args.batch)
-    from tvm_cdmpp.replay import NetworkForecast
-
-    predictions: list[NetworkPrediction] = []
-    steps = len(batches) * (1 + len(devices))
-    with drop_native_messages(), show.show_bar("compiling and predicting", steps) as on_step:
-        for number, batch in enumerate(batches):
-            forecast = NetworkForecast(
-                args.network, log=args.log, trials=args.trials, weights=args.weights, batch=batch,
-                **inputs,
-            )  # fmt: skip
-            for device in devices:
-                on_step(len(predictions) + number + 1)
-                predictions.append(forecast.on(device))
+    with drop_native_messages():
+        predictions = _forecast(args, devices, batches, inputs)
     # Files first: whoever reads what is printed may stop at any time.
     traces = [] if args.trace is None else _trace_files(predictions, args.trace)
     check_outputs([*(("--trace", file) for file in traces), ("--plot", args.plot)], taken)
@@ -116,6 +106,34 @@ def run(args: argparse.Namespace) -> int:
             if file is not None:
                 show.stdout_console().print(f"{option}: {file}", soft_wrap=True, markup=False)
     return 0
+
+
+def _forecast(
+    args: argparse.Namespace,
+    devices: "Sequence[DeviceSpec]",
+    batches: "Sequence[int | None]",
+    inputs: Mapping[str, Any],
+) -> "list[NetworkPrediction]":
+    """Predict for each device and batch, and tell each as soon as it is known."""
+    from tvm_cdmpp.replay import NetworkForecast
+
+    predictions: list[NetworkPrediction] = []
+    total = len(batches) * len(devices)
+    with show.show_progress(show.stderr_console(), "forecasts", total, 0) as show_step:
+        for batch in batches:
+            forecast = None
+            for device in devices:
+                of = device.name if batch is None else f"{device.name}, batch {batch}"
+                show_step(f"forecast {len(predictions) + 1} of {total}: {of}", 0, "")
+                forecast = forecast or NetworkForecast(
+                    args.network, log=args.log, trials=args.trials, weights=args.weights,
+                    batch=batch, **inputs,
+                )  # fmt: skip
+                found = forecast.on(device)
+                predictions.append(found)
+                spread = show.latency_range(*found.interval_s, found.latency_s)
+                show_step(f"{of}: {show.latency(found.latency_s)} (90 %: {spread})", 1, "")
+    return predictions
 
 
 def _check_sources(args: argparse.Namespace) -> None:
@@ -166,7 +184,7 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
                 show.shorten(task.name),
                 str(task.count),
                 show.latency(task.latency_s),
-                show.latency_range(*task.interval_s),
+                show.latency_range(*task.interval_s, task.latency_s),
                 f"{100 * task.share:.1f}%",
                 f"{task.flops / task.latency_s / 1e9:.3g}" if task.flops else "-",
                 task.bound,
@@ -187,7 +205,7 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
             p.device,
             str(p.batch),
             show.latency(p.latency_s),
-            show.latency_range(*p.interval_s),
+            show.latency_range(*p.interval_s, p.latency_s),
             f"{p.peak_bytes / 1e6:.3g} MB",
             p.bound,
         ]

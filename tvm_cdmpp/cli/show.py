@@ -212,9 +212,9 @@ class _Rendered:
         yield from self._segments
 
 
-def latency_range(low_s: float, high_s: float) -> str:
-    """Write what a latency lies between, in one unit."""
-    unit, per_second = latency_unit(high_s)
+def latency_range(low_s: float, high_s: float, estimate_s: float) -> str:
+    """Write what a latency lies between, in the unit in which `latency` writes its estimate."""
+    unit, per_second = latency_unit(estimate_s)
     return f"{per_second * low_s:.4g} to {per_second * high_s:.4g} {unit}"
 
 

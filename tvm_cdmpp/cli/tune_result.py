@@ -155,7 +155,7 @@ def _print_gain(console: "Console", gain: "Gain", sum_of_tasks_s: float | None) 
             [
                 name,
                 show.latency(timing.latency_s),
-                show.latency_range(timing.low_s, timing.high_s),
+                show.latency_range(timing.low_s, timing.high_s, timing.latency_s),
                 f"{gain.untuned.latency_s / timing.latency_s:.2f}",
             ]
             for name, timing in (("without the log", gain.untuned), ("with the log", gain.tuned))
