@@ -8,7 +8,7 @@ import pytest
 
 from tests.search.logs import TARGET, write_tiny_log
 from tests.tiny_tasks import auto_scheduler, invent, tiny_matmul
-from tvm_cdmpp.bridge import append_records
+from tvm_cdmpp.bridge import append_records, task_name
 from tvm_cdmpp.devices import find_device
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.search import read_measured_log
@@ -63,6 +63,21 @@ def test_a_renamed_log_is_read_and_a_moved_one_lacks_its_workloads(tmp_path: Pat
     renamed.rename(moved)
     with pytest.raises(RecordError, match=rf"copy .* to {moved.with_name('workloads.jsonl')}"):
         read_measured_log(moved)
+
+
+def test_tasks_are_called_as_in_the_search(tmp_path: Path) -> None:
+    graph = auto_scheduler.ComputeDAG(tiny_matmul(64, 32, 16))
+    path = tmp_path / "log.json"
+    for desc, name in (("", "reduction"), ("vm_mod_fused_nn_dense_add", "dense_add")):
+        task = auto_scheduler.SearchTask(
+            compute_dag=graph, workload_key=graph.workload_key(), target=TARGET, desc=desc
+        )
+        append_records(path, *invent(task, [1e-5]))
+        write_workloads(path, [task])
+        (found,) = read_measured_log(path).tasks
+        assert found.name == f"{name} 64x16,16x32 float32"
+    assert found.name == task_name(task)
+    assert len((tmp_path / "workloads.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_log_of_which_nothing_can_be_used_is_refused(tmp_path: Path) -> None:

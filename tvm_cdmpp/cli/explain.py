@@ -170,7 +170,8 @@ def _print(
     if measured_s is not None and not low <= measured_s <= high:
         say(
             f"measured, it takes {measured_s / explanation.latency_s:.3g} times what is predicted, "
-            "outside of the 90 % interval: the prediction is wrong here, and so may be what follows"
+            "outside of the 90 % interval: the prediction is wrong here, or the machine was busy, "
+            "so what follows explains the prediction only"
         )
     if explanation.calibration_factor != 1:
         say(

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,9 @@ def read_noisy_lines(log: Path) -> frozenset[int]:
     return frozenset(noisy)
 
 
-def add_workloads(log: Path, workloads: Iterable[tuple[str, str]]) -> None:
+def add_workloads(
+    log: Path, workloads: Iterable[tuple[str, str]], functions: Mapping[str, str] | None = None
+) -> None:
     """Write what the workload keys of a log mean into `workloads.jsonl` next to it.
 
     Lines of other logs and other workloads, which the file may hold already, are kept; searches
@@ -72,6 +74,8 @@ def add_workloads(log: Path, workloads: Iterable[tuple[str, str]]) -> None:
         The log.
     workloads
         Each key, and the DAG that it means as `tvm.ir.save_json` writes it.
+    functions
+        TVM's names of the functions that they are of, by key, as far as they are known.
 
     Raises
     ------
@@ -86,5 +90,9 @@ def add_workloads(log: Path, workloads: Iterable[tuple[str, str]]) -> None:
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         known = dict.fromkeys(lines)
         for key, dag in workloads:
-            known[json.dumps({"workload_key": key, "files": [log.name], "dag": dag})] = None
+            entry = {"workload_key": key, "files": [log.name], "dag": dag}
+            known.pop(json.dumps(entry), None)  # as it was written without its function
+            if functions and key in functions:
+                entry["function"] = functions[key]
+            known[json.dumps(entry)] = None
         write_atomically(file, "".join(f"{line}\n" for line in known).encode())

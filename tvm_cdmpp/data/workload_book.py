@@ -2,8 +2,9 @@
 
 A file of workloads has a JSON object per line: `workload_key` as logs write it, `dag`
 (`tvm.ir.save_json` of the DAG's tensors), `files` ("*", or the names of the logs in which the key
-has this meaning), and, where known, `key_in_tvm_0_17`, `derived_from` and `networks` (weights by
-network). TenSet's task files give the same, see `data.taskfiles`.
+has this meaning), and, where known, `function` (TVM's name of it in a network),
+`key_in_tvm_0_17`, `derived_from` and `networks` (weights by network). TenSet's task files give the
+same, see `data.taskfiles`.
 
 One name may mean several DAGs, one DAG may have several names, and TVM's own key leaves out element
 types, so a workload's identity is a hash of its DAG without the names in it.
@@ -56,6 +57,8 @@ class Workload:
     workload_key: str = ""
     """As TVM calls the DAG itself; empty until TVM was asked."""
     flops: float | None = None
+    function: str = ""
+    """TVM's name of its function in a network; empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,7 @@ class WorkloadBook:
             entry["dag"],
             str(entry.get("derived_from", "")),
             tuple(dict(entry.get("networks", {})).items()),
+            function=str(entry.get("function", "")),
         )
         for name in map(flat_key, names):
             if entry["files"] == "*":

@@ -197,7 +197,7 @@ def _with_dag(task: Any, book: WorkloadBook, log: Path, inspector: TvmInspector)
         target=task.target,
         hardware_params=parameters,
         layout_rewrite_option=task.layout_rewrite_option,
-        desc=operator_class(known[0].dag) if is_hash(key) else "",
+        desc=(known[0].function or operator_class(known[0].dag)) if is_hash(key) else "",
     )
 
 

@@ -25,4 +25,6 @@ def write_workloads(log: Path, tasks: Sequence[Any]) -> None:
     RecordError
         Another process is writing it, and does not end.
     """
-    add_workloads(log, ((str(task.workload_key), task_dag(task)) for task in tasks))
+    # A log does not have the names of tasks, so that they would be called otherwise by its readers.
+    functions = {str(task.workload_key): str(task.desc) for task in tasks if task.desc}
+    add_workloads(log, ((str(task.workload_key), task_dag(task)) for task in tasks), functions)
