@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 _BATCH = 64
 _WORKLOADS = "workloads.jsonl"
 _BESIDE = (
-    _WORKLOADS, f".{_WORKLOADS}.lock", "{}", "{}.own.jsonl", "{}.calibration.jsonl",
-    "{}.curve.jsonl", "{}.bad", ".{}.lock",
+    _WORKLOADS, f"{_WORKLOADS}.bad", f".{_WORKLOADS}.lock", "{}", "{}.own.jsonl",
+    "{}.calibration.jsonl", "{}.curve.jsonl", "{}.bad", ".{}.lock",
 )  # fmt: skip
 """The log and what is next to it, by the log's name."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.errors import RecordError
-from tvm_cdmpp.files import locked, parse_json, write_atomically
+from tvm_cdmpp.files import append_lines, locked, parse_json, write_atomically
 
 _PATIENCE_S = 60.0
 _SIDECAR = re.compile(r".+\.(calibration\.jsonl|history\.json)|comparison\.json")
@@ -64,7 +64,8 @@ def add_workloads(log: Path, workloads: Iterable[tuple[str, str]]) -> None:
     """Write what the workload keys of a log mean into `workloads.jsonl` next to it.
 
     Lines of other logs and other workloads, which the file may hold already, are kept; searches
-    that start side by side take turns.
+    that start side by side take turns. Lines that are no JSON, such as half a line of a run that
+    was killed, are moved to `workloads.jsonl.bad`.
 
     Parameters
     ----------
@@ -83,8 +84,23 @@ def add_workloads(log: Path, workloads: Iterable[tuple[str, str]]) -> None:
     file = log.with_name("workloads.jsonl")
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(log.with_name(".workloads.jsonl.lock"), f"a change of {file}", wait_s=_PATIENCE_S):
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        known = dict.fromkeys(lines)
+        known, torn = dict[bytes, None](), list[str]()
+        for line in file.read_bytes().splitlines() if file.exists() else []:
+            if _is_json(line):
+                known[line] = None
+            elif line.strip():
+                torn.append(line.decode(errors="replace"))
         for key, dag in workloads:
-            known[json.dumps({"workload_key": key, "files": [log.name], "dag": dag})] = None
-        write_atomically(file, "".join(f"{line}\n" for line in known).encode())
+            entry = {"workload_key": key, "files": [log.name], "dag": dag}
+            known[json.dumps(entry).encode()] = None
+        if torn:
+            append_lines(file.with_name(f"{file.name}.bad"), torn)
+        write_atomically(file, b"".join(line + b"\n" for line in known))
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        parse_json(line)
+    except ValueError:
+        return False
+    return True
