@@ -189,9 +189,10 @@ def _settings_of(args: argparse.Namespace, settings: "OnboardSettings") -> dict[
 def describe_point(point: "CurvePoint") -> str:
     """Put a point of the curve into one line."""
     failed = f", {point.failed} failed" if point.failed else ""
+    of_error = "" if point.low is None else f"({_range(point)}) "
     return (
         f"{point.records} records{failed}  {point.tasks} tasks  error {_percent(point.mape)} "
-        f"({_range(point)}) on {point.kept_back} kept back, {_percent(point.start_mape)} at first"
+        f"{of_error}on {point.kept_back} kept back, {_percent(point.start_mape)} at first"
     )
 
 
@@ -261,7 +262,7 @@ def _print(args: argparse.Namespace, work: "Onboarding", learned: str) -> None:
         "90 %",
         "median",
         "at first",
-        "gained",
+        "by batch",
     )
     rows = [
         [
@@ -273,12 +274,14 @@ def _print(args: argparse.Namespace, work: "Onboarding", learned: str) -> None:
             _range(point),
             _percent(point.median),
             _percent(point.start_mape),
-            "-" if point.gain is None else f"{point.gain:.0%}",
+            "-" if point.gain is None else f"{-point.gain:+.0%}",
         ]
         for point in work.curve
     ]
     show.print_table(console, f"{args.device}, programs kept back", header, rows)
     lines = [
+        "by batch: how the last batch changed the error, the mean of |ln(predicted / measured)|, "
+        "on the same programs",
         f"ended: {work.ended}",
         f"learned: {learned}; from {work.num_counted} of {work.curve[-1].records} records"
         + (", the fastest of each task" if work.num_counted < work.curve[-1].records else ""),
@@ -304,4 +307,4 @@ def _percent(value: float | None) -> str:
 
 
 def _range(point: "CurvePoint") -> str:
-    return f"{_percent(point.low)} to {_percent(point.high)}"
+    return "-" if point.low is None else f"{_percent(point.low)} to {_percent(point.high)}"
