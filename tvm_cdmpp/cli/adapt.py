@@ -7,6 +7,7 @@ the weights of what was measured are written all the same. The same command goes
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -180,6 +181,13 @@ def _check_files(args: argparse.Namespace) -> None:
     check_is_log("--records", records)
     for option, path in (("--out", args.out), ("--records", records)):
         make_folder_of(option, path)
+        try:  # permissions do not tell of all folders, such as /proc
+            with tempfile.NamedTemporaryFile(dir=path.absolute().parent):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"{option}: {path} cannot be written: {error.strerror}. Choose another file."
+            ) from error
 
 
 def _settings_of(args: argparse.Namespace, settings: "OnboardSettings") -> dict[str, Any]:
@@ -234,7 +242,13 @@ def _write(
         if not has_own:  # they learned nothing of these
             levels = replace(levels, own_level=None, own_operators={})
         keep_levels(device.name, levels, calibration_file())
-    found.save(args.out)
+    try:
+        found.save(args.out)
+    except OSError as error:
+        raise ConfigError(
+            f"--out: {args.out} cannot be written: {error.strerror}. The records are kept in "
+            f"{args.records}; the same command with another --out goes on from them."
+        ) from error
     return how
 
 
