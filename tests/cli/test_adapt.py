@@ -1,18 +1,23 @@
 """`tvm-cdmpp adapt`: weights and records of a device, a run that goes on, and bad input."""
 
+import errno
 import json
 import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
+import numpy as np
 import pytest
 
 from tests.data.logs import Record, book, import_all, log_file, records, write_log
 from tests.tiny_tasks import shrink_search
 from tvm_cdmpp import measure, train
 from tvm_cdmpp.bridge import default_target, device_of
-from tvm_cdmpp.cli.adapt import describe_loss
+from tvm_cdmpp.bridge.logs import check_log
+from tvm_cdmpp.cli.adapt import describe_loss, describe_point
+from tvm_cdmpp.cli.adapt_bench import _describe_start
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.data.importer import import_logs
 from tvm_cdmpp.data.inputs import LogFile
@@ -166,6 +171,8 @@ def test_a_device_without_figures_is_refused(
         (("--out", "{folder}/weights"), "is that of --weights"),
         (("--records", "workloads.jsonl"), "must not be called workloads.jsonl"),
         (("--out", "/proc/nowhere/w"), "/proc/nowhere/w cannot be written"),
+        (("--out", "/proc/w"), "--out: /proc/w cannot be written"),
+        (("--records", "/proc/x"), "--records: /proc/x cannot be written"),
         (("--records", "/proc/nowhere/x"), "--records: /proc/nowhere/x cannot be written"),
         (("--records", "{folder}/weights"), "--records must be a file of its own"),
         (("--records", "{folder}/store"), "--records must be a file; "),
@@ -254,6 +261,42 @@ def test_levels_of_this_machine_are_learned_on_top_of_and_kept(
     # It learned from TVM's own schedules on top of their levels, too.
     assert (after.own_level, after.own_operators) == (12.0, levels.own_operators)
     assert (tmp_path / "log.json.own.jsonl").read_text().count("\n") >= 2
+
+
+def test_weights_that_cannot_be_written_leave_the_records(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def save(self: TrainedPredictor, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as full:
+        full.setattr(TrainedPredictor, "save", save)
+        assert main(from_store(folder, tmp_path)) == 2
+    message = "w.safetensors cannot be written: No space left on device. The records are kept in"
+    assert message in capsys.readouterr().err
+    assert main(from_store(folder, tmp_path, "--out", str(tmp_path / "other"))) == 0
+    assert "by batch: how the last batch changed the error" in capsys.readouterr().out
+    assert TrainedPredictor.load(tmp_path / "other").about["device"] == "x86-8t"
+
+
+def test_one_program_has_no_interval() -> None:
+    point = CurvePoint(
+        records=6, failed=0, tasks=2, kept_back=1, mape=49.8, low=None, high=None,
+        median=49.8, start_mape=44.0, gain=None,
+    )  # fmt: skip
+    assert describe_point(point) == "6 records  2 tasks  error 49.8% on 1 kept back, 44% at first"
+    point = replace(point, kept_back=2, low=40.0, high=60.0)
+    assert "error 49.8% (40% to 60%) on 2 kept back" in describe_point(point)
+
+
+def test_torn_lines_of_functions_are_said_to_be_torn() -> None:
+    bench = Mock(own=np.ones(1, bool), candidates=[0], unusable=0, torn=1)
+    bench.log_report = check_log(Path("log.json"), [], None)
+    (_, line) = _describe_start(bench, 1)
+    assert line.startswith("1 lines of log.json.own.jsonl are torn")
 
 
 def test_weights_that_are_not_better_are_said_to_be_none() -> None:

@@ -232,3 +232,18 @@ def test_a_damaged_file_is_named(capsys: Capture) -> None:
     assert f"The calibrations in {calibration_file()} cannot be read" in capsys.readouterr().err
     calibration_file().unlink()
     assert read_calibrations(calibration_file()) == {}
+
+
+def test_a_damaged_calibration_is_replaced_or_forgotten(capsys: Capture) -> None:
+    name = device_of(default_target()).name
+    keep_calibration("t4", KEPT, calibration_file())
+    content = json.loads(calibration_file().read_text())
+    content["calibrations"][name] = KEPT.to_json() | {"date": 5}
+    for then in (["--forget"], ["--programs", "8"]):
+        calibration_file().write_text(json.dumps(content))
+        assert main(["device", "show", "t4"]) == 0
+        assert main(["device", "show", name]) == 2
+        assert f"{calibration_file()}, '{name}', must be" in capsys.readouterr().err
+        assert main(["device", "calibrate", *then]) == 0
+        assert main(["device", "show", name]) == 0
+        assert read_calibrations(calibration_file())["t4"] == KEPT

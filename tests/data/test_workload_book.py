@@ -8,6 +8,7 @@ import pytest
 from tests.data.logs import inspector, task_of, workload_entry
 from tests.extract import sampling
 from tests.extract.sampling import te
+from tvm_cdmpp.data.sidecars import add_workloads
 from tvm_cdmpp.data.workload_book import WorkloadBook, is_hash, operator_class, workload_id
 from tvm_cdmpp.errors import RecordError
 
@@ -86,7 +87,7 @@ def test_a_hash_means_what_it_meant_in_a_log_that_is_gone(tmp_path: Path) -> Non
 def test_blank_lines_are_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "w.jsonl", {"workload_key": '["f", 8]', "files": "*", "dag": dag(8)})
     path.write_text(f"\n{path.read_text()}\r\n  \n{{\n")
-    with pytest.raises(RecordError, match=r"w\.jsonl:5 is no workload"):
+    with pytest.raises(RecordError, match=r"w\.jsonl:5 is no workload: .* Remove the line"):
         WorkloadBook.read([path])
     path.write_text(path.read_text().removesuffix("{\n"))
     assert len(WorkloadBook.read([path])) == 1
@@ -115,3 +116,16 @@ def test_a_wrong_file_of_workloads_is_named(tmp_path: Path, content: str) -> Non
     path.write_text(content)
     with pytest.raises(RecordError, match=r"w\.jsonl:1 is no workload"):
         WorkloadBook.read([path])
+
+
+def test_half_a_line_is_moved_aside_when_workloads_are_added(tmp_path: Path) -> None:
+    log, path = tmp_path / "log.json", tmp_path / "workloads.jsonl"
+    add_workloads(log, [('["f", 8]', dag(8)), ('["f", 9]', dag(9))])
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) - 40])
+    torn = path.read_text().splitlines()[-1]
+    for _ in range(2):
+        add_workloads(log, [('["f", 8]', dag(8)), ('["f", 9]', dag(9))])
+        assert path.read_text() == whole
+        assert (tmp_path / "workloads.jsonl.bad").read_text() == f"{torn}\n"
+    assert len(WorkloadBook.read([path])) == 2

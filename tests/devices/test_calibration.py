@@ -151,27 +151,6 @@ def test_devices_of_all_sources_have_it(tmp_path: Path, monkeypatch: pytest.Monk
         ([], 'must be an object with "format": 1'),
         ({"format": 2}, 'must be an object with "format": 1'),
         ({"format": 1, "calibrations": []}, "must be an object, by the names of devices"),
-        ({"format": 1, "calibrations": {"x": 3}}, "'x' must be a calibration with levels"),
-        ({"format": 1, "calibrations": {"x": {}}}, "'levels' is missing"),
-        ({"format": 1, "calibrations": {"x": {"levels": [{"weights": "a", "level": "1"}]}}},
-         "a level must be a number; got '1'"),
-        ({"format": 1, "calibrations": {"x": {"levels": [{"weights": "a", "level": 21}]}}},
-         "a level must be within 20 of 0; got 21"),
-        ({"format": 1, "calibrations": {"x": {"levels": [{
-            "weights": "a", "level": 0, "own_level": 0, "own_operators": {"pool": -21}}]}}},
-         "a level must be within 20 of 0; got -21"),
-        ({"format": 1, "calibrations": {"x": {"levels": [], "more": 1}}}, "more"),
-        ({"format": 1, "calibrations": {"x": {"levels": [], "wake_s": 0}}},
-         "wake_s must be above 0 and below 0.1 s; got 0"),
-        ({"format": 1, "calibrations": {"x": {"levels": [], "plain_level": 99}}},
-         "a level must be within 20 of 0; got 99"),
-        ({"format": 1, "calibrations": {"x": {"levels": [], "wake_s": "1"}}}, "'x' must be"),
-        ({"format": 1, "calibrations": {"x": {"levels": [], "programs": [
-            {"operator": "pool", "task": "t", "measured_s": 0, "log_ratio": 1}]}}},
-         "a program of t must have finite seconds above 0"),
-        ({"format": 1, "calibrations": {"x": {"levels": [], "programs": [
-            {"operator": "pool", "task": "t", "measured_s": 1, "log_ratio": 10**400}]}}},
-         "'x' must be a calibration with .*: int too large"),
     ],
 )  # fmt: skip
 def test_what_is_damaged_is_named(tmp_path: Path, content: Any, message: str) -> None:
@@ -184,3 +163,75 @@ def test_what_is_damaged_is_named(tmp_path: Path, content: Any, message: str) ->
     assert file.read_bytes() == before
     with pytest.raises(ConfigError, match=message):
         load_registry(tmp_path / "devices.json")
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (3, "'x', must be a calibration with levels"),
+        ({}, "'levels' is missing"),
+        ({"levels": [{"weights": "a", "level": "1"}]},
+         "a level must be a number; got '1'"),
+        ({"levels": [{"weights": "a", "level": 21}]},
+         "a level must be within 20 of 0; got 21"),
+        ({"levels": [{
+            "weights": "a", "level": 0, "own_level": 0, "own_operators": {"pool": -21}}]},
+         "a level must be within 20 of 0; got -21"),
+        ({"levels": [], "more": 1}, "more"),
+        ({"levels": [], "wake_s": 0},
+         "wake_s must be above 0 and below 0.1 s; got 0"),
+        ({"levels": [], "plain_level": 99},
+         "a level must be within 20 of 0; got 99"),
+        ({"levels": [], "wake_s": "1"}, "'x', must be"),
+        ({"levels": [], "programs": [
+            {"operator": "pool", "task": "t", "measured_s": 0, "log_ratio": 1}]},
+         "a program of t must have finite seconds above 0"),
+        ({"levels": [], "programs": [
+            {"operator": "pool", "task": "t", "measured_s": 1, "log_ratio": 10**400}]},
+         "'x', must be a calibration with .*: int too large"),
+        ({"levels": [], "date": 5}, "date must be a text; got 5"),
+        ({"levels": [], "commit": 5}, "commit must be a text; got 5"),
+        ({"levels": [], "disturbed": "no"}, "disturbed must be true or false; got 'no'"),
+        ({"levels": [], "untold": "1"}, "untold must be a whole number from 0; got '1'"),
+        ({"levels": [{"weights": "a", "level": 0, "own_operators": [1]}]},
+         "own_operators must be an object"),
+        (None, "'x', must be a calibration"),
+    ],
+)  # fmt: skip
+def test_a_damaged_entry_concerns_its_device_alone(
+    tmp_path: Path, entry: Any, message: str
+) -> None:
+    file = tmp_path / "calibrations.json"
+    content = {"format": 1, "calibrations": {"t4": entry, "v100-sxm2": SLOWER.to_json()}}
+    file.write_text(json.dumps(content))
+    registry, message = load_registry(tmp_path / "devices.json"), message.replace("'x'", "'t4'")
+    assert registry.find("v100-sxm2").calibration == SLOWER
+    with pytest.raises(ConfigError, match=message) as raised:
+        registry.find("t4")
+    assert str(file) in str(raised.value)
+    before = file.read_bytes()
+    with pytest.raises(ConfigError, match=message):
+        keep_levels("t4", SLOWER.levels[0], file)
+    assert file.read_bytes() == before
+    keep_levels("v100-sxm2", Levels(weights="new", level=1.0), file)
+    assert json.loads(file.read_text())["calibrations"]["t4"] == entry
+    assert keep_calibration("t4", SLOWER, file)
+    assert load_registry(tmp_path / "devices.json").find("t4").calibration == SLOWER
+    file.write_text(json.dumps(content))
+    assert keep_calibration("t4", None, file)
+    assert list(read_calibrations(file)) == ["v100-sxm2"]
+
+
+def test_what_is_in_the_way_of_the_file_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "folder" / "calibrations.json"
+    folder.mkdir(parents=True)
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    for file, message in (
+        (folder, f"{folder} is a folder, .* Move the folder away"),
+        (taken / "tvm-cdmpp" / "calibrations.json", f"{taken} is no folder, .*XDG_CONFIG_HOME"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read_calibrations(file)
+        with pytest.raises(ConfigError, match=message):
+            keep_calibration("x", SLOWER, file)

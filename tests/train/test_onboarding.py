@@ -275,6 +275,19 @@ def test_slow_programs_of_few_tasks_are_not_kept_back_either() -> None:
     assert (point.records, point.kept_back, point.mape) == (9, 0, None)
 
 
+def test_the_error_of_one_program_has_no_interval() -> None:
+    rows = rows_on(NEW, 20.0, 3).take(np.arange(9))
+    latencies_s = rows.latencies_s.copy()
+    latencies_s[1] = 50.0 * latencies_s.max()  # it would be kept back, as will be the next
+    latencies_s[6] = 0.5 * latencies_s.min()
+    bench = Memory(replace(rows, latencies_s=latencies_s))
+    settings = OnboardSettings(budget=9, batch=9, programs_per_task=3, fastest_share=1 / 3)
+    (point,) = Onboarding(bench, Learner(start=START, anchored=QUICK), settings).steps()
+    assert point.kept_back == 1
+    assert point.mape is not None
+    assert (point.low, point.high) == (None, None)
+
+
 def test_slow_programs_teach_nothing_where_only_fast_ones_are_wanted() -> None:
     rows = rows_on(NEW, 20.0, 12)
     slow = np.arange(120) >= 12  # all but one of each task

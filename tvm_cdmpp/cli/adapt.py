@@ -7,6 +7,7 @@ the weights of what was measured are written all the same. The same command goes
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -176,6 +177,13 @@ def _check_files(args: argparse.Namespace) -> None:
     check_is_log("--records", records)
     for option, path in (("--out", args.out), ("--records", records)):
         make_folder_of(option, path)
+        try:  # permissions do not tell of all folders, such as /proc
+            with tempfile.NamedTemporaryFile(dir=path.absolute().parent):
+                pass
+        except OSError as error:
+            raise ConfigError(
+                f"{option}: {path} cannot be written: {error.strerror}. Choose another file."
+            ) from error
 
 
 def _settings_of(args: argparse.Namespace, settings: "OnboardSettings") -> dict[str, Any]:
@@ -185,9 +193,10 @@ def _settings_of(args: argparse.Namespace, settings: "OnboardSettings") -> dict[
 def describe_point(point: "CurvePoint") -> str:
     """Put a point of the curve into one line."""
     failed = f", {point.failed} failed" if point.failed else ""
+    of_error = "" if point.low is None else f"({_range(point)}) "
     return (
         f"{point.records} records{failed}  {point.tasks} tasks  error {_percent(point.mape)} "
-        f"({_range(point)}) on {point.kept_back} kept back, {_percent(point.start_mape)} at first"
+        f"{of_error}on {point.kept_back} kept back, {_percent(point.start_mape)} at first"
     )
 
 
@@ -229,7 +238,13 @@ def _write(
         if not has_own:  # they learned nothing of these
             levels = replace(levels, own_level=None, own_operators={})
         keep_levels(device.name, levels, calibration_file())
-    found.save(args.out)
+    try:
+        found.save(args.out)
+    except OSError as error:
+        raise ConfigError(
+            f"--out: {args.out} cannot be written: {error.strerror}. The records are kept in "
+            f"{args.records}; the same command with another --out goes on from them."
+        ) from error
     return how
 
 
@@ -257,7 +272,7 @@ def _print(args: argparse.Namespace, work: "Onboarding", learned: str) -> None:
         "90 %",
         "median",
         "at first",
-        "gained",
+        "by batch",
     )
     rows = [
         [
@@ -269,12 +284,14 @@ def _print(args: argparse.Namespace, work: "Onboarding", learned: str) -> None:
             _range(point),
             _percent(point.median),
             _percent(point.start_mape),
-            "-" if point.gain is None else f"{point.gain:.0%}",
+            "-" if point.gain is None else f"{-point.gain:+.0%}",
         ]
         for point in work.curve
     ]
     show.print_table(console, f"{args.device}, programs kept back", header, rows)
     lines = [
+        "by batch: how the last batch changed the error, the mean of |ln(predicted / measured)|, "
+        "on the same programs",
         f"ended: {work.ended}",
         f"learned: {learned}; from {work.num_counted} of {work.curve[-1].records} records"
         + (", the fastest of each task" if work.num_counted < work.curve[-1].records else ""),
@@ -300,4 +317,4 @@ def _percent(value: float | None) -> str:
 
 
 def _range(point: "CurvePoint") -> str:
-    return f"{_percent(point.low)} to {_percent(point.high)}"
+    return "-" if point.low is None else f"{_percent(point.low)} to {_percent(point.high)}"

@@ -178,6 +178,8 @@ def _device(name: str, target: Any, remote: "RemoteDevices | None") -> "DeviceSp
 
 
 def _describe_start(bench: Any, num_tasks: int) -> list[str]:
+    from tvm_cdmpp.measure import own_records_file
+
     report = bench.log_report
     state = f"continues with its {report.num_valid} records" if report.num_valid else "is new"
     num_own = int(bench.candidates.own.sum())
@@ -188,6 +190,11 @@ def _describe_start(bench: Any, num_tasks: int) -> list[str]:
     ]
     if bench.unusable:
         lines.append(f"{bench.unusable} programs could not be described and are left out")
+    if bench.torn:
+        lines.append(
+            f"{bench.torn} lines of {own_records_file(report.path)} are torn, as by a kill, and "
+            "are left out; their functions may be measured again"
+        )
     return lines
 
 

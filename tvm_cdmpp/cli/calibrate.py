@@ -70,17 +70,24 @@ def run(args: argparse.Namespace) -> int:
     if remote is None:
         check_gpu_is_here(args.target)
     from tvm_cdmpp.bridge import device_of, parse_target
-    from tvm_cdmpp.devices import calibration_file, find_device, keep_calibration
+    from tvm_cdmpp.devices import (
+        calibration_file,
+        find_device,
+        keep_calibration,
+        without_calibrations,
+    )
     from tvm_cdmpp.measure import FirstMinuteConfig, MeasureSession
 
     config, options = FirstMinuteConfig(programs=args.programs), measure_options(args, remote)
     target = parse_target(args.target)
     if args.forget:
-        device = find_device(args.device) if args.device else device_of(target)
+        with without_calibrations():  # a damaged one can be forgotten
+            device = find_device(args.device) if args.device else device_of(target)
         was_kept = keep_calibration(device.name, None, calibration_file())
         print(f"{'forgot' if was_kept else 'nothing was kept of'} {device.name}")
         return 0
-    device = device_to_measure(args.device, target, remote) or device_of(target)
+    with without_calibrations():  # a damaged one is replaced
+        device = device_to_measure(args.device, target, remote) or device_of(target)
     console = show.stderr_console()
     with MeasureSession() as session, stop_on_interrupt(session):
         begin = time.perf_counter()

@@ -15,7 +15,7 @@ WORKLOADS = "workloads.jsonl"
 _WITH_LOG = (
     "{name}", "{name}.own.jsonl", "{name}.calibration.jsonl", "{name}.curve.jsonl", "{name}.bad",
     "{name}.state.safetensors", ".{name}.lock", "{stem}.history.json", "comparison.json",
-    WORKLOADS, f"{WORKLOADS}.gz", f"{WORKLOADS}.xz", f".{WORKLOADS}.lock",
+    WORKLOADS, f"{WORKLOADS}.gz", f"{WORKLOADS}.xz", f"{WORKLOADS}.bad", f".{WORKLOADS}.lock",
 )  # fmt: skip
 """A log and what commands keep next to it, by the log's name, but for TVM's messages."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_cdmpp.errors import RecordError
-from tvm_cdmpp.files import locked, parse_json, write_atomically
+from tvm_cdmpp.files import append_lines, locked, parse_json, write_atomically
 
 _PATIENCE_S = 60.0
 _SIDECAR = re.compile(r".+\.(calibration\.jsonl|history\.json)|comparison\.json")
@@ -66,7 +66,8 @@ def add_workloads(
     """Write what the workload keys of a log mean into `workloads.jsonl` next to it.
 
     Lines of other logs and other workloads, which the file may hold already, are kept; searches
-    that start side by side take turns.
+    that start side by side take turns. Lines that are no JSON, such as half a line of a run that
+    was killed, are moved to `workloads.jsonl.bad`.
 
     Parameters
     ----------
@@ -87,12 +88,26 @@ def add_workloads(
     file = log.with_name("workloads.jsonl")
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(log.with_name(".workloads.jsonl.lock"), f"a change of {file}", wait_s=_PATIENCE_S):
-        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-        known = dict.fromkeys(lines)
+        known, torn = dict[bytes, None](), list[str]()
+        for line in file.read_bytes().splitlines() if file.exists() else []:
+            if _is_json(line):
+                known[line] = None
+            elif line.strip():
+                torn.append(line.decode(errors="replace"))
         for key, dag in workloads:
             entry = {"workload_key": key, "files": [log.name], "dag": dag}
-            known.pop(json.dumps(entry), None)  # as it was written without its function
+            known.pop(json.dumps(entry).encode(), None)  # as it was written without its function
             if functions and key in functions:
                 entry["function"] = functions[key]
-            known[json.dumps(entry)] = None
-        write_atomically(file, "".join(f"{line}\n" for line in known).encode())
+            known[json.dumps(entry).encode()] = None
+        if torn:
+            append_lines(file.with_name(f"{file.name}.bad"), torn)
+        write_atomically(file, b"".join(line + b"\n" for line in known))
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        parse_json(line)
+    except ValueError:
+        return False
+    return True

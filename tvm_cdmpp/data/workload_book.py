@@ -261,5 +261,8 @@ def _entries(path: Path) -> Iterator[dict[str, Any]]:
             if not isinstance(entry, dict):
                 raise TypeError("not an object")
         except (TypeError, ValueError) as error:
-            raise RecordError(f"{path}:{number} is no workload: {error}") from error
+            raise RecordError(
+                f"{path}:{number} is no workload: {error}. Remove the line; the command that wrote "
+                "it adds it again when it goes on with its log."
+            ) from error
         yield entry

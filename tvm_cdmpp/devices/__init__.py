@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         read_device_file,
         remove_devices,
         user_device_file,
+        without_calibrations,
     )
     from tvm_cdmpp.devices.spec import DEVICE_FIELDS, FIGURES, DeviceSpec, generic_gpu
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,10 @@ class Levels:
 
     def __post_init__(self) -> None:
         """Reject what no machine can be."""
-        own = () if self.own_level is None else (self.own_level, *self.own_operators.values())
-        _check_levels((self.level, *self.operators.values(), *own))
+        _check_kind(str, weights=self.weights)
+        _check_kind(Mapping, operators=self.operators, own_operators=self.own_operators)
+        own = () if self.own_level is None else (self.own_level,)
+        _check_levels((self.level, *self.operators.values(), *own, *self.own_operators.values()))
         _check_wake(self.wake_s)
 
     def for_operator(self, operator: str, *, own: str | None) -> Levels:
@@ -81,6 +83,8 @@ class MeasuredProgram:
 
     def __post_init__(self) -> None:
         """Reject what was not measured."""
+        _check_kind(str, operator=self.operator, task=self.task)
+        _check_kind(bool, own=self.own)
         if not (0 < self.measured_s < math.inf and math.isfinite(self.log_ratio)):
             raise ConfigError(
                 f"a program of {self.task} must have finite seconds above 0 and a finite ratio; "
@@ -118,6 +122,10 @@ class DeviceCalibration:
 
     def __post_init__(self) -> None:
         """Reject what no machine can take."""
+        _check_kind(str, date=self.date, tvm=self.tvm, commit=self.commit or "")
+        _check_kind(bool, disturbed=self.disturbed)
+        if isinstance(self.untold, bool) or not isinstance(self.untold, int) or self.untold < 0:
+            raise ConfigError(f"untold must be a whole number from 0; got {self.untold!r}")
         _check_wake(self.wake_s)
         known = (self.plain_level, self.library_level, self.kept_level)
         _check_levels([level for level in known if level is not None])
@@ -173,8 +181,18 @@ class DeviceCalibration:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ConfigError(
                 f"{where} must be a calibration with {', '.join(_names(DeviceCalibration))}: "
-                f"{reason}. `tvm-cdmpp device calibrate` makes a new one."
+                f"{reason}. `tvm-cdmpp device calibrate` makes a new one, and with --forget "
+                "removes it; name another device than this machine's with --device."
             ) from error
+
+
+_KINDS: Mapping[type, str] = {str: "a text", bool: "true or false", Mapping: "an object"}
+
+
+def _check_kind(kind: type, **values: Any) -> None:
+    for name, value in values.items():
+        if not isinstance(value, kind):
+            raise ConfigError(f"{name} must be {_KINDS[kind]}; got {value!r}")
 
 
 def _check_levels(levels: Sequence[float]) -> None:
@@ -201,19 +219,50 @@ def calibration_file() -> Path:
     return config_folder() / "calibrations.json"
 
 
-def read_calibrations(file: Path) -> dict[str, DeviceCalibration]:
+class _Calibrations(Mapping[str, DeviceCalibration]):
+    """Calibrations, each read when it is asked for: a damaged one is in nobody else's way."""
+
+    def __init__(self, entries: Mapping[str, Any], file: Path) -> None:
+        self._entries, self._file = entries, file
+
+    def __getitem__(self, name: str) -> DeviceCalibration:
+        return DeviceCalibration.from_json(self._entries[name], f"{self._file}, '{name}',")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def read_calibrations(file: Path) -> Mapping[str, DeviceCalibration]:
     """Read calibrations by the name of the device; none where there is no file.
+
+    Returns
+    -------
+    calibrations
+        Looking up one that is damaged raises `ConfigError`.
 
     Raises
     ------
     ConfigError
         The file cannot be read, or has another form.
     """
+    return _Calibrations(_read_entries(file), file)
+
+
+def _read_entries(file: Path) -> dict[str, Any]:
+    """Read the JSON values of calibrations by the name of the device."""
+    _check_place(file)
     try:
         document = parse_json(file.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(
+            f"The calibrations in {file} cannot be read: {error.strerror}. Make the file readable."
+        ) from error
+    except ValueError as error:
         raise ConfigError(
             f"The calibrations in {file} cannot be read: {error}. Remove the file; "
             "`tvm-cdmpp device calibrate` writes a new one."
@@ -222,11 +271,26 @@ def read_calibrations(file: Path) -> dict[str, DeviceCalibration]:
         raise ConfigError(f'{file} must be an object with "format": {FORMAT}; remove it.')
     entries = document.get("calibrations")
     if not isinstance(entries, dict):
-        raise ConfigError(f"{file}: calibrations must be an object, by the names of devices.")
-    return {
-        name: DeviceCalibration.from_json(entry, f"{file}, '{name}'")
-        for name, entry in entries.items()
-    }
+        raise ConfigError(
+            f"{file}: calibrations must be an object, by the names of devices. Remove the file; "
+            "`tvm-cdmpp device calibrate` writes a new one."
+        )
+    return entries
+
+
+def _check_place(file: Path) -> None:
+    """Name what is in the way of the file, such as a file where its folder should be."""
+    if file.is_dir():
+        raise ConfigError(
+            f"{file} is a folder, where the calibrations of devices are kept in a file. Move the "
+            "folder away."
+        )
+    taken = next(parent for parent in file.absolute().parents if parent.exists())
+    if not taken.is_dir():
+        raise ConfigError(
+            f"{taken} is no folder, so that no calibrations of devices can be kept in {file}. Move "
+            "it away, or set XDG_CONFIG_HOME to a folder."
+        )
 
 
 def keep_calibration(name: str, calibration: DeviceCalibration | None, file: Path) -> bool:
@@ -238,7 +302,7 @@ def keep_calibration(name: str, calibration: DeviceCalibration | None, file: Pat
         The device's.
     calibration
         What takes the place of the one before, but for levels of other weights: these have learned
-        on top of them. None to forget all.
+        on top of them. One that cannot be read is replaced whole. None to forget all.
     file
         Where they are kept.
 
@@ -250,19 +314,23 @@ def keep_calibration(name: str, calibration: DeviceCalibration | None, file: Pat
     Raises
     ------
     ConfigError
-        The file is damaged; it is then unchanged.
+        The file is damaged, and not just a calibration in it; it is then unchanged.
     RecordError
         Another process changes the file.
     """
 
-    def change(before: DeviceCalibration | None) -> DeviceCalibration | None:
+    def change(find: Callable[[], DeviceCalibration | None]) -> DeviceCalibration | None:
+        try:
+            before = find()
+        except ConfigError:
+            before = None
         if calibration is None or before is None:
             return calibration
         new = {levels.weights for levels in calibration.levels}
         others = (levels for levels in before.levels if levels.weights not in new)
         return replace(calibration, levels=(*calibration.levels, *others))
 
-    return _change(name, change, file) is not None
+    return _change(name, change, file)
 
 
 def keep_levels(name: str, levels: Levels, file: Path) -> None:
@@ -280,10 +348,11 @@ def keep_levels(name: str, levels: Levels, file: Path) -> None:
     Raises
     ------
     ConfigError, RecordError
-        As from `keep_calibration`.
+        As from `keep_calibration`; also where the device's calibration is damaged.
     """
 
-    def change(found: DeviceCalibration | None) -> DeviceCalibration | None:
+    def change(find: Callable[[], DeviceCalibration | None]) -> DeviceCalibration | None:
+        found = find()
         if found is None:
             return None
         others = (known for known in found.levels if known.weights != levels.weights)
@@ -294,22 +363,23 @@ def keep_levels(name: str, levels: Levels, file: Path) -> None:
 
 def _change(
     name: str,
-    change: Callable[[DeviceCalibration | None], DeviceCalibration | None],
+    change: Callable[[Callable[[], DeviceCalibration | None]], DeviceCalibration | None],
     file: Path,
-) -> DeviceCalibration | None:
-    """Change a device's calibration, atomically, where that changes anything; return the old."""
+) -> bool:
+    """Change a device's calibration, atomically, given what reads it; tell if there was one."""
+    _check_place(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.with_name(f".{file.name}.lock"), f"a change of {file}", wait_s=10.0):
-        found = read_calibrations(file)
-        before = found.pop(name, None)
-        after = change(before)
+        entries = _read_entries(file)
+        after = change(lambda: _Calibrations(entries, file).get(name))
+        was_kept = name in entries
+        entries.pop(name, None)
         if after is not None:
-            found[name] = after
-        if after is not before:
-            entries = {name: kept.to_json() for name, kept in sorted(found.items())}
-            document = {"format": FORMAT, "calibrations": entries}
+            entries[name] = after.to_json()
+        if was_kept or after is not None:
+            document = {"format": FORMAT, "calibrations": dict(sorted(entries.items()))}
             write_atomically(file, (json.dumps(document, indent=1) + "\n").encode())
-    return before
+    return was_kept
 
 
 def _names(kind: Any) -> list[str]:

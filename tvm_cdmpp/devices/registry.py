@@ -11,6 +11,7 @@ import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -63,7 +64,13 @@ class Registry:
         return found and self.calibrated(found)
 
     def calibrated(self, device: DeviceSpec) -> DeviceSpec:
-        """Return a device with what was measured on it, if anything was."""
+        """Return a device with what was measured on it, if anything was.
+
+        Raises
+        ------
+        ConfigError
+            What is kept of it is damaged.
+        """
         calibration = self.calibrations.get(device.name)
         return replace(device, calibration=calibration) if calibration else device
 
@@ -88,6 +95,19 @@ class Registry:
         return device
 
 
+_WITHOUT_CALIBRATIONS = ContextVar("without_calibrations", default=False)
+
+
+@contextmanager
+def without_calibrations() -> Iterator[None]:
+    """Find devices without what was measured on them, as when that is to be replaced."""
+    before = _WITHOUT_CALIBRATIONS.set(True)
+    try:
+        yield
+    finally:
+        _WITHOUT_CALIBRATIONS.reset(before)
+
+
 def load_registry(user_file: Path | None = None) -> Registry:
     """Return the built-in devices and those of the user's file, with their calibrations.
 
@@ -107,7 +127,8 @@ def load_registry(user_file: Path | None = None) -> Registry:
             user_file = user_device_file()
         except ConfigError:  # no home folder, so no file either
             return _joined(())
-    calibrations = read_calibrations(user_file.with_name(calibration_file().name))
+    file = user_file.with_name(calibration_file().name)
+    calibrations = {} if _WITHOUT_CALIBRATIONS.get() else read_calibrations(file)
     return replace(_joined(read_user_devices(user_file)), calibrations=calibrations)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         hopeless_error,
         record_batch,
     )
+    from tvm_cdmpp.measure.own_records import own_records_file
     from tvm_cdmpp.measure.pace import Pace, at_full_pace
     from tvm_cdmpp.measure.reports import BatchReport
     from tvm_cdmpp.measure.session import (

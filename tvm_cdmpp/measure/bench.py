@@ -97,6 +97,8 @@ class LiveBench:
         Failed programs, those of the log included.
     unusable
         Candidates and records that could not be described.
+    torn
+        Lines of `LOG.own.jsonl` that a kill cut, and that are left out.
     calls
         See `train.Bench`; to be set by whoever knows it.
     batches, noisy_batches
@@ -158,8 +160,7 @@ class LiveBench:
         self._measured = TrainingRows.join([])
         if self.log_report.num_valid:
             self._take_in(auto_scheduler.RecordReader(str(log)))
-        of_functions, torn = read_own_records(own_records_file(log))
-        self.unusable += torn
+        of_functions, self.torn = read_own_records(own_records_file(log))
         self.failures.counts.update(record.failure for record in of_functions if record.failure)
         self._take_in_own(of_functions)
 

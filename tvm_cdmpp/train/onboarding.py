@@ -56,7 +56,7 @@ class CurvePoint:
     mape: float | None
     """Mean absolute percentage error on those, in percent."""
     low: float | None
-    """Bounds of its 90 % interval, tasks being resampled."""
+    """Bounds of its 90 % interval, tasks being resampled; None where one program is kept back."""
     high: float | None
     median: float | None
     """Median of the absolute percentage errors: a few programs of microseconds may dominate the
@@ -235,7 +235,9 @@ class Onboarding:
         first_s, predicted_s = (
             evaluate(each, rows).latency_s for each in (self._learner.start, now)
         )
-        low, high = bootstrap(measured_s, predicted_s, groups, resamples=_RESAMPLES)["mape"]
+        low = high = None
+        if np.isfinite(measured_s).sum() > 1:
+            low, high = bootstrap(measured_s, predicted_s, groups, resamples=_RESAMPLES)["mape"]
         gain = None
         if before is not None:
             error_before = log_error(evaluate(before, rows).latency_s)
