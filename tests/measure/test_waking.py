@@ -9,7 +9,7 @@ import pytest
 from tests.tiny_tasks import TARGET
 from tvm_cdmpp.measure import waking
 from tvm_cdmpp.measure.session import MeasureOptions, MeasureSession
-from tvm_cdmpp.measure.waking import wake_timer
+from tvm_cdmpp.measure.waking import Wakes, wake_timer
 
 
 def test_threads_take_longer_than_none_and_no_millisecond() -> None:
@@ -52,3 +52,16 @@ def test_it_waits_until_nothing_else_runs(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_running_threads_are_counted() -> None:
     assert waking._running() >= 1
+
+
+def test_five_repeats_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, runner = list[int](), waking.auto_scheduler.LocalRunner
+
+    def remember(**settings: Any) -> Any:
+        asked.append(settings["repeat"])
+        return runner(**settings)
+
+    monkeypatch.setattr(waking.auto_scheduler, "LocalRunner", remember)
+    for repeat in (10, 2):
+        Wakes(MeasureOptions(repeat=repeat), TARGET, 2)
+    assert asked == [5, 2]

@@ -35,7 +35,7 @@ class _Answers(MeasureOptions):
     def answer(self, call: int, results: list[Any]) -> list[Any]:
         raise NotImplementedError
 
-    def runner(self, *, on_cpu: bool) -> Any:
+    def runner(self, *, on_cpu: bool, most_repeats: int | None = None) -> Any:
         real, options, calls = super().runner(on_cpu=on_cpu), self, [0]
 
         class Runner:

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -120,7 +120,7 @@ class MeasureOptions:
         """Return TVM's builder, for use in a session: one build per core at a time."""
         return SessionBuilder(self.build_timeout_s, is_local=self.remote is None)
 
-    def runner(self, *, on_cpu: bool) -> Any:
+    def runner(self, *, on_cpu: bool, most_repeats: int | None = None) -> Any:
         """Return TVM's runner; on a CPU, caches are flushed before each timed run.
 
         The flush brings an operator's latency closer to what it has inside a network, where other
@@ -131,6 +131,8 @@ class MeasureOptions:
         MeasureError
             There are no such remote devices.
         """
+        if most_repeats is not None:
+            return replace(self, repeat=min(most_repeats, self.repeat)).runner(on_cpu=on_cpu)
         if self.remote is not None:
             return self._remote_runner(self.remote, on_cpu=on_cpu)
         return tvm.auto_scheduler.LocalRunner(
