@@ -235,7 +235,8 @@ def test_levels_of_this_machine_are_learned_on_top_of_and_kept(
         weights=start.origin, level=12.0, operators={"matmul": 12.5, "softmax": 13.0},
         own_level=12.0, own_operators={"matmul": 12.5, "conv2d": 11.5},
     )  # fmt: skip
-    keep_calibration(here.name, DeviceCalibration(levels=(levels,)), calibration_file())
+    calibration = DeviceCalibration(levels=(levels,), wake_s=0.08)
+    keep_calibration(here.name, calibration, calibration_file())
     out = tmp_path / "w.safetensors"
     command = [
         "adapt", "--device", here.name, "--networks", "mlp", "--budget", "6", "--batch", "6",
@@ -258,6 +259,9 @@ def test_levels_of_this_machine_are_learned_on_top_of_and_kept(
     (before, after) = device_of(default_target()).calibration.levels  # type: ignore[union-attr]
     assert before == levels
     assert (after.weights, after.level, after.operators) == (found.origin, 12.0, levels.operators)
+    # In the mean of .08 s, and of far less that it measured.
+    assert after.wake_s is not None
+    assert 0.04 < after.wake_s < 0.05
     # It learned from TVM's own schedules on top of their levels, too.
     assert (after.own_level, after.own_operators) == (12.0, levels.own_operators)
     assert (tmp_path / "log.json.own.jsonl").read_text().count("\n") >= 2

@@ -100,6 +100,13 @@ def test_levels_are_those_of_the_weights_and_the_operator() -> None:
     assert len({device, conv2d, plain, device.for_operator("softmax")}) == 3
 
 
+def test_what_waking_took_since_counts_as_much_as_in_the_calibration() -> None:
+    known, unknown = (DeviceCalibration(levels=(), wake_s=wake_s) for wake_s in (2e-6, None))
+    assert known.mean_wake_s(1e-6) == pytest.approx(1.5e-6)
+    assert unknown.mean_wake_s(1e-6) == 1e-6
+    assert known.mean_wake_s(None) is None  # its own counts
+
+
 def test_a_calibration_is_kept_and_forgotten(tmp_path: Path) -> None:
     file = tmp_path / "new" / "calibrations.json"
     assert read_calibrations(file) == {}

@@ -180,9 +180,9 @@ def test_each_kind_of_schedule_takes_what_its_own_say(
 ) -> None:
     plain = predictor.predict(BATCH, DEVICE).latency_s
     expert = predictor.experts["cpu"]
-    expert.neighbours += tuple(
-        Neighbours.fit(BATCH, np.full(len(BATCH), level), own=own)
-        for own, level in ((False, -1.0), (True, 2.0))
+    expert.neighbours += (
+        Neighbours.fit(BATCH, np.full(len(BATCH), -1.0), own=False),
+        Neighbours.of_level(2.0, own=True),
     )
     predictor.save(tmp_path / "weights")
     of_own = replace(DEVICE, own_schedule=True)

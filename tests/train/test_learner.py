@@ -15,10 +15,16 @@ from tvm_cdmpp.models import (
     TrainingRows,
     round_weights,
 )
+from tvm_cdmpp.train.config import TrainConfig
 from tvm_cdmpp.train.learner import Learner
 
 DEVICE = DeviceSpec(name="new", kind="cpu", cores=64, clock_hz=1e9)
+KNOWN = DeviceSpec(name="known", kind="cpu", cores=4)
 QUICK = AdaptConfig(steps=40, programs=16, learning_rate=2e-3)
+SHORT = TrainConfig(
+    steps=10, learning_rate=1e-4, groups_per_batch=4, programs_per_group=8, window_batches=10,
+    average=0.9, domain="cmd",
+)  # fmt: skip
 NONE = np.zeros(0, np.int64)
 
 
@@ -131,8 +137,10 @@ def test_programs_that_did_not_run_teach_nothing() -> None:
     assert "nothing" in how
 
 
-@pytest.mark.parametrize("num_own", [60, 20])
-def test_programs_of_a_search_and_tvms_own_schedules_have_levels_of_their_own(num_own: int) -> None:
+@pytest.mark.parametrize(("num_own", "beside_sources"), [(60, False), (20, False), (60, True)])
+def test_programs_of_a_search_and_tvms_own_schedules_have_levels_of_their_own(
+    num_own: int, beside_sources: bool
+) -> None:
     start, batch = a_start(), random_batch(120, seed=0)
     on = {
         own: DEVICE.for_operator("conv2d", own="conv2d" if own else None) for own in (True, False)
@@ -145,13 +153,14 @@ def test_programs_of_a_search_and_tvms_own_schedules_have_levels_of_their_own(nu
         parts.append(TrainingRows.on(device, batch.take(places), seconds, places))
         first += counts[own]
     rows = TrainingRows.join(parts)
-    learned, _ = Learner(start=start, anchored=QUICK).learn(rows, rows.take(NONE))
-    others = batch.take(np.arange(80, 120))
+    others, sources = batch.take(np.arange(80, 120)), None
+    if beside_sources:
+        known = start.predict(batch, KNOWN).latency_s
+        sources = TrainingRows.on(KNOWN, batch, known, np.arange(120))
+    learner = Learner(start=start, sources=sources, config=SHORT, anchored=QUICK)
+    learned, _ = learner.learn(rows, rows.take(NONE))
     for own, device in on.items():
         ratio = learned.predict(others, device).latency_s / start.predict(others, device).latency_s
         np.testing.assert_allclose(np.median(ratio), factors[own], rtol=0.1)
-    np.testing.assert_allclose(
-        learned.without_levels(rows).latencies_s,
-        start.predict(rows.batch(), DEVICE).latency_s,
-        rtol=0.1,
-    )
+    left_s = learned.without_levels(rows).latencies_s
+    np.testing.assert_allclose(left_s, start.predict(rows.batch(), DEVICE).latency_s, rtol=0.1)

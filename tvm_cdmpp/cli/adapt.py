@@ -152,8 +152,10 @@ def adapt(
         # Before the session ends, which holds the log.
         device = bench.candidates.devices[0]
         calibration = device.calibration and calibrations.get(device.name)
-        levels = calibration.of(predictor.origin) if calibration else None
-        known = None if levels is None else (device, replace(levels, wake_s=bench.wake_s))
+        levels, known = calibration and calibration.of(predictor.origin), None
+        if calibration and levels:
+            wake_s = calibration.mean_wake_s(bench.wake_s)
+            known = (device, replace(levels, wake_s=wake_s))
         has_own = bool((bench.candidates.own & ~bench.open).any())
         learned = _write(args, work, predictor, settings, known, has_own)
     _print(args, work, learned)

@@ -50,7 +50,8 @@ class Levels:
     own_operators: Mapping[str, float] = field(default_factory=dict, hash=False)
     """Of each class of operator with TVM's own schedules."""
     wake_s: float | None = None
-    """What waking threads took while the weights learned; None where the calibration's counts."""
+    """What waking threads took in the calibration and while the weights learned, in the mean; None
+    where the calibration's alone counts."""
 
     def __post_init__(self) -> None:
         """Reject what no machine can be."""
@@ -134,8 +135,18 @@ class DeviceCalibration:
         """Return the levels for some weights; None where there are none."""
         return next((found for found in self.levels if found.weights == weights), None)
 
+    def mean_wake_s(self, since_s: float | None) -> float | None:
+        """Return the mean of what waking threads took in the calibration, and what it took since.
+
+        A virtual machine has two figures, each for half a minute at a time: the more moments count,
+        the less it matters which. None where nothing was measured since.
+        """
+        if since_s is None or self.wake_s is None:
+            return since_s
+        return (self.wake_s + since_s) / 2
+
     def while_learned(self, weights: str) -> DeviceCalibration:
-        """Return this as the machine was while some weights learned, where that was measured."""
+        """Return this with what waking threads took by when some weights had learned, if known."""
         levels = self.of(weights)
         wake_s = None if levels is None else levels.wake_s
         return self if wake_s is None else replace(self, wake_s=wake_s)

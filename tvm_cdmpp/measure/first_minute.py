@@ -130,7 +130,12 @@ def calibrate_device(
         on_stage(SMALL_PROGRAMS, len(seen), len(samples))
     warm = WarmLevels(None, None, None)
     if estimator and on_cpu:
-        warm = warm_levels(options, target, wakes, estimator, on_stage)
+
+        def on_warm(what: str, done: int, number: int) -> None:
+            session.check()
+            on_stage(what, done, number)
+
+        warm = warm_levels(options, target, wakes, estimator, on_warm)
     # On one of several devices a program ran beside a check that was as slow as the slowest.
     slower = [1.0] * len(checks_s) if copies > 1 else disturbances(checks_s)
     runs_s = defaultdict[int, list[tuple[float, float]]](list)

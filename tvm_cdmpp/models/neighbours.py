@@ -129,6 +129,19 @@ class Neighbours:
             own=own,
         )
 
+    @staticmethod
+    def of_level(level: float, own: bool | None = None) -> Neighbours:
+        """Return what adds a level to all programs that it is of."""
+        columns = np.zeros(2 * NUM_FIELDS, np.float32)
+        return Neighbours(
+            level=float(np.float32(level)),
+            centre=columns,
+            scale=columns,
+            places=np.zeros((0, len(columns)), np.float32),
+            weights=np.zeros((0, len(_LENGTHS) + 1), np.float32),
+            own=own,
+        )
+
     def counts_for(self, device: DeviceSpec) -> bool:
         """Tell whether it is of programs of a device that is as it is for these."""
         return self.own in (None, device.own_schedule)

@@ -6,7 +6,7 @@ See `Learner`. What a search learns meanwhile is in `search.online`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -77,11 +77,12 @@ class Learner:
     """Turns measured programs of one device into weights, always from the same start.
 
     The levels of a device that was calibrated are taken from its latencies, and count on top of
-    what is learned. The level of what is left comes first, in closed form. With `sources`, their
+    what is learned. The level of what is left comes first, in closed form; programs of a search and
+    those with TVM's own schedules have one each. With `sources`, their
     programs are trained on as well, and CMD keeps the latent vectors of programs that were not
     measured near theirs (`finetune`); so the weights stay good elsewhere. Without, an anchor keeps
-    the weights near the start, as in a search, and the level of this device is theirs for all
-    devices of its kind.
+    the weights near the start, as in a search, the level of this device is theirs for all devices
+    of its kind, and measured programs say what others of their kind of schedule are off by.
     """
 
     start: TrainedPredictor
@@ -126,11 +127,15 @@ class Learner:
             found, how = self._anchored(expert, rest)
             found.neighbours = (*expert.neighbours, *found.neighbours)
         else:
+            levels = _levels_by_schedule(expert, rest)
             found = finetune(
-                expert, rest, self.sources, config=self.config,
+                expert, _without(rest, levels), self.sources, config=self.config,
                 unlabelled=unlabelled.uncalibrated(), seed=self.seed,
             )  # fmt: skip
-            found.neighbours = expert.neighbours  # what they add was taken out
+            found.neighbours = (  # what they add was taken out
+                *expert.neighbours,
+                *(Neighbours.of_level(level, own) for own, level in levels.items()),
+            )
             how = _BESIDE_SOURCES
         found.ahead = expert.network.state_dict() if expert.ahead is None else expert.ahead
         weights = TrainedPredictor({**self.start.experts, kind: found}, self.start.about)
@@ -208,7 +213,7 @@ class Learner:
         start = expert.network.state_dict()
         trained = copy.deepcopy(expert.network)
         if any(way.share > 0.0 for way in ways):
-            centred = _centred(expert, measured)
+            centred = _without(measured, _levels_by_schedule(expert, measured))
             adapt(trained, start, centred, self.anchored, self.seed, len(measured))
         ran = measured.take(np.flatnonzero(np.isfinite(measured.latencies_s)))
         by_schedule = [(own, np.flatnonzero(ran.own == own)) for own in np.unique(ran.own).tolist()]
@@ -237,19 +242,24 @@ class Learner:
         return found
 
 
-def _centred(expert: Expert, measured: TrainingRows) -> TrainingRows:
-    """Take the level of each kind of schedule out of programs of both, some of which ran.
+def _levels_by_schedule(expert: Expert, measured: TrainingRows) -> dict[bool, float]:
+    """Return the level of programs with TVM's own schedules, and that of others, if there are both.
 
-    The network cannot tell these kinds apart, which differ by more than what it has to learn.
+    The network cannot tell them apart, and what it is off by differs by more than what it has to
+    learn: it has learned from no program with TVM's own schedule.
     """
-    own, latencies_s = measured.own, measured.latencies_s.copy()
-    if own.all() or not own.any():
-        return measured
     off = _log_residuals(Expert(expert.network), measured)
-    for of_kind in (own, ~own):
-        ran = off[of_kind & np.isfinite(off)]
-        latencies_s[of_kind] *= np.exp(-np.median(ran)) if len(ran) else 1.0
-    return replace(measured, latencies_s=latencies_s)
+    kinds = ((own, off[(measured.own == own) & np.isfinite(off)]) for own in (False, True))
+    levels = {own: float(np.median(ran)) for own, ran in kinds if len(ran)}
+    return levels if len(levels) > 1 else {}
+
+
+def _without(measured: TrainingRows, levels: Mapping[bool, float]) -> TrainingRows:
+    """Take levels out of what was measured."""
+    added = np.zeros(len(measured))
+    for own, level in levels.items():
+        added[measured.own == own] = level
+    return replace(measured, latencies_s=measured.latencies_s * np.exp(-added))
 
 
 def _log_residuals(expert: Expert, rows: TrainingRows) -> Floats:
