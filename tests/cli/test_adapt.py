@@ -248,10 +248,10 @@ def test_levels_of_this_machine_are_learned_on_top_of_and_kept(
     assert point["start_mape"] is None or point["start_mape"] > 1000  # e^12 times too slow
     found = TrainedPredictor.load(out)
     assert found.about["calibrated"]
-    assert 0 < found.about["counted"] < found.about["records"]  # the fastest third
+    assert 0 < found.about["counted"] < found.about["records"]  # the fastest of each task
     settings = found.about["settings"]
-    assert (settings["programs_per_task"], settings["whole_plan"]) == (3, True)
-    assert settings["fastest_share"] == 1 / 3
+    assert (settings["programs_per_task"], settings["whole_plan"]) == (4, True)
+    assert settings["fastest_share"] == 1 / 4
     assert found.experts["cpu"].ahead is None
     neighbours = {each.own: each for each in found.experts["cpu"].neighbours}
     assert neighbours.keys() == {False, True}

@@ -17,7 +17,6 @@ from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
 from tvm_cdmpp.measure.bench import BenchConfig, LiveBench
 from tvm_cdmpp.measure.calibration import CalibrationConfig, read_calibration
-from tvm_cdmpp.measure.candidates import likely_fast
 from tvm_cdmpp.measure.own_records import (
     OwnRecord,
     append_own_records,
@@ -26,15 +25,16 @@ from tvm_cdmpp.measure.own_records import (
 )
 from tvm_cdmpp.measure.quiet import calibration_file
 from tvm_cdmpp.measure.session import MeasureSession
-from tvm_cdmpp.models import AdditiveConfig, TrainedPredictor
 from tvm_cdmpp.networks import LAYERS, network_of_layers
 from tvm_cdmpp.networks.untuned import OwnFunction, own_functions
+from tvm_cdmpp.search.ahead import first_candidates
+from tvm_cdmpp.search.cost_model import CDMPPModel
 from tvm_cdmpp.train import operator_of_dag
 
 LEVELS = Levels(weights="w", level=0.0, operators={"matmul": 1.0, "elementwise": 2.0})
 HERE = DeviceSpec(name="here", kind="cpu", cores=2, calibration=DeviceCalibration(levels=(LEVELS,)))
 
-MODEL = TrainedPredictor.untrained(AdditiveConfig(width=16, layers=1, hidden=16), 0)
+MODEL = CDMPPModel(seed=0, device=HERE)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,7 +63,7 @@ def bench(
     return LiveBench(
         TASKS,
         HERE,
-        lambda task, number: likely_fast(task, HERE, [MODEL], 5, number).draw(5, number),
+        lambda task, number: first_candidates(task, MODEL, 5, seed=number),
         config,
         functions,
         log=log,

@@ -14,7 +14,7 @@ from tests.tiny_tasks import TARGET
 from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.measure import candidates, first_minute, small_programs, waking
+from tvm_cdmpp.measure import first_minute, small_programs, waking
 from tvm_cdmpp.measure.first_minute import (
     calibrate_device,
     disturbances,
@@ -190,7 +190,7 @@ def test_tvms_own_schedules_have_levels_of_their_own() -> None:
 
 
 def test_programs_are_the_same_every_time_and_spread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(candidates, "_SAMPLED", candidates._SAMPLED // 3)  # it is slow
+    monkeypatch.setattr(small_programs, "_SAMPLED", small_programs._SAMPLED // 3)  # it is slow
     predictor = load_weights("evaluation")
     assert isinstance(predictor, TrainedPredictor)
     np.random.seed(5)  # noqa: NPY002 -- which TVM draws from
@@ -234,8 +234,8 @@ def test_programs_are_of_the_quarter_that_is_predicted_to_be_the_fastest(
         return [sample.log_s[predictor.origin] for sample in chosen]
 
     found = said(10)
-    monkeypatch.setattr(candidates, "_SHARE", 1.0)
-    all_of_them = said(96)
+    monkeypatch.setattr(small_programs, "_SLOWEST", 1.0)
+    all_of_them = said(1000)
     assert found[0] == all_of_them[0]
     assert found[-1] == pytest.approx(np.quantile(all_of_them, 0.25), abs=0.1)
     assert found[-1] < np.median(all_of_them) - 0.1

@@ -118,14 +118,14 @@ def adapt(
     from tvm_cdmpp.train import Learner, Onboarding, OnboardSettings, keep_point, read_points
 
     # All that can be wrong is found before anything takes time.
-    # Live, networks are to be predicted: by the programs that a search keeps of a few.
-    live_only = {"programs_per_task": 3, "fastest_share": 1 / 3, "whole_plan": True}
+    # Live, networks are to be predicted: by the program that a search keeps of a few.
+    live_only = {"fastest_share": 1 / OnboardSettings.programs_per_task, "whole_plan": True}
     of_networks: dict[str, Any] = {} if args.from_store else live_only
     batch = args.programs_per_batch
     batch = max(1, min(_BATCH, args.budget)) if batch is None else batch
     settings = OnboardSettings(budget=args.budget, batch=batch, **of_networks)
     predictor, calibrations = load_trained(args.weights), read_calibrations(calibration_file())
-    opened = recorded(args) if args.from_store else live(args, settings, predictor)
+    opened = recorded(args) if args.from_store else live(args, settings)
     with opened as bench:
         learner = Learner(start=predictor, sources=read_beside(args, bench, predictor))
         if not args.from_store:  # networks are sums

@@ -48,9 +48,7 @@ def recorded(args: argparse.Namespace) -> "Iterator[Bench]":
 
 
 @contextmanager
-def live(
-    args: argparse.Namespace, settings: "OnboardSettings", predictor: "TrainedPredictor"
-) -> "Iterator[Bench]":
+def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Bench]":
     """Open a bench that builds and runs programs, here or on remote devices."""
     networks = names_of_networks(args)
     if not networks:
@@ -69,15 +67,16 @@ def live(
         LiveBench,
         MeasureOptions,
         MeasureSession,
-        likely_fast,
     )
     from tvm_cdmpp.networks import check_libraries, load_network
+    from tvm_cdmpp.search import CDMPPModel, first_candidates
     from tvm_cdmpp.workloads import write_workloads
 
     target = parse_target(args.target)
     if remote is None:
         check_libraries(target)
     device = _device(args.device, target, remote)
+    model = CDMPPModel(device=device, weights=args.weights)
     if remote is not None:
         remote.count()
     console = show.stderr_console()
@@ -91,18 +90,13 @@ def live(
         calibration=CalibrationConfig(keep_noisy=args.keep_noisy, attempts=attempts),
         measure=MeasureOptions(remote=remote),
     )
-
-    def candidates_of(task: Any, number: int) -> list[Any]:
-        found = likely_fast(task, device, [predictor], per_task, number)
-        return found.draw(per_task, number)
-
     with MeasureSession() as session:
         session.hold(args.records)
         with show.show_bar("candidates of tasks", len(tasks)) as on_task:
             bench = LiveBench(
                 tasks,
                 device,
-                candidates_of,
+                lambda task, number: first_candidates(task, model, per_task, seed=number),
                 config,
                 functions,
                 log=args.records,

@@ -7,7 +7,6 @@ from tvm_cdmpp.offers import offer
 if TYPE_CHECKING:
     from tvm_cdmpp.measure.bench import BenchConfig, LiveBench
     from tvm_cdmpp.measure.calibration import Calibration, CalibrationConfig, matmul_timer
-    from tvm_cdmpp.measure.candidates import likely_fast
     from tvm_cdmpp.measure.collect import CollectConfig, Collector, distinct_tasks
     from tvm_cdmpp.measure.doubtful import SecondRuns
     from tvm_cdmpp.measure.first_minute import SMALL_PROGRAMS, calibrate_device

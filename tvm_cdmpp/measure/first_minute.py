@@ -130,12 +130,7 @@ def calibrate_device(
         on_stage(SMALL_PROGRAMS, len(seen), len(samples))
     warm = WarmLevels(None, None, None)
     if estimator and on_cpu:
-
-        def on_warm(what: str, done: int, number: int) -> None:
-            session.check()
-            on_stage(what, done, number)
-
-        warm = warm_levels(options, target, wakes, estimator, on_warm)
+        warm = warm_levels(options, target, wakes, estimator, _checked(on_stage, session))
     # On one of several devices a program ran beside a check that was as slow as the slowest.
     slower = [1.0] * len(checks_s) if copies > 1 else disturbances(checks_s)
     runs_s = defaultdict[int, list[tuple[float, float]]](list)
@@ -175,6 +170,16 @@ def calibrate_device(
         # One slow program in eleven happens on any machine.
         disturbed=sum(check_s > limit_s for check_s in checks_s) > 1,
     )
+
+
+def _checked(on_stage: OnStage, session: MeasureSession) -> OnStage:
+    """Let a session that was stopped end each stage."""
+
+    def checked(what: str, done: int, number: int) -> None:
+        session.check()
+        on_stage(what, done, number)
+
+    return checked
 
 
 def disturbances(checks_s: Sequence[float]) -> list[float]:

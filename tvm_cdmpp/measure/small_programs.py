@@ -1,7 +1,8 @@
 """Which small programs a device's first minute measures, and what models say of them."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,9 +11,14 @@ import numpy as np
 from tvm_cdmpp.bridge import load_tvm, task_dag, task_name
 from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.extract import describe_programs
+from tvm_cdmpp.extract import (
+    LayoutRewrite,
+    StepExtractor,
+    analyse,
+    describe_programs,
+    dump_records,
+)
 from tvm_cdmpp.measure.calibration import calibration_program
-from tvm_cdmpp.measure.candidates import likely_fast
 from tvm_cdmpp.models import TrainedPredictor
 from tvm_cdmpp.networks import LAYERS, OwnFunction, network_of_layers, own_functions
 from tvm_cdmpp.train import operator_of_dag
@@ -20,6 +26,12 @@ from tvm_cdmpp.workloads import sample_tasks
 
 auto_scheduler = load_tvm().auto_scheduler
 
+_SAMPLED = 96
+"""Programs of an operator to choose from."""
+_SLOWEST = 0.25
+"""Quantile of what is predicted up to which programs are taken: searches measure fast ones. What is
+predicted to be fast is partly a mistake; what was measured to be fast, partly by chance. Logs have
+both, and so have the fastest of these."""
 _FIRST_OWN = 1000
 """Number of the first task of those with TVM's own schedules."""
 _OWN_SHARE = 0.25
@@ -77,14 +89,24 @@ def choose_programs(
     shares = np.diff(np.linspace(0, left, len(tasks) + 1).round().astype(int))
     chosen = []
     for number, (task, share) in enumerate(zip(tasks, shares.tolist(), strict=True)):
-        found = likely_fast(task, device, predictors, share, config.seed + number)
-        if not (share and found.states):
+        with _numpy_unchanged():
+            candidates = _sampled(task, config.seed + number)
+        hardware = Hardware.of(task.hardware_params)
+        extractor = StepExtractor(
+            analyse(task.compute_dag), hardware, LayoutRewrite(int(task.layout_rewrite_option))
+        )
+        batch, errors = extractor.extract(dump_records(task, candidates))
+        usable = [place for place in range(len(candidates)) if place not in errors]
+        if not usable or not share:
             continue
+        batch = batch.take(np.array(usable))
+        log_s = {p.origin: np.log(p.predict(batch, device).latency_s) for p in predictors}
+        order = np.argsort(log_s[predictors[0].origin], kind="stable")
+        last = max(min(share, len(order)), round(_SLOWEST * len(order))) - 1
         operator, name = operator_of_dag(task_dag(task)), task_name(task)
-        last = len(found.states) - 1
-        for place in np.unique(np.linspace(0, last, share).round().astype(int)).tolist():
-            measured = auto_scheduler.MeasureInput(task, found.states[place])
-            said = {origin: float(values[place]) for origin, values in found.log_s.items()}
+        for place in order[np.unique(np.linspace(0, last, share).round().astype(int))].tolist():
+            measured = auto_scheduler.MeasureInput(task, candidates[usable[place]])
+            said = {origin: float(values[place]) for origin, values in log_s.items()}
             chosen.append(Sample(operator, number, name, measured, said))
     return chosen + own
 
@@ -117,3 +139,30 @@ def own_samples(
         )
         for place, (function, batch) in enumerate(zip(functions, batches, strict=True))
     ]
+
+
+def _sampled(task: Any, seed: int) -> list[Any]:
+    """Let TVM sample programs of a task, which differ."""
+    policy = auto_scheduler.SketchPolicy(
+        task,
+        params={
+            **auto_scheduler.SketchPolicy.DEFAULT_PARAMS,
+            "evolutionary_search_population": _SAMPLED,
+            "sample_init_min_population": _SAMPLED // 2,
+        },
+        seed=1 + seed,  # TVM reads 0 as "no seed"
+        verbose=0,
+    )
+    states = policy.sample_initial_population()
+    return list({str(state): state for state in states}.values())
+
+
+@contextmanager
+def _numpy_unchanged() -> Iterator[None]:
+    """Keep what TVM's sampling draws from NumPy's global generator from searches."""
+    before = np.random.get_state()  # noqa: NPY002
+    try:
+        np.random.seed(0)  # noqa: NPY002
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from tvm_cdmpp.offers import offer
 
 if TYPE_CHECKING:
-    from tvm_cdmpp.search.ahead import AheadSearch
+    from tvm_cdmpp.search.ahead import AheadSearch, first_candidates
     from tvm_cdmpp.search.baselines import check_cost_model, check_search, num_threads
     from tvm_cdmpp.search.budget import heaviest_tasks
     from tvm_cdmpp.search.comparison import (

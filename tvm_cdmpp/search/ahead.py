@@ -29,6 +29,29 @@ _ANY_TO_BUILD = ChoiceConfig(build_weight=0.0, explored=0.0)
 _REMARK = b"# Predicted programs: the costs are what a model says, nothing was measured.\n"
 
 
+def first_candidates(task: Any, model: Any, number: int, *, seed: int) -> list[Any]:
+    """Return what a search would measure of a task before it knows anything, without measuring it.
+
+    Parameters
+    ----------
+    task
+        The `SearchTask`.
+    model
+        A CDMPP model.
+    number
+        How many programs.
+    seed
+        One seed and the same weights give the same programs.
+
+    Returns
+    -------
+    states
+        Those that are bred first, in turns with less bred ones; fewer where the task has no more.
+    """
+    policy = EvolutionPolicy(task, model, seed=1 + seed, choice=_ANY_TO_BUILD)
+    return [each.state for each in policy.find(number)]
+
+
 class AheadSearch:
     """Chooses a program for each task of a network without any measurement.
 
