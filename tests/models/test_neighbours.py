@@ -230,3 +230,11 @@ def test_damage_is_named(predictor: TrainedPredictor, tmp_path: Path, name: str)
         write_checkpoint(tmp_path / "m", Content(content.settings, wrong))
         with pytest.raises(CheckpointError, match=message):
             TrainedPredictor.load(tmp_path / "m")
+
+
+def test_of_a_level_others_take_a_share_and_programs_all_of_it() -> None:
+    residuals = smooth(BATCH)
+    found = Neighbours.fit(BATCH, residuals, level=0.3, share=0.5)
+    of_others = 0.5 * (np.median(residuals) + 0.3)
+    np.testing.assert_allclose(found.offsets(moved(BATCH, 1e4)), of_others, atol=1e-6)
+    np.testing.assert_allclose(found.offsets(BATCH), residuals, atol=0.05)

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
     from tvm_cdmpp.devices import DeviceSpec, Levels
     from tvm_cdmpp.models import TrainedPredictor
-    from tvm_cdmpp.train import CurvePoint, Onboarding, OnboardSettings
+    from tvm_cdmpp.train import Bench, CurvePoint, Learner, Onboarding, OnboardSettings
 
 _BATCH = 64
+_BESIDE_CALIBRATION = 0.5
+"""See `Learner.searched_share`."""
 
 
 def add_parser(commands: Any) -> None:
@@ -115,7 +117,7 @@ def adapt(
     args.records = args.records or Path(f"{args.device}.json")
     _check_files(args)
     from tvm_cdmpp.devices import calibration_file, read_calibrations
-    from tvm_cdmpp.train import Learner, Onboarding, OnboardSettings, keep_point, read_points
+    from tvm_cdmpp.train import Onboarding, OnboardSettings, keep_point, read_points
 
     # All that can be wrong is found before anything takes time.
     # Live, networks are to be predicted: by the program that a search keeps of a few.
@@ -127,9 +129,7 @@ def adapt(
     predictor, calibrations = load_trained(args.weights), read_calibrations(calibration_file())
     opened = recorded(args) if args.from_store else live(args, settings)
     with opened as bench:
-        learner = Learner(start=predictor, sources=read_beside(args, bench, predictor))
-        if not args.from_store:  # networks are sums
-            learner = replace(learner, relative_weight=0.0)
+        learner = _learner(args, bench, predictor)
         curve_file = args.records.with_name(f"{args.records.name}.curve.jsonl")
         if not len(bench.measured):
             curve_file.unlink(missing_ok=True)  # of records that are gone
@@ -160,6 +160,18 @@ def adapt(
         learned = _write(args, work, predictor, settings, known, has_own)
     _print(args, work, learned)
     return EXIT_INTERRUPTED if work.stopping else 0
+
+
+def _learner(args: argparse.Namespace, bench: "Bench", start: "TrainedPredictor") -> "Learner":
+    from tvm_cdmpp.train import Learner
+
+    learner = Learner(start=start, sources=read_beside(args, bench, start))
+    if args.from_store:
+        return learner
+    device = bench.candidates.devices[0]
+    calibrated = device.calibration and device.calibration.of(start.origin)
+    share = _BESIDE_CALIBRATION if calibrated else 1.0
+    return replace(learner, relative_weight=0.0, searched_share=share)  # networks are sums
 
 
 def _check_files(args: argparse.Namespace) -> None:

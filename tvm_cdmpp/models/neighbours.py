@@ -84,6 +84,7 @@ class Neighbours:
         *,
         interpolate: bool = True,
         level: float = 0.0,
+        share: float = 1.0,
         own: bool | None = None,
     ) -> Neighbours:
         """Learn from measured programs.
@@ -98,6 +99,8 @@ class Neighbours:
             Whether they say something of other programs; else of themselves alone.
         level
             Added to what others take.
+        share
+            Of the level of all, what others take; the programs themselves take all of it.
         own
             Which programs these are, and it is of.
         """
@@ -116,12 +119,13 @@ class Neighbours:
         weights: Floats = np.zeros((len(off), len(_LENGTHS)))
         if interpolate:
             weights = _likeliest(places, np.clip(off, -limit, limit))
-        left = off - level - _sum(places, places, weights, _LENGTHS)
+        of_others = share * (median + level)
+        left = residuals - of_others - _sum(places, places, weights, _LENGTHS)
         same = np.exp(-_distances(places, places) / (2.0 * _SAME**2))
         left = np.linalg.solve(same + _RIDGE * np.eye(len(left)), left)
         weights = np.column_stack([weights, left])
         return Neighbours(
-            level=float(np.float32(median + level)),
+            level=float(np.float32(of_others)),
             centre=centre.astype(np.float32),
             scale=scale.astype(np.float32),
             places=places.astype(np.float32),

@@ -104,6 +104,10 @@ class Learner:
     """Of the relative error in the loss that tells how much is learned without sources, as in
     training ahead. It draws levels down, as an error upward has no bound in percent; 0 where sums
     of programs are to be predicted, as in a network: there errors up and down cancel."""
+    searched_share: float = 1.0
+    """Of the level of programs of a search, what counts for others, without sources. Which programs
+    are measured decides over it, as favourites of the weights are slower than they say; half where
+    a calibration has measured others, which are chosen otherwise: so both count the same."""
     seed: int = 0
 
     def learn(self, measured: TrainingRows, unlabelled: TrainingRows) -> Learned:
@@ -167,7 +171,7 @@ class Learner:
             limits = worse.std(axis=1) / len(ran) ** 0.5
             chosen = int((worse.mean(axis=1) <= limits).argmax())
             way, levels = _WAYS[chosen], of_ways[chosen]
-        (found,) = self._learned(expert, measured, [way], levels)
+        (found,) = self._learned(expert, measured, [way], levels, self.searched_share)
         return found, way.how
 
     def _folds(self, tasks: Ints) -> Ints:
@@ -205,6 +209,7 @@ class Learner:
         measured: TrainingRows,
         ways: Sequence[_Way],
         levels: Floats = _NO_LEVELS,
+        searched_share: float = 1.0,
     ) -> list[Expert]:
         """Return what learned from programs, in each of some ways.
 
@@ -234,6 +239,7 @@ class Learner:
                     off[places],
                     interpolate=way.interpolate,
                     level=float(levels[int(own)]),
+                    share=1.0 if own else searched_share,
                     own=own if len(by_schedule) > 1 else None,
                 )
                 for own, places in by_schedule
