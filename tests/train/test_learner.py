@@ -164,3 +164,23 @@ def test_programs_of_a_search_and_tvms_own_schedules_have_levels_of_their_own(
         np.testing.assert_allclose(np.median(ratio), factors[own], rtol=0.1)
     left_s = learned.without_levels(rows).latencies_s
     np.testing.assert_allclose(left_s, start.predict(rows.batch(), DEVICE).latency_s, rtol=0.1)
+
+
+def test_of_the_level_of_a_search_others_take_a_share_and_of_tvms_own_schedules_all() -> None:
+    start, batch = a_start(), random_batch(120, seed=0)
+    own_device = replace(DEVICE, own_schedule=True)
+    parts = []
+    for device, factor, places in (
+        (DEVICE, 4.0, np.arange(40)),
+        (own_device, 0.25, np.arange(40, 80)),
+    ):
+        seconds = factor * start.predict(batch.take(places), device).latency_s
+        parts.append(TrainingRows.on(device, batch.take(places), seconds, places))
+    rows, others = TrainingRows.join(parts), batch.take(np.arange(80, 120))
+    learner = Learner(start=start, anchored=QUICK, searched_share=0.5)
+    learned, _ = learner.learn(rows, rows.take(NONE))
+    for device, expected in ((DEVICE, 2.0), (own_device, 0.25)):
+        ratio = learned.predict(others, device).latency_s / start.predict(others, device).latency_s
+        np.testing.assert_allclose(np.median(ratio), expected, rtol=0.1)
+    itself_s = learned.predict(batch.take(np.arange(40)), DEVICE).latency_s
+    np.testing.assert_allclose(itself_s, rows.latencies_s[:40], rtol=0.1)
