@@ -84,6 +84,9 @@ def test_levels_are_those_of_the_weights_and_the_operator() -> None:
     conv2d = device.for_operator("conv2d")
     assert [conv2d.level(weights) for weights in "abc"] == [0.7, -0.25, 0.0]
     assert device.for_operator("softmax") == device != conv2d
+    # No program is measured of this class: what is most like it counts, if a search schedules it.
+    assert device.for_operator("conv3d") == conv2d
+    assert device.for_operator("conv3d", own="conv3d") == device.for_operator("x", own="x")
     own = [device.for_operator("pool", own=own) for own in ("conv2d", "max_pool")]
     assert [[d.level(weights) for weights in "abc"] for d in own] == [
         [1.2, -0.25, 0.0],

@@ -92,9 +92,13 @@ def test_chosen_programs_are_measured_and_a_second_run_goes_on(tmp_path: Path) -
     )
     logged_s = [np.mean([float(cost) for cost in r.costs]) for _, r in read_log(log)]
     np.testing.assert_allclose(measured.latencies_s, logged_s, rtol=1e-4)
-    assert [row.num_lines for row in read_calibration(calibration_file(log))] == [0, 3]
+    rows = read_calibration(calibration_file(log))
+    assert [row.num_lines for row in rows] == [0, 3]
+    wakes_s = list(rows[-1].wakes_s)
+    assert first.wake_s == (pytest.approx(np.mean(wakes_s)) if wakes_s else None)
 
     second = bench(log)
+    assert second.wake_s == first.wake_s  # before anything is measured
     np.testing.assert_array_equal(second.open, first.open)
     np.testing.assert_allclose(second.measured.latencies_s, measured.latencies_s, rtol=1e-4)
     assert second.measured.tasks.tolist() == [0, 0, 1]

@@ -33,6 +33,10 @@ FORMAT = 1
 _FARTHEST = 20.0
 """Natural logarithm; nothing is so many times slower than predicted."""
 _LONGEST_WAKE_S = 0.1
+_NEAREST = dict.fromkeys(("conv1d", "conv3d", "conv2d_transpose", "group_conv2d"), "conv2d")
+"""Classes of operator that the calibration has no program of, by the one most like them where a
+search schedules both: they sum as many products, which operators in general do not. TVM's own
+schedules of them have little in common."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +66,12 @@ class Levels:
         _check_wake(self.wake_s)
 
     def for_operator(self, operator: str, *, own: str | None) -> Levels:
-        """Return these with the level of a class of operator, where that was measured."""
+        """Return these with the level of a class of operator, or of the one most like it."""
         if own is not None and self.own_level is not None:
             of_task = self.own_operators.get(operator, self.own_level)
             return replace(self, level=self.own_operators.get(own, of_task))
-        return replace(self, level=self.operators.get(operator, self.level))
+        nearest = self.operators.get(_NEAREST.get(operator, operator), self.level)
+        return replace(self, level=self.operators.get(operator, nearest))
 
 
 @dataclass(frozen=True, kw_only=True)

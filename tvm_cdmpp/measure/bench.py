@@ -27,7 +27,11 @@ from tvm_cdmpp.extract import (
     describe_programs,
     dump_records,
 )
-from tvm_cdmpp.measure.calibration import CalibrationConfig, calibration_program
+from tvm_cdmpp.measure.calibration import (
+    CalibrationConfig,
+    calibration_program,
+    read_calibration,
+)
 from tvm_cdmpp.measure.outcomes import (
     HOPELESS,
     Failures,
@@ -42,7 +46,7 @@ from tvm_cdmpp.measure.own_records import (
     own_records_file,
     read_own_records,
 )
-from tvm_cdmpp.measure.quiet import QuietMachine
+from tvm_cdmpp.measure.quiet import QuietMachine, calibration_file
 from tvm_cdmpp.measure.session import MeasureOptions
 from tvm_cdmpp.measure.waking import Wakes
 from tvm_cdmpp.models import Ints, Machine, TrainingRows
@@ -109,7 +113,8 @@ class LiveBench:
     ConfigError
         There are no tasks.
     RecordError
-        The log is another network's or target's, or cannot be written.
+        The log is another network's or target's, or cannot be written; or the file of its
+        calibrations is none.
     MeasureError
         The remote devices cannot be reached.
     """
@@ -138,7 +143,6 @@ class LiveBench:
             tasks[0].target, config.measure, config.calibration,
             log=log, measure_calibration=measure_calibration, passes=_PASSES,
         )  # fmt: skip
-        self._wakes = Wakes(config.measure, tasks[0].target, device.cores)
         self._described = [_TaskPrograms.of(task, device) for task in tasks]
         states: list[Any] = []
         parts: list[TrainingRows] = []
@@ -163,6 +167,8 @@ class LiveBench:
         of_functions, self.torn = read_own_records(own_records_file(log))
         self.failures.counts.update(record.failure for record in of_functions if record.failure)
         self._take_in_own(of_functions)
+        known_s = _wakes_of(log) if self.log_report.num_valid or of_functions else []
+        self._wakes = Wakes(config.measure, tasks[0].target, device.cores, known_s)
 
     @property
     def candidates(self) -> TrainingRows:
@@ -208,12 +214,13 @@ class LiveBench:
                 self._candidates.tasks[programs].tolist(), programs.tolist(), functions, strict=True
             )
         ]
-        self._wakes.take()
+        before_s = self._wakes.take()
         found = self._machine.measure(inputs, functions)
-        self._wakes.take()
+        after_s = self._wakes.take()
         if found is None:
             return
-        recorded = self._record(inputs, functions, found[0])
+        wakes_s = [wake_s for wake_s in (before_s, after_s) if wake_s is not None]
+        recorded = self._record(inputs, functions, found[0], wakes_s)
         self._open[programs] = False
         check_disk(self._log, recorded, len(inputs))
         if len(self._measured) >= HOPELESS and not np.isfinite(self._measured.latencies_s).any():
@@ -233,6 +240,7 @@ class LiveBench:
         inputs: Sequence[Any],
         functions: Sequence[OwnFunction | None],
         results: Sequence[Any],
+        wakes_s: Sequence[float],
     ) -> int:
         """Write down and take in what was measured; return how many of it there was room for."""
         searched, own = list[tuple[Any, Any]](), list[OwnRecord]()
@@ -247,7 +255,7 @@ class LiveBench:
                     OwnRecord(function.key, function.name, seconds, failure_of(result), noisy)
                 )
         recorded = self._machine.record(
-            [measured for measured, _ in searched], [result for _, result in searched]
+            [measured for measured, _ in searched], [result for _, result in searched], wakes_s
         )
         append_own_records(own_records_file(self._log), own)
         self._take_in(recorded)
@@ -287,6 +295,13 @@ class LiveBench:
                 self._open[self._place_of[line]] = False
         rows = replace(rows, latencies_s=np.array(latencies_s)[usable])
         self._measured = TrainingRows.join([self._measured, rows])
+
+
+def _wakes_of(log: Path) -> list[float]:
+    """Return what waking threads took around the batches of a log."""
+    file = calibration_file(log)
+    rows = read_calibration(file) if file.is_file() else []
+    return [wake_s for row in rows for wake_s in row.wakes_s]
 
 
 @dataclass(frozen=True)

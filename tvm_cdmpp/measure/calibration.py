@@ -11,7 +11,7 @@ be judged again later, with another bound.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,8 @@ class CalibrationRow:
     """First line of the log that was measured right before this calibration, from 0."""
     num_lines: int
     """How many lines; 0 at the start of a run, and where the batch was thrown away."""
+    wakes_s: Sequence[float] = ()
+    """What waking threads took before the batch and after it, where that was measured."""
 
 
 class Calibration:
@@ -112,7 +114,13 @@ class Calibration:
         """Tell whether a calibration is above the bound, by the lowest one so far."""
         return latency_s > (1 + self._config.bound) * min(self.latencies_s)
 
-    def write(self, first_line: int, num_lines: int, latency_s: float | None = None) -> None:
+    def write(
+        self,
+        first_line: int,
+        num_lines: int,
+        latency_s: float | None = None,
+        wakes_s: Sequence[float] = (),
+    ) -> None:
         """Append a calibration to the file.
 
         Parameters
@@ -121,6 +129,8 @@ class Calibration:
             The records that it vouches for.
         latency_s
             Of the calibration program; the last one by default.
+        wakes_s
+            See `CalibrationRow`.
 
         Raises
         ------
@@ -138,6 +148,7 @@ class Calibration:
             noisy=self.is_noisy(latency_s),
             first_line=first_line,
             num_lines=num_lines,
+            wakes_s=wakes_s,
         )
         try:
             append_lines(self._file, [json.dumps(asdict(row))])

@@ -174,10 +174,12 @@ class QuietMachine:
                 return None
         raise self._noisy_error()
 
-    def record(self, inputs: list[Any], results: list[Any]) -> list[tuple[Any, Any]]:
+    def record(
+        self, inputs: list[Any], results: list[Any], wakes_s: Sequence[float] = ()
+    ) -> list[tuple[Any, Any]]:
         """Write a batch and its calibration; return what is in the log, as `record_batch`."""
         # First: a crash in between leaves a row that the next one overrides, not unmarked records.
-        self.calibration.write(self._num_lines, len(inputs), self.check_s)
+        self.calibration.write(self._num_lines, len(inputs), self.check_s, wakes_s)
         recorded = record_batch(self._log, inputs, results)
         self._num_lines += len(recorded)
         if len(recorded) < len(inputs):

@@ -6,7 +6,7 @@ threads wait for work as they do inside of a network.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,10 +66,14 @@ class Wakes:
         How loops are measured, and where; nothing is, where that is no CPU of several cores.
     cores
         Of which each runs a thread.
+    known_s
+        What it took when that was measured before.
     """
 
-    def __init__(self, options: "MeasureOptions", target: Any, cores: int) -> None:
-        self._found_s: list[float] = []
+    def __init__(
+        self, options: "MeasureOptions", target: Any, cores: int, known_s: Iterable[float] = ()
+    ) -> None:
+        self._found_s = list(known_s)
         self._is_here = options.remote is None
         self._measure: Callable[[], float | None] = lambda: None
         if str(target.kind.name) == "llvm" and cores > 1:

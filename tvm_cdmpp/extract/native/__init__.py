@@ -18,21 +18,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.ast import (
-    COUNTED_COLUMNS,
-    FIELDS,
-    LOOP_KINDS,
-    NUM_FIELDS,
-    OP_CLASSES,
-    SCOPES,
-    Access,
-    Leaf,
-    Loop,
-)
+from tvm_cdmpp.ast import COUNTED_COLUMNS, FIELDS, LOOP_KINDS, NUM_FIELDS, Leaf
 from tvm_cdmpp.devices import Hardware
 from tvm_cdmpp.errors import MissingDependencyError, RecordError
 from tvm_cdmpp.extract.encode import encode_graph
 from tvm_cdmpp.extract.limits import LIMITS, ExceededLimit
+from tvm_cdmpp.extract.native.packing import pack, unpack
 from tvm_cdmpp.extract.stage import LayoutRewrite, TaskGraph
 
 _INTS = ctypes.POINTER(ctypes.c_int64)
@@ -300,7 +291,7 @@ class NativeExtractor:
             raise MemoryError(f"no memory for the leaves of {len(record)} bytes of a record")
         if not packed:
             return self._error(0)
-        return _unpack(packed[: size.value], names)
+        return unpack(packed[: size.value], names)
 
     def _error(self, record: int) -> RecordError:
         message: bytes = _library().cdmpp_error(self._handle, record)
@@ -322,7 +313,7 @@ def describe(leaves: Sequence[Leaf], hardware: Hardware) -> npt.NDArray[np.float
     vectors
         Of shape (leaves, NUM_FIELDS).
     """
-    packed = np.asarray(_pack(leaves), dtype=np.int64)
+    packed = np.asarray(pack(leaves), dtype=np.int64)
     vectors = np.empty((len(leaves), NUM_FIELDS), dtype=np.float32)
     fine = _library().cdmpp_describe(
         packed.ctypes.data_as(_INTS),
@@ -357,50 +348,3 @@ def _copied(pointer: Any, count: int, scalar: type[_Scalar]) -> npt.NDArray[_Sca
     if count > 0:  # else the pointer may be null
         values[:] = np.ctypeslib.as_array(pointer, shape=(count,))
     return values
-
-
-def _pack(leaves: Sequence[Leaf]) -> list[int]:
-    packed = [len(leaves)]
-    for leaf in leaves:
-        packed += [leaf.buffer, leaf.nest, -1, leaf.is_init, leaf.position, leaf.unroll_limit]
-        packed += [leaf.compute_bytes, *leaf.ops, len(leaf.loops)]
-        for loop in leaf.loops:
-            packed += [loop.extent, LOOP_KINDS.index(loop.kind), loop.is_reduce]
-        packed.append(len(leaf.accesses))
-        for access in leaf.accesses:
-            packed += [access.element_bytes, SCOPES.index(access.scope), access.is_inside]
-            packed += [len(access.shape), *access.shape]
-            packed += [reach for row in access.cover for reach in row]
-            packed += access.steps
-            packed += [reach for row in access.share for reach in row]
-    return packed
-
-
-def _unpack(packed: Sequence[int], names: Sequence[str]) -> list[Leaf]:
-    numbers = iter(packed)
-
-    def take(count: int) -> tuple[int, ...]:
-        return tuple(next(numbers) for _ in range(count))
-
-    def take_access(num_loops: int) -> Access:
-        element_bytes, scope, is_inside, dims = take(4)
-        shape = take(dims)
-        cover = tuple(take(num_loops + 1) for _ in range(dims))
-        steps = take(num_loops)
-        share = tuple((next(numbers), next(numbers)) for _ in range(dims))
-        return Access(element_bytes, SCOPES[scope], bool(is_inside), shape, cover, steps, share)
-
-    def take_leaf() -> Leaf:
-        buffer, nest, origin, is_init, position, unroll_limit, compute_bytes = take(7)
-        ops = take(len(OP_CLASSES))
-        loops = tuple(
-            Loop(extent, LOOP_KINDS[kind], bool(is_reduce))
-            for extent, kind, is_reduce in (take(3) for _ in range(next(numbers)))
-        )
-        accesses = tuple(take_access(len(loops)) for _ in range(next(numbers)))
-        return Leaf(
-            names[origin], buffer, nest, bool(is_init), position, unroll_limit, compute_bytes,
-            ops, loops, accesses,
-        )  # fmt: skip
-
-    return [take_leaf() for _ in range(next(numbers))]
