@@ -1,6 +1,8 @@
 """The calibration program, the bound, and the file of figures."""
 
+import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tvm_cdmpp.errors import ConfigError, MeasureError, RecordError
 from tvm_cdmpp.measure.calibration import (
     Calibration,
     CalibrationConfig,
+    CalibrationRow,
     calibration_program,
     matmul_timer,
     read_calibration,
@@ -94,8 +97,17 @@ def test_unusable_file(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="cannot be read"):
         read_calibration(tmp_path)
     other = tmp_path / "other.jsonl"
-    other.write_text('{"i": 1}\n')
-    with pytest.raises(RecordError, match=r"other.jsonl:1 is no calibration"):
+    row = asdict(CalibrationRow(run=0, time=0, latency_s=1, best_latency_s=1, bound=1, noisy=False,
+                                first_line=0, num_lines=0))  # fmt: skip
+    for wakes_s in ([1e-6], []):
+        other.write_text(json.dumps({**row, "wakes_s": wakes_s}))
+        assert list(read_calibration(other)[0].wakes_s) == wakes_s
+    for wrong in ({"i": 1}, *({**row, "wakes_s": wakes_s} for wakes_s in (None, ["1"], [0.0]))):
+        other.write_text(json.dumps(wrong))
+        with pytest.raises(RecordError, match=r"other.jsonl:1 is no calibration"):
+            read_calibration(other)
+    other.write_bytes(b"\xff")
+    with pytest.raises(RecordError, match="cannot be read"):
         read_calibration(other)
 
 

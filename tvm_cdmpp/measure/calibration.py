@@ -75,6 +75,11 @@ class CalibrationRow:
     wakes_s: Sequence[float] = ()
     """What waking threads took before the batch and after it, where that was measured."""
 
+    def __post_init__(self) -> None:
+        """Reject what no file of calibrations holds."""
+        if not all(isinstance(wake_s, float) and wake_s > 0 for wake_s in self.wakes_s):
+            raise TypeError(f"wakes_s must be seconds above 0; got {self.wakes_s}")
+
 
 class Calibration:
     """The calibrations of one run, in memory and in a file.
@@ -170,15 +175,17 @@ def read_calibration(file: Path) -> list[CalibrationRow]:
     rows = []
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise RecordError(f"{file} cannot be read: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{file} cannot be read: {error}. Repair or remove it.") from error
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(CalibrationRow(**parse_json(line)))
         except json.JSONDecodeError:
             continue
         except TypeError as error:
-            raise RecordError(f"{file}:{number} is no calibration: {error}") from error
+            raise RecordError(
+                f"{file}:{number} is no calibration: {error}; repair or remove the file"
+            ) from error
     return rows
 
 
