@@ -16,9 +16,8 @@ from tvm_cdmpp.bridge.target import default_target, device_of
 from tvm_cdmpp.cli import calibrate
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.cli.show import stderr_console
-from tvm_cdmpp.devices.calibration import (
-    DeviceCalibration,
-    Levels,
+from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels
+from tvm_cdmpp.devices.kept_calibrations import (
     calibration_file,
     keep_calibration,
     read_calibrations,

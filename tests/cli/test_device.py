@@ -9,14 +9,10 @@ from tests.devices.test_cuda import T4
 from tests.devices.test_jsonform import FIGURES, document, with_figures
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.devices import detect
-from tvm_cdmpp.devices.calibration import (
-    DeviceCalibration,
-    Levels,
-    calibration_file,
-    keep_calibration,
-)
+from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels
 from tvm_cdmpp.devices.detect import find_device
 from tvm_cdmpp.devices.jsonform import parse_devices
+from tvm_cdmpp.devices.kept_calibrations import calibration_file, keep_calibration
 from tvm_cdmpp.devices.registry import built_in_devices, user_device_file
 from tvm_cdmpp.devices.spec import DEVICE_FIELDS
 from tvm_cdmpp.devices.spec import FIGURES as ALL_FIGURES

@@ -10,17 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tvm_cdmpp.devices import detect
-from tvm_cdmpp.devices.calibration import (
-    DeviceCalibration,
-    Levels,
-    MeasuredProgram,
-    keep_calibration,
-    keep_levels,
-    read_calibrations,
-)
+from tvm_cdmpp.devices.calibration import DeviceCalibration, Levels, MeasuredProgram
 from tvm_cdmpp.devices.detect import detect_cpu
 from tvm_cdmpp.devices.host import HostCPU
 from tvm_cdmpp.devices.jsonform import dump_devices, parse_devices
+from tvm_cdmpp.devices.kept_calibrations import keep_calibration, keep_levels, read_calibrations
 from tvm_cdmpp.devices.registry import load_registry
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError

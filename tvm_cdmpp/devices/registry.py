@@ -15,12 +15,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tvm_cdmpp.devices.calibration import (
-    DeviceCalibration,
-    calibration_file,
-    read_calibrations,
-)
+from tvm_cdmpp.devices.calibration import DeviceCalibration
 from tvm_cdmpp.devices.jsonform import dump_devices, parse_devices
+from tvm_cdmpp.devices.kept_calibrations import calibration_file, read_calibrations
 from tvm_cdmpp.devices.spec import DeviceSpec
 from tvm_cdmpp.errors import ConfigError, UnknownDeviceError
 from tvm_cdmpp.files import config_folder, locked, write_atomically
