@@ -8,12 +8,15 @@ a tuned network runs.
 
 - factor: by how much the predicted spread must be widened so that 90 % of these lie within 1.645
   of it, by kind of device;
-- correlation: of the errors of two tasks on one device: the mean product of two over the mean
-  square, as the mean over devices and over all pairs.
+- level: of devices that the weights do not know, by kind, the root mean square of the mean error,
+  devices of fewer than five tasks left out;
+- correlation: of the errors of two tasks on one device that the weights know: the mean product of
+  two over the mean square, as the mean over devices and over all pairs.
 """
 
 import argparse
 import json
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +26,7 @@ import numpy.typing as npt
 
 from benchmarks.faithfulness import samples
 from benchmarks.provenance import provenance, write_json
+from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.models import load_weights
 
 _FASTEST = 8
@@ -41,16 +45,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     predictor = load_weights("evaluation")
-    errors, scaled = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    errors = defaultdict[DeviceSpec, list[float]](list)
+    scaled = defaultdict[str, list[float]](list)
     generator = np.random.default_rng(0)
     for batch, latencies_s, device in samples(args.store, args.tasks, args.per_task, generator):
         fastest = np.argsort(latencies_s)[:_FASTEST]
         found = predictor.predict(batch.take(fastest), device)
         assert found.spread is not None
         error = float(np.median(np.log(found.latency_s / latencies_s[fastest])))
-        errors[device.name].append(error)
+        errors[device].append(error)
         scaled[device.kind].append(abs(error) / float(np.median(found.spread)))
-    devices = {name: np.array(found) for name, found in errors.items()}
+    known = {device: predictor.level_spread(device) == 0.0 for device in errors}
+    enough = {d: np.array(found) for d, found in errors.items() if len(found) >= _LEAST_TASKS}
+    unknown = {device: float(found.mean()) for device, found in enough.items() if not known[device]}
     result = {
         **provenance("numpy", "torch"),
         "kinds": {
@@ -58,17 +65,27 @@ def main() -> None:
                 "tasks": len(found),
                 "within_90_percent_interval": float(np.mean(np.array(found) < _SIGMAS_90)),
                 "factor": float(np.quantile(found, 0.9) / _SIGMAS_90),
+                "level": _root_mean_square([m for d, m in unknown.items() if d.kind == kind]),
             }
             for kind, found in scaled.items()
         },
         "devices": {
-            name: {"tasks": len(found), "mean": float(found.mean()), "std": float(found.std())}
-            for name, found in devices.items()
+            device.name: {
+                "known": known[device],
+                "tasks": len(found),
+                "mean": float(np.mean(found)),
+                "std": float(np.std(found)),
+            }
+            for device, found in errors.items()
         },
-        "correlation": _correlation([f for f in devices.values() if len(f) >= _LEAST_TASKS]),
+        "correlation": _correlation([found for device, found in enough.items() if known[device]]),
     }
     write_json(args.out, result)
     print(json.dumps(result, indent=1))
+
+
+def _root_mean_square(means: Sequence[float]) -> float | None:
+    return math.sqrt(sum(mean**2 for mean in means) / len(means)) if means else None
 
 
 def _correlation(devices: Sequence[Floats]) -> dict[str, float]:

@@ -16,7 +16,13 @@ from tvm_cdmpp.devices import DeviceCalibration, Hardware, Levels, find_device
 from tvm_cdmpp.errors import ConfigError, NetworkError, RecordError, UnknownDeviceError
 from tvm_cdmpp.models import PROGRAM_START_S, TrainedPredictor, load_weights
 from tvm_cdmpp.networks import Network, OwnFunction, extract_tasks, network_of_relay
-from tvm_cdmpp.replay import NetworkForecast, QueueConfig, inside, joint_spread
+from tvm_cdmpp.replay import (
+    NetworkForecast,
+    NetworkPrediction,
+    QueueConfig,
+    inside,
+    joint_spread,
+)
 from tvm_cdmpp.replay.kept import Kept
 from tvm_cdmpp.replay.physics import call_s
 from tvm_cdmpp.replay.pricing import price_functions
@@ -307,11 +313,39 @@ def test_what_cannot_be_predicted_is_refused() -> None:
 
 
 def test_the_spread_of_a_sum_lies_between_independent_and_equal_errors() -> None:
-    parts = [(1.0, 0.2)] * 4
+    parts = [(1.0, 0.2, 0.0)] * 4
     assert joint_spread(parts, 0.0) == pytest.approx(0.1)
     assert joint_spread(parts, 1.0) == pytest.approx(0.2)
     assert joint_spread(parts, 0.5) == pytest.approx(math.sqrt(0.5 * 0.04 + 0.5 * 0.01))
-    assert joint_spread([(1.0, 0.3)]) == pytest.approx(0.3)
+    assert joint_spread([(1.0, 0.3, 0.0)]) == pytest.approx(0.3)
+    # Of what is wrong about the level nothing averages out.
+    assert joint_spread([(1.0, 0.0, 0.5)] * 4, 0.0) == pytest.approx(0.5)
+    assert joint_spread([(1.0, 0.2, 0.5)] * 4, 0.0) == pytest.approx(math.hypot(0.1, 0.5))
+    assert joint_spread([(1.0, 0.0, 0.5), (1.0, 0.0, 0.0)], 0.0) == pytest.approx(0.25)
+
+
+def test_a_level_that_nobody_measured_makes_intervals_wider(forecast: NetworkForecast) -> None:
+    unknown, predictor = find_device(CPU), load_weights("shipped")
+    assert isinstance(predictor, TrainedPredictor)
+    measured = replace(
+        unknown,
+        calibration=DeviceCalibration(levels=(Levels(weights=predictor.origin, level=0.0),)),
+    )
+    before, after = (_widths(forecast.on(device)) for device in (unknown, measured))
+    assert before.keys() == after.keys()
+    assert all(before[name] >= after[name] for name in after)
+    assert before["network"] > 1.3 * after["network"]
+    known = find_device("x86-24t")
+    calibrated = replace(known, calibration=measured.calibration)
+    assert _widths(forecast.on(known)) == _widths(forecast.on(calibrated))
+
+
+def _widths(found: NetworkPrediction) -> dict[str, float]:
+    """Return how many times its low end the high end of each interval is."""
+    parts = {task.function: task.interval_s for task in found.tasks}
+    return {
+        name: high / low for name, (low, high) in {**parts, "network": found.interval_s}.items()
+    }
 
 
 def test_what_was_measured_of_an_operator_counts_for_it(forecast: NetworkForecast) -> None:

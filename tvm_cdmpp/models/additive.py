@@ -33,7 +33,7 @@ from tvm_cdmpp.ast import positional_encoding
 from tvm_cdmpp.devices import DEVICE_FIELDS, DeviceSpec
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.dropout import Dropout
-from tvm_cdmpp.models.known_devices import as_known, in_cycles, own_direction
+from tvm_cdmpp.models.known_devices import SAME, as_known, in_cycles, own_direction
 from tvm_cdmpp.models.layout import Layout, PaddedLayout, leaves_of
 from tvm_cdmpp.models.leaves import NUM_INPUTS, Leaves, stack_devices
 from tvm_cdmpp.models.products import ROWS, add_product, product
@@ -267,6 +267,11 @@ class AdditiveNetwork(nn.Module):
         """
         self.known_devices = in_cycles(devices)
         self.references = in_cycles(references)
+
+    def knows(self, device: DeviceSpec) -> bool:
+        """Tell whether the training had enough programs of a device for it to count as itself."""
+        apart = (in_cycles(stack_devices([device])) - self.known_devices).abs().amax(dim=1)
+        return bool((apart < SAME).any())
 
     def counts_as(self, device: DeviceSpec) -> Tensor:
         """Return the vector of what a device counts as, itself or a reference; (fields,)."""

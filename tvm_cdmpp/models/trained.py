@@ -54,6 +54,9 @@ _SPREAD_FACTORS = (1e-12, 1e12)
 _FARTHEST_LEVEL = 100.0
 """Natural logarithm that a file can say; all latencies lie within."""
 _NEAR = "neighbours."
+_LEVEL_SPREADS = {"cpu": 0.45, "gpu": 0.3}
+"""Root mean square of what the predictor is off by as a whole on devices that its weights do not
+know, see `network_intervals` in benchmarks/results."""
 
 
 @dataclass
@@ -117,6 +120,20 @@ class TrainedPredictor:
             for _, weight in sorted(weights.items()):
                 digest.update(weight.numpy().tobytes())
         return digest.hexdigest()
+
+    def level_spread(self, device: DeviceSpec) -> float:
+        """Return how far off all programs of a device together may be, as a deviation of ln.
+
+        Nothing where the weights know programs of the device, or something was measured on it.
+        """
+        expert = self.expert(device)
+        is_known = (
+            expert.network.knows(device)
+            or expert.ahead is not None
+            or self.about.get("device") == device.name
+            or (device.calibration is not None and device.calibration.of(self.origin) is not None)
+        )
+        return 0.0 if is_known else _LEVEL_SPREADS[_kind(device)]
 
     def level(self, device: DeviceSpec) -> float:
         """Return what is added to ln latency on a device, by its calibration and searches."""

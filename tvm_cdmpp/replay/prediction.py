@@ -256,7 +256,10 @@ class NetworkForecast:
         counts = timeline.graph.counts
         work_s = sum(counts[name] * price.latency_s for name, price in prices.items())
         spread = joint_spread(
-            [(counts[name] * price.latency_s, price.spread) for name, price in prices.items()]
+            [
+                (counts[name] * price.latency_s, price.spread, price.level_spread)
+                for name, price in prices.items()
+            ]
         )
         tasks = tuple(
             FunctionPrediction(
@@ -265,7 +268,7 @@ class NetworkForecast:
                 operator_class=class_of(name),
                 count=counts[name],
                 latency_s=prices[name].latency_s,
-                interval_s=interval(prices[name].latency_s, prices[name].spread),
+                interval_s=interval(prices[name].latency_s, prices[name].whole_spread),
                 share=counts[name] * prices[name].latency_s / work_s,
                 bound=prices[name].bound,
                 basis=prices[name].basis,

@@ -59,12 +59,19 @@ class Price:
     latency_s: float
     spread: float
     """Standard deviation of the natural logarithm of the latency."""
+    level_spread: float
+    """The same of a factor that all that is predicted on the device may be off by."""
     basis: Basis
     bounds: Mapping[str, float]
     """Parts of the analytic estimate by what bounds it, named as by `models.bound_names`; seconds
     or shares."""
     flops: float
     """Floating point operations of its programs, recomputation included."""
+
+    @property
+    def whole_spread(self) -> float:
+        """Standard deviation of ln(latency), level and all."""
+        return math.hypot(self.spread, self.level_spread)
 
     @property
     def bound(self) -> str:
@@ -142,13 +149,16 @@ def _predicted(
     batch = describe_programs(list(tuned.values()), hardware)
     prediction = predictor.predict(batch, device)
     latencies_s = _in_network_s(prediction, batch, list(tuned.values()), device, network_bytes)
-    spreads = np.full(len(batch), ANALYTIC_SPREAD)
+    spreads, level_spread = np.full(len(batch), ANALYTIC_SPREAD), 0.0
+    if isinstance(predictor, TrainedPredictor):
+        level_spread = predictor.level_spread(device)
     if prediction.spread is not None:
         spreads = SPREAD_FACTORS[device.kind] * prediction.spread
     return {
         name: Price(
             latency_s=float(latencies_s[place]),
             spread=float(spreads[place]),
+            level_spread=level_spread,
             basis="predicted",
             bounds=bound_shares(batch.take([place]), device),
             flops=sum(map(_flops, tuned[name])),
@@ -192,6 +202,7 @@ def _by_estimate(
     return Price(
         latency_s=latency_s,
         spread=ANALYTIC_SPREAD,
+        level_spread=0.0,
         basis="analytic estimate",
         bounds=bounds,
         flops=sum(map(_flops, leaves)),
@@ -217,6 +228,7 @@ def _by_bytes(moved_bytes: float, device: DeviceSpec) -> Price:
     return Price(
         latency_s=PROGRAM_START_S + moved_s,
         spread=LEAST_SPREAD,
+        level_spread=0.0,
         basis="moved bytes",
         bounds={"start-up": PROGRAM_START_S, "memory": moved_s},
         flops=0.0,

@@ -1,13 +1,14 @@
 """How far off predicted latencies are, and sums of them.
 
-The errors of operators are not independent: what is wrong about the level of a device is wrong for
-all of them. They are taken to be correlated by `CORRELATION`, so that the spread of a sum of many
-falls to its square root and no further.
+The errors of operators are not independent, but correlated by `CORRELATION`, so that the spread of
+a sum of many falls to its square root and no further. What is wrong about the level of a device is
+wrong for all of them, and does not fall.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 CORRELATION = 0.2
 """Of the errors of ln latency of two tasks on one device; 0.3 (mean over devices) or 0.0 (over all
@@ -21,19 +22,23 @@ def interval(latency_s: float, spread: float) -> tuple[float, float]:
     return latency_s / factor, latency_s * factor
 
 
-def joint_spread(parts: list[tuple[float, float]], correlation: float = CORRELATION) -> float:
+def joint_spread(
+    parts: Sequence[tuple[float, float, float]], correlation: float = CORRELATION
+) -> float:
     """Return the spread of ln(sum) of latencies, to first order.
 
     Parameters
     ----------
     parts
-        Seconds, and the standard deviation of their natural logarithm.
+        Seconds, the standard deviation of their natural logarithm, and that of a level that all
+        have in common.
     correlation
-        Of the errors of any two.
+        Of the errors of any two beside their level.
     """
-    total_s = sum(seconds for seconds, _ in parts)
+    total_s = sum(seconds for seconds, _, _ in parts)
     if not total_s:
         return 0.0
-    deviations = [seconds * spread / total_s for seconds, spread in parts]
+    deviations = [seconds * spread / total_s for seconds, spread, _ in parts]
+    level = sum(seconds * spread / total_s for seconds, _, spread in parts)
     own = sum(deviation**2 for deviation in deviations)
-    return math.sqrt(correlation * sum(deviations) ** 2 + (1 - correlation) * own)
+    return math.sqrt(level**2 + correlation * sum(deviations) ** 2 + (1 - correlation) * own)
