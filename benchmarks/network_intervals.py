@@ -6,8 +6,8 @@ On tasks of the test part of the split `networks`, with the weights `evaluation`
 ln(predicted / measured) over the eight fastest of at most forty programs of a task, which are what
 a tuned network runs.
 
-- factor: by how much the predicted spread must be widened so that 90 % of these lie within 1.645
-  of it, by kind of device;
+- factor: by how much the predicted spread, level and all, must be widened so that 90 % of these
+  lie within 1.645 of it, by kind of device;
 - level: of devices that the weights do not know, by kind, the root mean square of the mean error,
   devices of fewer than five tasks left out;
 - correlation: of the errors of two tasks on one device that the weights know: the mean product of
@@ -54,7 +54,8 @@ def main() -> None:
         assert found.spread is not None
         error = float(np.median(np.log(found.latency_s / latencies_s[fastest])))
         errors[device].append(error)
-        scaled[device.kind].append(abs(error) / float(np.median(found.spread)))
+        spread = math.hypot(float(np.median(found.spread)), predictor.level_spread(device))
+        scaled[device.kind].append(abs(error) / spread)
     known = {device: predictor.level_spread(device) == 0.0 for device in errors}
     enough = {d: np.array(found) for d, found in errors.items() if len(found) >= _LEAST_TASKS}
     unknown = {device: float(found.mean()) for device, found in enough.items() if not known[device]}
