@@ -7,7 +7,7 @@ ln(predicted / measured) over the eight fastest of at most forty programs of a t
 a tuned network runs.
 
 - factor: by how much the predicted spread, level and all, must be widened so that 90 % of these
-  lie within 1.645 of it, by kind of device;
+  lie within 1.645 of it, by kind of device and by whether the weights know it;
 - level: of devices that the weights do not know, by kind, the root mean square of the mean error,
   devices of fewer than five tasks left out;
 - correlation: of the errors of two tasks on one device that the weights know: the mean product of
@@ -55,20 +55,24 @@ def main() -> None:
         error = float(np.median(np.log(found.latency_s / latencies_s[fastest])))
         errors[device].append(error)
         spread = math.hypot(float(np.median(found.spread)), predictor.level_spread(device))
-        scaled[device.kind].append(abs(error) / spread)
+        is_known = predictor.level_spread(device) == 0.0
+        scaled[f"{device.kind}, {'known' if is_known else 'unknown'}"].append(abs(error) / spread)
     known = {device: predictor.level_spread(device) == 0.0 for device in errors}
     enough = {d: np.array(found) for d, found in errors.items() if len(found) >= _LEAST_TASKS}
     unknown = {device: float(found.mean()) for device, found in enough.items() if not known[device]}
     result = {
         **provenance("numpy", "torch"),
         "kinds": {
-            kind: {
+            name: {
                 "tasks": len(found),
                 "within_90_percent_interval": float(np.mean(np.array(found) < _SIGMAS_90)),
                 "factor": float(np.quantile(found, 0.9) / _SIGMAS_90),
-                "level": _root_mean_square([m for d, m in unknown.items() if d.kind == kind]),
             }
-            for kind, found in scaled.items()
+            for name, found in scaled.items()
+        },
+        "levels": {
+            kind: _root_mean_square([mean for d, mean in unknown.items() if d.kind == kind])
+            for kind in sorted({device.kind for device in unknown})
         },
         "devices": {
             device.name: {
@@ -85,8 +89,8 @@ def main() -> None:
     print(json.dumps(result, indent=1))
 
 
-def _root_mean_square(means: Sequence[float]) -> float | None:
-    return math.sqrt(sum(mean**2 for mean in means) / len(means)) if means else None
+def _root_mean_square(means: Sequence[float]) -> float:
+    return math.sqrt(sum(mean**2 for mean in means) / len(means))
 
 
 def _correlation(devices: Sequence[Floats]) -> dict[str, float]:
