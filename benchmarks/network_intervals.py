@@ -6,10 +6,12 @@ On tasks of the test part of the split `networks`, with the weights `evaluation`
 ln(predicted / measured) over the eight fastest of at most forty programs of a task, which are what
 a tuned network runs.
 
-- factor: by how much the predicted spread, level and all, must be widened so that 90 % of these
-  lie within 1.645 of it, by kind of device and by whether the weights know it;
-- level: of devices that the weights do not know, by kind, the root mean square of the mean error,
-  devices of fewer than five tasks left out;
+- factor: by how much the predicted spread must be widened so that 90 % of these lie within 1.645
+  of it, by kind of device, of devices that the weights know;
+- level: of those that they do not know, what the spread must be joined with for that: a factor that
+  all programs of such a device are off by; and the root mean square of the devices' mean errors,
+  those of fewer than five tasks left out;
+- held: the share of each that lies within the intervals of `predict`;
 - correlation: of the errors of two tasks on one device that the weights know: the mean product of
   two over the mean square, as the mean over devices and over all pairs.
 """
@@ -20,6 +22,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,51 +49,61 @@ def main() -> None:
     args = parser.parse_args()
     predictor = load_weights("evaluation")
     errors = defaultdict[DeviceSpec, list[float]](list)
-    scaled = defaultdict[str, list[float]](list)
+    spreads = defaultdict[DeviceSpec, list[float]](list)
     generator = np.random.default_rng(0)
     for batch, latencies_s, device in samples(args.store, args.tasks, args.per_task, generator):
         fastest = np.argsort(latencies_s)[:_FASTEST]
         found = predictor.predict(batch.take(fastest), device)
         assert found.spread is not None
-        error = float(np.median(np.log(found.latency_s / latencies_s[fastest])))
-        errors[device].append(error)
-        spread = math.hypot(float(np.median(found.spread)), predictor.level_spread(device))
-        is_known = predictor.level_spread(device) == 0.0
-        scaled[f"{device.kind}, {'known' if is_known else 'unknown'}"].append(abs(error) / spread)
-    known = {device: predictor.level_spread(device) == 0.0 for device in errors}
-    enough = {d: np.array(found) for d, found in errors.items() if len(found) >= _LEAST_TASKS}
-    unknown = {device: float(found.mean()) for device, found in enough.items() if not known[device]}
+        errors[device].append(float(np.median(np.log(found.latency_s / latencies_s[fastest]))))
+        spreads[device].append(float(np.median(found.spread)))
+    levels = {device: predictor.level_spread(device) for device in errors}
+    groups = defaultdict[tuple[str, bool], list[DeviceSpec]](list)
+    for device in errors:
+        groups[device.kind, levels[device] == 0.0].append(device)
     result = {
         **provenance("numpy", "torch"),
         "kinds": {
-            name: {
-                "tasks": len(found),
-                "within_90_percent_interval": float(np.mean(np.array(found) < _SIGMAS_90)),
-                "factor": float(np.quantile(found, 0.9) / _SIGMAS_90),
-            }
-            for name, found in scaled.items()
-        },
-        "levels": {
-            kind: _root_mean_square([mean for d, mean in unknown.items() if d.kind == kind])
-            for kind in sorted({device.kind for device in unknown})
+            f"{kind}, {'known' if is_known else 'unknown'}": _judge(
+                [np.array(errors[device]) for device in devices],
+                [np.array(spreads[device]) for device in devices],
+                levels[devices[0]],
+            )
+            for (kind, is_known), devices in groups.items()
         },
         "devices": {
             device.name: {
-                "known": known[device],
+                "known": levels[device] == 0.0,
                 "tasks": len(found),
                 "mean": float(np.mean(found)),
                 "std": float(np.std(found)),
             }
             for device, found in errors.items()
         },
-        "correlation": _correlation([found for device, found in enough.items() if known[device]]),
+        "correlation": _correlation(
+            [
+                np.array(found)
+                for device, found in errors.items()
+                if levels[device] == 0.0 and len(found) >= _LEAST_TASKS
+            ]
+        ),
     }
     write_json(args.out, result)
     print(json.dumps(result, indent=1))
 
 
-def _root_mean_square(means: Sequence[float]) -> float:
-    return math.sqrt(sum(mean**2 for mean in means) / len(means))
+def _judge(errors: Sequence[Floats], spreads: Sequence[Floats], level: float) -> dict[str, Any]:
+    """Return what is said of the tasks of some devices, which are predicted with one level."""
+    error, spread = np.abs(np.concatenate(errors)), np.concatenate(spreads)
+    missing = float(np.quantile((error / _SIGMAS_90) ** 2 - spread**2, 0.9))
+    means = [float(found.mean()) for found in errors if len(found) >= _LEAST_TASKS]
+    return {
+        "tasks": len(error),
+        "held": float(np.mean(error < _SIGMAS_90 * np.hypot(spread, level))),
+        "factor": float(np.quantile(error / spread, 0.9) / _SIGMAS_90),
+        "level": math.sqrt(max(0.0, missing)),
+        "root_mean_square": math.sqrt(float(np.mean(np.square(means)))) if means else None,
+    }
 
 
 def _correlation(devices: Sequence[Floats]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The latency of a whole network on a device that need not be here: lower, price, replay.
 
-The spreads of operators are those of the predictor, widened (see `pricing`), those of their sum as
-in `spreads`.
+The spreads of operators are those of the predictor and of its level, those of their sum as in
+`spreads`.
 """
 
 from __future__ import annotations

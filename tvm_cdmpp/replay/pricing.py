@@ -46,11 +46,6 @@ LEAST_SPREAD = 1.5
 """The same for what is priced by the bytes it moves: assumed, as a sort may take tens
 of times that."""
 
-SPREAD_FACTORS = {"cpu": 1.0, "gpu": 1.2, "accelerator": 1.2}
-"""By how much the predictor's own spread is widened: so much it takes for 90 % of the tasks of
-networks that were not trained on, as their fastest programs measured (`network_intervals` in
-benchmarks/results), and not less than one. No accelerator was measured; they get the larger one."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Price:
@@ -153,7 +148,7 @@ def _predicted(
     if isinstance(predictor, TrainedPredictor):
         level_spread = predictor.level_spread(device)
     if prediction.spread is not None:
-        spreads = SPREAD_FACTORS[device.kind] * prediction.spread
+        spreads = prediction.spread
     return {
         name: Price(
             latency_s=float(latencies_s[place]),

@@ -11,8 +11,9 @@ import math
 from collections.abc import Sequence
 
 CORRELATION = 0.2
-"""Of the errors of ln latency of two tasks on one device; 0.3 (mean over devices) or 0.0 (over all
-pairs) as measured, see `network_intervals` in benchmarks/results."""
+"""Of the errors of ln latency of two tasks on one device, beside its level. On devices that the
+weights know 0.1 was measured (`network_intervals` in benchmarks/results); a calibration leaves more
+of the level."""
 _SIGMAS_90 = 1.645
 
 
