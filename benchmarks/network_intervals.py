@@ -30,10 +30,9 @@ import numpy.typing as npt
 from benchmarks.faithfulness import samples
 from benchmarks.provenance import provenance, write_json
 from tvm_cdmpp.devices import DeviceSpec
-from tvm_cdmpp.models import load_weights
+from tvm_cdmpp.models import SIGMAS_90, load_weights
 
 _FASTEST = 8
-_SIGMAS_90 = 1.645
 _LEAST_TASKS = 5
 
 Floats = npt.NDArray[np.float64]
@@ -95,12 +94,12 @@ def main() -> None:
 def _judge(errors: Sequence[Floats], spreads: Sequence[Floats], level: float) -> dict[str, Any]:
     """Return what is said of the tasks of some devices, which are predicted with one level."""
     error, spread = np.abs(np.concatenate(errors)), np.concatenate(spreads)
-    missing = float(np.quantile((error / _SIGMAS_90) ** 2 - spread**2, 0.9))
+    missing = float(np.quantile((error / SIGMAS_90) ** 2 - spread**2, 0.9))
     means = [float(found.mean()) for found in errors if len(found) >= _LEAST_TASKS]
     return {
         "tasks": len(error),
-        "held": float(np.mean(error < _SIGMAS_90 * np.hypot(spread, level))),
-        "factor": float(np.quantile(error / spread, 0.9) / _SIGMAS_90),
+        "held": float(np.mean(error < SIGMAS_90 * np.hypot(spread, level))),
+        "factor": float(np.quantile(error / spread, 0.9) / SIGMAS_90),
         "level": math.sqrt(max(0.0, missing)),
         "root_mean_square": math.sqrt(float(np.mean(np.square(means)))) if means else None,
     }

@@ -12,8 +12,9 @@ import pytest
 from tests.search.logs import TARGET, write_tiny_log
 from tests.tiny_tasks import invent, matmul
 from tvm_cdmpp import CDMPPModel
+from tvm_cdmpp.devices import DeviceSpec, find_device
 from tvm_cdmpp.errors import CheckpointError
-from tvm_cdmpp.models import load_weights
+from tvm_cdmpp.models import TrainedPredictor, interval, load_weights
 from tvm_cdmpp.search import (
     Measured,
     MeasuredLog,
@@ -29,11 +30,11 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> MeasuredLog:
     return read_measured_log(write_tiny_log(tmp_path_factory.mktemp("log") / "log.json"))
 
 
-def explain(log: MeasuredLog, place: int, **options: Any) -> Any:
+def explain(log: MeasuredLog, place: int, device: DeviceSpec | None = None, **options: Any) -> Any:
     task = log.tasks[0]
     return explain_program(
         load_weights("shipped"),
-        task.machine,
+        replace(task.machine, device=device or task.machine.device),
         task.extractor,
         task.task,
         task.states[place],
@@ -49,6 +50,21 @@ def test_leaves_add_up_to_the_latency_but_for_the_start_up(log: MeasuredLog) -> 
         assert leaf.latency_s == pytest.approx(leaf.share * found.latency_s)
     assert found.interval_s[0] < found.latency_s < found.interval_s[1]
     assert [leaf.is_init for leaf in found.leaves[:2]] == [True, False]
+
+
+def test_intervals_are_as_wide_as_those_of_networks(log: MeasuredLog) -> None:
+    task, predictor = log.tasks[0], load_weights("shipped")
+    assert isinstance(predictor, TrainedPredictor)
+    widths = []
+    for name in ("epyc-7452", "x86-24t"):
+        device = find_device(name)
+        found = explain(log, 0, device=device)
+        spread = predictor.predict(task.asts.take([0]), device).spread
+        assert spread is not None
+        wide = interval(found.latency_s, float(spread[0]), predictor.level_spread(device))
+        assert found.interval_s == pytest.approx(wide, rel=1e-5)
+        widths.append(found.interval_s[1] / found.interval_s[0] / math.exp(3.29 * float(spread[0])))
+    assert widths[0] > 1.5 and widths[1] == pytest.approx(1.0)  # the weights know the second
 
 
 def test_the_tree_has_loops_annotations_and_shares(log: MeasuredLog) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.models.checkpoint import Content, read_checkpoint, write_checkpoint
     from tvm_cdmpp.models.contract import CostPredictor, Prediction
     from tvm_cdmpp.models.fitting import FitConfig
+    from tvm_cdmpp.models.intervals import SIGMAS_90, interval
     from tvm_cdmpp.models.leaves import (
         NUM_INPUTS,
         Leaves,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
         NetworkPrediction,
         predict,
     )
-    from tvm_cdmpp.replay.spreads import CORRELATION, interval, joint_spread
+    from tvm_cdmpp.replay.spreads import CORRELATION, joint_spread
     from tvm_cdmpp.replay.timeline import Event, QueueConfig, Timeline, replay
     from tvm_cdmpp.replay.warm import WarmEstimates
 

@@ -19,7 +19,7 @@ from tvm_cdmpp.bridge import (
 )
 from tvm_cdmpp.devices import DeviceSpec, Hardware, find_device
 from tvm_cdmpp.errors import ConfigError, RecordError
-from tvm_cdmpp.models import CostPredictor, TrainedPredictor, load_weights
+from tvm_cdmpp.models import CostPredictor, TrainedPredictor, interval, load_weights
 from tvm_cdmpp.networks import (
     CountingBest,
     LoweredNetwork,
@@ -35,7 +35,7 @@ from tvm_cdmpp.replay.graph import OperatorGraph, read_graph
 from tvm_cdmpp.replay.of_log import fitting_targets, no_schedule_of, remarks_on_targets, targets_of
 from tvm_cdmpp.replay.pricing import Basis, Price, price_functions
 from tvm_cdmpp.replay.schedules import best_predicted
-from tvm_cdmpp.replay.spreads import interval, joint_spread
+from tvm_cdmpp.replay.spreads import joint_spread
 from tvm_cdmpp.replay.timeline import QueueConfig, Timeline, replay
 from tvm_cdmpp.train import operator_of_dag
 
@@ -268,7 +268,9 @@ class NetworkForecast:
                 operator_class=class_of(name),
                 count=counts[name],
                 latency_s=prices[name].latency_s,
-                interval_s=interval(prices[name].latency_s, prices[name].whole_spread),
+                interval_s=interval(
+                    prices[name].latency_s, prices[name].spread, prices[name].level_spread
+                ),
                 share=counts[name] * prices[name].latency_s / work_s,
                 bound=prices[name].bound,
                 basis=prices[name].basis,

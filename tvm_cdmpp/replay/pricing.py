@@ -64,11 +64,6 @@ class Price:
     """Floating point operations of its programs, recomputation included."""
 
     @property
-    def whole_spread(self) -> float:
-        """Standard deviation of ln(latency), level and all."""
-        return math.hypot(self.spread, self.level_spread)
-
-    @property
     def bound(self) -> str:
         """What holds it down most."""
         return max(self.bounds, key=lambda name: self.bounds[name])

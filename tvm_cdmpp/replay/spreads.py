@@ -1,4 +1,4 @@
-"""How far off predicted latencies are, and sums of them.
+"""How far off a sum of predicted latencies is.
 
 The errors of operators are not independent, but correlated by `CORRELATION`, so that the spread of
 a sum of many falls to its square root and no further. What is wrong about the level of a device is
@@ -14,13 +14,6 @@ CORRELATION = 0.2
 """Of the errors of ln latency of two tasks on one device, beside its level. On devices that the
 weights know 0.1 was measured (`network_intervals` in benchmarks/results); a calibration leaves more
 of the level."""
-_SIGMAS_90 = 1.645
-
-
-def interval(latency_s: float, spread: float) -> tuple[float, float]:
-    """Return what holds a latency in 90 % of cases, if its logarithm is normally distributed."""
-    factor = math.exp(_SIGMAS_90 * spread)
-    return latency_s / factor, latency_s * factor
 
 
 def joint_spread(

@@ -31,13 +31,13 @@ from tvm_cdmpp.models import (
     TrainedPredictor,
     attribute,
     bound_names,
+    interval,
     leaf_terms_s,
 )
 from tvm_cdmpp.train import program_features
 
 tvm = load_tvm()
 
-_SIGMAS_90 = 1.645
 _STORE = re.compile(r"^\s*(\S+) = \.\.\.$")
 
 
@@ -161,12 +161,11 @@ def explain_program(
     leaves = _leaf_shares(facts, names, program, device, found.leaf_s, latency_s)
     roofline_s, roofline_bound = task_roofline(task, device)
     alike = other is not None and len(other.vectors) == len(program.vectors)
-    factor = math.exp(_SIGMAS_90 * spread)
     return Explanation(
         task=task_name(task),
         device=device.name,
         latency_s=latency_s,
-        interval_s=(latency_s / factor, latency_s * factor),
+        interval_s=interval(latency_s, spread, predictor.level_spread(device)),
         calibration_factor=math.exp(predictor.level(device)),
         runs_probability=float(found.runs_probability[0]),
         leaves=leaves,

@@ -29,6 +29,7 @@ from tvm_cdmpp.data import (
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import ConfigError, RecordError
 from tvm_cdmpp.models import (
+    SIGMAS_90,
     AdditiveConfig,
     AdditiveNetwork,
     Content,
@@ -50,7 +51,6 @@ from tvm_cdmpp.train.windows import Windows
 
 KINDS = ("cpu", "gpu")
 _COVERAGE = 0.9
-_NORMAL_QUANTILE = 1.645
 _FEWEST_TASKS = 20
 _REFERENCE_SHARE = 0.2
 """Of a two-sided 90 % interval."""
@@ -369,7 +369,7 @@ def _spread_factor(network: AdditiveNetwork, rows: TrainingRows) -> float:
     runs = np.isfinite(measured)
     log_latency, log_spread = (found[runs] for found in predict(network, rows))
     scores = np.abs(log_latency - measured[runs]) / np.exp(log_spread)
-    return float(np.quantile(scores, _COVERAGE)) / _NORMAL_QUANTILE
+    return float(np.quantile(scores, _COVERAGE)) / SIGMAS_90
 
 
 def describe_training(

@@ -33,14 +33,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.models import SIGMAS_90
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 Ints: TypeAlias = npt.NDArray[np.int64]
 
 RANKED_PROGRAMS = 500
 """Programs of a group whose pairs are compared: 125,000 pairs."""
-_NORMAL_90 = 1.645
-"""90 % of a normal distribution are within that many standard deviations."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,7 +298,7 @@ class _Table:
             within_task_sum=programs.sums(np.abs(np.expm1(error - level))),
             covered_sum=none
             if spread is None
-            else programs.sums(np.abs(error) <= _NORMAL_90 * spread),
+            else programs.sums(np.abs(error) <= SIGMAS_90 * spread),
             weight=np.ones(len(best_s)) if weights is None else weights[programs.starts],
             best_s=best_s,
             top1_s=programs.best_s(1),
