@@ -1,11 +1,19 @@
 """The plot of several predictions: its bars are made of what the tables list."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tvm_cdmpp.replay import FunctionPrediction, NetworkPrediction, OperatorGraph, Timeline
-from tvm_cdmpp.report.prediction_plot import draw_devices
+from tvm_cdmpp.replay import (
+    FunctionPrediction,
+    NetworkPrediction,
+    Operator,
+    OperatorGraph,
+    Timeline,
+    replay,
+)
+from tvm_cdmpp.report.prediction_plot import draw_devices, draw_timeline
 
 
 def prediction(device: str, *, start_s: float, latency_s: float) -> NetworkPrediction:
@@ -40,6 +48,29 @@ def test_start_ups_have_a_part_of_their_own() -> None:
     assert widths == pytest.approx([4, 1, 4, 1, 3])
     assert legend == ["conv2d", "softmax", "start-up"]
     assert bars_ms(cpu)[1] == ["conv2d", "softmax"]
+
+
+def test_the_legend_names_every_colour_and_fits_however_many_classes() -> None:
+    names = [f"depthwise conv{n}d" for n in range(11)]
+    few = prediction("t4", start_s=1e-3, latency_s=6e-3)
+    tasks = tuple(
+        replace(few.tasks[0], function=name, operator_class=name, share=1 / len(names))
+        for name in names
+    )
+    graph = OperatorGraph(tuple(Operator(name, name, (), 0.0) for name in names), 0.0)
+    many = replace(few, tasks=tasks, timeline=replay(graph, dict.fromkeys(names, 1e-3)))
+    figures: list[tuple[Any, list[str]]] = [
+        (draw_devices([many]), ["the rest", "start-up"]),
+        (draw_timeline(many), ["the rest"]),
+    ]
+    for figure, last in figures:
+        ((axes,), (legend,)) = figure.axes, figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == [*names[:8], *last]
+        named = {patch.get_facecolor() for patch in legend.get_patches()}
+        assert named == {bar.get_facecolor() for bar in axes.patches}
+        figure.draw_without_rendering()
+        box = legend.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
 
 
 def test_what_runs_side_by_side_shares_the_latency() -> None:

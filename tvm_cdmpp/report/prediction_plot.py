@@ -1,5 +1,6 @@
 """Plots of predicted networks: the timeline of one, and several devices side by side."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +17,13 @@ if TYPE_CHECKING:
 _COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000",
 )  # fmt: skip
-_REST = "#999999"
+_REST, _REST_COLOUR = "the rest", "#999999"
+"""The classes that no colour is left for; `other` is a class of its own."""
 _START, _START_COLOUR = "start-up", "#DDDDDD"
 _DARK = ("#0072B2", "#000000")
 """Of them, those on which text is white."""
 _LABELLED_SHARE = 0.04
+_LEGEND_COLUMNS = 5
 
 
 def plot_timeline(prediction: "NetworkPrediction", path: Path) -> None:
@@ -54,7 +57,6 @@ def plot_devices(predictions: Sequence["NetworkPrediction"], path: Path) -> None
 def draw_timeline(prediction: "NetworkPrediction") -> "Figure":
     """Return the figure that `plot_timeline` writes."""
     from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
 
     timeline = prediction.timeline
     unit, per_second = latency_unit(timeline.latency_s)
@@ -67,7 +69,7 @@ def draw_timeline(prediction: "NetworkPrediction") -> "Figure":
         task = classes[timeline.graph.operators[event.operator].function]
         begin, width = per_second * event.start_s, per_second * (event.end_s - event.start_s)
         row = queues.index(event.queue)
-        colour = colours.get(task.operator_class, _REST)
+        colour = colours.get(task.operator_class, _REST_COLOUR)
         axes.barh(row, width, left=begin, height=0.8, color=colour, edgecolor="white", lw=0.4)
         share = width / (per_second * timeline.latency_s)
         if share > _LABELLED_SHARE:
@@ -78,8 +80,7 @@ def draw_timeline(prediction: "NetworkPrediction") -> "Figure":
             )  # fmt: skip
     axes.set_yticks(range(len(queues)), queues)
     axes.set(xlabel=unit, xlim=(0, per_second * timeline.latency_s))
-    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    _add_legend(figure, colours)
     figure.suptitle(_title(prediction), fontsize=10)
     return figure
 
@@ -102,7 +103,8 @@ def draw_devices(predictions: Sequence["NetworkPrediction"]) -> "Figure":
         left = 0.0
         for name, part_s in _parts_s(prediction).items():
             width = per_second * part_s
-            axes.barh(row, width, left=left, height=0.6, color=colours.get(name, _REST))
+            colour = colours.get(name, _REST_COLOUR)
+            axes.barh(row, width, left=left, height=0.6, color=colour)
             left += width
         low, high = (per_second * bound for bound in prediction.interval_s)
         axes.plot([low, high], [row, row], color="black", lw=1, marker="|")
@@ -110,9 +112,7 @@ def draw_devices(predictions: Sequence["NetworkPrediction"]) -> "Figure":
     axes.invert_yaxis()
     axes.set(xlabel=f"predicted latency ({unit}), with 90 % interval", xlim=(0, None))
     axes.grid(visible=True, axis="x", alpha=0.25)
-    for name, colour in colours.items():
-        axes.barh(0, 0, color=colour, label=name)
-    figure.legend(loc="outside lower center", ncols=max(1, len(colours)), frameon=False)
+    _add_legend(figure, colours)
     figure.suptitle(f"{predictions[0].network}, schedules: {predictions[0].schedules}", fontsize=10)
     return figure
 
@@ -128,7 +128,18 @@ def _parts_s(prediction: "NetworkPrediction") -> dict[str, float]:
 
 
 def _colours(shares: dict[str, float]) -> dict[str, str]:
-    return dict(zip(shares, _COLOURS, strict=False))
+    colours = dict(zip(shares, _COLOURS, strict=False))
+    return colours | {_REST: _REST_COLOUR} if len(shares) > len(colours) else colours
+
+
+def _add_legend(figure: "Figure", colours: dict[str, str]) -> None:
+    """Write below the axes what colours mean; more than a row of them makes the figure higher."""
+    from matplotlib.patches import Patch
+
+    handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
+    ncols = min(len(handles), _LEGEND_COLUMNS)
+    figure.set_figheight(figure.get_figheight() + 0.25 * (math.ceil(len(handles) / ncols) - 1))
+    figure.legend(handles=handles, loc="outside lower center", ncols=ncols, frameon=False)
 
 
 def _label(prediction: "NetworkPrediction") -> str:
