@@ -183,6 +183,11 @@ def test_two_queues_run_branches_side_by_side() -> None:
     one = predict(made, CPU, queues=QueueConfig(queues=1))
     two = predict(made, CPU, queues=QueueConfig(queues=2))
     assert two.latency_s < one.latency_s
+    one, two = (
+        predict(made, CPU, queues=QueueConfig(queues=n, operator_start_s=1.0)) for n in (1, 2)
+    )
+    assert one.start_s == two.start_s == len(two.timeline.events)
+    assert two.latency_s < two.start_s < one.latency_s
 
 
 def record(task: Any, *, failed: bool = False) -> tuple[Any, Any]:

@@ -76,7 +76,9 @@ class NetworkPrediction:
     interval_s: tuple[float, float]
     """Holds it in 90 % of cases."""
     start_s: float
-    """Start-ups of the network and of all its operators together, which no function holds."""
+    """Start-ups of the network and of all its operators, which no function holds, added up: part of
+    the latency where one operator runs at a time; where several do, theirs overlap, and the sum may
+    be more than the latency."""
     tasks: tuple[FunctionPrediction, ...]
     """Functions that TVM compiles, those that Ansor does not tune among them."""
     peak_bytes: float
