@@ -231,4 +231,5 @@ def test_a_report_is_one_page(
     page = tmp_path / "page.html"
     assert main(["report", str(log), "--out", str(page)]) == 0
     assert "2 tasks, 18 programs" in capsys.readouterr().out
-    assert page.read_text(encoding="utf-8").count("<svg") == 2
+    content = page.read_text(encoding="utf-8")
+    assert (content.count("<svg viewBox"), content.count('<svg class="mark"')) == (2, 2)

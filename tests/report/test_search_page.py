@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tvm_cdmpp.report import search_page
-from tvm_cdmpp.report.svg import Axis
+from tvm_cdmpp.report.svg import NUM_MARKS, Axis
 from tvm_cdmpp.search.review import SearchReview, TaskReview
 
 _VOID = {"meta", "!doctype"}
@@ -86,7 +86,52 @@ def test_the_page_tells_what_was_found() -> None:
         "2 ms", "still falling", "(main memory at 320 GB/s, assumed)",
     ):  # fmt: skip
         assert text in page
-    assert page.count("<circle") == 4
+    assert len(marks(page)[0]) == 4
+
+
+def marks(page: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return class and shape of each point of the scatter, and of each mark in the table."""
+    chart, table = page.split("Predicted against measured")[1].split("<table>", 1)
+    points = [
+        (look, shape)
+        for look, group in re.findall(r'<g class="(.*?)">(.*?)</g>', chart)
+        for shape in re.findall(r'd="M[\d.]+,[\d.]+(.*?)"', group)
+    ]
+    return points, re.findall(r'<td><svg class="mark".*?class="(.*?)" d="M0,0(.*?)"/>', table)
+
+
+def many_tasks(number: int, programs: int = 1) -> tuple[TaskReview, ...]:
+    (task,) = review().tasks
+    task = replace(
+        task,
+        measured_s=np.linspace(1e-3, 2e-3, programs),
+        predicted_s=np.linspace(2e-3, 1e-3, programs),
+    )
+    return tuple(
+        replace(task, name=f"task {n}", concordance=((5 * n) % number) / number)
+        for n in range(number)
+    )
+
+
+def test_every_task_of_the_scatter_has_a_mark_of_its_own() -> None:
+    tasks = many_tasks(NUM_MARKS)
+    points, legend = marks(page := search_page(review(tasks=tasks)))
+    assert len(set(points)) == len(legend) == NUM_MARKS
+    assert "Marks repeat" not in page
+    worst_first = sorted(range(NUM_MARKS), key=lambda n: tasks[n].concordance or 0.0)
+    assert legend == [points[n] for n in worst_first]
+    for look in {look for point, _ in points for look in point.split()}:
+        assert f".{look} {{" in page
+    assert f"Marks repeat after {NUM_MARKS} tasks" in search_page(
+        review(tasks=many_tasks(NUM_MARKS + 1))
+    )
+
+
+def test_points_that_are_left_out_of_the_scatter_are_counted() -> None:
+    page = search_page(review(tasks=(*many_tasks(2, programs=1000), *review().tasks)))
+    assert len(marks(page)[0]) == 604
+    assert "604 of 2004 programs drawn" in page
+    assert "programs drawn" not in search_page(review())
 
 
 def test_latencies_have_the_units_of_the_command_line() -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tvm_cdmpp.files import write_atomically
-from tvm_cdmpp.report.svg import Axis, line_chart, scatter_chart
+from tvm_cdmpp.report.svg import NUM_MARKS, Axis, line_chart, mark, scatter_chart
 from tvm_cdmpp.report.units import latency, latency_unit
 
 if TYPE_CHECKING:
     from tvm_cdmpp.search import SearchReview, TaskReview
 
 _MOST_POINTS = 300
-"""Of each task in the scatter; the rest would only make the page larger."""
+"""Of each task in the scatter; the rest would only make the page larger, and are counted."""
 _MOST_PROBLEMS = 10
 _LOG_FROM = 10.0
 """Largest over smallest value from which a logarithmic axis has ticks enough."""
@@ -42,9 +42,11 @@ svg { width: 100%; max-width: 44rem; height: auto; display: block; }
 svg text { font-size: 11px; fill: var(--soft); } .left { text-anchor: end; }
 .below { text-anchor: middle; } .grid { stroke: var(--grid); }
 .line { fill: none; stroke: var(--line); stroke-width: 2; }
-.diagonal { stroke: var(--soft); stroke-dasharray: 4 4; } .dots { fill-opacity: 0.6; }
-.g0 { fill: var(--g0); } .g1 { fill: var(--g1); } .g2 { fill: var(--g2); }
-.g3 { fill: var(--g3); } .g4 { fill: var(--g4); } .g5 { fill: var(--g5); }
+.diagonal { stroke: var(--soft); stroke-dasharray: 4 4; }
+.dots { fill: currentColor; fill-opacity: 0.6; } .hollow { fill: none; stroke: currentColor; }
+.g0 { color: var(--g0); } .g1 { color: var(--g1); } .g2 { color: var(--g2); }
+.g3 { color: var(--g3); } .g4 { color: var(--g4); } .g5 { color: var(--g5); }
+svg.mark { display: inline; width: 1em; margin-right: 0.4em; vertical-align: -0.1em; }
 @media print { section { break-inside: avoid; } body { max-width: none; margin: 0; }
   .scroll { overflow: visible; } th, td { white-space: normal; font-size: 0.75rem; } }
 """
@@ -149,6 +151,7 @@ def _scatter(review: "SearchReview") -> str:
     low, high = 0.8 * min(values), 1.25 * max(values)
     x, y = (Axis(f"{what} ({unit})", low, high, log=True) for what in ("measured", "predicted"))
     chart = scatter_chart("predicted against measured", x, y, groups)
+    order = sorted(range(len(tasks)), key=lambda number: tasks[number].concordance or 0.0)
     rows = [
         [
             task.name,
@@ -156,7 +159,7 @@ def _scatter(review: "SearchReview") -> str:
             f"{100 * np.median(abs(task.predicted_s / task.measured_s - 1)):.0f}%",
             "-" if task.concordance is None else f"{100 * task.concordance:.0f}%",
         ]
-        for task in sorted(tasks, key=lambda task: task.concordance or 0.0)
+        for task in (tasks[number] for number in order)
     ]
     note = (
         f"The weights are {review.weights}, as they come, not as a search trained them on"
@@ -165,7 +168,23 @@ def _scatter(review: "SearchReview") -> str:
         "measures; a wrong order does. The tasks whose order the model knows least come first."
     )
     header = ("task", "predicted / measured, median", "median error", "pairs in the right order")
-    return chart + _table(header, rows) + _note(note)
+    table = _table(header, rows, marks=[mark(number) for number in order])
+    return chart + _left_out(tasks) + table + _note(note)
+
+
+def _left_out(tasks: "Sequence[TaskReview]") -> str:
+    """Return what the scatter does not show, if anything."""
+    ran = [len(task.measured_s) for task in tasks]
+    drawn = sum(min(number, _MOST_POINTS) for number in ran)
+    content = ""
+    if drawn < sum(ran):
+        content += _note(
+            f"{drawn} of {sum(ran)} programs drawn: of each task {_MOST_POINTS} at most, evenly "
+            "over its trials. The table is of all."
+        )
+    if len(tasks) > NUM_MARKS:
+        content += _note(f"Marks repeat after {NUM_MARKS} tasks; those of the chart have tooltips.")
+    return content
 
 
 def _failures(review: "SearchReview") -> str:
@@ -187,14 +206,23 @@ def _advice(tasks: "Sequence[TaskReview]") -> str:
     return _table(header, rows, words=(2,))
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[int] = ()) -> str:
-    def cells(tag: str, row: Sequence[str]) -> str:
+def _table(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    words: Sequence[int] = (),
+    marks: Sequence[str] = (),
+) -> str:
+    """Return a table; marks are HTML that its rows begin with."""
+
+    def cells(tag: str, row: Sequence[str], before: str = "") -> str:
         return "".join(
-            f"<{tag}{' class=words' if place in words else ''}>{html.escape(cell)}</{tag}>"
+            f"<{tag}{' class=words' if place in words else ''}>{'' if place else before}"
+            f"{html.escape(cell)}</{tag}>"
             for place, cell in enumerate(row)
         )
 
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    marked = zip(rows, marks or [""] * len(rows), strict=True)
+    body = "".join(f"<tr>{cells('td', row, before)}</tr>" for row, before in marked)
     head = f"<thead><tr>{cells('th', header)}</tr></thead>"
     return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
 

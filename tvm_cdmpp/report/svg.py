@@ -8,6 +8,21 @@ from dataclasses import dataclass
 _WIDTH, _HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 12, 12, 44
 _TICKS = 5
+_COLOURS = 6
+"""Of marks; the page has one for each of the classes `g0`, `g1`, ..."""
+_SHAPES = (
+    "m-2.5,0a2.5,2.5 0 1 0 5,0a2.5,2.5 0 1 0-5,0z",  # circle
+    "m-2.5-2.5h5v5h-5z",  # square
+    "m0-3.5l3.2,5.5h-6.4z",  # triangle
+    "m0-3.6l3.6,3.6l-3.6,3.6l-3.6-3.6z",  # diamond
+    "m-1-3.4h2v2.4h2.4v2h-2.4v2.4h-2v-2.4h-2.4v-2h2.4z",  # plus
+    "m0,3.5l3.2-5.5h-6.4z",  # triangle on its tip
+    "m0-1.4l1.8-1.8l1.4,1.4l-1.8,1.8l1.8,1.8l-1.4,1.4l-1.8-1.8l-1.8,1.8l-1.4-1.4l1.8-1.8l-1.8-1.8"
+    "l1.4-1.4z",  # cross
+)
+"""From the centre of a mark; as many as have no divisor in common with the number of colours."""
+NUM_MARKS = 2 * _COLOURS * len(_SHAPES)
+"""Groups of points that can be told apart; filled marks come first, then hollow ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +69,7 @@ def line_chart(title: str, x: Axis, y: Axis, points: Sequence[tuple[float, float
 def scatter_chart(
     title: str, x: Axis, y: Axis, groups: Sequence[tuple[str, Sequence[tuple[float, float]]]]
 ) -> str:
-    """Return points in groups, each with a tooltip, and the diagonal on which x equals y."""
+    """Return groups of points, each with its `mark` and a tooltip, and the line of equal x, y."""
     begin, end = max(x.low, y.low), min(x.high, y.high)
     parts = []
     if begin < end:
@@ -65,11 +80,25 @@ def scatter_chart(
         )
     for number, (name, points) in enumerate(groups):
         dots = "".join(
-            f'<circle cx="{left:.1f}" cy="{top:.1f}" r="2.5"/>'
+            f'<path d="M{left:.1f},{top:.1f}{_SHAPES[number % len(_SHAPES)]}"/>'
             for left, top in (_at(x, y, *point) for point in points)
         )
-        parts.append(f'<g class="dots g{number % 6}"><title>{html.escape(name)}</title>{dots}</g>')
+        parts.append(f'<g class="{_classes(number)}"><title>{html.escape(name)}</title>{dots}</g>')
     return _chart(title, x, y, "".join(parts))
+
+
+def mark(number: int) -> str:
+    """Return the mark of a group of points, for a legend; colours and shapes take turns."""
+    shape = _SHAPES[number % len(_SHAPES)]
+    return (
+        '<svg class="mark" viewBox="-5 -5 10 10" aria-hidden="true">'
+        f'<path class="{_classes(number)}" d="M0,0{shape}"/></svg>'
+    )
+
+
+def _classes(number: int) -> str:
+    hollow = number % NUM_MARKS >= NUM_MARKS // 2
+    return f"{'hollow' if hollow else 'dots'} g{number % _COLOURS}"
 
 
 def _at(x: Axis, y: Axis, across: float, up: float) -> tuple[float, float]:
