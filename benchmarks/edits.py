@@ -1,13 +1,13 @@
-"""Whether edits of a schedule that the explanation calls good are good when they are measured.
+"""Whether edits of a schedule that are called good are good when they are measured.
 
     python -m benchmarks.network_latency --prepare --networks squeezenet,resnet-18 --batches 1
     python -m benchmarks.edits --networks squeezenet,resnet-18 --out benchmarks/results/edits.json
 
 The first line makes small logs of the networks. Of each task one program is taken from the log, the
 one with the median latency, as there is something left to gain; and edited: another unroll limit,
-or a factor of one tile moved to another. The explanation of the edit against the program
-(integrated gradients, `models.attribute`) says whether it is better. Program and edits are measured
-side by side, in passes, each of which begins with another one; medians count. Edits that change the
+or a factor of one tile moved to another. Whether an edit is better is said by its prediction, and
+by its explanation against the program, see `agreement`. Program and edits are measured side by
+side, in passes, each of which begins with another one; medians count. Edits that change the
 measured latency by less than 5 % tell nothing and are left out, and counted; an edit is called good
 if it is said to save as much. `--weights shipped,FILE` asks several weights, such as those that
 `tvm-cdmpp adapt` wrote for this machine.
@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.agreement import SAYINGS, said, shares
 from benchmarks.network_latency import Case
 from benchmarks.provenance import provenance, write_json
 from tvm_cdmpp.ast import CompactASTBatch
@@ -40,7 +41,7 @@ from tvm_cdmpp.bridge import (
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.measure import MeasureOptions, MeasureSession
-from tvm_cdmpp.models import TrainedPredictor, attribute, load_weights
+from tvm_cdmpp.models import TrainedPredictor, load_weights
 from tvm_cdmpp.networks import extract_tasks
 from tvm_cdmpp.search.evolve.mutation import UNROLL_LIMITS, NumberMutation
 from tvm_cdmpp.search.evolve.programs import Programs
@@ -48,10 +49,8 @@ from tvm_cdmpp.search.evolve.space import ProgramSpace
 
 auto_scheduler = load_tvm().auto_scheduler
 
-_LEAST_DIFFERENCE = 0.05
 _PASSES = 3
 _DRAWS = 64
-_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,7 @@ def main() -> None:
     predictors = {Path(name).name: load_weights(name) for name in args.weights.split(",")}
     device = device_of(default_target())
     rows: list[dict[str, Any]] = []
+    generator = np.random.default_rng(0)
     with MeasureSession():
         for name in args.networks.split(","):
             case = Case(name, 1, args.folder / f"{name}.b1")
@@ -91,7 +91,7 @@ def main() -> None:
                     print(f"{case.folder.name}: {task_name}", flush=True)
                 for weights, predictor in predictors.items():
                     assert isinstance(predictor, TrainedPredictor)
-                    for row in _judged(edited, known[task_name], predictor, device):
+                    for row in _judged(edited, known[task_name], predictor, device, generator):
                         rows.append({"weights": weights, "network": name, "task": task_name, **row})
     result = {
         **provenance("numpy", "torch"),
@@ -99,9 +99,13 @@ def main() -> None:
         "failed": sum(row["measured"] is None for row in rows) // len(predictors),
         "weights": {
             weights: {
-                kind: shares(
-                    [r for r in rows if r["weights"] == weights and kind in ("any", r["kind"])]
-                )
+                kind: {
+                    by: shares(
+                        [r for r in rows if r["weights"] == weights and kind in ("any", r["kind"])],
+                        by,
+                    )
+                    for by in SAYINGS
+                }
                 for kind in ("unrolling", "tile", "any")
             }
             for weights in predictors
@@ -171,58 +175,12 @@ def measure(edited: Edited, task: Any) -> list[float | None]:
     return [float(np.median(found)) if found else None for found in samples]
 
 
-def shares(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return what there is to say of some edits.
-
-    Parameters
-    ----------
-    rows
-        With `task`, and what is `said` and `measured` to be added to ln latency by the edit.
-
-    Returns
-    -------
-    shares
-        `said_good_are_good`: of the edits that are said to save 5 %, those that are good.
-        `as_measured`: of all, those that are said to save, or cost, and do. `good`: of all, those
-        that are good. Each with its 90 % interval, tasks being resampled; None where there is no
-        such edit.
-    """
-    told = [
-        row
-        for row in rows
-        if row["measured"] is not None and abs(row["measured"]) >= _LEAST_DIFFERENCE
-    ]
-    tasks, place = np.unique([row["task"] for row in told], return_inverse=True)
-    said = np.array([row["said"] for row in told])
-    good = np.array([row["measured"] for row in told]) < 0
-    drawn = np.random.default_rng(0).integers(len(tasks), size=(_RESAMPLES, len(tasks)))
-    weights = np.array([np.bincount(row, minlength=len(tasks))[place] for row in drawn])
-
-    def share(of: Any, among: Any) -> dict[str, Any] | None:
-        if not among.any():
-            return None
-        resampled = weights @ (of & among) / np.maximum(weights @ among, 1)
-        low, high = np.quantile(resampled[weights @ among > 0], [0.05, 0.95])
-        return {
-            "share": float(of[among].mean()), "interval": [float(low), float(high)],
-            "edits": int(among.sum()),
-        }  # fmt: skip
-
-    every = np.ones(len(told), bool)
-    return {
-        "edits": len(rows),
-        "too_alike": sum(row["measured"] is not None for row in rows) - len(told),
-        "said_good_are_good": share(good, said <= -_LEAST_DIFFERENCE),
-        "as_measured": share((said < 0) == good, every),
-        "good": share(good, every),
-    }
-
-
 def _judged(
     edited: Edited,
     latencies_s: Sequence[float | None],
     predictor: TrainedPredictor,
     device: DeviceSpec,
+    generator: np.random.Generator,
 ) -> Iterator[dict[str, Any]]:
     """Yield what is said of each edit of a program, and what was measured."""
     base_s, *edits_s = latencies_s
@@ -230,22 +188,9 @@ def _judged(
         change = None if base_s is None or edit_s is None else float(np.log(edit_s / base_s))
         yield {
             "kind": kind,
-            "said": _said(edited.batch.take([0, number]), predictor, device),
+            **said(edited.batch.take([0, number]), predictor, device, generator),
             "measured": change,
         }
-
-
-def _said(pair: CompactASTBatch, predictor: TrainedPredictor, device: DeviceSpec) -> float:
-    """Return what an edit adds to ln latency, a program and its edit being given.
-
-    Where the edit has another number of leaves there is nothing to attribute, and `explain` shows
-    the two predictions.
-    """
-    if pair.leaf_counts[0] != pair.leaf_counts[1]:
-        before_s, after_s = predictor.predict(pair, device).latency_s
-        return float(np.log(after_s / before_s))
-    found = attribute(predictor, pair.take([1]), device, pair.take([0]), steps=16)
-    return sum(found.groups.values())
 
 
 if __name__ == "__main__":
