@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,14 @@ _PARTS = {
     "order known": "order_known",
     "true latencies known": "latencies_known",
 }
+_SAID = (
+    "said by", "measured", "left out", "called good that are good", "of all, good", "sign as said",
+)  # fmt: skip
+_WHO_SAYS = (
+    "Edits that change the latency by less than 5 % are left out, and those said to save as much "
+    "are called good: by the prediction; by the explanation, which is the group with the largest "
+    "attribution; or by any group, drawn at random. Shares with 90 % intervals over tasks."
+)
 
 
 def errors_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
@@ -100,47 +108,57 @@ def study_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
 
 def faithfulness_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     """Yield whether explanations hold."""
-    edits = result["edits"]
+    change, more = result["change_of_ln_latency"], result["changed_more_than"]
     yield (
         f"**Whether explanations hold** ([data](results/{file.name})). {result['programs']} "
         f"recorded programs of held-out networks. Without the {result['fields_removed']} fields "
-        "that are said to matter most, ln latency as predicted changes by "
-        f"{result['change_of_ln_latency']:.2f} in the median, without as many others by "
-        f"{result['change_at_random']:.2f}; by more than these for "
-        f"{result['share_changed_more_than_at_random']:.0%} of the programs. Of pairs of programs "
-        "that are most alike, the one that the explanation calls faster is faster in "
-        f"{edits['any']['share_as_measured']:.0%} of {edits['any']['pairs']:,}; where they differ "
-        f"in unrolling only, in {edits['unrolling']['share_as_measured']:.0%} of "
-        f"{edits['unrolling']['pairs']}."
+        f"that are said to matter most, ln latency as predicted changes by {change['said']:.2f} in "
+        f"the median, without as many others that are not as in the average leaf by "
+        f"{change['random']:.2f}, without those farthest from it by {change['farthest']:.2f}; by "
+        f"more than these for {_share(more['random'])} and {_share(more['farthest'])} of the "
+        "programs. Then pairs of programs that are most alike, one being an edit of the other. "
+        f"{_WHO_SAYS}"
     )
+    yield ""
+    yield from table_head("edit", *_SAID)
+    for kind in ("unrolling", "any"):
+        yield from _said_rows([kind], result["edits"][kind])
     yield ""
     yield origin(result)
 
 
 def edits_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
-    """Yield whether edits that an explanation calls good are good when measured."""
+    """Yield whether edits that are called good are good when measured."""
     yield (
-        f"**Edits that an explanation calls good, measured** ([data](results/{file.name})). Of "
+        f"**Edits that are called good, measured** ([data](results/{file.name})). Of "
         f"{result['tasks']} tasks the program with the median latency in a small log, with another "
-        "unroll limit or tile; those that change the latency by less than 5 % are left out, and "
-        "those said to save as much are called good. Shares with 90 % intervals over tasks."
+        f"unroll limit or tile. {_WHO_SAYS}"
     )
     yield ""
-    yield from table_head(
-        "weights", "edit", "measured", "left out", "called good that are good", "of all, good",
-        "sign as said",
-    )  # fmt: skip
+    yield from table_head("weights", "edit", *_SAID)
     for weights, kinds in result["weights"].items():
         for kind, found in kinds.items():
-            shares = (_share(found[name]) for name in ("said_good_are_good", "good", "as_measured"))
-            yield table_row(weights, kind, str(found["edits"]), str(found["too_alike"]), *shares)
+            # Older results are of the prediction alone.
+            yield from _said_rows(
+                [weights, kind], found if "prediction" in found else {"prediction": found}
+            )
     yield ""
     yield origin(result)
 
 
-def _share(found: dict[str, Any]) -> str:
+def _said_rows(cells: Sequence[str], found: Mapping[str, Any]) -> Iterator[str]:
+    for by, told in found.items():
+        shares = (_share(told[name]) for name in ("said_good_are_good", "good", "as_measured"))
+        counts = (f"{told[name]:,}" for name in ("edits", "too_alike"))
+        yield table_row(*cells, by.replace("_", " "), *counts, *shares)
+
+
+def _share(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "-"
     low, high = found["interval"]
-    return f"{found['share']:.0%} of {found['edits']} ({low:.0%} to {high:.0%})"
+    cases = found["cases"] if "cases" in found else found["edits"]  # so in older results
+    return f"{found['share']:.0%} of {cases:,} ({low:.0%} to {high:.0%})"
 
 
 def intervals_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
