@@ -33,6 +33,7 @@ from benchmarks.predictor_tables import (
     speed_section,
     study_section,
 )
+from benchmarks.recorded_tables import recorded_section
 from benchmarks.search_tables import evolution_section, guard_section, search_section
 
 ROOT = Path(__file__).parents[1]
@@ -85,6 +86,7 @@ def _section(file: Path) -> str:
         "search": search_section,
         "evolution": evolution_section,
         "full": full_caches_section,
+        "recorded": recorded_section,
         "rows": rows_first_section,
         "worker": worker_cores_section,
         "guard": guard_section,
