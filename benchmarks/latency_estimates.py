@@ -20,7 +20,7 @@ import numpy as np
 
 from tvm_cdmpp.devices import DeviceSpec, find_device, read_device_file
 from tvm_cdmpp.networks import Network
-from tvm_cdmpp.replay import NetworkForecast
+from tvm_cdmpp.replay import NetworkForecast, NetworkPrediction
 
 _MATRIX = 512
 
@@ -51,8 +51,7 @@ def estimates(
         for task in found.tasks
     }  # fmt: skip
     estimated: dict[str, Any] = {
-        "predicted_s": found.latency_s,
-        "interval_s": found.interval_s,
+        **_said(found, "predicted"),
         "predicted_operators_s": {task.function: task.latency_s for task in found.tasks},
         "rooflines_s": sum(f["count"] * roofline_s(f, here) for f in functions.values()),
         "flops_s": sum(f["count"] * f["flops"] for f in functions.values()) / rate,
@@ -60,10 +59,14 @@ def estimates(
         "without_record": found.num_tasks_without_record,
     }
     if here.calibration is not None:
-        estimated["calibrated_s"] = forecast.on(here).latency_s
+        estimated |= _said(forecast.on(here), "calibrated")
     if adapted is not None:
-        estimated["adapted_s"] = forecast.with_weights(str(adapted)).on(here).latency_s
+        estimated |= _said(forecast.with_weights(str(adapted)).on(here), "adapted")
     return estimated
+
+
+def _said(found: NetworkPrediction, name: str) -> dict[str, Any]:
+    return {f"{name}_s": found.latency_s, f"{name}_interval_s": found.interval_s}
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,12 @@ def summary(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     largest = (f"{100 * max(errors):.1f} %" for errors in found)
     yield table_row("mean error", "", "", "", *means)
     yield table_row("largest error", "", "", "", *largest)
+    held = [[_is_held(row, estimate) for row in rows] for estimate in known]
+    if any(None not in found for found in held):
+        shares = (
+            "" if None in found else f"{sum(map(bool, found))} of {len(rows)}" for found in held
+        )
+        yield table_row("in the 90 % interval", "", "", "", *shares)
     if any(estimate in _REQUIRED for estimate in known):
         required = (_REQUIRED.get(estimate, "") for estimate in known)
         yield table_row("wanted: mean, largest", "", "", "", *required)
@@ -182,6 +188,12 @@ def _errors(rows: Sequence[dict[str, Any]], known: Sequence[str]) -> list[list[f
         [abs(error) for row in rows if (error := _error(row, estimate)) is not None]
         for estimate in known
     ]
+
+
+def _is_held(row: dict[str, Any], estimate: str) -> bool | None:
+    """Tell whether the interval of an estimate holds the measurement; None where there is none."""
+    low_high = row.get(f"{estimate}_interval_s")
+    return None if low_high is None else bool(low_high[0] <= row["measured_s"] <= low_high[1])
 
 
 def _error(row: dict[str, Any], estimate: str) -> float | None:

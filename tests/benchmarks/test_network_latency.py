@@ -88,6 +88,18 @@ def test_the_table_says_what_is_not_known() -> None:
     ]
 
 
+def test_intervals_that_hold_the_measurement_are_counted() -> None:
+    wide, narrow = (
+        {"predicted_s": 5e-3, "predicted_interval_s": ends}
+        for ends in ((3e-3, 8e-3), (4.5e-3, 6e-3))
+    )
+    line = next(
+        line for line in summary([{**ROW, **wide}, {**ROW, **narrow}]) if "interval" in line
+    )
+    assert line.split("|")[5:7] == ["  ", " 1 of 2 "]
+    assert not any("interval" in line for line in summary([ROW]))
+
+
 def test_operators_are_compared_with_the_network_of_their_own_round() -> None:
     operators = (Operator("a", "f", (), 0.0), Operator("b", "f", (0,), 0.0))
     graph = OperatorGraph(operators, 0.0)
