@@ -8,6 +8,8 @@ from tvm_cdmpp.devices.host import read_host_cpu
 
 CPUINFO = """\
 processor\t: 0
+cpu family\t: 26
+model\t\t: 2
 model name\t: Some CPU
 flags\t\t: fpu avx2 fma
 
@@ -37,6 +39,7 @@ def test_reads_name_flags_and_physical_cores(root: Path) -> None:
     cpu = read_host_cpu(root)
     assert cpu.architecture == "x86_64"
     assert cpu.name == "Some CPU"
+    assert cpu.generation == "family 26 model 2"
     assert cpu.flags == {"fpu", "avx2", "fma"}
     assert cpu.physical_cores == 2
 

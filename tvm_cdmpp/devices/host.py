@@ -32,6 +32,14 @@ class HostCPU:
     """The base clock, or what is nearest to it; None where nothing stable tells."""
     clock_source: str = ""
     """What told the clock."""
+    generation: str = ""
+    """The maker's numbers of the design, such as `family 26 model 2`: virtual machines often hide
+    the name. Empty where unknown."""
+
+
+_DESIGN = {
+    "cpu family": "family", "model": "model", "CPU implementer": "implementer", "CPU part": "part",
+}  # fmt: skip
 
 
 def read_host_cpu(root: Path = Path("/")) -> HostCPU:
@@ -52,6 +60,7 @@ def read_host_cpu(root: Path = Path("/")) -> HostCPU:
         physical_cores=_physical_cores(root),
         clock_hz=clock_hz,
         clock_source=clock_source,
+        generation=" ".join(f"{word} {info[key]}" for key, word in _DESIGN.items() if key in info),
     )
 
 

@@ -16,6 +16,7 @@ def describe_machine() -> dict[str, Any]:
     cpu = read_host_cpu()
     return {
         "cpu": cpu.name,
+        "cpu_generation": cpu.generation,
         "physical_cores": cpu.physical_cores,
         "system": platform.platform(),
         "python": platform.python_version(),
