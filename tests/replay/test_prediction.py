@@ -288,6 +288,37 @@ def test_a_library_call_is_priced_by_what_it_moves() -> None:
     assert any("bytes they move" in remark for remark in found.remarks)
 
 
+def test_library_calls_that_no_record_has_are_added_but_for_weights_of_the_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `erf` in a product: its cycles, shared out among cores as the product is."""
+
+    def erf(x: Any) -> tuple[Any, dict[str, Any]]:
+        weight = tvm.nd.array(np.ones((64, 64), "float32"))
+        return relay.erf(relay.nn.dense(x, relay.var("w", shape=(64, 64)))), {"w": weight}
+
+    forecast, device = NetworkForecast(network(erf, (4096, 64))), find_device(CPU)
+    (added,) = (t.latency_s for t in forecast.on(device).tasks if t.basis == "predicted")
+    monkeypatch.setattr(TrainedPredictor, "adapted_to", device.name)
+    (learned,) = (t.latency_s for t in forecast.on(device).tasks if t.basis == "predicted")
+    least_s = 4096 * 64 * 12.0 / device.clock_hz / device.cores
+    assert 0.99 * least_s < added - learned < 4 * least_s  # not all cores may be busy
+
+
+def test_depthwise_convolutions_are_told_apart_where_their_names_do_not() -> None:
+    def depthwise(x: Any) -> tuple[Any, dict[str, Any]]:
+        weight = tvm.nd.array(np.ones((8, 1, 3, 3), "float32"))
+        w = relay.var("w", shape=(8, 1, 3, 3))
+        return relay.nn.conv2d(x, w, padding=(1, 1), groups=8, channels=8, kernel_size=(3, 3)), {
+            "w": weight
+        }
+
+    found = NetworkForecast(network(depthwise, (1, 8, 16, 16))).on(GPU)
+    (task,) = found.tasks
+    assert "depthwise" not in task.function
+    assert task.operator_class == "depthwise conv2d"
+
+
 def test_other_weights_price_what_was_lowered_once(forecast: NetworkForecast) -> None:
     other = forecast.with_weights("evaluation")
     assert (

@@ -122,6 +122,11 @@ class TrainedPredictor:
                 digest.update(weight.numpy().tobytes())
         return digest.hexdigest()
 
+    @property
+    def adapted_to(self) -> str | None:
+        """Name of the device that `adapt` made the weights for."""
+        return self.about.get("device")
+
     def level_spread(self, device: DeviceSpec) -> float:
         """Return how far off all programs of a device together may be, as a deviation of ln.
 
@@ -131,7 +136,7 @@ class TrainedPredictor:
         is_known = (
             expert.network.knows(device)
             or expert.ahead is not None
-            or self.about.get("device") == device.name
+            or self.adapted_to == device.name
             or (device.calibration is not None and device.calibration.of(self.origin) is not None)
         )
         return 0.0 if is_known else _LEVEL_SPREADS[_kind(device)]
@@ -178,11 +183,11 @@ class TrainedPredictor:
 
     def _remark_on_adapted(self, device: DeviceSpec) -> str | None:
         """Say of which device `adapt` made the weights, and whether they can be used for this."""
-        adapted_to = self.about.get("device")
-        if adapted_to is None:
+        if self.adapted_to is None:
             return None
-        learned = f"the weights learned from {self.about.get('records')} records of {adapted_to}"
-        if adapted_to != device.name:
+        records = self.about.get("records")
+        learned = f"the weights learned from {records} records of {self.adapted_to}"
+        if self.adapted_to != device.name:
             return f"{learned}, and none of {device.name}: for that they may be worse than before"
         known = device.calibration and device.calibration.of(self.origin)
         if self.about.get("calibrated") and not known:

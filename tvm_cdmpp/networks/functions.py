@@ -32,6 +32,8 @@ BY_COLUMNS = "batch_matmul_by_columns"
 """Products whose right matrix has a row for each column of the left one, as PyTorch writes them:
 TVM's schedule walks down its columns."""
 
+_DEPTHWISE = "DepthwiseConv2d"
+"""Name of the buffer that TVM's depthwise convolutions sum up in, whatever their schedule."""
 _KERNEL_AXES = 6
 """Of a convolution's weights in TVM's layouts of blocks; those of its size are the third and the
 fourth. Nothing else that a convolution reads has so many."""
@@ -40,10 +42,16 @@ _REDUCING = frozenset(name for _, name in _CLASSES[:8])
 _POOLS = ("max_pool", "global_avg_pool", "adaptive_avg_pool", "avg_pool")
 
 
-def class_of(function: str) -> str:
-    """Return the class of operators that a function belongs to, by its name."""
-    found = (name for words, name in _CLASSES if re.search(_word(words), function))
-    return next(found, "elementwise")
+def class_of(function: str, program: Any = None) -> str:
+    """Return the class of operators that a function belongs to, by its name.
+
+    Depthwise convolutions are called conv2d but in TVM's own layouts; their `PrimFunc`, if it is
+    given, tells them.
+    """
+    names = (name for words, name in _CLASSES if re.search(_word(words), function))
+    found = next(names, "elementwise")
+    is_depthwise = found == "conv2d" and program is not None and _DEPTHWISE in str(program)
+    return "depthwise conv2d" if is_depthwise else found
 
 
 def is_of_reducing_class(function: str) -> bool:

@@ -20,7 +20,7 @@ Cycles are round figures of current cores, from microbenchmarks of single functi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -140,7 +140,7 @@ def estimate_function(
     bounds_s["start-up"] = latency_s
     library = _library_calls(program)
     for leaf in leaves:
-        calls = library.get(leaf.name, ())
+        calls = [_LIBRARY_CYCLES[name] for name in library.get(leaf.name, ())]
         slower = _slower(device, calls_library=bool(calls))
         found_s = _leaf_times_s(leaf, calls, device, network_bytes)
         times_s = tuple(slower * seconds for seconds in found_s)
@@ -148,6 +148,20 @@ def estimate_function(
         for name, seconds in zip(names, times_s, strict=False):
             bounds_s[name] += seconds
     return Estimate(bounds_s, latency_s)
+
+
+def unrecorded_calls_s(program: Any, leaves: Sequence[Leaf], device: DeviceSpec) -> float:
+    """Return what calls of the C library take on a CPU that no program has that was trained on.
+
+    Those have none but `exp`. Networks have `erf` fused into convolutions and products, and it runs
+    when these have ended.
+    """
+    library, total_s = _library_calls(program), 0.0
+    for leaf in leaves:
+        cycles = _cycles_of(name for name in library.get(leaf.name, ()) if name != "exp")
+        executions = math.prod(loop.extent for loop in leaf.loops)
+        total_s += cycles * executions / (device.clock_hz * busy_cores(leaf, device))
+    return _slower(device, calls_library=True) * total_s
 
 
 def _slower(device: DeviceSpec, *, calls_library: bool) -> float:
@@ -364,9 +378,9 @@ def _lines(access: Access, level: int) -> int:
     return runs * math.ceil(run / _LINE_BYTES)
 
 
-def _library_calls(program: Any) -> dict[str, list[float]]:
-    """Return the cycles of calls of the C library per store, the most of them, by its buffer."""
-    found: dict[str, list[float]] = {}
+def _library_calls(program: Any) -> dict[str, list[str]]:
+    """Return the calls of the C library per store, the longest of them, by its buffer."""
+    found: dict[str, list[str]] = {}
     for store in _found(program.body, tir.BufferStore):
         calls = _found(store.value, tir.Call)
         names = [
@@ -374,10 +388,14 @@ def _library_calls(program: Any) -> dict[str, list[float]]:
             for call in calls
             if not _is_square(call)
         ]
-        cycles = [_LIBRARY_CYCLES[name] for name in names if name in _LIBRARY_CYCLES]
+        names = [name for name in names if name in _LIBRARY_CYCLES]
         buffer = str(store.buffer.name)
-        found[buffer] = max(found.get(buffer, []), cycles, key=sum)
+        found[buffer] = max(found.get(buffer, []), names, key=_cycles_of)
     return found
+
+
+def _cycles_of(calls: Iterable[str]) -> float:
+    return sum(_LIBRARY_CYCLES[name] for name in calls)
 
 
 def _is_square(call: Any) -> bool:

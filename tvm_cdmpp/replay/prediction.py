@@ -267,7 +267,7 @@ class NetworkForecast:
             FunctionPrediction(
                 name=readable(name),
                 function=name,
-                operator_class=class_of(name),
+                operator_class=class_of(name, lowered.programs.get(name)),
                 count=counts[name],
                 latency_s=prices[name].latency_s,
                 interval_s=interval(

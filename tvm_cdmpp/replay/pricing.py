@@ -33,7 +33,7 @@ from tvm_cdmpp.models import (
 )
 from tvm_cdmpp.networks import OwnFunction, is_of_reducing_class
 from tvm_cdmpp.replay.inside import inside_network
-from tvm_cdmpp.replay.physics import estimate_function
+from tvm_cdmpp.replay.physics import estimate_function, unrecorded_calls_s
 
 Basis: TypeAlias = Literal["predicted", "analytic estimate", "moved bytes"]
 
@@ -119,7 +119,7 @@ def price_functions(
                 of_operator = OwnFunction.of(name, programs[name], leaves[name]).on(device)
             by_device[of_operator][name] = leaves[name]
     for of_operator, tuned in by_device.items():
-        prices |= _predicted(tuned, of_operator, hardware, predictor, network_bytes)
+        prices |= _predicted(programs, tuned, of_operator, hardware, predictor, network_bytes)
     for name in named:
         if name not in prices:
             prices[name] = _by_estimate(
@@ -128,17 +128,27 @@ def price_functions(
     return prices
 
 
+def _has_learned(predictor: CostPredictor, device: DeviceSpec) -> bool:
+    """Tell whether weights are of `adapt`, which measures such functions on the device."""
+    return isinstance(predictor, TrainedPredictor) and predictor.adapted_to == device.name
+
+
 def _predicted(
+    programs: Mapping[str, Any],
     tuned: Mapping[str, Sequence[Leaf]],
     device: DeviceSpec,
     hardware: Hardware,
     predictor: CostPredictor,
     network_bytes: float,
 ) -> dict[str, Price]:
-    """Price functions by the predictor, given by their leaves."""
+    """Price functions by the predictor, given by their programs and leaves."""
     batch = describe_programs(list(tuned.values()), hardware)
     prediction = predictor.predict(batch, device)
     latencies_s = _in_network_s(prediction, batch, list(tuned.values()), device, network_bytes)
+    if device.kind == "cpu" and not _has_learned(predictor, device):
+        latencies_s = latencies_s + [
+            unrecorded_calls_s(programs[name], found, device) for name, found in tuned.items()
+        ]
     spreads, level_spread = np.full(len(batch), ANALYTIC_SPREAD), 0.0
     if isinstance(predictor, TrainedPredictor):
         level_spread = predictor.level_spread(device)
