@@ -1,6 +1,7 @@
 """Logs as a reader sees them: DAGs from beside the log, nothing left out in silence."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from tests.search.logs import TARGET, write_tiny_log
 from tests.tiny_tasks import auto_scheduler, invent, tiny_matmul
 from tvm_cdmpp.bridge import append_records, task_name
-from tvm_cdmpp.devices import find_device
+from tvm_cdmpp.devices import DeviceCalibration, Levels, find_device
 from tvm_cdmpp.errors import RecordError
 from tvm_cdmpp.search import read_measured_log
 from tvm_cdmpp.workloads import write_workloads
@@ -28,6 +29,13 @@ def test_programs_keep_their_lines_and_failures_are_counted(tmp_path: Path) -> N
         assert task.machine.device.name == "epyc-7452"
         assert (task.spent_s > 0).all()
     assert log.of_line(12) == (log.tasks[1], 2)
+
+
+def test_a_task_has_the_calibrated_level_of_its_operator(tmp_path: Path) -> None:
+    levels = Levels(weights="some", level=0.25, operators={"matmul": 1.0})
+    device = replace(find_device("epyc-7452"), calibration=DeviceCalibration(levels=(levels,)))
+    log = read_measured_log(write_tiny_log(tmp_path / "log.json"), device)
+    assert [task.machine.device.level("some") for task in log.tasks] == [1.0, 1.0]
 
 
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tvm_cdmpp.bridge import (
     load_tvm,
     no_record_of,
     read_records,
+    task_dag,
     task_names,
     why_unfit,
     with_dag,
@@ -33,6 +34,7 @@ from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import CDMPPError, RecordError
 from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records, load_dag
 from tvm_cdmpp.models import Machine
+from tvm_cdmpp.train import operator_of_dag
 from tvm_cdmpp.workloads import TvmInspector
 
 tvm = load_tvm()
@@ -210,7 +212,10 @@ def _measured_task(
 ) -> MeasuredTask:
     """Extract the programs of a task, and note those of no use."""
     hardware = Hardware.of(task.hardware_params)
-    machine = Machine(device or device_of(task.target, hardware), hardware)
+    device = device or device_of(task.target, hardware)
+    if device.calibration is not None:
+        device = device.for_operator(operator_of_dag(task_dag(task)))
+    machine = Machine(device, hardware)
     layout = LayoutRewrite(int(task.layout_rewrite_option))
     extractor = StepExtractor(analyse(task.compute_dag), hardware, layout)
     states = [measured.state for measured, _ in records.values()]
