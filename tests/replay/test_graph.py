@@ -74,6 +74,8 @@ def test_memory_counts_shared_storage_once() -> None:
         ("{}", "Expected the JSON of TVM's graph executor"),
         ("[1", "Expected the JSON of TVM's graph executor"),
         (graph_json(NODES, shape=["list_shape", [["n"]] * 7]), "Expected the JSON"),
+        (graph_json(NODES, shape=["list_shape", [[-2, 5]] * 7]), "a size of -2"),
+        (graph_json(NODES, shape=["list_shape", [[10**200, 10**200]] * 7]), "OverflowError"),
         (graph_json(NODES, dltype=["list_str", ["odd"] * 7]), "unknown element type 'odd'"),
         (graph_json(NODES[:2]), "no operator"),
         (graph_json([("x", "", []), ("y", "__nop", [0])]), "no operator"),

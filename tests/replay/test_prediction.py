@@ -348,6 +348,37 @@ def test_what_cannot_be_predicted_is_refused() -> None:
         predict(network(), CPU, log=Path(os.devnull))
 
 
+def test_what_tvms_schedules_raise_names_the_network() -> None:
+    def dilated(x: Any) -> tuple[Any, dict[str, Any]]:
+        w = relay.var("w", shape=(8, 8, 3, 3))
+        weight = tvm.nd.array(np.ones((8, 8, 3, 3), "float32"))
+        options = {"channels": 8, "kernel_size": (3, 3), "dilation": (2, 2)}
+        return relay.nn.conv2d_transpose(x, w, **options), {"w": weight}
+
+    with pytest.raises(NetworkError, match=r"cannot compile chain for llvm .*dilat"):
+        predict(network(dilated, (1, 8, 16, 16)), CPU)
+
+
+def test_the_batch_is_what_was_asked_for(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "m"], ["y"])], "g",
+        [helper.make_tensor_value_info("m", kind, [4]),
+         helper.make_tensor_value_info("x", kind, ["N", 4])],
+        [helper.make_tensor_value_info("y", kind, ["N", 4])],
+    )  # fmt: skip
+    opset = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "n.onnx")
+    found = [predict(tmp_path / "n.onnx", CPU, batch=batch) for batch in (2, 16)]
+    assert [each.batch for each in found] == [2, 16]
+
+
+def test_a_cpu_without_vectors_is_priced() -> None:
+    scalar = replace(find_device(CPU), name="scalar", simd_bytes=4)
+    assert predict("mlp", scalar).latency_s > predict("mlp", CPU).latency_s
+
+
 def test_the_spread_of_a_sum_lies_between_independent_and_equal_errors() -> None:
     parts = [(1.0, 0.2, 0.0)] * 4
     assert joint_spread(parts, 0.0) == pytest.approx(0.1)

@@ -89,8 +89,11 @@ def test_what_cannot_be_replayed_is_refused() -> None:
         replay(read_graph(graph_json(NODES)), {"__copy": 1.0})
     with pytest.raises(NetworkError, match="no operator"):
         replay(OperatorGraph((), 0.0), {})
-    with pytest.raises(ConfigError, match="at least 1 queue"):
-        QueueConfig(queues=0)
+    for queues in (0, 1.5, "2"):
+        with pytest.raises(ConfigError, match=f"at least 1 queue; got {queues!r}"):
+            QueueConfig(queues=queues)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="start-up times must be finite"):
+        QueueConfig(network_start_s="a")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf, -math.inf])

@@ -38,6 +38,22 @@ def test_a_task_has_the_calibrated_level_of_its_operator(tmp_path: Path) -> None
     assert [task.machine.device.level("some") for task in log.tasks] == [1.0, 1.0]
 
 
+def test_each_line_has_its_own_hardware(tmp_path: Path) -> None:
+    """As lines of two machines in one log; what cannot be is a problem of its line alone."""
+    path = write_tiny_log(tmp_path / "log.json")
+    before = read_measured_log(path)
+    lines = path.read_bytes().splitlines()
+    assert b"[1, 64, 64, " in lines[0]
+    lines[0] = lines[0].replace(b"[1, 64, 64, ", b"[2, 64, 64, ")
+    lines[1] = lines[1].replace(b"[1, 64, 64, ", b"[1, -64, 64, ")
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    log = read_measured_log(path)
+    assert set(log.problems) == {2}
+    assert [task.lines[0] for task in log.tasks] == [1, 3, 10]
+    assert [task.machine.hardware.cores for task in log.tasks] == [2, 1, 1]
+    assert (log.tasks[2].asts.vectors == before.tasks[1].asts.vectors).all()
+
+
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     path = write_tiny_log(tmp_path / "log.json")
     lines = path.read_bytes().splitlines()

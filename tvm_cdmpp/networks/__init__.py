@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         Network,
         change_layout,
         extract_tasks,
+        find_tasks,
         load_network,
         network_of_relay,
         tasks_of,

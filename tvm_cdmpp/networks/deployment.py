@@ -22,7 +22,13 @@ from tvm_cdmpp.errors import (
     NetworkError,
     RecordError,
 )
-from tvm_cdmpp.networks.network import CHANNELS_FIRST, Network, change_layout, to_search_form
+from tvm_cdmpp.networks.network import (
+    CHANNELS_FIRST,
+    Network,
+    change_layout,
+    compiling,
+    to_search_form,
+)
 from tvm_cdmpp.networks.outputs import Array
 
 tvm = load_tvm()
@@ -161,14 +167,9 @@ def deploy(network: Network, target: Target, log: Path | None = None) -> Deploye
         TVM cannot compile the network.
     """
     best = None if log is None else load_best(log)
-    try:
-        with quiet_tvm(), compile_context(best):
-            mod = compiled_form(network, target, best)
-            factory = relay.build(mod, target=target, params=network.params)
-    except tvm.TVMError as error:
-        raise NetworkError(
-            f"TVM cannot compile {network.name} for {target}: {reason_of(error)}."
-        ) from error
+    with compiling(network.name, target), quiet_tvm(), compile_context(best):
+        mod = compiled_form(network, target, best)
+        factory = relay.build(mod, target=target, params=network.params)
     return Deployed(
         network=network,
         target=target,

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from tvm_cdmpp.bridge import load_tvm, quiet_tvm, reason_of
-from tvm_cdmpp.errors import NetworkError
+from tvm_cdmpp.bridge import load_tvm, quiet_tvm
 from tvm_cdmpp.networks.deployment import CountingBest, compile_context, compiled_form
-from tvm_cdmpp.networks.network import Network
+from tvm_cdmpp.networks.network import Network, compiling
 
 tvm = load_tvm()
 relay = tvm.relay
@@ -67,15 +66,10 @@ def lower_network(network: Network, target: Target, best: CountingBest | None) -
     first = tvm.tir.transform.prim_func_pass(keep, opt_level=0, name="keep_program")
     codegen = _codegen.GraphExecutorCodegen(None, target)
     options = {"tir.add_lower_pass": [(_BEFORE_ALL_PASSES, first)]}
-    try:
-        with quiet_tvm(), compile_context(best, **options):
-            form = compiled_form(network, target, best)
-            mod, _ = relay.optimize(form, target, params=network.params)
-            graph_json, _, parameters = codegen.codegen(mod, mod["main"])
-    except tvm.TVMError as error:
-        raise NetworkError(
-            f"TVM cannot compile {network.name} for {target}: {reason_of(error)}."
-        ) from error
+    with compiling(network.name, target), quiet_tvm(), compile_context(best, **options):
+        form = compiled_form(network, target, best)
+        mod, _ = relay.optimize(form, target, params=network.params)
+        graph_json, _, parameters = codegen.codegen(mod, mod["main"])
     applied = {} if best is None else best.applied
     return LoweredNetwork(
         graph_json=str(graph_json),

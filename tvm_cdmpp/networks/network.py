@@ -12,13 +12,14 @@ wrote it, and `to_search_form` makes of it what is searched and deployed with a 
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from tvm_cdmpp.bridge import errors_of_threads, hardware_params, load_tvm, quiet_tvm, reason_of
-from tvm_cdmpp.errors import NetworkError
+from tvm_cdmpp.errors import CDMPPError, NetworkError
 from tvm_cdmpp.networks.imported import Reference
 from tvm_cdmpp.networks.importers import read_network_file
 from tvm_cdmpp.networks.inputs import MOST_BATCH, InputSpecs, InputWishes
@@ -182,15 +183,49 @@ def extract_tasks(network: Network, target: Target) -> tuple[list[SearchTask], l
     NetworkError
         TVM cannot compile the network for this target, or there is nothing to tune in it.
     """
-    try:
-        tasks, weights = tasks_of(to_search_form(network.mod), network.params, target)
-    except tvm.TVMError as error:
-        raise NetworkError(
-            f"TVM cannot compile {network.name} for {target}: {reason_of(error)}."
-        ) from error
+    tasks, weights = find_tasks(network, target)
     if not tasks:
         raise NetworkError(f"{network.name} has no operator that Ansor could tune.")
     return tasks, weights
+
+
+def find_tasks(network: Network, target: Target) -> tuple[list[Any], list[int]]:
+    """Do as `extract_tasks`, but return no task where there is none.
+
+    Raises
+    ------
+    NetworkError
+        TVM cannot compile the network for this target.
+    """
+    with compiling(network.name, target):
+        return tasks_of(to_search_form(network.mod), network.params, target)
+
+
+_RAISED = (
+    tvm.TVMError, ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError,
+    TypeError, ValueError,
+)  # fmt: skip
+
+
+@contextmanager
+def compiling(name: str, target: Target) -> Iterator[None]:
+    """Name the network and the target in what TVM raises meanwhile.
+
+    TVM's strategies and schedules are Python, which raises whatever they come upon.
+
+    Raises
+    ------
+    NetworkError
+        TVM raised something.
+    """
+    try:
+        yield
+    except CDMPPError:
+        raise
+    except _RAISED as error:
+        raise NetworkError(
+            f"TVM cannot compile {name} for {target}: {reason_of(error)}."
+        ) from error
 
 
 def tasks_of(

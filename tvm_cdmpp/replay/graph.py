@@ -86,7 +86,7 @@ def read_graph(
         sizes = _sizes_bytes(content["attrs"])
         graph = _Reader(nodes, starts, sizes, frozenset(parameters)).operators()
         peak_bytes = _peak_bytes(content["attrs"], sizes)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise NetworkError(
             "Expected the JSON of TVM's graph executor, with nodes, node_row_ptr and attrs; "
             f"got something else ({type(error).__name__}: {error})."
@@ -137,9 +137,15 @@ class _Reader:
 def _sizes_bytes(attrs: dict[str, Any]) -> list[float]:
     shapes, types = attrs["shape"][1], attrs["dltype"][1]
     return [
-        math.prod(map(int, shape)) * _element_bytes(str(dtype))
+        float(math.prod(map(_size, shape))) * _element_bytes(str(dtype))
         for shape, dtype in zip(shapes, types, strict=True)
     ]
+
+
+def _size(size: Any) -> int:
+    if int(size) < 0:
+        raise ValueError(f"a size of {size}")
+    return int(size)
 
 
 def _element_bytes(dtype: str) -> float:

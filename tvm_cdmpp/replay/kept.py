@@ -123,7 +123,7 @@ def _with_sums_in_registers(
     extents = [loop.extent for loop in leaf.loops]
     tile = math.prod(extents[first:])
     lanes = device.simd_bytes / leaf.accesses[0].element_bytes
-    if not lanes <= tile <= sum_registers(device) * lanes:
+    if first == len(extents) or not lanes <= tile <= sum_registers(device) * lanes:
         return arithmetic_s, moves_s
     cycles = 0.0
     for access in leaf.accesses[1:]:

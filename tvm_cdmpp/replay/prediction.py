@@ -25,7 +25,7 @@ from tvm_cdmpp.networks import (
     LoweredNetwork,
     Network,
     class_of,
-    extract_tasks,
+    find_tasks,
     load_best,
     load_network,
     lower_network,
@@ -69,7 +69,7 @@ class NetworkPrediction:
     network: str
     device: str
     batch: int
-    """First size of the first input."""
+    """As it was asked for, else the first size of the first input."""
     schedules: str
     """Which schedules its tasks have, in words."""
     latency_s: float
@@ -161,6 +161,7 @@ class NetworkForecast:
         if not isinstance(network, Network):
             network = load_network(str(network), **load_options)
         self._network, self._log, self._trials, self._weights = network, log, trials, weights
+        self._batch = int(load_options.get("batch") or _batch_of(network))
         self._lowered: dict[str, tuple[LoweredNetwork, OperatorGraph]] = {}
 
     def with_weights(self, weights: str) -> NetworkForecast:
@@ -231,9 +232,8 @@ class NetworkForecast:
             best = self._schedules(target, device)
             lowered = lower_network(self._network, target, best)
             if self._log is not None and best and best.missing and not lowered.searched:
-                batch = _batch_of(self._network)
                 raise no_schedule_of(
-                    self._log, best.missing, f"{self._network.name} at batch {batch}"
+                    self._log, best.missing, f"{self._network.name} at batch {self._batch}"
                 )
             graph = read_graph(lowered.graph_json, lowered.parameters, self._network.name)
             self._lowered[key] = lowered, graph
@@ -244,7 +244,7 @@ class NetworkForecast:
             return load_best(self._log)
         if not self._trials:
             return None
-        tasks, _ = extract_tasks(self._network, target)
+        tasks, _ = find_tasks(self._network, target)
         return best_predicted(tasks, device, self._weights, self._trials)
 
     def _summary(
@@ -283,7 +283,7 @@ class NetworkForecast:
         return NetworkPrediction(
             network=self._network.name,
             device=device.name,
-            batch=_batch_of(self._network),
+            batch=self._batch,
             schedules=self._describe_schedules(),
             latency_s=timeline.latency_s,
             interval_s=interval(timeline.latency_s, spread),

@@ -44,12 +44,12 @@ class QueueConfig:
 
     def __post_init__(self) -> None:
         """Reject what no device has."""
-        if not self.queues >= 1:
-            raise ConfigError(f"a device has at least 1 queue; got {self.queues}")
+        if not isinstance(self.queues, int) or self.queues < 1:
+            raise ConfigError(f"a device has at least 1 queue; got {self.queues!r}")
         for seconds in (self.operator_start_s, self.network_start_s):
-            if not 0 <= seconds < math.inf:
+            if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
                 raise ConfigError(
-                    f"start-up times must be finite and not be negative; got {seconds} s"
+                    f"start-up times must be finite and not be negative; got {seconds!r} s"
                 )
 
 

@@ -25,13 +25,14 @@ from tvm_cdmpp.bridge import (
     no_record_of,
     read_records,
     task_dag,
+    task_key,
     task_names,
     why_unfit,
     with_dag,
 )
 from tvm_cdmpp.data import WorkloadBook, failure_name, is_hash, operator_class
 from tvm_cdmpp.devices import DeviceSpec, Hardware
-from tvm_cdmpp.errors import CDMPPError, RecordError
+from tvm_cdmpp.errors import CDMPPError, ConfigError, RecordError, UnknownDeviceError
 from tvm_cdmpp.extract import LayoutRewrite, StepExtractor, analyse, dump_records, load_dag
 from tvm_cdmpp.models import Machine
 from tvm_cdmpp.train import operator_of_dag
@@ -145,13 +146,12 @@ def read_measured_log(log: Path, device: DeviceSpec | None = None) -> MeasuredLo
     """
     records, unreadable = read_records(log)
     problems = {line: str(error) for line, error in unreadable.items()}
-    groups: dict[tuple[str, str], list[int]] = {}
+    groups: dict[str, list[int]] = {}
     for line, (measured, _) in records.items():
-        meant = str(measured.task.workload_key), str(measured.task.target)
-        groups.setdefault(meant, []).append(line)
+        groups.setdefault(task_key(measured.task), []).append(line)
     book, inspector = _book_of(log), TvmInspector()
     found: list[tuple[Any, list[int]]] = []
-    for (key, target), lines in groups.items():
+    for lines in groups.values():
         task = records[lines[0]][0].task
         if device is not None and (why := why_unfit(device, task.target)):
             problems |= dict.fromkeys(lines, why)
@@ -159,12 +159,18 @@ def read_measured_log(log: Path, device: DeviceSpec | None = None) -> MeasuredLo
         try:
             found.append((_with_dag(task, book, log, inspector), lines))
         except CDMPPError as error:
-            problems |= dict.fromkeys(lines, f"task {key} for {target}: {error}")
+            meant = f"task {task.workload_key} for {task.target}"
+            problems |= dict.fromkeys(lines, f"{meant}: {error}")
     names = task_names([task for task, _ in found])
     tasks = []
     for (task, lines), name in zip(found, names, strict=True):
         chosen = {line: records[line] for line in lines}
-        tasks.append(_measured_task(task, name, chosen, device, problems))
+        try:
+            tasks.append(_measured_task(task, name, chosen, device, problems))
+        except UnknownDeviceError:
+            raise
+        except ConfigError as error:  # such as of hardware that cannot be
+            problems |= dict.fromkeys(lines, str(error))
     tasks = [task for task in tasks if len(task.lines)]
     if not tasks:
         raise no_record_of(log, problems)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,14 @@ def keep_point(file: Path, point: CurvePoint, learning: Mapping[str, Any]) -> No
     append_lines(file, [json.dumps({**asdict(point), "learning": learning})])
 
 
+def _are_numbers(values: Iterable[Any]) -> bool:
+    return all(v is None or (isinstance(v, int | float) and math.isfinite(v)) for v in values)
+
+
 def read_points(file: Path, learning: Mapping[str, Any]) -> list[CurvePoint]:
     """Return the points that are of the same learning; none where there is no file.
 
-    A line that a kill tore is left out.
+    Lines that a kill tore, or that are no points, are left out.
     """
     found: list[CurvePoint] = []
     if not file.exists():
@@ -38,7 +43,7 @@ def read_points(file: Path, learning: Mapping[str, Any]) -> list[CurvePoint]:
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             values = json.loads(line)
-            if values.pop("learning") == learning:
+            if values.pop("learning") == learning and _are_numbers(values.values()):
                 found.append(CurvePoint(**values))
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
