@@ -10,6 +10,7 @@ from unittest.mock import MagicMock, Mock
 
 import numpy as np
 import pytest
+import torch
 
 from tests.data.logs import Record, book, import_all, log_file, records, write_log
 from tests.tiny_tasks import shrink_search
@@ -284,6 +285,18 @@ def test_weights_that_cannot_be_written_leave_the_records(
     assert main(from_store(folder, tmp_path, "--out", str(tmp_path / "other"))) == 0
     assert "by batch: how the last batch changed the error" in capsys.readouterr().out
     assert TrainedPredictor.load(tmp_path / "other").about["device"] == "x86-8t"
+
+
+def test_the_batch_that_a_file_leaves_open_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, free = tmp_path / "free.pt2", {"input": {0: torch.export.Dim("n", min=2, max=8)}}
+    program = torch.export.export(torch.nn.ReLU(), (torch.zeros(4, 3),), dynamic_shapes=free)
+    torch.export.save(program, path)
+    log, name = tmp_path / "log.json", device_of(default_target()).name
+    command = ["adapt", "--device", name, "--budget", "6", "--records", str(log)]
+    assert main([*command, "--out", str(tmp_path / "w"), "--networks", str(path)]) == 2
+    assert "give --input-batch N or --input-shape input:1x3 (" in capsys.readouterr().err
 
 
 def test_one_program_has_no_interval() -> None:

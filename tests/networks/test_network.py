@@ -390,6 +390,7 @@ def save_onnx_relu(
     ("shape", "wishes", "message"),
     [
         (["n", 4], {}, r"x is \?x4; give --batch N or --input-shape x:1x4 \("),
+        (["n", 4], {"batch_option": "--input-batch"}, r"give --input-batch N or --input-shape x"),
         ([2, "length"], {}, r"x is 2x\?; give --input-shape x:2x128, with its own sizes \("),
         (["n", 3, "h", "w"], {}, r"give --input-shape x:1x3x128x128, with its own sizes \("),
         ([2, "length"], {"batch": 2}, "No input of .* has an open first size"),

@@ -81,7 +81,9 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
         remote.count()
     console = show.stderr_console()
     console.print(f"target: {target}", soft_wrap=True, markup=False)
-    loaded = [load_network(name, **options_of(name)) for name in networks]
+    loaded = [
+        load_network(name, **options_of(name), batch_option="--input-batch") for name in networks
+    ]
     tasks, functions, calls = _work_of(loaded, target)
     wanted = -(-_CANDIDATES_PER_RECORD * settings.budget // len(tasks))
     per_task = min(max(wanted, settings.programs_per_task), _MOST_CANDIDATES_PER_TASK)

@@ -31,6 +31,8 @@ class InputWishes:
     """Size of first axes that are open."""
     dtypes: Mapping[str, str] = field(default_factory=dict)
     """Element types by input name, such as `float16`; only TorchScript leaves them open."""
+    batch_option: str = "--batch"
+    """The command line's option for the batch, as messages name it."""
 
     def __bool__(self) -> bool:
         """Tell whether there is any."""
@@ -61,7 +63,7 @@ def complete_shapes(
         complete[name] = sizes
     if missing:
         asked = {name: batched[name] for name in missing}
-        raise NetworkError(_ask_for_shapes(path, asked, wishes.batch or 1))
+        raise NetworkError(_ask_for_shapes(path, asked, wishes))
     return complete
 
 
@@ -126,14 +128,18 @@ def _example(shape: OpenShape | None, batch: int) -> Shape:
     return tuple(size or other for size, other in zip(shape, usual, strict=False))
 
 
-def _ask_for_shapes(path: Path, missing: Mapping[str, OpenShape | None], batch: int) -> str:
+def _ask_for_shapes(
+    path: Path, missing: Mapping[str, OpenShape | None], wishes: InputWishes
+) -> str:
     """Say what is open, and how to settle it: with an example that fits what is known."""
     said = ", ".join(f"{name} is {_written(shape)}" for name, shape in missing.items())
-    examples = {name: _example(shape, batch) for name, shape in missing.items()}
+    examples = {name: _example(shape, wishes.batch or 1) for name, shape in missing.items()}
     options = " ".join(f"--input-shape {n}:{_written(shape)}" for n, shape in examples.items())
     by_batch = all(shape and None not in shape[1:] for shape in missing.values())
-    either, python = (f"--batch N or {options}", "batch=N or ") if by_batch else (options, "")
-    if not by_batch:  # other sizes than the batch cannot be guessed
+    either, python = options, ""
+    if by_batch:
+        either, python = f"{wishes.batch_option} N or {options}", "batch=N or "
+    else:  # other sizes than the batch cannot be guessed
         either += ", with its own sizes"
     return (
         f"In {path}, {said}; give {either} (from Python: {python}input_shapes={examples!r}), or "

@@ -80,6 +80,7 @@ def load_network(
     input_shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int | None = None,
     input_dtypes: Mapping[str, str] | None = None,
+    batch_option: str = "--batch",
 ) -> Network:
     """Load a named network or a network file.
 
@@ -95,6 +96,8 @@ def load_network(
     input_dtypes
         Element types by input name, for TorchScript, which does not hold them: by default int64
         for what looks up an embedding, and the type of the weights for all others.
+    batch_option
+        What the command line calls `batch`, for messages.
 
     Raises
     ------
@@ -105,7 +108,7 @@ def load_network(
     """
     if batch is not None and not (isinstance(batch, int) and 1 <= batch <= MOST_BATCH):
         raise NetworkError(f"batch must be 1 to {MOST_BATCH}; got {batch}.")
-    wishes = InputWishes(input_shapes or {}, batch, input_dtypes or {})
+    wishes = InputWishes(input_shapes or {}, batch, input_dtypes or {}, batch_option)
     if name_or_path in NETWORKS:
         if wishes.shapes or wishes.dtypes:
             raise NetworkError(
