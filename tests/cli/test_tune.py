@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tests.tiny_tasks import matmul, tvm
 from tvm_cdmpp.cli.inputs import parse_tasks
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.cli.tune import default_log
+from tvm_cdmpp.cli.tune_result import describe_gain
 from tvm_cdmpp.errors import MeasureError
 from tvm_cdmpp.measure.gain import Gain, Timing
 from tvm_cdmpp.networks.deployment import Deployed
@@ -213,6 +215,23 @@ def test_whether_the_difference_is_significant_is_said(
     # Only the tuned one's weights are laid out anew.
     ranks = {weight.numpy().ndim for weight in deployed[0].factory.get_params().values()}
     assert (max(ranks) > 3) == (exported == "tuned")
+
+
+def test_what_the_figures_do_not_say_is_said() -> None:
+    timing = Timing(latency_s=1e-3, low_s=0.8e-3, high_s=1.3e-3)
+    gain = Gain(
+        untuned=timing, tuned=timing, speedup=1.0, verdict="no significant difference", rounds=10,
+        noisy_rounds=0, quiet=True, max_relative_difference=0.0, outputs_agree=True,
+        reference="the untuned network", num_tasks_without_record=0,
+    )  # fmt: skip
+    verdict, _, tasks = describe_gain(gain, 0.2e-3, 4)
+    assert "the ranges overlap, the wider one is 50% of its latency wide, so that" in verdict
+    assert verdict.endswith("run the same command again when the machine is quiet")
+    assert "the sum leaves out the 4 tasks that were not tuned, and what is no task" in tasks
+    narrow = replace(timing, low_s=0.95e-3, high_s=1.05e-3)
+    verdict, _, tasks = describe_gain(replace(gain, untuned=narrow, tuned=narrow), 0.2e-3, 0)
+    assert verdict == "no significant difference: the ranges overlap"
+    assert "the sum leaves out what is no task" in tasks
 
 
 def run_in_bash(line: str) -> "subprocess.CompletedProcess[str]":

@@ -14,9 +14,12 @@ from tvm_cdmpp.errors import CDMPPError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tvm_cdmpp.measure import Gain
+    from tvm_cdmpp.measure import Gain, Timing
     from tvm_cdmpp.networks import Deployed, Network
     from tvm_cdmpp.search import AheadSearch, NetworkTuner
+
+_WIDE = 0.25
+"""Of a latency: where the range of its median is wider, next to nothing can be told."""
 
 
 class Delivery:
@@ -137,7 +140,8 @@ def print_delivery(
     console = show.stdout_console()
     if delivery.gain is not None:
         measured_s = tuner.network_latency_s if tuner.trials else None
-        _print_gain(console, delivery.gain, measured_s)
+        num_left_out = sum(not task.tuned for task in tuner.results())
+        _print_gain(console, delivery.gain, measured_s, num_left_out)
     if delivery.exported is not None:
         which = "" if delivery.exported == "tuned" else " (the untuned network, which is faster)"
         console.print(f"library: {export}{which}", soft_wrap=True, markup=False)
@@ -146,7 +150,9 @@ def print_delivery(
         show.stderr_console().print(f"tvm-cdmpp: {problem}", soft_wrap=True, markup=False)
 
 
-def _print_gain(console: "Console", gain: "Gain", sum_of_tasks_s: float | None) -> None:
+def _print_gain(
+    console: "Console", gain: "Gain", sum_of_tasks_s: float | None, num_left_out: int
+) -> None:
     show.print_table(
         console,
         f"network (medians of {gain.rounds} rounds in turns)",
@@ -161,18 +167,35 @@ def _print_gain(console: "Console", gain: "Gain", sum_of_tasks_s: float | None) 
             for name, timing in (("without the log", gain.untuned), ("with the log", gain.tuned))
         ],
     )
-    for line in _describe_gain(gain, sum_of_tasks_s):
+    for line in describe_gain(gain, sum_of_tasks_s, num_left_out):
         console.print(line, soft_wrap=True, markup=False)
 
 
-def _describe_gain(gain: "Gain", sum_of_tasks_s: float | None) -> list[str]:
-    """Say how far the figures can be trusted, and what they do not say."""
+def describe_gain(gain: "Gain", sum_of_tasks_s: float | None, num_left_out: int) -> list[str]:
+    """Say how far the figures can be trusted, and what they do not say.
+
+    Parameters
+    ----------
+    gain
+        What was measured.
+    sum_of_tasks_s
+        Sum of the tuned tasks' latencies; None where it is not known.
+    num_left_out
+        Tasks that were not tuned, and are not in the sum.
+    """
     lines = []
     overlap = gain.tuned.high_s >= gain.untuned.low_s and gain.untuned.high_s >= gain.tuned.low_s
     if gain.verdict == "faster":
         lines.append(f"significantly faster, {gain.speedup:.2f} times: the ranges do not overlap")
     elif gain.verdict == "no significant difference":
         why = "the ranges overlap" if overlap else "too few rounds were quiet to tell"
+        widest = max(_width(gain.untuned), _width(gain.tuned))
+        if overlap and widest > _WIDE:
+            why += (
+                f", the wider one is {widest:.0%} of its latency wide, so that little can be told"
+            )
+            if gain.quiet:  # else what follows says so
+                why += "; run the same command again when the machine is quiet"
         lines.append(f"no significant difference: {why}")
     elif gain.verdict == "slower":
         lines.append(
@@ -192,11 +215,12 @@ def _describe_gain(gain: "Gain", sum_of_tasks_s: float | None) -> list[str]:
         f"(largest relative difference {gain.max_relative_difference:.1e})"
     )
     if sum_of_tasks_s is not None:
+        others = f"the {num_left_out} tasks that were not tuned, and " if num_left_out else ""
         lines.append(
             f"the tasks' latencies add up to {show.latency(sum_of_tasks_s)}, the network "
             f"takes {show.latency(gain.tuned.latency_s)}: a task's is the best of many "
-            "measurements, and the sum leaves out what is no task, such as changes of layout; with "
-            "the caches that measurements empty full, a task may also take less"
+            f"measurements, and the sum leaves out {others}what is no task, such as changes of "
+            "layout; with the caches that measurements empty full, a task may also take less"
         )
     if gain.num_tasks_without_record:
         lines.append(
@@ -204,3 +228,8 @@ def _describe_gain(gain: "Gain", sum_of_tasks_s: float | None) -> list[str]:
             "slow fallback code; run the command again, with more trials if these are done"
         )
     return lines
+
+
+def _width(timing: "Timing") -> float:
+    """Return how wide the range of a median is, as a share of it."""
+    return (timing.high_s - timing.low_s) / timing.latency_s
