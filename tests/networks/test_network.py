@@ -566,6 +566,20 @@ def test_a_file_that_onnx_runtime_refuses(onnx: Any, tmp_path: Path) -> None:
     assert against.startswith("the untuned network (not with ONNX Runtime")
 
 
+def test_without_onnx_runtime_it_is_said_what_to_install(
+    onnx: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    network = load_network(str(save_onnx_relu(onnx, tmp_path / "relu.onnx", [2, 4])))
+    ones = [np.ones((2, 4))]
+    comparison, against = check_outputs(network, {}, ones, ones)
+    assert comparison.agree
+    assert against == (
+        "the untuned network (not with ONNX Runtime: it is not installed; `pip install "
+        "onnxruntime` does that)"
+    )
+
+
 def test_references_compute_the_same(module: torch.nn.Module, onnx: Any, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     save_onnx(onnx, tmp_path / "tiny.onnx", batch=1, opset=17)

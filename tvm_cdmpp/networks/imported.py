@@ -38,7 +38,7 @@ class Reference:
     """Of the framework, with its version."""
     run: Callable[[Mapping[str, Array]], list[Array]]
     """Takes an array per input, and returns the outputs. Raises RuntimeError, TypeError or
-    ValueError where the framework cannot run the network."""
+    ValueError where the framework is not installed, or cannot run the network."""
 
 
 @dataclass(frozen=True, slots=True)

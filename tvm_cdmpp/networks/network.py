@@ -71,7 +71,7 @@ class Network:
     inputs: InputSpecs
     """Shape and element type of each input."""
     reference: Reference | None = None
-    """How the framework that it comes from runs it; None where that is not at hand."""
+    """How the framework that it comes from runs it; None where there is none."""
 
 
 def load_network(

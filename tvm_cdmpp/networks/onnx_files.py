@@ -106,13 +106,13 @@ def _unknown_operators(graph: Any, error: Exception) -> str:
     return f" {named}. Replace it by operators that TVM has, or cut the network there."
 
 
-def _onnx_reference(path: Path, inputs: InputSpecs) -> Reference | None:
-    """Return ONNX Runtime's way of running the file, where it is installed."""
+def _onnx_reference(path: Path, inputs: InputSpecs) -> Reference:
+    """Return ONNX Runtime's way of running the file; it fails where that is not installed."""
     try:
         runtime = importlib.import_module("onnxruntime")
         state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
     except ImportError:
-        return None
+        return Reference("ONNX Runtime", _fail_without_runtime)
     # They have no common class but Exception.
     kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
     failures = tuple(kind for kind in kinds if issubclass(kind, Exception))
@@ -127,6 +127,10 @@ def _onnx_reference(path: Path, inputs: InputSpecs) -> Reference | None:
         return [np.asarray(array) for array in found]
 
     return Reference(f"ONNX Runtime {runtime.__version__}", run)
+
+
+def _fail_without_runtime(arrays: Mapping[str, Array]) -> list[Array]:
+    raise MeasureError("it is not installed; `pip install onnxruntime` does that")
 
 
 def _allow_missing_shapes(graph: Any) -> None:
