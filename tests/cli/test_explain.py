@@ -117,6 +117,7 @@ def test_the_level_of_a_calibration_is_told(
         assert ("1.50 times what the weights say" in capsys.readouterr().out) == (factor != 1)
         assert main(["report", str(log), "--out", str(page)]) == 0
         assert ("at the measured level of the device" in page.read_text()) == (factor != 1)
+        assert ">1 tiny_matmul 128x32" in page.read_text()  # as `explain --task 1` counts
 
 
 def test_a_difference_that_the_model_misses_is_remarked(
@@ -158,7 +159,7 @@ def test_what_tvm_says_of_each_record_is_dropped(
         (["{log}:99"], "line 99 is no line of"),
         (["{log}:0"], "its lines have the numbers 1 to 18"),
         (["{log}:3", "--against", "0"], "--against 0 is no line of"),
-        (["{log}", "--task", "7"], "--task must be 0 to 1"),
+        (["{log}", "--task", "7"], "got 7. They are 0 tiny_matmul 64x64,64x64 float32; 1 tiny"),
         (["{log}", "--task", "-1"], "--task must be at least 0; got -1"),
         (["{log}:3", "--task", "0"], "a line says which task"),
         (["{log}:3", "--against", "12"], "a line of the same task"),

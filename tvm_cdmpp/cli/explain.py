@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _MOST_FIELDS = 6
 _LEAST_SHOWN = 0.01
 """Of ln latency: what moves a prediction by less than 1 % is not shown."""
+_MOST_TASKS = 10
+"""Of a log, in a message."""
 _MISSED = 1.5
 """Factor by which a measured ratio of two programs is another than the predicted one."""
 
@@ -110,9 +112,11 @@ def _parse_record(text: str) -> tuple[Path, int | None]:
 def _choose(log: "MeasuredLog", number: int | None) -> tuple["MeasuredTask", int]:
     """Return a task and its best program; by default of the task whose best is the slowest."""
     if number is not None and not 0 <= number < len(log.tasks):
+        named = [f"{n} {show.shorten(t.name)}" for n, t in enumerate(log.tasks[:_MOST_TASKS])]
+        more = ["..."] if len(log.tasks) > _MOST_TASKS else []
         raise ConfigError(
-            f"--task must be 0 to {len(log.tasks) - 1}, the tasks of {log.path} in the order in "
-            f"which they occur; got {number}"
+            f"--task must be 0 to {len(log.tasks) - 1}, a task of {log.path}; got {number}. They "
+            f"are {'; '.join([*named, *more])}"
         )
     ran = [task for task in log.tasks if task.best is not None]
     if number is None and ran:

@@ -127,6 +127,7 @@ def _tasks(review: "SearchReview") -> str:
         for task in sorted(review.tasks, key=lambda task: -(task.best_s or 0.0))
     ]
     note = (
+        "`explain --task` takes the number of a task. "
         "Time is that of building and running. What holds a program down is the word of an "
         "analytic estimate. The roofline is the least that the device could take, by compute or by "
         f"memory ({review.memory}), with inputs and outputs moved once; the best program takes so "

@@ -34,6 +34,7 @@ class TaskReview:
     """
 
     name: str
+    """After its number in the log, from 0."""
     trials: int
     failed: int
     spent_s: float
@@ -125,14 +126,14 @@ def review_search(log: MeasuredLog, predictor: CostPredictor, weights: str) -> S
         weights=weights,
         calibrated=isinstance(predictor, TrainedPredictor)
         and any(predictor.level(task.machine.device) for task in log.tasks),
-        tasks=tuple(_review_task(task, predictor) for task in log.tasks),
+        tasks=tuple(_review_task(number, task, predictor) for number, task in enumerate(log.tasks)),
         progress=_progress(log),
         failures=dict(failures.most_common()),
         problems=log.problems,
     )
 
 
-def _review_task(task: MeasuredTask, predictor: CostPredictor) -> TaskReview:
+def _review_task(number: int, task: MeasuredTask, predictor: CostPredictor) -> TaskReview:
     ran = np.flatnonzero(np.isfinite(task.latencies_s))
     device = task.machine.device
     measured_s = task.latencies_s[ran]
@@ -141,7 +142,7 @@ def _review_task(task: MeasuredTask, predictor: CostPredictor) -> TaskReview:
     best = task.best
     shares = {} if best is None else bound_shares(task.asts.take([best]), device)
     return TaskReview(
-        name=task.name,
+        name=f"{number} {task.name}",
         trials=len(task.lines),
         failed=sum(task.failures.values()),
         spent_s=float(task.spent_s.sum()),
