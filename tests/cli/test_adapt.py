@@ -247,7 +247,9 @@ def test_levels_of_this_machine_are_learned_on_top_of_and_kept(
         "--keep-noisy",
     ]  # fmt: skip
     assert main([*command, "--json"]) == 0
-    (point,) = json.loads(capsys.readouterr().out)["curve"]
+    said, progress = capsys.readouterr()
+    assert re.search(r"\n[01] of 1 batches were measured on a noisy machine", progress)
+    (point,) = json.loads(said)["curve"]
     assert point["start_mape"] is None or point["start_mape"] > 1000  # e^12 times too slow
     found = TrainedPredictor.load(out)
     assert found.about["calibrated"]
@@ -307,13 +309,19 @@ def test_one_program_has_no_interval() -> None:
     assert describe_point(point) == "6 records  2 tasks  error 49.8% on 1 kept back, 44% at first"
     point = replace(point, kept_back=2, low=40.0, high=60.0)
     assert "error 49.8% (40% to 60%) on 2 kept back" in describe_point(point)
+    # The mean is that of one of them.
+    point = replace(point, median=12.0)
+    assert "error 49.8% (40% to 60%; median 12%) on 2 kept back" in describe_point(point)
 
 
 def test_torn_lines_of_functions_are_said_to_be_torn() -> None:
     candidates = MagicMock(own=np.ones(1, bool), __len__=lambda _: 1)
     bench = Mock(candidates=candidates, unusable=0, torn=1)
-    bench.log_report = check_log(Path("log.json"), [], None)
-    (_, line) = _describe_start(bench, 1)
+    bench.measured = MagicMock(own=np.array([True, False]), __len__=lambda _: 2)
+    bench.log_report = replace(check_log(Path("log.json"), [], None), num_valid=1)
+    (start, line) = _describe_start(bench, 1)
+    own = "1 records and 1 of TVM's own schedules: 2 records in all"
+    assert start.endswith(f"the log log.json continues with its {own}")
     assert line.startswith("1 lines of log.json.own.jsonl are torn")
 
 

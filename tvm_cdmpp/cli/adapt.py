@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 _BATCH = 64
 _BESIDE_CALIBRATION = 0.5
 """See `Learner.searched_share`."""
+_FAR = 2.0
+"""Times the median error: a mean error beyond is that of a few programs."""
 
 
 def add_parser(commands: Any) -> None:
@@ -207,10 +209,13 @@ def _settings_of(args: argparse.Namespace, settings: "OnboardSettings") -> dict[
 def describe_point(point: "CurvePoint") -> str:
     """Put a point of the curve into one line."""
     failed = f", {point.failed} failed" if point.failed else ""
-    of_error = "" if point.low is None else f"({_range(point)}) "
+    of_error = [] if point.low is None else [_range(point)]
+    if point.mape and point.median and point.mape > _FAR * point.median:
+        of_error.append(f"median {_percent(point.median)}")
+    remark = f"({'; '.join(of_error)}) " if of_error else ""
     return (
         f"{point.records} records{failed}  {point.tasks} tasks  error {_percent(point.mape)} "
-        f"{of_error}on {point.kept_back} kept back, {_percent(point.start_mape)} at first"
+        f"{remark}on {point.kept_back} kept back, {_percent(point.start_mape)} at first"
     )
 
 

@@ -110,10 +110,11 @@ def live(args: argparse.Namespace, settings: "OnboardSettings") -> "Iterator[Ben
             console.print(line, soft_wrap=True, markup=False)
         with divert_native_messages(messages_file(args.records), console.print):
             yield bench
-        if bench.noisy_batches:
+        if bench.batches and args.keep_noisy:
+            marked = f"they count, and are marked in {args.records}.calibration.jsonl"
             console.print(
                 f"{bench.noisy_batches} of {bench.batches} batches were measured on a noisy "
-                f"machine: they count, and are marked in {args.records}.calibration.jsonl",
+                f"machine{f': {marked}' if bench.noisy_batches else ''}",
                 soft_wrap=True,
                 markup=False,
             )
@@ -177,7 +178,11 @@ def _describe_start(bench: Any, num_tasks: int) -> list[str]:
     from tvm_cdmpp.measure import own_records_file
 
     report = bench.log_report
+    measured_own = int(bench.measured.own.sum())
     state = f"continues with its {report.num_valid} records" if report.num_valid else "is new"
+    if measured_own:
+        records = f"{report.num_valid} records and {measured_own} of TVM's own schedules"
+        state = f"continues with its {records}: {len(bench.measured)} records in all"
     num_own = int(bench.candidates.own.sum())
     lines = [
         f"{num_tasks} tasks, {len(bench.candidates) - num_own} candidates, {num_own} functions "
