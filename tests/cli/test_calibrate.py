@@ -64,7 +64,9 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
     ):
         assert said[name] is None or abs(said[name]) < 6  # None on a busy machine
         assert (f"{what} take could not be told" in err) == (said[name] is None)
-    assert (f"{said['untold']} functions with full caches do not" in err) == (said["untold"] > 0)
+    untold = said["untold"]
+    named = f"{len(untold)} functions with full caches do not count: {'; '.join(untold)}\n"
+    assert (named in err) == bool(untold)
     assert 4 <= len(said["programs"]) <= 8
     assert {program["own"] for program in said["programs"]} == {False, True}
     assert set(said["levels"][0]["own_operators"]) == {"conv2d", "matmul"}
@@ -86,10 +88,9 @@ def test_a_machine_is_calibrated_shown_and_forgotten(capsys: Capture) -> None:
     assert ("such as copies, take " in told) == (here.calibration.plain_level is not None)
     assert ("such as erf, take " in told) == (here.calibration.library_level is not None)
     assert ("stay in the caches take " in told) == (here.calibration.kept_level is not None)
-    calibrate._print(here.calibration, here.name)
-    assert f"in all: {calibrate.describe_levels(here.calibration.levels[0])}\n" in (
-        capsys.readouterr().out
-    )
+    calibrate._print(replace(here.calibration, disturbed=True), here.name)
+    assert "\nwarning: the machine was busy" in (told := capsys.readouterr().out)
+    assert f"in all: {calibrate.describe_levels(here.calibration.levels[0])}\n" in told
     assert main(["device", "calibrate", "--forget"]) == 0
     assert capsys.readouterr().out == f"forgot {here.name}\n"
     assert device_of(default_target()).calibration is None

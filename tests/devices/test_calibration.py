@@ -169,6 +169,12 @@ def test_what_is_damaged_is_named(tmp_path: Path, content: Any, message: str) ->
         load_registry(tmp_path / "devices.json")
 
 
+def test_how_many_do_not_count_is_read_from_files_of_earlier_versions() -> None:
+    named = replace(SLOWER, untold=("copy 1x64 failed",))
+    assert DeviceCalibration.from_json(named.to_json(), "x").untold == named.untold
+    assert DeviceCalibration.from_json(SLOWER.to_json() | {"untold": 3}, "x") == SLOWER
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -196,7 +202,8 @@ def test_what_is_damaged_is_named(tmp_path: Path, content: Any, message: str) ->
         ({"levels": [], "date": 5}, "date must be a text; got 5"),
         ({"levels": [], "commit": 5}, "commit must be a text; got 5"),
         ({"levels": [], "disturbed": "no"}, "disturbed must be true or false; got 'no'"),
-        ({"levels": [], "untold": "1"}, "untold must be a whole number from 0; got '1'"),
+        ({"levels": [], "untold": "1"}, "untold must be a list; got '1'"),
+        ({"levels": [], "untold": [1]}, "untold must be a text; got 1"),
         ({"levels": [{"weights": "a", "level": 0, "own_operators": [1]}]},
          "own_operators must be an object"),
         (None, "'x', must be a calibration"),

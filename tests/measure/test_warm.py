@@ -81,11 +81,11 @@ def test_the_middle_one_counts_of_those_that_tell() -> None:
     found_s = [2.1e-5, 2.1e-5, 1.1e-5, 1.1e-4]
     # Where half of the work was gone, what is all gone is twice as far off.
     expected = [math.log(2.0), 2 * math.log(2.0), 0.0]
-    assert warm._median(warm._levels(found_s, estimates)) == pytest.approx(np.median(expected))
-    assert warm._median(warm._levels([None, *found_s[1:]], estimates)) is None
-    assert (
-        warm._median(warm._levels([1.5e-6, *found_s[1:]], estimates)) is None
-    )  # it is hardly more than a start
+    *told, untold = warm._levels(found_s, estimates)
+    assert told == pytest.approx(expected)
+    assert untold == "gains too little by full caches"
+    assert warm._median(expected) == pytest.approx(np.median(expected))
+    assert warm._median(expected[1:]) is None
 
 
 def test_nothing_is_said_of_functions_that_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,11 +93,18 @@ def test_nothing_is_said_of_functions_that_do_not_run(monkeypatch: pytest.Monkey
     said = Said(1e-9, 1e-5)
     found = levels(said)
     assert (found.plain, found.library, found.kept) == (None, None, None)
-    assert found.untold == said.asked.total() + 3  # nothing ran alone, so no product was asked for
+    # Nothing ran alone, so no product was asked for.
+    assert len(found.untold) == said.asked.total() + 3
+    assert all(text.endswith(" failed") for text in found.untold)
 
 
 @pytest.mark.parametrize(
-    "estimate", [(1.0, 1.0), (1e-9, 1e-12), (1e-9, 1e-5, 0.1)], ids=["start", "waited", "stays"]
+    ("estimate", "why"),
+    [
+        ((1.0, 1.0), "is hardly more than its start"),
+        ((1e-9, 1e-12), "waited for other programs"),
+        ((1e-9, 1e-5, 0.1), "gains too little by full caches"),
+    ],
 )
-def test_nothing_is_said_of_what_tells_little(estimate: tuple[float, ...]) -> None:
-    assert warm._level(1.1e-5, WarmEstimate(*estimate)) is None
+def test_why_nothing_is_told_is_said(estimate: tuple[float, ...], why: str) -> None:
+    assert warm._level(1.1e-5, WarmEstimate(*estimate)) == why

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 LEAST_TRIALS, LEAST_TIME_S = 600, 480.0
 """Searches that are shorter do not begin with a calibration, which takes as long as some hundred
 trials, two and a half minutes on two cores: at most a third of the time."""
+_BUSY = (
+    "warning: the machine was busy meanwhile, by a fixed program measured in between; run "
+    "`tvm-cdmpp device calibrate` again when it is quiet"
+)
 
 
 def add_parser(actions: Any) -> None:
@@ -211,16 +215,13 @@ def _warn(console: "Console", found: "DeviceCalibration", device: "DeviceSpec") 
             )
     if found.untold:
         console.print(
-            f"{found.untold} functions with full caches do not count: they failed, waited for "
-            "other programs, or tell too little",
+            f"{len(found.untold)} functions with full caches do not count: "
+            f"{'; '.join(found.untold)}",
             soft_wrap=True,
+            markup=False,
         )
     if found.disturbed:
-        console.print(
-            "warning: the machine was busy meanwhile, by a fixed program measured in between; run "
-            "`tvm-cdmpp device calibrate` again when it is quiet",
-            soft_wrap=True,
-        )
+        console.print(_BUSY, soft_wrap=True)
 
 
 def calibrate_first(
@@ -340,6 +341,8 @@ def _print(calibration: "DeviceCalibration", name: str) -> None:
         if level is not None:
             factor = f"{math.exp(level):.2f} times"
             console.print(f"{what} take {factor} what is estimated", soft_wrap=True)
+    if calibration.disturbed:
+        console.print(_BUSY, soft_wrap=True)
 
 
 def _warm_levels(calibration: "DeviceCalibration") -> "tuple[tuple[float | None, str], ...]":

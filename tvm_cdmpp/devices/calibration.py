@@ -99,8 +99,8 @@ class DeviceCalibration:
     kept_level: float | None = None
     """Of programs whose work caches shorten in a network, as they hold what it waits for by itself:
     ln(measured / estimated) of what is left where next to nothing stays."""
-    untold: int = field(default=0, compare=False)
-    """Functions measured for these three that do not count, as they failed or waited."""
+    untold: tuple[str, ...] = field(default=(), compare=False)
+    """Functions measured for these three that do not count, each with why."""
     programs: tuple[MeasuredProgram, ...] = field(default=(), compare=False, repr=False)
     date: str = field(default="", compare=False)
     """When, in UTC, as ISO 8601."""
@@ -115,8 +115,9 @@ class DeviceCalibration:
         """Reject what no machine can take."""
         _check_kind(str, date=self.date, tvm=self.tvm, commit=self.commit or "")
         _check_kind(bool, disturbed=self.disturbed)
-        if isinstance(self.untold, bool) or not isinstance(self.untold, int) or self.untold < 0:
-            raise ConfigError(f"untold must be a whole number from 0; got {self.untold!r}")
+        _check_kind(tuple, untold=self.untold)
+        for text in self.untold:
+            _check_kind(str, untold=text)
         _check_wake(self.wake_s)
         known = (self.plain_level, self.library_level, self.kept_level)
         _check_levels([level for level in known if level is not None])
@@ -155,7 +156,7 @@ class DeviceCalibration:
     def to_json(self) -> dict[str, Any]:
         """Return JSON values; `from_json` reads them back."""
         content = asdict(self)
-        return {**content, "levels": list(content["levels"]), "programs": list(content["programs"])}
+        return content | {key: list(content[key]) for key in ("levels", "programs", "untold")}
 
     @staticmethod
     def from_json(content: Any, where: str) -> DeviceCalibration:
@@ -177,7 +178,10 @@ class DeviceCalibration:
             levels = tuple(Levels(**entry) for entry in content["levels"])
             programs = tuple(MeasuredProgram(**entry) for entry in content.get("programs", ()))
             rest = {k: v for k, v in content.items() if k not in ("levels", "programs")}
-            return DeviceCalibration(levels=levels, programs=programs, **rest)
+            untold = rest.pop("untold", [])
+            if isinstance(untold, (int, list)):  # earlier versions kept how many, not which
+                untold = tuple(untold) if isinstance(untold, list) else ()
+            return DeviceCalibration(levels=levels, programs=programs, untold=untold, **rest)
         except (ConfigError, KeyError, TypeError, AttributeError, OverflowError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise ConfigError(
@@ -187,7 +191,12 @@ class DeviceCalibration:
             ) from error
 
 
-_KINDS: Mapping[type, str] = {str: "a text", bool: "true or false", Mapping: "an object"}
+_KINDS: Mapping[type, str] = {
+    str: "a text",
+    bool: "true or false",
+    tuple: "a list",
+    Mapping: "an object",
+}
 
 
 def _check_kind(kind: type, **values: Any) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -41,9 +41,12 @@ _MOST = 8.0
 """Times what is estimated; what takes longer has waited."""
 _LEAST_GONE = 0.4
 """Share of a product's work alone that must be gone in full caches, for it to tell what is left."""
+_FAILED = "failed"
 _TOGETHER = 4
 """Functions from one call of `on_stage` to the next."""
 
+Level: TypeAlias = float | str
+"""ln(measured / estimated) of a function's work, or why that is not told."""
 OnStage = Callable[[str, int, int], None]
 """Told what is being measured, how many of it are done, and how many there are."""
 
@@ -75,8 +78,8 @@ class WarmLevels:
     plain: float | None
     library: float | None
     kept: float | None
-    untold: int = 0
-    """Functions that do not count: they failed, waited for other programs, or tell too little."""
+    untold: tuple[str, ...] = ()
+    """Functions that do not count, each with why."""
 
 
 def warm_levels(
@@ -107,23 +110,31 @@ def warm_levels(
         on_stage("waking threads", 0, 1)
         return wakes.take()
 
-    def plain_levels(what: str, layers: Sequence[Layer]) -> list[float | None]:
+    untold = list[str]()
+
+    def told(functions: Sequence[OwnFunction], levels: Sequence[Level]) -> list[float]:
+        pairs = zip(functions, levels, strict=True)
+        untold.extend(f"{each.name} {level}" for each, level in pairs if isinstance(level, str))
+        return [level for level in levels if not isinstance(level, str)]
+
+    def plain_levels(what: str, layers: Sequence[Layer]) -> list[float]:
         functions = plain_functions(network_of_layers(layers), target, bench.cores)
         wake_s = wake()
         found_s = bench.time(what, functions, full=True)
-        return _levels(found_s, [estimator.plain(function, wake_s) for function in functions])
+        estimates = [estimator.plain(function, wake_s) for function in functions]
+        return told(functions, _levels(found_s, estimates))
 
-    def kept_levels() -> list[float | None]:
+    def kept_levels() -> list[float]:
         functions = own_functions(network_of_layers(KEPT_LAYERS), target, bench.cores)
         alone_s = bench.time("products with empty caches", functions, full=False)
-        pairs = zip(functions, alone_s, strict=True)
+        pairs = list(zip(functions, alone_s, strict=True))
         alone = [(function, seconds) for function, seconds in pairs if seconds is not None]
+        untold.extend(f"{function.name} {_FAILED}" for function, found in pairs if found is None)
         wake_s = wake()
-        found_s = bench.time(
-            "products with full caches", [function for function, _ in alone], full=True
-        )
+        ran = [function for function, _ in alone]
+        found_s = bench.time("products with full caches", ran, full=True)
         estimates = [estimator.kept(each, wake_s, seconds) for each, seconds in alone]
-        return _levels(found_s, estimates) + [None] * (len(functions) - len(alone))
+        return told(ran, _levels(found_s, estimates))
 
     plain = plain_levels("plain functions with full caches", PLAIN_LAYERS)
     library = plain_levels("functions that call the C library", LIBRARY_LAYERS)
@@ -132,7 +143,7 @@ def warm_levels(
         plain=_median(plain),
         library=_median(library),
         kept=_median(kept),
-        untold=[*plain, *library, *kept].count(None),
+        untold=tuple(untold),
     )
 
 
@@ -164,23 +175,23 @@ class _Bench:
         return [None if failed(result) else latency_s(result) for result in results]
 
 
-def _levels(
-    found_s: Sequence[float | None], estimates: Sequence[WarmEstimate]
-) -> list[float | None]:
-    """Return the level of each function; None for those that do not tell."""
+def _levels(found_s: Sequence[float | None], estimates: Sequence[WarmEstimate]) -> list[Level]:
+    """Return the level of each function, or why it does not tell."""
     return [_level(*pair) for pair in zip(found_s, estimates, strict=True)]
 
 
-def _level(seconds: float | None, estimate: WarmEstimate) -> float | None:
-    if seconds is None or estimate.gone < _LEAST_GONE:
-        return None
+def _level(seconds: float | None, estimate: WarmEstimate) -> Level:
+    if seconds is None:
+        return _FAILED
+    if estimate.gone < _LEAST_GONE:
+        return "gains too little by full caches"
     measured_s = seconds - estimate.start_s
-    # Else too little is known of the work, or other programs of a busy machine took the time.
-    if estimate.start_s < measured_s < estimate.start_s + _MOST * estimate.work_s:
-        return math.log(measured_s / estimate.work_s) / estimate.gone
-    return None
+    if measured_s <= estimate.start_s:
+        return "is hardly more than its start"
+    if measured_s >= estimate.start_s + _MOST * estimate.work_s:
+        return "waited for other programs"
+    return math.log(measured_s / estimate.work_s) / estimate.gone
 
 
-def _median(levels: Sequence[float | None]) -> float | None:
-    told = [level for level in levels if level is not None]
-    return float(np.median(told)) if len(told) >= _LEAST else None
+def _median(levels: Sequence[float]) -> float | None:
+    return float(np.median(levels)) if len(levels) >= _LEAST else None
