@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tvm_cdmpp.cli.main import main
-from tvm_cdmpp.cli.predict import describe_shares
+from tvm_cdmpp.cli.predict import describe_rate, describe_shares
 from tvm_cdmpp.devices import (
     DeviceCalibration,
     Levels,
@@ -170,6 +170,14 @@ def test_files_of_several_devices_are_told_apart_as_well(
     assert main([*line, "--plot", str(plot)]) == 2
     assert "--plot must be a file of its own" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("gflops", "written"),
+    [(0.5, "0.5"), (99.97, "100"), (999.6, "1,000"), (1118.0, "1,120"), (31234.0, "31,200")],
+)
+def test_rates_have_three_digits(gflops: float, written: str) -> None:
+    assert describe_rate(gflops) == written
 
 
 def test_files_are_written_though_nobody_reads_what_is_printed(

@@ -186,7 +186,7 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
                 show.latency(task.latency_s),
                 show.latency_range(*task.interval_s, task.latency_s),
                 f"{100 * task.share:.1f}%",
-                f"{task.flops / task.latency_s / 1e9:.3g}" if task.flops else "-",
+                describe_rate(task.flops / task.latency_s / 1e9) if task.flops else "-",
                 task.bound,
                 task.basis,
             ]
@@ -212,6 +212,11 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
         for p in predictions
     ]
     show.print_table(console, predictions[0].network, columns, rows)
+
+
+def describe_rate(gflops: float) -> str:
+    """Write three digits; large figures with commas, not with an exponent."""
+    return f"{float(f'{gflops:.3g}'):,.0f}" if gflops >= 100 else f"{gflops:.3g}"
 
 
 def describe_shares(shares: Mapping[str, float]) -> str:
