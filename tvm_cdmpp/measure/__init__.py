@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.measure.collect import CollectConfig, Collector, distinct_tasks
     from tvm_cdmpp.measure.doubtful import SecondRuns
     from tvm_cdmpp.measure.first_minute import SMALL_PROGRAMS, calibrate_device
-    from tvm_cdmpp.measure.gain import Gain, measure_gain, measure_latency
+    from tvm_cdmpp.measure.gain import Gain, Timing, measure_gain, measure_latency
     from tvm_cdmpp.measure.outcomes import (
         HOPELESS,
         Failures,
