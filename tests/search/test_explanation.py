@@ -43,9 +43,11 @@ def explain(log: MeasuredLog, place: int, device: DeviceSpec | None = None, **op
     )
 
 
-def test_leaves_add_up_to_the_latency_but_for_the_start_up(log: MeasuredLog) -> None:
+def test_leaves_and_start_up_add_up_to_the_latency(log: MeasuredLog) -> None:
     found = explain(log, 0)
-    assert 0.9 < sum(leaf.share for leaf in found.leaves) <= 1.0 + 1e-6
+    leaves_s = sum(leaf.latency_s for leaf in found.leaves)
+    assert leaves_s + found.start_s == pytest.approx(found.latency_s)
+    assert 0 <= found.start_s < 0.1 * found.latency_s
     for leaf in found.leaves:
         assert leaf.latency_s == pytest.approx(leaf.share * found.latency_s)
     assert found.interval_s[0] < found.latency_s < found.interval_s[1]

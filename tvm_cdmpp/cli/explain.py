@@ -192,9 +192,9 @@ def _print(
         ]
         for leaf in explanation.leaves
     ]
-    start_s = explanation.latency_s - sum(leaf.latency_s for leaf in explanation.leaves)
-    share = start_s / explanation.latency_s
-    rows.append(["(start-up)", show.latency(start_s), f"{100 * share:.1f}%", "start-up"])
+    share = explanation.start_s / explanation.latency_s
+    start = show.latency(explanation.start_s)
+    rows.append(["(start-up)", start, f"{100 * share:.1f}%", "start-up"])
     show.print_table(console, "stores", ("buffer", "latency", "share", "held down by"), rows)
     say("\n" + explanation.loops)
     title = "against average leaves"

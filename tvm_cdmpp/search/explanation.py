@@ -51,7 +51,7 @@ class LeafShare:
     """Whether it stores the initial value of a reduction."""
     latency_s: float
     share: float
-    """Of the predicted latency; what all leaves leave is the program's start-up."""
+    """Of the predicted latency."""
     bound: str
     """What holds it down most, by the analytic estimate."""
 
@@ -82,6 +82,8 @@ class Explanation:
     where it is not calibrated."""
     runs_probability: float
     leaves: tuple[LeafShare, ...]
+    start_s: float
+    """Of the latency, what is no leaf's: the program's start-up."""
     loops: str
     """The program's loops as an indented tree, each store with its share of the latency."""
     roofline_s: float
@@ -169,6 +171,7 @@ def explain_program(
         calibration_factor=math.exp(predictor.level(device)),
         runs_probability=float(found.runs_probability[0]),
         leaves=leaves,
+        start_s=max(0.0, latency_s - sum(leaf.latency_s for leaf in leaves)),
         loops=_with_shares(lines, stores, facts, leaves),
         roofline_s=roofline_s,
         roofline_bound=roofline_bound,
