@@ -11,7 +11,7 @@ import pytest
 from tests.search.logs import write_tiny_log
 from tvm_cdmpp import search
 from tvm_cdmpp.ast import FIELDS
-from tvm_cdmpp.cli import legend
+from tvm_cdmpp.cli import explain, legend
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.devices import (
     DeviceCalibration,
@@ -90,6 +90,26 @@ def test_a_measurement_outside_of_the_interval_is_remarked(
     assert "failed; by prediction it runs with a probability of" in capsys.readouterr().out
 
 
+def test_long_lines_of_the_loops_are_cut_in_the_middle(
+    log: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = f"for i (0,4)\n  for j ({'min(64, ' * 60}j))\n    {'C' * 300} = ...  12.5%"
+    monkeypatch.setattr(explanation, "_with_shares", lambda *_: drawn)
+    assert main(["explain", str(log)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = lines.index("for i (0,4)")
+    assert lines[first + 1].startswith("  for j (min(64, ") and " ... " in lines[first + 1]
+    assert lines[first + 2].endswith("CC = ...  12.5%")
+    assert all(len(line) <= 110 for line in lines[first : first + 3])
+    assert main(["explain", str(log), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["loops"] == drawn
+
+
+def test_lines_are_ranges_with_one_ellipsis() -> None:
+    assert explain._ranges([1, 2, 3, 4, 7, 13, 14]) == "1-4, 7, 13-14"
+    assert explain._ranges(range(1, 40, 2)) == "1, 3, 5, 7, 9, 11, 13, 15, ..."
+
+
 def test_every_group_and_field_has_a_meaning() -> None:
     for group in (*INPUT_GROUPS, PLACES, MEASURED):
         assert legend.meaning_of_group(group)
@@ -162,7 +182,7 @@ def test_what_tvm_says_of_each_record_is_dropped(
         (["{log}", "--task", "7"], "got 7. They are 0 tiny_matmul 64x64,64x64 float32; 1 tiny"),
         (["{log}", "--task", "-1"], "--task must be at least 0; got -1"),
         (["{log}:3", "--task", "0"], "a line says which task"),
-        (["{log}:3", "--against", "12"], "a line of the same task"),
+        (["{log}:3", "--against", "12"], "which has the lines 1-9; line 12 is of"),
         (["{log}.missing"], "cannot be read"),
         (["{log}", "--device", "no-such-device"], "known device"),
         (["{log}:1", "--device", "t4"], "line 1: 't4' is a gpu, and programs for llvm"),

@@ -5,7 +5,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,9 @@ _LEAST_SHOWN = 0.01
 """Of ln latency: what moves a prediction by less than 1 % is not shown."""
 _MOST_TASKS = 10
 """Of a log, in a message."""
+_LOOP_WIDTH = 110
+"""Of the drawing of loops, whose bounds may be long; both ends of a longer line are shown."""
+_MOST_RANGES = 8
 _MISSED = 1.5
 """Factor by which a measured ratio of two programs is another than the predicted one."""
 
@@ -131,15 +134,31 @@ def _other(log: "MeasuredLog", task: "MeasuredTask", line: int) -> int:
     found, place = log.of_line(line)
     if found is not task:
         raise ConfigError(
-            f"--against must be a line of the same task, {task.name}; line {line} is of "
-            f"{found.name}. Its lines are {_some(task)}."
+            f"--against must be a line of the same task, {task.name}, which has the lines "
+            f"{_ranges(task.lines)}; line {line} is of {found.name}"
         )
     return place
 
 
-def _some(task: "MeasuredTask") -> str:
-    lines = [str(line) for line in task.lines[:8]]
-    return ", ".join(lines) + (", ..." if len(task.lines) > len(lines) else "")
+def _ranges(numbers: Iterable[int]) -> str:
+    """Write ascending numbers as ranges, such as 1-4, 7; the first of them where there are many."""
+    ranges: list[list[int]] = []
+    for number in map(int, numbers):
+        if ranges and number == ranges[-1][1] + 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    shown = [f"{a}-{b}" if a < b else f"{a}" for a, b in ranges[:_MOST_RANGES]]
+    return ", ".join(shown + ["..."] * (len(ranges) > _MOST_RANGES))
+
+
+def _shorten_loops(drawing: str) -> str:
+    """Cut the middle out of long lines; a loop begins with its name, a store ends with a share."""
+    half = (_LOOP_WIDTH - 5) // 2
+    return "\n".join(
+        line if len(line) <= _LOOP_WIDTH else f"{line[:half]} ... {line[-half:]}"
+        for line in drawing.splitlines()
+    )
 
 
 def _finite(latency_s: float) -> float | None:
@@ -196,7 +215,7 @@ def _print(
     start = show.latency(explanation.start_s)
     rows.append(["(start-up)", start, f"{100 * share:.1f}%", "start-up"])
     show.print_table(console, "stores", ("buffer", "latency", "share", "held down by"), rows)
-    say("\n" + explanation.loops)
+    say("\n" + _shorten_loops(explanation.loops))
     title = "against average leaves"
     _print_attribution(console, title, explanation.attribution)
     if other is not None:
