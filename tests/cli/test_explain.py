@@ -68,7 +68,7 @@ def test_a_prediction_below_the_roofline_is_remarked(
         out = capsys.readouterr().out
         assert f"roofline 1 s by {bound} ({basis}" in out
         assert ("below the roofline: caches hold its data" in out) == (bound == "memory")
-        assert "the device's figures are too low" in out
+        assert "the device is faster than its nominal figures" in out
 
 
 def test_a_measurement_outside_of_the_interval_is_remarked(

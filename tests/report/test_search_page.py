@@ -83,7 +83,7 @@ def test_the_page_tells_what_was_found() -> None:
     page = search_page(review())
     for text in (
         "a &amp; b.json", "conv2d &lt;1x7&gt;", "build timeout", "half &lt;a&gt; line", "80%",
-        "2 ms", "still falling", "(main memory at 320 GB/s, assumed)",
+        "2 ms", "fewer than 16 trials", "(main memory at 320 GB/s, assumed)",
     ):  # fmt: skip
         assert text in page
     assert len(marks(page)[0]) == 4

@@ -151,7 +151,8 @@ def test_a_review_follows_the_best_and_says_what_is_left(log: MeasuredLog) -> No
         assert (task.trials, task.failed, len(task.measured_s)) == (9, 1, 8)
         assert task.concordance is not None
         assert 0 <= task.concordance <= 1
-        assert task.advice == "still falling: more trials pay"
+        assert task.advice == "fewer than 16 trials: too few to tell"
+        assert replace(task, trials=16).advice == "still falling: more trials pay"
         assert task.late_gain_s > 0
 
 
@@ -162,19 +163,38 @@ def test_tasks_of_which_nothing_ran_are_reviewed_too(tmp_path: Path) -> None:
     review = review_search(read_measured_log(path), load_weights("shipped"), "shipped")
     assert review.tasks[1].best_s is None
     assert review.tasks[1].advice == "no program ran: see the failures"
+
+
+def test_advice_goes_by_trials_first_and_the_roofline_is_a_remark_of_its_own(
+    log: MeasuredLog,
+) -> None:
+    review = review_search(log, load_weights("shipped"), "shipped")
     flat = replace(
         review.tasks[0], late_gain_s=0.0, best_s=1.0, roofline_s=0.1, trials=64, bound="memory"
     )
-    for changed, said in (
-        ({}, "many more trials"),
-        ({"trials": 15}, "far from its roofline, and fewer than 16 trials: too few to tell"),
-        ({"bound": "start-up", "trials": 15}, "its start"),
-        ({"roofline_s": 0.6, "trials": 15}, "near its roofline"),
-        ({"roofline_s": 1.1, "roofline_bound": "memory"}, "below its roofline (caches hold its"),
-        ({"roofline_s": 1.1, "trials": 15}, "too low), and fewer than 16 trials: too few to tell"),
+    faster = "the device is faster than its nominal figures"
+    for changed, advice, remark in (
+        ({}, "flat: many more trials, or another sketch", "far"),
+        ({"bound": "start-up"}, "flat: little is left", "most of it is its start"),
+        ({"roofline_s": 0.6}, "flat: little is left", "near"),
+        (
+            {"roofline_s": 1.1, "roofline_bound": "memory"},
+            "flat: no word on what is left",
+            f"below: caches hold its data, or {faster}",
+        ),
         (
             {"roofline_s": 1.1, "roofline_bound": "compute"},
-            "below its roofline (the device's figures are too low): no word on what is left",
+            "flat: no word on what is left",
+            f"below: {faster}",
         ),
     ):
-        assert said in replace(flat, **changed).advice
+        task = replace(flat, **changed)
+        assert (task.advice, task.next_to_roofline) == (advice, remark)
+        falling = replace(task, late_gain_s=0.1)
+        assert (falling.advice, falling.next_to_roofline) == (
+            "still falling: more trials pay",
+            remark,
+        )
+        for few in (replace(task, trials=15), replace(falling, trials=12)):
+            assert few.advice == "fewer than 16 trials: too few to tell"
+            assert few.next_to_roofline == remark

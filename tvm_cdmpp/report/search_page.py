@@ -129,10 +129,10 @@ def _tasks(review: "SearchReview") -> str:
     note = (
         "`explain --task` takes the number of a task. "
         "Time is that of building and running. What holds a program down is the word of an "
-        "analytic estimate. The roofline is the least that the device could take, by compute or by "
-        f"memory ({review.memory}), with inputs and outputs moved once; the best program takes so "
-        "many times as long. Where caches hold the data, or a figure of the device is too low, a "
-        "program may be faster."
+        "analytic estimate. The roofline is what the device's nominal figures allow, by compute or "
+        f"by memory ({review.memory}), with inputs and outputs moved once; the best program takes "
+        "so many times as long. Where caches hold the data, or the device is faster than its "
+        "nominal figures, as a CPU above its base clock is, a program may take less."
     )
     return _table(header, rows) + _note(note)
 
@@ -200,11 +200,11 @@ def _failures(review: "SearchReview") -> str:
 
 def _advice(tasks: "Sequence[TaskReview]") -> str:
     rows = [
-        [task.name, latency(task.late_gain_s), task.advice]
+        [task.name, latency(task.late_gain_s), task.advice, task.next_to_roofline]
         for task in sorted(tasks, key=lambda task: -task.late_gain_s)
     ]
-    header = ("task", "gained by its last third of trials", "advice")
-    return _table(header, rows, words=(2,))
+    header = ("task", "gained by its last third of trials", "advice", "next to its roofline")
+    return _table(header, rows, words=(2, 3))
 
 
 def _table(

@@ -3,8 +3,9 @@
 - The head of the trained network is additive, so the seconds of each leaf are the model's own.
 - What bounds a leaf is the analytic estimate's word (`models.TERMS`).
 - What moved the prediction is told by integrated gradients, see `models.attribute`.
-- The roofline of a task is the most that the device could do (Williams et al., 2009): its floating
-  point operations at the peak, or its inputs and outputs, each once, at the memory's bandwidth.
+- The roofline of a task is what the device's nominal figures allow (Williams et al., 2009): its
+  floating point operations at the peak, that of the nominal clock, or its inputs and outputs, each
+  once, at the memory's bandwidth.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Explanation:
     loops: str
     """The program's loops as an indented tree, each store with its share of the latency."""
     roofline_s: float
-    """The least that the task could take on the device."""
+    """The least that the nominal figures of the device allow for the task."""
     roofline_bound: str
     """What that is bound by, `compute` or `memory`."""
     attribution: Attribution
@@ -183,7 +184,7 @@ def explain_program(
 
 
 def task_roofline(task: Any, device: DeviceSpec) -> tuple[float, str]:
-    """Return the least seconds that a task could take, and whether compute or memory bounds it."""
+    """Return the least seconds by nominal figures, and whether compute or memory bounds them."""
     flops = max(0.0, float(task.compute_dag.flop_ct))
     moved_bytes = sum(
         math.prod(int(size) for size in tensor.shape) * tvm.DataType(tensor.dtype).bits / 8
@@ -205,8 +206,8 @@ def roofline_basis(device: DeviceSpec) -> dict[str, str]:
 
 def why_below_roofline(bound: str) -> str:
     """Return why a program may be faster than the roofline of its task."""
-    low = "the device's figures are too low"
-    return low if bound == "compute" else f"caches hold its data, or {low}"
+    faster = "the device is faster than its nominal figures"
+    return faster if bound == "compute" else f"caches hold its data, or {faster}"
 
 
 def _extract(extractor: StepExtractor, task: Any, state: Any) -> CompactASTBatch:

@@ -20,7 +20,7 @@ from tvm_cdmpp.search.measured_log import MeasuredLog, MeasuredTask
 
 _LATE_SHARE = 1 / 3
 _FEW_TRIALS = 16
-"""Below that a best latency that stays says nothing."""
+"""Below that neither a best latency that stays nor one that falls says what more would do."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,22 +54,31 @@ class TaskReview:
 
     @property
     def advice(self) -> str:
-        """Say whether more trials would pay."""
+        """Say whether more trials would pay: by their number, by late gains, by what is left."""
         if self.best_s is None:
             return "no program ran: see the failures"
+        if self.trials < _FEW_TRIALS:
+            return f"fewer than {_FEW_TRIALS} trials: too few to tell"
         if self.late_gain_s > 0.01 * self.best_s:
             return "still falling: more trials pay"
+        return f"flat: {self._standing[1]}"
+
+    @property
+    def next_to_roofline(self) -> str:
+        """Say where the fastest program is next to the roofline."""
+        return "-" if self.best_s is None else self._standing[0]
+
+    @property
+    def _standing(self) -> tuple[str, str]:
+        """Where the fastest program is, and what is left once the search is flat."""
+        assert self.best_s is not None
         if self.roofline_s <= self.best_s < 2 * self.roofline_s:
-            return "near its roofline: little is left, however few the trials"
+            return "near", "little is left"
         if self.bound == "start-up":
-            return "most of it is its start: little is left"
-        where, rest = "far from its roofline", "many more trials, or another sketch"
+            return "most of it is its start", "little is left"
         if self.best_s < self.roofline_s:
-            where = f"below its roofline ({why_below_roofline(self.roofline_bound)})"
-            rest = "no word on what is left"
-        if self.trials < _FEW_TRIALS:
-            return f"{where}, and fewer than {_FEW_TRIALS} trials: too few to tell"
-        return f"flat, {where}: {rest}"
+            return f"below: {why_below_roofline(self.roofline_bound)}", "no word on what is left"
+        return "far", "many more trials, or another sketch"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
