@@ -73,6 +73,37 @@ def test_the_legend_names_every_colour_and_fits_however_many_classes() -> None:
         assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
 
 
+def test_every_bar_has_its_latency_beside_it() -> None:
+    figure: Any = draw_devices(
+        [
+            prediction("slow", start_s=0.0, latency_s=5.0),
+            replace(prediction("fast", start_s=0.0, latency_s=5e-6), interval_s=(2e-6, 9e-6)),
+        ]
+    )
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["5 s", "5 us"]
+    assert all(text.get_window_extent().x1 < axes.bbox.x1 for text in axes.texts)
+
+
+def test_labels_of_a_timeline_lie_within_their_bars() -> None:
+    each_s = {"conv2d_" + "add_relu_" * 8: 4e-4, "a" * 400: 4e-3, "pool": 1e-3, "tiny": 1e-9}
+    few = prediction("t4", start_s=0.0, latency_s=sum(each_s.values()))
+    tasks = tuple(replace(few.tasks[0], name=name, function=name) for name in each_s)
+    graph = OperatorGraph(tuple(Operator(name, name, (), 0.0) for name in each_s), 0.0)
+    figure: Any = draw_timeline(replace(few, tasks=tasks, timeline=replay(graph, each_s)))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    first, second, third = axes.texts
+    assert first.get_text().startswith("conv2d_add") and first.get_text().endswith("...")
+    assert second.get_text().startswith("aaaa") and second.get_text().endswith("a...")
+    assert third.get_text() == "pool"
+    for text, bar in zip(axes.texts, axes.patches, strict=False):
+        inside, box = bar.get_window_extent(), text.get_window_extent()
+        assert inside.x0 <= box.x0 + 1 and box.x1 - 1 <= inside.x1
+        assert inside.y0 <= box.y0 + 1 and box.y1 - 1 <= inside.y1
+
+
 def test_what_runs_side_by_side_shares_the_latency() -> None:
     widths, _ = bars_ms(prediction("gpu", start_s=3e-3, latency_s=4e-3))
     assert widths == pytest.approx([2, 0.5, 1.5])

@@ -10,6 +10,8 @@ from tvm_cdmpp.report.units import latency, latency_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    from matplotlib.text import Text
 
     from tvm_cdmpp.replay import NetworkPrediction
 
@@ -22,7 +24,10 @@ _REST, _REST_COLOUR = "the rest", "#999999"
 _START, _START_COLOUR = "start-up", "#DDDDDD"
 _DARK = ("#0072B2", "#000000")
 """Of them, those on which text is white."""
-_LABELLED_SHARE = 0.04
+_LABELLED_SHARE = 0.015
+"""Of the latency, from which a bar is wide enough for a line of text on its side."""
+_SHORTEST_LABEL = 4
+_DPI = 130
 _LEGEND_COLUMNS = 5
 
 
@@ -63,25 +68,33 @@ def draw_timeline(prediction: "NetworkPrediction") -> "Figure":
     queues = list(dict.fromkeys(event.queue for event in timeline.events))
     classes = dict(zip((task.function for task in prediction.tasks), prediction.tasks, strict=True))
     colours = _colours(prediction.shares)
-    figure = Figure(figsize=(12, 1.6 + 0.7 * len(queues)), layout="constrained")
+    figure = Figure(figsize=(12, 1.3 + 1.3 * len(queues)), dpi=_DPI, layout="constrained")
     axes = figure.subplots()
+    labels: list[tuple[Text, Rectangle]] = []
     for event in timeline.events:
         task = classes[timeline.graph.operators[event.operator].function]
         begin, width = per_second * event.start_s, per_second * (event.end_s - event.start_s)
         row = queues.index(event.queue)
         colour = colours.get(task.operator_class, _REST_COLOUR)
-        axes.barh(row, width, left=begin, height=0.8, color=colour, edgecolor="white", lw=0.4)
+        (bar,) = axes.barh(
+            row, width, left=begin, height=0.8, color=colour, edgecolor="white", lw=0.4
+        )
         share = width / (per_second * timeline.latency_s)
         if share > _LABELLED_SHARE:
-            axes.text(
+            label = axes.text(
                 begin + width / 2, row, task.name, ha="center", va="center", fontsize=6,
                 rotation=90 if share < 0.15 else 0, clip_on=True,
                 color="white" if colour in _DARK else "black",
             )  # fmt: skip
+            labels.append((label, bar))
     axes.set_yticks(range(len(queues)), queues)
     axes.set(xlabel=unit, xlim=(0, per_second * timeline.latency_s))
     _add_legend(figure, colours)
     figure.suptitle(_title(prediction), fontsize=10)
+    figure.draw_without_rendering()  # lays out, for good: what fits depends on it
+    figure.set_layout_engine("none")
+    for label, bar in labels:
+        _fit(label, bar)
     return figure
 
 
@@ -108,13 +121,35 @@ def draw_devices(predictions: Sequence["NetworkPrediction"]) -> "Figure":
             left += width
         low, high = (per_second * bound for bound in prediction.interval_s)
         axes.plot([low, high], [row, row], color="black", lw=1, marker="|")
+        axes.annotate(
+            latency(prediction.latency_s), (max(left, high), row), xytext=(6, 0),
+            textcoords="offset points", va="center", fontsize=9,
+        )  # fmt: skip
     axes.set_yticks(range(len(predictions)), [_label(p) for p in predictions])
     axes.invert_yaxis()
+    axes.margins(x=0.12)  # for the latency next to the longest
     axes.set(xlabel=f"predicted latency ({unit}), with 90 % interval", xlim=(0, None))
     axes.grid(visible=True, axis="x", alpha=0.25)
     _add_legend(figure, colours)
     figure.suptitle(f"{predictions[0].network}, schedules: {predictions[0].schedules}", fontsize=10)
     return figure
+
+
+def _fit(label: "Text", bar: "Rectangle") -> None:
+    """Cut the end off a label that is longer than its bar; remove it where little would be left."""
+    name, inside = label.get_text(), bar.get_window_extent()
+
+    def is_inside() -> bool:
+        box = label.get_window_extent()
+        return box.width <= inside.width and box.height <= inside.height
+
+    kept = len(name)
+    while not is_inside():
+        kept -= 1
+        if kept < _SHORTEST_LABEL:
+            label.remove()
+            return
+        label.set_text(f"{name[:kept]}...")
 
 
 def _parts_s(prediction: "NetworkPrediction") -> dict[str, float]:
@@ -160,4 +195,4 @@ def _write(figure: "Figure", path: Path) -> None:
     FigureCanvasAgg(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
+        figure.savefig(temporary, format="png", dpi=_DPI)
