@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.table import Table
 
 from tvm_cdmpp.cli import show
 from tvm_cdmpp.search.reports import RoundReport, TimeSplit
@@ -29,6 +30,24 @@ def test_tables_are_whole(terminal: bool) -> None:
     assert all(name in head for name in header)
     assert row.split("  ")[0] == "x" * 150
     assert row.count("123456789012 [ms]") == 6
+    assert all(line == line.rstrip() for line in (title, head, row))
+
+
+def test_columns_that_fold_keep_to_a_terminal() -> None:
+    out = io.StringIO()
+    table = Table(box=None, show_header=False)
+    table.add_column(overflow="fold")
+    table.add_row("a/long/path " * 9)
+    console = Console(file=out, width=40, force_terminal=True, color_system=None)
+    show.print_whole(console, table, fold=True)
+    assert max(map(len, out.getvalue().splitlines())) <= 40
+
+
+def test_lines_in_a_pipe_are_as_long_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/a/long/path" * 40
+    show.stdout_console().print(f"found {path}")
+    show.stderr_console().print(f"found {path}")
+    assert capsys.readouterr() == (f"found {path}\n", f"found {path}\n")
 
 
 def test_a_round_tells_its_own_time_left_or_that_of_all() -> None:

@@ -182,7 +182,8 @@ def report_to_json(
 def _progress_bar() -> "Iterator[Callable[..., None]]":
     """Give what shows an activity and, where these change, what is done and the whole of it."""
     from rich import progress as rich_progress
-    from rich.console import Console
+
+    from tvm_cdmpp.cli.show import stderr_console
 
     columns = (
         rich_progress.BarColumn(20),
@@ -190,8 +191,8 @@ def _progress_bar() -> "Iterator[Callable[..., None]]":
         rich_progress.TimeElapsedColumn(),
         rich_progress.TextColumn("{task.fields[log]}"),
     )
-    console = Console(stderr=True)
-    hidden = not sys.stderr.isatty()
+    console = stderr_console()
+    hidden = not console.is_terminal
     with rich_progress.Progress(*columns, console=console, disable=hidden) as bar:
         task = bar.add_task("", log="", total=None)
 
@@ -204,14 +205,13 @@ def _progress_bar() -> "Iterator[Callable[..., None]]":
 def _print_report(
     report: "ImportReport", ignored: Iterable[str], not_derived: Mapping[str, str], out: Path
 ) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from tvm_cdmpp.cli.show import print_whole
+    from tvm_cdmpp.cli.show import print_whole, stdout_console
     from tvm_cdmpp.data import BINS, UNKNOWN
 
-    console = Console()
+    console = stdout_console()
     total = _total(report.inputs)
     shown = [name for name in BINS if total[name]]
     table = Table(box=None, pad_edge=False)

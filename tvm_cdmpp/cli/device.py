@@ -150,7 +150,7 @@ def _print_figures(devices: "Sequence[DeviceSpec]") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from tvm_cdmpp.cli.show import stdout_console
+    from tvm_cdmpp.cli.show import print_whole, stdout_console
     from tvm_cdmpp.devices import DEVICE_FIELDS, FIGURES
 
     console = stdout_console()
@@ -180,7 +180,7 @@ def _print_figures(devices: "Sequence[DeviceSpec]") -> None:
                 value = int(device.kind == "gpu") if name == "is_gpu" else getattr(device, name)
                 source = Text(sources.get(name, ""))
                 table.add_row(name, _with_unit(name, value), source)
-        console.print(table)
+        print_whole(console, table, fold=True)
 
 
 def _print_problem(problem: str) -> None:

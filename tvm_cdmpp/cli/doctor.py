@@ -201,18 +201,19 @@ def _first_lines(command: list[str]) -> list[str] | None:
 
 
 def _print_table(checks: Sequence[Check]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from tvm_cdmpp.cli.show import print_whole, stdout_console
 
     styles = {"ok": "green", "note": "yellow", "fail": "bold red"}
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")  # a long path stays whole
+    table.add_column(overflow="fold")  # a long path is not cut
     for item in checks:
         # Text, not markup: paths and messages may hold square brackets.
         table.add_row(Text(item.status, styles[item.status]), Text(item.name), Text(item.found))
         if item.advice:
             table.add_row("", "", Text(item.advice, styles[item.status]))
-    Console().print(table)
+    print_whole(stdout_console(), table, fold=True)

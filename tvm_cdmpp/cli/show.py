@@ -1,7 +1,7 @@
 """How searches are shown: lines per round, units, tables."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tvm_cdmpp.search import RoundReport, TimeSplit
 
 _NAME_WIDTH = 60
-_TEXT_WIDTH = 110
 _UNBOUNDED = 100_000
 
 
@@ -29,15 +28,20 @@ def stderr_console() -> "Console":
         def on_broken_pipe(self) -> None:
             self.quiet = True
 
-    return Progress(stderr=True, highlight=False)
+    return _unbroken(Progress(stderr=True, highlight=False))
 
 
 def stdout_console() -> "Console":
-    """Return the console of the result; sentences in a pipe get longer lines than usual."""
+    """Return the console of the result."""
     from rich.console import Console
 
-    console = Console(highlight=False)
-    console.width = max(console.width, _TEXT_WIDTH)
+    return _unbroken(Console(highlight=False))
+
+
+def _unbroken(console: "Console") -> "Console":
+    """Let lines be as long as they are in a pipe or a file; rich would break them, and paths."""
+    if not console.is_terminal:
+        console.width = _UNBOUNDED
     return console
 
 
@@ -192,12 +196,28 @@ def print_table(
     print_whole(console, table)
 
 
-def print_whole(console: "Console", table: "Table") -> None:
-    """Print a table as wide as it is; in a pipe or a narrow terminal, rich would cut its cells."""
+def print_whole(console: "Console", table: "Table", *, fold: bool = False) -> None:
+    """Print a table as wide as it is, without blanks at the ends of its lines.
+
+    In a narrow terminal, rich would cut its cells; or fold those of columns that fold, as wanted.
+    """
     unbounded = console.options.update(max_width=_UNBOUNDED)
-    width = max(console.width, console.measure(table, options=unbounded).maximum)
+    whole = 0 if fold else console.measure(table, options=unbounded).maximum
+    width = max(console.width, whole)
     segments = console.render(table, unbounded.update(width=width))
-    console.print(_Rendered(list(segments)), crop=False)
+    console.print(_Rendered(list(_without_trailing_blanks(segments))), crop=False)
+
+
+def _without_trailing_blanks(segments: "Iterable[Segment]") -> "Iterator[Segment]":
+    from rich.segment import Segment
+
+    for line in Segment.split_lines(segments):
+        while line and not line[-1].text.strip():
+            line.pop()
+        if line:
+            text, style, control = line.pop()
+            line.append(Segment(text.rstrip(), style, control))
+        yield from (*line, Segment.line())
 
 
 class _Rendered:
