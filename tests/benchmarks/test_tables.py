@@ -2,6 +2,7 @@
 
 import json
 import re
+import statistics
 
 import pytest
 
@@ -47,6 +48,47 @@ def test_seconds_to_the_goal(ours: list[list[float]], expected_s: float) -> None
     result = {"summary": {"reference": "xgb-warm"}, "searches": searches}
     assert headline._seconds(result, "cdmpp") == expected_s
     assert headline._seconds(result, "xgb-warm") == 20.0
+
+
+def test_the_docs_say_what_the_files_say_of_networks() -> None:
+    """Each figure of the table in docs/predict.md is that of the result file, rounded."""
+    text = (RESULTS.parents[1] / "docs" / "predict.md").read_text(encoding="utf-8")
+    table = [line for line in text.splitlines() if re.match(r"\| .* \| .* % ", line)]
+    files = [f"{batch}-{of}" for of in ("epyc5", "avx512") for batch in (1, 4)]
+    rows = [
+        json.loads((RESULTS / f"network-latency-batch-{name}.json").read_bytes())["rows"]
+        for name in files
+    ]
+    known = {
+        "replayed": "measured in the network", "alone": "by themselves",
+        "predicted": "nothing measured",
+        "calibrated": "device calibrate", "adapted": "200 records", "flops": "FLOPs",
+        "scaled": "Habitat", "rooflines": "rooflines",
+    }  # fmt: skip
+    for name, words in known.items():
+        (line,) = (line for line in table if words in line)
+        for cell, found in zip(line.split("|")[2:-1], rows, strict=True):
+            figure, *largest = re.findall(r"[\d.]+", cell)
+            errors = [100 * abs(row[f"{name}_s"] / row["measured_s"] - 1) for row in found]
+            _agrees(figure, statistics.fmean(errors))
+            if largest:
+                _agrees(largest[0], max(errors))
+    for kind in ("own", "log"):
+        (line,) = (line for line in table if line.startswith("| the same") and kind in line)
+        for cell, found in zip(line.split("|")[2:-1], rows, strict=True):
+            _agrees(
+                re.findall(r"[\d.]+", cell)[0],
+                statistics.fmean(
+                    100 * abs(row["adapted_s"] / row["measured_s"] - 1)
+                    for row in found
+                    if (row["schedules"] == "log") is (kind == "log")
+                ),
+            )
+
+
+def _agrees(figure: str, value: float) -> None:
+    digits = len(figure.partition(".")[2])
+    assert abs(float(figure) - value) <= 0.5 * 10**-digits + 1e-9, (figure, value)
 
 
 def test_the_headline_says_what_the_files_say() -> None:
