@@ -19,14 +19,21 @@ _ESTIMATES = {
     "flops": "FLOPs over a matrix product's rate",
     "scaled": "scaled from another device",
 }
+_MACHINES = {"avx512": "EPYC of the fourth generation", "epyc5": "EPYC of the fifth generation"}
+"""By the end of the name of the result file; without one, of the third."""
 _REQUIRED = {"replayed": "5 %, 10 %", "calibrated": "20 %", "adapted": "10 %"}
 """At most this mean error, and at most that on any network."""
 
 
 def latency_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     """Yield how far whole networks are off."""
+    rows = result["rows"]
+    networks = len({row["network"] for row in rows})
+    batches = " and ".join(str(batch) for batch in sorted({row["batch"] for row in rows}))
+    where = _MACHINES.get(file.stem.rpartition("-")[2], "EPYC of the third generation")
     yield (
-        f"**Latencies of whole networks** ([data](results/{file.name})). Relative to what the "
+        f"**Latencies of {networks} whole networks, batch {batches}, {where}, "
+        f"{result['date'][:10]}** ([data](results/{file.name})). Relative to what the "
         "compiled network takes: the replayer with each operator's own measured latency, by TVM's "
         "profiler inside of the network (of one below 100 us: by how much longer it takes with the "
         "operator), and run again and again by itself; the prediction, with nothing measured, with "

@@ -165,17 +165,22 @@ def intervals_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     """Yield what the intervals of whole networks rest on."""
     yield (
         f"**Errors of the fastest programs of a task, together** ([data](results/{file.name})), "
-        "which the intervals of `predict` rest on: the share of tasks within the predictor's own "
-        "90 % interval, and the factor on its spread that makes it 90 %."
+        "which the intervals of `predict` rest on, of devices that the weights know and of others: "
+        "the share of tasks within the 90 % interval; the factor on the predictor's own spread, or "
+        "the standard deviation of ln latency to join it with, that makes it 90 %; and what "
+        "devices are off by as a whole, the root mean square of ln."
     )
     yield ""
-    yield from table_head("kind of device", "tasks", "within", "factor")
+    yield from table_head("devices", "tasks", "within", "factor", "or level", "off as a whole")
     for kind, found in result["kinds"].items():
+        off = found["root_mean_square"]
         yield table_row(
             kind,
             str(found["tasks"]),
-            f"{found['within_90_percent_interval']:.0%}",
+            f"{found['held']:.0%}",
             f"{found['factor']:.2f}",
+            f"{found['level']:.2f}",
+            "-" if off is None else f"{off:.2f}",
         )
     yield ""
     correlation = result["correlation"]
