@@ -36,6 +36,13 @@ def test_another_cpu_is_not_measured_on_this_one(tmp_path: Path) -> None:
     assert device_to_measure(other, target, remote) is not None
 
 
+def test_a_cpu_of_other_cores_is_doubted(capsys: pytest.CaptureFixture[str]) -> None:
+    target = parse_target("native")
+    alike = {32: "epyc-7452", 64: "epyc-9654", 16: "graviton2"}[int(device_of(target).simd_bytes)]
+    assert device_to_measure(alike, target, None) is not None
+    assert f"note: '{alike}' has " in capsys.readouterr().err
+
+
 def test_remote() -> None:
     assert parse_remote(None, None, "native") is None
     expected = RemoteDevices(host="::1", port=9190, key="t4")

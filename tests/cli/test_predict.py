@@ -56,6 +56,37 @@ def test_json_is_by_device(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert timeline.read_bytes().startswith(b"\x89PNG")
 
 
+def test_branches_run_side_by_side_on_a_gpu_with_queues(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    names, weights = ("w0", "w1"), [0.5] * 64 * 64
+    graph = helper.make_graph(
+        [
+            *(helper.make_node("MatMul", ["x", w], [f"y{w}"]) for w in names),
+            helper.make_node("Concat", [f"y{w}" for w in names], ["y"], axis=0),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", kind, [64, 64])],
+        [helper.make_tensor_value_info("y", kind, [128, 64])],
+        [
+            helper.make_tensor(w, kind, [64, 64], [n * v for v in weights])
+            for n, w in enumerate(names)
+        ],
+    )
+    file = tmp_path / "branches.onnx"
+    opset = [helper.make_opsetid("", 13)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), file)
+    found = {}
+    for queues in ("1", "2"):
+        line = ["predict", str(file), "--device", "t4,epyc-7452", "--queues", queues, "--json"]
+        assert main(line) == 0
+        found[queues] = json.loads(capsys.readouterr().out)["devices"]
+    assert found["2"]["t4"]["latency_s"] < found["1"]["t4"]["latency_s"]
+    assert found["2"]["epyc-7452"] == found["1"]["epyc-7452"]
+
+
 def test_classes_that_take_next_to_no_time_are_not_listed() -> None:
     shares = {"conv2d": 0.97, "pool": 0.0149, "elementwise": 0.0099, "other": 0.0}
     assert describe_shares(shares) == "conv2d 97%, pool 1%"
@@ -108,6 +139,7 @@ def test_the_rows_add_up_to_the_latency(capsys: pytest.CaptureFixture[str]) -> N
         (["--device", "t4", "--batch", "1,0"], "numbers from 1 to 1000000"),
         (["--device", "t4", "--batch", "1,99999999"], "got '1,99999999'"),
         (["--device", "t4", "--trials", "-1"], "must not be negative"),
+        (["--device", "t4", "--queues", "0"], "--queues must be at least 1; got 0"),
         (["--device", "t4", "--trials", "4", "--log", "L"], "Give --log or --trials"),
         (["--device", "t4", "--log", "missing.json"], "missing.json"),
         (["--device", "t4", "--weights", "nonsense"], "No weights 'nonsense'"),

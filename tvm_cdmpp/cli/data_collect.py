@@ -203,13 +203,20 @@ def device_to_measure(
 
 
 def _check_vectors(device: "DeviceSpec", target: Any, here: "DeviceSpec") -> None:
-    """Refuse to measure this machine under the name of a CPU that cannot be it."""
+    """Refuse to measure this machine under the name of a CPU that cannot be it; doubt others."""
     if device.simd_bytes != here.simd_bytes:
         raise ConfigError(
             f"'{device.name}' has vectors of {device.simd_bytes:g} bytes, and this machine runs "
             f"programs for {target} with {here.simd_bytes:g}: it is another CPU, and nothing would "
             "be measured on it. Give --rpc HOST:PORT and --key K to measure it from here, or name "
             "this machine's device, as `tvm-cdmpp device detect` calls it."
+        )
+    if device.cores != here.cores:
+        show.stderr_console().print(
+            f"note: '{device.name}' has {device.cores:g} cores, and programs for {target} use "
+            f"{here.cores:g} here: what is measured is kept as that device's all the same",
+            soft_wrap=True,
+            markup=False,
         )
 
 

@@ -49,6 +49,14 @@ def add_parser(subparsers: Any) -> None:
         "--batch", default="", metavar="N[,N2]", help="sizes of the batch (default: the file's)"
     )
     parser.add_argument(
+        "--queues",
+        type=int,
+        default=1,
+        metavar="N",
+        help="operators that a GPU or an accelerator runs side by side, by their data "
+        "dependencies (default: 1)",
+    )
+    parser.add_argument(
         "--trace",
         type=Path,
         metavar="FILE",
@@ -115,7 +123,7 @@ def _forecast(
     inputs: Mapping[str, Any],
 ) -> "list[NetworkPrediction]":
     """Predict for each device and batch, and tell each as soon as it is known."""
-    from tvm_cdmpp.replay import NetworkForecast
+    from tvm_cdmpp.replay import NetworkForecast, QueueConfig
 
     predictions: list[NetworkPrediction] = []
     total = len(batches) * len(devices)
@@ -129,7 +137,8 @@ def _forecast(
                     args.network, log=args.log, trials=args.trials, weights=args.weights,
                     batch=batch, **inputs,
                 )  # fmt: skip
-                found = forecast.on(device)
+                queues = args.queues if device.kind != "cpu" else 1
+                found = forecast.on(device, QueueConfig.of(device.kind, queues))
                 predictions.append(found)
                 spread = show.latency_range(*found.interval_s, found.latency_s)
                 show_step(f"{of}: {show.latency(found.latency_s)} (90 %: {spread})", 1, "")
@@ -141,6 +150,8 @@ def _check_sources(args: argparse.Namespace) -> None:
     from tvm_cdmpp.models import find_weights
     from tvm_cdmpp.networks import check_network_is_there
 
+    if args.queues < 1:
+        raise ConfigError(f"--queues must be at least 1; got {args.queues}")
     if args.trials < 0:
         raise ConfigError(f"--trials must not be negative; got {args.trials}")
     if args.log is not None and args.trials:
