@@ -3,7 +3,7 @@
 import itertools
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ _ESTIMATES = {
 }
 _MACHINES = {"avx512": "EPYC of the fourth generation", "epyc5": "EPYC of the fifth generation"}
 """By the end of the name of the result file; without one, of the third."""
+CURVE = ("records", "kept_back", "mape", "low", "high", "median", "start_mape")
+"""What is kept of a point of the curve of `adapt`; errors in percent."""
 _REQUIRED = {"replayed": "5 %, 10 %", "calibrated": "20 %", "adapted": "10 %"}
 """At most this mean error, and at most that on any network."""
 
@@ -42,7 +44,42 @@ def latency_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield from summary(result["rows"])
     yield ""
+    if result.get("curves"):
+        yield (
+            "While `adapt` measured, error on the tasks and functions that were kept back, and that "
+            "of the weights it started from:"
+        )
+        yield ""
+        yield from learning_curves(result["curves"])
+        yield ""
     yield origin(result)
+
+
+def learning_curves(curves: Mapping[str, Sequence[dict[str, Any]]]) -> Iterator[str]:
+    """Yield a line for each batch of records, by the size of the networks' batch."""
+    titles = (
+        "batch",
+        "records",
+        "kept back",
+        "mean error",
+        "90 % interval",
+        "median",
+        "started at",
+    )
+    yield from table_head(*titles)
+    for batch, points in curves.items():
+        for point in points:
+            figures = (point[name] for name in ("mape", "low", "high", "median", "start_mape"))
+            mean, low, high, median, start = (f"{figure:.0f}" for figure in figures)
+            yield table_row(
+                batch,
+                str(point["records"]),
+                str(point["kept_back"]),
+                f"{mean} %",
+                f"{low} to {high} %",
+                f"{median} %",
+                f"{start} %",
+            )
 
 
 def full_caches_section(file: Path, result: dict[str, Any]) -> Iterator[str]:

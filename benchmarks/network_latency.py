@@ -39,7 +39,7 @@ import numpy as np
 
 from benchmarks.latency_estimates import Source, estimates, matrix_flops_per_s
 from benchmarks.latency_files import FILES, write_files
-from benchmarks.latency_tables import summary
+from benchmarks.latency_tables import CURVE, learning_curves, summary
 from benchmarks.operator_times import TimedNetwork
 from benchmarks.provenance import provenance, write_json
 from tvm_cdmpp.bridge import default_target, device_of, load_tvm, use_physical_cores
@@ -302,8 +302,17 @@ def main() -> None:
     if source is not None:
         here = device_of(default_target())
         rows = [{**row, **source.scale(row, here)} for row in rows]
-    write_json(args.out, {**provenance("numpy", "torch"), "rows": rows})
-    print("\n".join(summary(rows)))
+    curves = {str(batch): curve for batch in batches if (curve := _curve(args.folder, batch))}
+    write_json(args.out, {**provenance("numpy", "torch"), "curves": curves, "rows": rows})
+    print("\n".join([*summary(rows), "", *learning_curves(curves)]))
+
+
+def _curve(folder: Path, batch: int) -> list[dict[str, Any]]:
+    """Return how the error fell while weights were adapted; nothing where none were."""
+    file = folder / f"adapted.b{batch}.json.curve.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    points = map(json.loads, lines)
+    return [{name: point[name] for name in CURVE} for point in points]
 
 
 def _rows(cases: Sequence[Case], weights: Mapping[int, Path | None]) -> list[dict[str, Any]]:
