@@ -46,8 +46,8 @@ def latency_section(file: Path, result: dict[str, Any]) -> Iterator[str]:
     yield ""
     if result.get("curves"):
         yield (
-            "While `adapt` measured, error on the tasks and functions that were kept back, and that "
-            "of the weights it started from:"
+            "While `adapt` measured, error on the tasks and functions that were kept back, and "
+            "that of the weights it started from:"
         )
         yield ""
         yield from learning_curves(result["curves"])
