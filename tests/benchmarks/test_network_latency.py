@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.latency_estimates import Source, roofline_s, wave_scaling
-from benchmarks.latency_tables import summary
-from benchmarks.network_latency import OWN, Case, _mean_of, _medians_over, _replayed
+from benchmarks.latency_tables import CURVE, learning_curves, summary
+from benchmarks.network_latency import OWN, Case, _curve, _mean_of, _medians_over, _replayed
 from benchmarks.provenance import RESULTS
 from tvm_cdmpp.devices.detect import find_device
 from tvm_cdmpp.devices.spec import DeviceSpec
@@ -98,6 +98,15 @@ def test_intervals_that_hold_the_measurement_are_counted() -> None:
     )
     assert line.split("|")[5:7] == ["  ", " 1 of 2 "]
     assert not any("interval" in line for line in summary([ROW]))
+
+
+def test_the_curve_of_adapt_is_kept(tmp_path: Path) -> None:
+    point = {name: float(place) for place, name in enumerate(CURVE)} | {"records": 40}
+    file = tmp_path / "adapted.b4.json.curve.jsonl"
+    file.write_text(json.dumps({**point, "learning": {}}) + "\n")
+    assert _curve(tmp_path, 1) == []
+    assert _curve(tmp_path, 4) == [point]
+    assert list(learning_curves({"4": [point]}))[-1].startswith("| 4 | 40 | 1.0 | 2 % | 3 to 4 % |")
 
 
 def test_operators_are_compared_with_the_network_of_their_own_round() -> None:
