@@ -51,8 +51,8 @@ OPTIONS: dict[str, set[str]] = {
     "autotune": {
         "--out", "--trials", "--minutes", "--split", "--kinds", "--steps", "--per-task", "--seed"
     },
-    "predict": {"--device", "--log", "--trials", "--batch", "--trace", "--weights", "--plot", "--queues",
-                "--json", "--input-shape", "--input-dtype"},
+    "predict": {"--device", "--log", "--trials", "--batch", "--trace", "--weights", "--plot",
+                "--queues", "--json", "--input-shape", "--input-dtype"},
     "explain": {"--task", "--against", "--device", "--weights", "--json"},
     "report": {"--out", "--device", "--weights"},
     "eval": {"--split", "--part", "--weights", "--per-task", "--json"},
