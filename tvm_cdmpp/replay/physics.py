@@ -20,7 +20,7 @@ Cycles are round figures of current cores, from microbenchmarks of single functi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,9 @@ from tvm_cdmpp.bridge import load_tvm
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.models import PROGRAM_START_S, bound_names
 from tvm_cdmpp.networks import OwnFunction
+from tvm_cdmpp.replay.library_calls import LIBRARY_CYCLES, cycles_of, library_calls
 
 tvm = load_tvm()
-tir = tvm.tir
 
 _CALL_S = 2e-8
 """Of a compiled function, whatever it does: TVM's executor calls a pointer; a `relu` of one element
@@ -45,16 +45,6 @@ _WAKE_THREAD_S = 1.5e-7
 """For each further thread: one more line that is written to it, one after the other, and one more
 turn of the counter that all threads share. 3 us with 12 threads, of which small programs that were
 measured on such a machine took 4 us."""
-
-_LIBRARY_CYCLES = {
-    "exp": 5.0, "exp2": 5.0, "exp10": 8.0, "sigmoid": 6.0, "log": 7.0, "log2": 7.0, "log10": 12.0,
-    "log1p": 12.0, "pow": 12.0, "sin": 12.0, "cos": 12.0, "tan": 20.0, "asin": 20.0, "acos": 20.0,
-    "atan": 20.0, "atan2": 25.0, "sinh": 20.0, "cosh": 20.0, "tanh": 12.0, "asinh": 25.0,
-    "acosh": 25.0, "atanh": 25.0, "erf": 12.0, "fmod": 20.0,
-}  # fmt: skip
-"""Per call of the C library. `exp`, `log`, `pow`, `sin` and `tanh` were measured on 40 x 2560
-elements: 2.0, 2.6, 4.2, 4.5 and 4.5 ns each; the others are like them. `erf` depends on its
-argument: 12 cycles below 0.84, where those of most activations are, up to 40 beyond."""
 
 _OP_CYCLES = {
     "float_div": 5.0, "float_compare": 0.5, "float_math": 5.0, "int_add": 0.25, "int_mul": 0.25,
@@ -138,9 +128,9 @@ def estimate_function(
     bounds_s = dict.fromkeys(names, 0.0)
     latency_s = call_s(device, network_bytes) + wake_s(leaves, device)
     bounds_s["start-up"] = latency_s
-    library = _library_calls(program)
+    library = library_calls(program)
     for leaf in leaves:
-        calls = [_LIBRARY_CYCLES[name] for name in library.get(leaf.name, ())]
+        calls = [LIBRARY_CYCLES[name] for name in library.get(leaf.name, ())]
         slower = _slower(device, calls_library=bool(calls))
         found_s = _leaf_times_s(leaf, calls, device, network_bytes)
         times_s = tuple(slower * seconds for seconds in found_s)
@@ -156,9 +146,9 @@ def unrecorded_calls_s(program: Any, leaves: Sequence[Leaf], device: DeviceSpec)
     Those have none but `exp`. Networks have `erf` fused into convolutions and products, and it runs
     when these have ended.
     """
-    library, total_s = _library_calls(program), 0.0
+    library, total_s = library_calls(program), 0.0
     for leaf in leaves:
-        cycles = _cycles_of(name for name in library.get(leaf.name, ()) if name != "exp")
+        cycles = cycles_of(name for name in library.get(leaf.name, ()) if name != "exp")
         executions = math.prod(loop.extent for loop in leaf.loops)
         total_s += cycles * executions / (device.clock_hz * busy_cores(leaf, device))
     return _slower(device, calls_library=True) * total_s
@@ -376,37 +366,3 @@ def _lines(access: Access, level: int) -> int:
             runs *= span[level]
         is_whole = is_whole and span[level] == length
     return runs * math.ceil(run / _LINE_BYTES)
-
-
-def _library_calls(program: Any) -> dict[str, list[str]]:
-    """Return the calls of the C library per store, the longest of them, by its buffer."""
-    found: dict[str, list[str]] = {}
-    for store in _found(program.body, tir.BufferStore):
-        calls = _found(store.value, tir.Call)
-        names = [
-            str(getattr(call.op, "name", "")).removeprefix("tir.")
-            for call in calls
-            if not _is_square(call)
-        ]
-        names = [name for name in names if name in _LIBRARY_CYCLES]
-        buffer = str(store.buffer.name)
-        found[buffer] = max(found.get(buffer, []), names, key=_cycles_of)
-    return found
-
-
-def _cycles_of(calls: Iterable[str]) -> float:
-    return sum(_LIBRARY_CYCLES[name] for name in calls)
-
-
-def _is_square(call: Any) -> bool:
-    """Tell whether a call is a power of 2, of which LLVM makes a product."""
-    if getattr(call.op, "name", "") != "tir.pow":
-        return False
-    exponent = call.args[1]
-    return isinstance(exponent, tir.FloatImm) and float(exponent.value) == 2.0
-
-
-def _found(tree: Any, kind: type) -> list[Any]:
-    found: list[Any] = []
-    tir.stmt_functor.post_order_visit(tree, lambda n: found.append(n) if type(n) is kind else None)
-    return found
