@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -229,7 +230,8 @@ def test_a_killed_run_ends_as_one_that_was_not(kept: int, tmp_path: Path) -> Non
         if point.records <= kept:
             keep_point(file, point, {"seed": 0})
         with file.open("a") as torn:
-            torn.write('{"mape": "x", "learning": {"seed": 0}}\n{"records": 5')
+            damaged = {**asdict(point), "mape": "x", "learning": {"seed": 0}}
+            torn.write(f'\n{json.dumps(damaged)}\n{{"records": 5')
     assert read_points(file, {"seed": 1}) == read_points(tmp_path / "none", {}) == []
     killed = Memory(rows)
     killed.order = bench.order[:kept]
