@@ -164,12 +164,14 @@ def test_searches_from_end_to_end(
     for found in result["searches"]:
         kept = json.loads((tmp_path / "tiny" / f"{found['arm']}-0.json").read_text())
         assert kept["is_over"]
-        assert [batch["trials"] for batch in kept["batches"]] == [2, 4]
+        assert len(kept["batches"]) == 2
         assert kept["split_s"]["build_s"] > 0
         records = read_log(tmp_path / "tiny" / f"{found['arm']}-0.log.json")
         # A program that was slow beyond belief, as on a busy machine, is measured again.
         assert len(records) == found["trials"] in range(4, 7)
-        assert found["steps"][-1]["latency_s"] == kept["batches"][-1]["latency_s"]
+        for batch in kept["batches"]:
+            steps = [step for step in found["steps"] if step["trials"] <= batch["trials"]]
+            assert steps[-1]["latency_s"] == batch["latency_s"]
         assert found["winner"]["latency_s"] > 0
     assert [found["steps"] for found in first["searches"]] == [
         found["steps"] for found in result["searches"][:1]
