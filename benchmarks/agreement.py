@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import DeviceSpec
@@ -93,7 +94,7 @@ def shares(rows: Sequence[dict[str, Any]], by: str) -> dict[str, Any]:
 
 
 def share_over_tasks(
-    tasks: Sequence[Any], holds: Sequence[float], among: Sequence[bool] | None = None
+    tasks: Sequence[Any], holds: npt.ArrayLike, among: npt.ArrayLike | None = None
 ) -> dict[str, Any] | None:
     """Return how often something holds, with its 90 % interval, tasks being resampled.
 
