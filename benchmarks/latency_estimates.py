@@ -19,21 +19,20 @@ from typing import Any
 import numpy as np
 
 from tvm_cdmpp.devices import DeviceSpec, find_device, read_device_file
-from tvm_cdmpp.networks import Network
 from tvm_cdmpp.replay import NetworkForecast, NetworkPrediction
 
 _MATRIX = 512
 
 
 def estimates(
-    network: Network, log: Path | None, here: DeviceSpec, rate: float, adapted: Path | None
+    forecast: NetworkForecast, here: DeviceSpec, rate: float, adapted: Path | None
 ) -> dict[str, Any]:
     """Return all estimates of a network that need no measurement of it.
 
     Parameters
     ----------
-    network, log
-        What was compiled, and with which schedules.
+    forecast
+        Of what was compiled.
     here
         This machine, with its calibration if there is one.
     rate
@@ -41,8 +40,7 @@ def estimates(
     adapted
         Weights for this machine.
     """
-    forecast, uncalibrated = NetworkForecast(network, log=log), replace(here, calibration=None)
-    found = forecast.on(uncalibrated)
+    found = forecast.on(replace(here, calibration=None))
     moved = {operator.function: operator.moved_bytes for operator in found.timeline.graph.operators}
     functions = {
         task.function: {

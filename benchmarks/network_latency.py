@@ -15,6 +15,7 @@ measured network stand
 - replayed: the replayer with the operators' times inside of it, which is the replayer's own error.
   They are compared with the network's runs of the same round, as a machine's speed changes;
 - alone: the same with operators that are run again and again, their memory in the caches;
+- from_alone: the same with what the replayer makes of these, which caches keep less of inside;
 - predictions and simpler estimates (`benchmarks.latency_estimates`).
 
 All is kept below `--folder` after each round, so a run that was killed goes on.
@@ -45,7 +46,7 @@ from benchmarks.provenance import provenance, write_json
 from tvm_cdmpp.bridge import default_target, device_of, load_tvm, use_physical_cores
 from tvm_cdmpp.cli import adapt
 from tvm_cdmpp.cli.main import build_parser
-from tvm_cdmpp.devices import read_host_cpu
+from tvm_cdmpp.devices import DeviceSpec, read_host_cpu
 from tvm_cdmpp.measure import (
     Calibration,
     CalibrationConfig,
@@ -55,7 +56,7 @@ from tvm_cdmpp.measure import (
     wait_until_idle,
 )
 from tvm_cdmpp.networks import Network, deploy, load_network, random_inputs
-from tvm_cdmpp.replay import OperatorGraph, QueueConfig, read_graph, replay
+from tvm_cdmpp.replay import NetworkForecast, OperatorGraph, QueueConfig, read_graph, replay
 
 tvm = load_tvm()
 
@@ -140,10 +141,11 @@ class Case:
     def rows(self, adapted: Path | None) -> list[dict[str, Any]]:
         """Return what was measured beside all estimates."""
         content, network = json.loads(self.measured.read_bytes()), self.load()
-        rate = float(np.median(content["rounds_flops_per_s"]))
+        rate, here = float(np.median(content["rounds_flops_per_s"])), device_of(default_target())
         found = []
         for schedules, log in ((OWN, None), (LOG, self.log)):
             graph = read_graph(content[schedules]["graph"], content[schedules]["parameters"])
+            forecast = NetworkForecast(network, log=log)
             rounds = content[schedules]["rounds"]
             runs_s = np.concatenate([samples["network"] for samples in rounds])
             measured_s = float(np.median(runs_s))
@@ -158,9 +160,10 @@ class Case:
                     "noisy_rounds": content["noisy_rounds"],
                     "replayed_s": measured_s * _replayed(graph, rounds, "operators"),
                     "alone_s": measured_s * _replayed(graph, rounds, "alone"),
+                    "from_alone_s": measured_s * _from_alone(forecast, here, rounds),
                     "operators": len(graph.operators),
                     "operators_s": _medians_over(rounds, "operators"),
-                    **estimates(network, log, device_of(default_target()), rate, adapted),
+                    **estimates(forecast, here, rate, adapted),
                 }
             )
         return found
@@ -411,6 +414,18 @@ def _replayed(graph: OperatorGraph, rounds: Sequence[dict[str, Any]], kind: str)
     """Return what measured operators add up to, as a share of the network, of the median round."""
     shares = [
         replay(graph, _medians_over([samples], kind), QueueConfig()).latency_s
+        / np.median(samples["network"])
+        for samples in rounds
+    ]
+    return float(np.median(shares))
+
+
+def _from_alone(
+    forecast: NetworkForecast, device: DeviceSpec, rounds: Sequence[dict[str, Any]]
+) -> float:
+    """Return what operators that run again and again let expect, as `_replayed` does."""
+    shares = [
+        forecast.on(device, measured_s=_medians_over([samples], "alone")).latency_s
         / np.median(samples["network"])
         for samples in rounds
     ]

@@ -110,7 +110,7 @@ def test_the_curve_of_adapt_is_kept(tmp_path: Path) -> None:
 
 
 def test_operators_are_compared_with_the_network_of_their_own_round() -> None:
-    operators = (Operator("a", "f", (), 0.0), Operator("b", "f", (0,), 0.0))
+    operators = (Operator("a", "f", ()), Operator("b", "f", (0,)))
     graph = OperatorGraph(operators, 0.0)
     start_s = replay(graph, {"f": 0.0}, QueueConfig()).latency_s
     # The machine becomes slower from round to round, and nothing else changes.

@@ -79,6 +79,33 @@ def test_what_ansor_does_not_tune_is_priced_and_named(forecast: NetworkForecast)
     assert any("analytic estimate" in remark for remark in found.remarks)
 
 
+def test_measured_functions_take_the_place_of_predictions(forecast: NetworkForecast) -> None:
+    plain = forecast.on(CPU)
+    dense, other = sorted(plain.tasks, key=lambda task: "dense" not in task.name)[:2]
+    found = forecast.on(CPU, measured_s={dense.function: 1e-3})
+    by_function = {task.function: task for task in found.tasks}
+    measured, kept = by_function[dense.function], by_function[other.function]
+    assert (measured.basis, kept.basis) == ("measured", other.basis)
+    assert measured.latency_s == pytest.approx(1e-3, rel=1e-3)  # all of it stays in the caches
+    assert measured.interval_s[1] / measured.interval_s[0] < 1.6
+    assert kept.latency_s == other.latency_s
+    assert found.latency_s == pytest.approx(
+        plain.latency_s + dense.count * (measured.latency_s - dense.latency_s)
+    )
+    assert any(remark.startswith("2 of 4 operators were measured") for remark in found.remarks)
+    again = predict(network(), CPU, measured_s={dense.function: 1e-3})
+    assert again.latency_s == found.latency_s
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf, math.nan])
+def test_what_was_not_measured_is_refused(forecast: NetworkForecast, seconds: float) -> None:
+    function = forecast.on(CPU).tasks[0].function
+    with pytest.raises(ConfigError, match=f"positive, finite seconds; got {seconds}"):
+        forecast.on(CPU, measured_s={function: seconds})
+    with pytest.raises(ConfigError, match=f"no such function. It has: .*{function}"):
+        forecast.on(CPU, measured_s={"other": 1.0})
+
+
 def test_waking_threads_takes_as_long_whatever_caches_keep() -> None:
     """Dense layers of 64 x 64 on many cores: hardly any work, and a wake-up for each."""
     device = replace(find_device(CPU), name="many", cores=64)

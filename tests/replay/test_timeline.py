@@ -23,7 +23,7 @@ def graphs(draw: st.DrawFn) -> tuple[OperatorGraph, dict[str, float]]:
     for place in range(number):
         inputs = draw(st.sets(st.integers(0, place - 1), max_size=3)) if place else set()
         function = draw(st.sampled_from(["f", "g", "h", "__copy"]))
-        operators.append(Operator(f"o{place}", function, tuple(sorted(inputs)), 0.0))
+        operators.append(Operator(f"o{place}", function, tuple(sorted(inputs))))
     seconds = st.floats(0.1, 10.0)
     latency_s = {name: draw(seconds) for name in ("f", "g", "h", "__copy")}
     return OperatorGraph(tuple(operators), 0.0), latency_s

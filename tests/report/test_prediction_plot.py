@@ -57,7 +57,7 @@ def test_the_legend_names_every_colour_and_fits_however_many_classes() -> None:
         replace(few.tasks[0], function=name, operator_class=name, share=1 / len(names))
         for name in names
     )
-    graph = OperatorGraph(tuple(Operator(name, name, (), 0.0) for name in names), 0.0)
+    graph = OperatorGraph(tuple(Operator(name, name, ()) for name in names), 0.0)
     many = replace(few, tasks=tasks, timeline=replay(graph, dict.fromkeys(names, 1e-3)))
     figures: list[tuple[Any, list[str]]] = [
         (draw_devices([many]), ["the rest", "start-up"]),
@@ -90,7 +90,7 @@ def test_labels_of_a_timeline_lie_within_their_bars() -> None:
     each_s = {"conv2d_" + "add_relu_" * 8: 4e-4, "a" * 400: 4e-3, "pool": 1e-3, "tiny": 1e-9}
     few = prediction("t4", start_s=0.0, latency_s=sum(each_s.values()))
     tasks = tuple(replace(few.tasks[0], name=name, function=name) for name in each_s)
-    graph = OperatorGraph(tuple(Operator(name, name, (), 0.0) for name in each_s), 0.0)
+    graph = OperatorGraph(tuple(Operator(name, name, ()) for name in each_s), 0.0)
     figure: Any = draw_timeline(replace(few, tasks=tasks, timeline=replay(graph, each_s)))
     figure.draw_without_rendering()
     (axes,) = figure.axes

@@ -30,6 +30,16 @@ _TYPE = re.compile(r"[a-z]+?(\d+)(?:x(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
+class Value:
+    """What an operator reads or writes."""
+
+    storage: int
+    """Where it is; later values may be written to the same place."""
+    num_elements: int
+    num_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
 class Operator:
     """One call of a compiled function."""
 
@@ -38,8 +48,13 @@ class Operator:
     """What is called; operators that compute the same share it."""
     inputs: tuple[int, ...]
     """Operators that it waits for, by their place in the order of execution; ascending."""
-    moved_bytes: float
-    """Of all that it reads and writes."""
+    values: tuple[Value, ...] = ()
+    """All that it reads and writes, each once."""
+
+    @property
+    def moved_bytes(self) -> float:
+        """Bytes of all that it reads and writes."""
+        return sum(value.num_bytes for value in self.values)
 
     @property
     def kind(self) -> Kind:
@@ -83,9 +98,9 @@ def read_graph(
     try:
         content = parse_json(text)
         nodes, starts = content["nodes"], content["node_row_ptr"]
-        sizes = _sizes_bytes(content["attrs"])
-        graph = _Reader(nodes, starts, sizes, frozenset(parameters)).operators()
-        peak_bytes = _peak_bytes(content["attrs"], sizes)
+        values = _values(content["attrs"])
+        graph = _Reader(nodes, starts, values, frozenset(parameters)).operators()
+        peak_bytes = _peak_bytes(values)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise NetworkError(
             "Expected the JSON of TVM's graph executor, with nodes, node_row_ptr and attrs; "
@@ -103,10 +118,10 @@ class _Reader:
         self,
         nodes: list[dict[str, Any]],
         starts: list[int],
-        sizes: list[float],
+        values: list[Value],
         parameters: frozenset[str],
     ) -> None:
-        self._nodes, self._starts, self._sizes = nodes, starts, sizes
+        self._nodes, self._starts, self._values = nodes, starts, values
         self._is_constant = [node["op"] == "null" and node["name"] in parameters for node in nodes]
         self._waits_for: list[frozenset[int]] = []
 
@@ -121,24 +136,25 @@ class _Reader:
                     self._is_constant[i[0]] for i in inputs
                 )
                 if function != _NOTHING and not self._is_constant[number]:
-                    moved_bytes = self._moved_bytes(number, inputs)
                     order = tuple(sorted(waits_for))
                     waits_for = frozenset([len(found)])
-                    found.append(Operator(str(node["name"]), function, order, moved_bytes))
+                    values = self._values_of(number, inputs)
+                    found.append(Operator(str(node["name"]), function, order, values))
             self._waits_for.append(waits_for)
         return found
 
-    def _moved_bytes(self, number: int, inputs: list[list[int]]) -> float:
-        entries = {self._starts[node] + output for node, output, *_ in inputs}
-        entries |= set(range(self._starts[number], self._starts[number + 1]))
-        return sum(self._sizes[entry] for entry in entries)
+    def _values_of(self, number: int, inputs: list[list[int]]) -> tuple[Value, ...]:
+        read = [self._starts[node] + output for node, output, *_ in inputs]
+        written = range(self._starts[number], self._starts[number + 1])
+        return tuple(self._values[entry] for entry in dict.fromkeys([*read, *written]))
 
 
-def _sizes_bytes(attrs: dict[str, Any]) -> list[float]:
-    shapes, types = attrs["shape"][1], attrs["dltype"][1]
+def _values(attrs: dict[str, Any]) -> list[Value]:
+    shapes, types, storages = (attrs[name][1] for name in ("shape", "dltype", "storage_id"))
+    numbers = [math.prod(map(_size, shape)) for shape in shapes]
     return [
-        float(math.prod(map(_size, shape))) * _element_bytes(str(dtype))
-        for shape, dtype in zip(shapes, types, strict=True)
+        Value(storage, number, float(number) * _element_bytes(str(dtype)))
+        for storage, number, dtype in zip(storages, numbers, types, strict=True)
     ]
 
 
@@ -157,8 +173,8 @@ def _element_bytes(dtype: str) -> float:
     return int(match[1]) * int(match[2] or 1) / 8
 
 
-def _peak_bytes(attrs: dict[str, Any], sizes: list[float]) -> float:
+def _peak_bytes(values: list[Value]) -> float:
     largest: dict[int, float] = {}
-    for storage, size in zip(attrs["storage_id"][1], sizes, strict=True):
-        largest[storage] = max(size, largest.get(storage, 0.0))
+    for value in values:
+        largest[value.storage] = max(value.num_bytes, largest.get(value.storage, 0.0))
     return sum(largest.values())

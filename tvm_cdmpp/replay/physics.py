@@ -103,7 +103,7 @@ def call_s(device: DeviceSpec, network_bytes: float) -> float:
     network_bytes
         Memory of the whole network: what is used before the function is called again.
     """
-    gone = _share_gone(device.l2_bytes, network_bytes / device.cores)
+    gone = share_gone(device.l2_bytes, network_bytes / device.cores)
     return _CALL_S + gone * (PROGRAM_START_S - _CALL_S)
 
 
@@ -251,19 +251,46 @@ def traffic_s(
         What one core gets from memory.
     """
     busy = busy_cores(leaf, device)
-    per_second = device.clock_hz * busy
-    shared_bytes = min(device.l3_bytes, device.cores * _LAST_BYTES_PER_CORE)
-    last_bytes = max(shared_bytes / busy, device.l2_bytes)
+    last_bytes = counted_last_bytes(device, busy) / busy
     into_l1 = busy * _traffic_bytes(leaf, device.l1_bytes, busy, network_bytes / busy)
     into_l2 = busy * _traffic_bytes(leaf, device.l2_bytes, busy, network_bytes / busy)
     into_l3 = busy * _traffic_bytes(leaf, last_bytes, busy, through_last_bytes / busy)
-    bandwidth = min(device.bandwidth_bytes_per_s, busy * core_bytes_per_s)
-    if not device.l3_bytes:
-        into_l2 = 0.0
     return (
-        into_l1 / _L2_BYTES_PER_CYCLE / per_second,
-        into_l2 / _L3_BYTES_PER_CYCLE / per_second,
-        into_l3 / bandwidth,
+        into_l1 / _L2_BYTES_PER_CYCLE / (device.clock_hz * busy),
+        *fetch_s(into_l2, into_l3, device, busy, core_bytes_per_s),
+    )
+
+
+def counted_last_bytes(device: DeviceSpec, busy: float) -> float:
+    """Return what so many busy cores of a CPU can count on of the last cache."""
+    return max(min(device.l3_bytes, device.cores * _LAST_BYTES_PER_CORE), device.l2_bytes * busy)
+
+
+def fetch_s(
+    into_l2_bytes: float,
+    into_last_bytes: float,
+    device: DeviceSpec,
+    busy: float,
+    core_bytes_per_s: float = _CORE_BYTES_PER_S,
+) -> tuple[float, float]:
+    """Return a CPU's seconds of traffic into the cores' second caches, and from memory.
+
+    Parameters
+    ----------
+    into_l2_bytes, into_last_bytes
+        Of all busy cores together.
+    device
+        A CPU; where it has two levels of caches only, the second is the last.
+    busy
+        Cores that share the work.
+    core_bytes_per_s
+        What one core gets from memory.
+    """
+    if not device.l3_bytes:
+        into_l2_bytes = 0.0
+    return (
+        into_l2_bytes / _L3_BYTES_PER_CYCLE / (device.clock_hz * busy),
+        into_last_bytes / min(device.bandwidth_bytes_per_s, busy * core_bytes_per_s),
     )
 
 
@@ -326,26 +353,26 @@ def _traffic_bytes(leaf: Leaf, size_bytes: float, busy: float, network_bytes: fl
     loops around it share nothing.
     """
     extents = [loop.extent for loop in leaf.loops]
-    all_bytes = sum(_bytes_of_lines(access, 0, extents) for access in leaf.accesses) / busy
+    all_bytes = sum(bytes_of_lines(access, 0, extents) for access in leaf.accesses) / busy
     if all_bytes <= size_bytes or not extents:
-        return all_bytes * _share_gone(size_bytes, network_bytes)
+        return all_bytes * share_gone(size_bytes, network_bytes)
     level = next(
         n
         for n in range(1, len(extents) + 1)
         if n == len(extents)
-        or sum(_bytes_of_lines(access, n, extents) for access in leaf.accesses) <= size_bytes
+        or sum(bytes_of_lines(access, n, extents) for access in leaf.accesses) <= size_bytes
     )
-    alone = sum(_bytes_of_lines(access, level - 1, extents) for access in leaf.accesses)
+    alone = sum(bytes_of_lines(access, level - 1, extents) for access in leaf.accesses)
     return math.prod(extents[: level - 1]) * alone / busy
 
 
-def _share_gone(size_bytes: float, network_bytes: float) -> float:
+def share_gone(size_bytes: float, network_bytes: float) -> float:
     """Return the share of what was used in the last run that a cache holds no more."""
     return max(0.0, 1.0 - size_bytes / network_bytes) if network_bytes else 0.0
 
 
-def _bytes_of_lines(access: Access, level: int, extents: Sequence[int]) -> float:
-    """Return the bytes of all cache lines that the loops from a level inward touch.
+def bytes_of_lines(access: Access, level: int, extents: Sequence[int]) -> float:
+    """Return the bytes of all cache lines that a leaf's loops from a level inward touch.
 
     Rows that the data chooses may be anywhere in the buffer, but no more than are asked for.
     """

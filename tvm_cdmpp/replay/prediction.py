@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from tvm_cdmpp.networks import (
 )
 from tvm_cdmpp.replay.graph import OperatorGraph, read_graph
 from tvm_cdmpp.replay.of_log import fitting_targets, no_schedule_of, remarks_on_targets, targets_of
-from tvm_cdmpp.replay.pricing import Basis, Price, price_functions
+from tvm_cdmpp.replay.pricing import Basis, Price, price_functions, with_measured
 from tvm_cdmpp.replay.schedules import best_predicted
 from tvm_cdmpp.replay.spreads import joint_spread
 from tvm_cdmpp.replay.timeline import QueueConfig, Timeline, replay
@@ -178,7 +179,12 @@ class NetworkForecast:
             other._lowered = {}
         return other
 
-    def on(self, device: DeviceSpec | str, queues: QueueConfig | None = None) -> NetworkPrediction:
+    def on(
+        self,
+        device: DeviceSpec | str,
+        queues: QueueConfig | None = None,
+        measured_s: Mapping[str, float] | None = None,
+    ) -> NetworkPrediction:
         """Predict the network on a device.
 
         Parameters
@@ -187,13 +193,17 @@ class NetworkForecast:
             A known device or its name.
         queues
             How it runs operators; by default one after the other, with a start-up by its kind.
+        measured_s
+            Seconds of functions that were timed there, again and again by themselves, by the names
+            that `FunctionPrediction.function` has; the others are predicted.
 
         Raises
         ------
         UnknownDeviceError
             The device is not known.
         ConfigError
-            It is neither a device nor a name.
+            It is neither a device nor a name; a function that was measured is not of the network,
+            or its latency is none.
         NetworkError
             TVM cannot compile the network for it, or it has no operator.
         RecordError
@@ -211,6 +221,8 @@ class NetworkForecast:
             lowered.programs, moved, device, hardware, self._predictor, graph.peak_bytes,
             {name: operator_of_dag(dag) for name, dag in lowered.searched.items()},
         )  # fmt: skip
+        if measured_s:
+            prices = with_measured(prices, measured_s, graph, lowered.programs, device)
         timeline = replay(graph, {name: p.latency_s for name, p in prices.items()}, queues)
         start_s = queues.network_start_s + len(timeline.events) * queues.operator_start_s
         return self._summary(device, lowered, timeline, prices, start_s)
@@ -317,7 +329,7 @@ def predict(
         A known device or its name; of several, call `NetworkForecast.on` for each.
     options
         `log`, `trials` and `weights` of `NetworkForecast`, `batch`, `input_shapes` and
-        `input_dtypes` of `load_network`, `queues` of `NetworkForecast.on`.
+        `input_dtypes` of `load_network`, `queues` and `measured_s` of `NetworkForecast.on`.
 
     Raises
     ------
@@ -325,8 +337,8 @@ def predict(
         As from there.
     """
     device = _known(device)  # a wrong one is told before TVM compiles
-    queues = options.pop("queues", None)
-    return NetworkForecast(network, **options).on(device, queues)
+    asked = {name: options.pop(name) for name in ("queues", "measured_s") if name in options}
+    return NetworkForecast(network, **options).on(device, **asked)
 
 
 def _known(device: DeviceSpec | str) -> DeviceSpec:
@@ -361,6 +373,10 @@ def _remarks(
             "measures in three minutes what all of its predictions are off by"
         )
     for basis, what in (
+        (
+            "measured",
+            "were measured by themselves; waits for what caches do not keep are added",
+        ),
         ("analytic estimate", "are no task of Ansor's and have the analytic estimate"),
         (
             "moved bytes",

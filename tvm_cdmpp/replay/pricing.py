@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from tvm_cdmpp.ast import CompactASTBatch, Leaf
 from tvm_cdmpp.devices import DeviceSpec, Hardware
+from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.extract import describe_programs, leaves_if_readable
 from tvm_cdmpp.models import (
     PROGRAM_START_S,
@@ -32,10 +33,16 @@ from tvm_cdmpp.models import (
     estimate_latency_s,
 )
 from tvm_cdmpp.networks import OwnFunction, is_of_reducing_class
+from tvm_cdmpp.replay.graph import OperatorGraph
 from tvm_cdmpp.replay.inside import inside_network
 from tvm_cdmpp.replay.physics import estimate_function, unrecorded_calls_s
+from tvm_cdmpp.replay.repeated import in_network_s
 
-Basis: TypeAlias = Literal["predicted", "analytic estimate", "moved bytes"]
+Basis: TypeAlias = Literal["measured", "predicted", "analytic estimate", "moved bytes"]
+
+MEASURED_SPREAD = 0.12
+"""Standard deviation of ln(estimated / measured in the network) of functions that were measured by
+themselves, weighted by their time: 19 networks on one machine, `benchmarks.network_latency`."""
 
 ANALYTIC_SPREAD = 0.9
 """Standard deviation of ln(measured / analytic estimate), where it is that of `models`: half of the
@@ -126,6 +133,58 @@ def price_functions(
                 programs[name], leaves[name], device, hardware, network_bytes
             )
     return prices
+
+
+def with_measured(
+    prices: Mapping[str, Price],
+    measured_s: Mapping[str, float],
+    graph: OperatorGraph,
+    programs: Mapping[str, Any],
+    device: DeviceSpec,
+) -> dict[str, Price]:
+    """Put what was measured in the place of predictions; what holds functions down stays.
+
+    Parameters
+    ----------
+    prices
+        Of all functions of the graph.
+    measured_s
+        Seconds of some of them, timed again and again by themselves; they are corrected for what
+        caches do not keep in the network (`replay.repeated`).
+    graph, programs
+        The network.
+    device
+        Where it was measured.
+
+    Raises
+    ------
+    ConfigError
+        A function is not of the network, or a latency is none.
+    """
+    for name, seconds in measured_s.items():
+        if name not in prices:
+            raise ConfigError(
+                f"{name} was measured, but the network has no such function. It has: "
+                f"{', '.join(prices)}."
+            )
+        if not 0 < seconds < math.inf:
+            raise ConfigError(
+                f"A measured latency must be positive, finite seconds; got {seconds!r} for {name}."
+            )
+    found_s = in_network_s(graph, programs, measured_s, device)
+    return {
+        **prices,
+        **{
+            name: replace(
+                prices[name],
+                latency_s=seconds,
+                spread=MEASURED_SPREAD,
+                level_spread=0.0,
+                basis="measured",
+            )
+            for name, seconds in found_s.items()
+        },
+    }
 
 
 def _has_learned(predictor: CostPredictor, device: DeviceSpec) -> bool:
