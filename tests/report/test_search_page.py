@@ -89,6 +89,20 @@ def test_the_page_tells_what_was_found() -> None:
     assert len(marks(page)[0]) == 4
 
 
+def test_one_of_a_kind_is_counted_as_one() -> None:
+    page = search_page(review(progress=np.array([[1, 2e-3]])))
+    assert "1 task on t4, 5 programs measured in 2.0 minutes" in page
+    assert "1 line of the log could not be used" in page
+    assert "From program 1 on" in page
+    assert page.count('<circle class="begin"') == 1
+
+
+def test_the_first_lines_that_could_not_be_used_are_shown() -> None:
+    page = search_page(review(problems={line: f"line {line}" for line in range(20, 0, -1)}))
+    assert "20 lines of the log could not be used" in page
+    assert re.findall(r"<td class=words>line (\d+)</td>", page) == [str(n) for n in range(1, 11)]
+
+
 def marks(page: str) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Return class and shape of each point of the scatter, and of each mark in the table."""
     chart, table = page.split("Predicted against measured")[1].split("<table>", 1)
@@ -148,9 +162,13 @@ def test_latencies_have_the_units_of_the_command_line() -> None:
 
 
 def test_axes_label_round_values_within_their_range() -> None:
-    for axis in (Axis("x", 0.0, 48.0), Axis("x", 0.21, 0.34), Axis("x", 3e-5, 2.0, log=True)):
+    for axis in (
+        Axis("x", 0.0, 48.0), Axis("x", 0.21, 0.34), Axis("x", 0.0, 1.0, whole=True),
+        Axis("x", 3e-5, 2.0, log=True), Axis("x", 0.32, 0.66, log=True),
+    ):  # fmt: skip
         ticks = axis.ticks()
         assert 2 <= len(ticks) <= 12
         assert all(axis.low <= tick <= axis.high for tick in ticks)
         assert all(0 <= axis.place(tick) <= 1 for tick in ticks)
+        assert not axis.whole or all(tick == round(tick) for tick in ticks)
     assert Axis("x", 1.0, 1.0).place(1.0) == 0.5

@@ -1,6 +1,7 @@
 """A search as one HTML page that needs nothing else: no network, no script, no other file."""
 
 import html
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,24 +32,30 @@ _STYLE = """
   --g0: #0072b2; --g1: #d55e00; --g2: #009e73; --g3: #cc79a7; --g4: #b58900; --g5: #444; }
 }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
-  max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+  max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-p.soft, caption { color: var(--soft); } .scroll { overflow-x: auto; }
+p { max-width: 58rem; } p.soft { color: var(--soft); } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.85rem; }
-th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid var(--grid);
-  white-space: nowrap; }
+th, td { padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid var(--grid); }
+th { vertical-align: bottom; } td { white-space: nowrap; }
 th:first-child, td:first-child, td.words, th.words { text-align: left; }
-svg { width: 100%; max-width: 44rem; height: auto; display: block; }
+td:first-child, td.words { white-space: normal; } td.words { min-width: 8rem; }
+svg { width: 100%; max-width: 44rem; height: auto; display: block; margin-bottom: 1rem; }
 svg text { font-size: 11px; fill: var(--soft); } .left { text-anchor: end; }
 .below { text-anchor: middle; } .grid { stroke: var(--grid); }
-.line { fill: none; stroke: var(--line); stroke-width: 2; }
+.line { fill: none; stroke: var(--line); stroke-width: 2; } .begin { fill: var(--line); }
 .diagonal { stroke: var(--soft); stroke-dasharray: 4 4; }
 .dots { fill: currentColor; fill-opacity: 0.6; } .hollow { fill: none; stroke: currentColor; }
 .g0 { color: var(--g0); } .g1 { color: var(--g1); } .g2 { color: var(--g2); }
 .g3 { color: var(--g3); } .g4 { color: var(--g4); } .g5 { color: var(--g5); }
-svg.mark { display: inline; width: 1em; margin-right: 0.4em; vertical-align: -0.1em; }
-@media print { section { break-inside: avoid; } body { max-width: none; margin: 0; }
-  .scroll { overflow: visible; } th, td { white-space: normal; font-size: 0.75rem; } }
+svg.mark { display: inline; width: 1em; margin: 0 0.4em 0 0; vertical-align: -0.1em; }
+.mark .dots { fill-opacity: 1; }
+@media screen and (max-width: 40rem) { svg text { font-size: 16px; }
+  th, td { padding: 0.25rem 0.3rem; }
+  th:first-child, td:first-child { position: sticky; left: 0; background: var(--page); } }
+@media print { body { max-width: none; margin: 0; } .scroll { overflow: visible; }
+  th, td { padding: 0.2rem 0.4rem; font-size: 0.7rem; } h2 { break-after: avoid; }
+  svg, tr, p { break-inside: avoid; } }
 """
 
 
@@ -72,8 +79,9 @@ def search_page(review: "SearchReview") -> str:
     failed = sum(review.failures.values())
     spent_s = sum(task.spent_s for task in review.tasks)
     lead = (
-        f"{len(review.tasks)} tasks on {review.device}, {trials} programs measured in "
-        f"{spent_s / 60:.1f} minutes of building and running, {failed} of them failed. "
+        f"{_counted(len(review.tasks), 'task')} on {review.device}, "
+        f"{_counted(trials, 'program')} measured in {_duration(spent_s)} of building and running, "
+        f"{failed} of them failed. "
         f"The best programs add up to {latency(review.latency_s)}, each task counted once."
     )
     sections = [
@@ -99,18 +107,19 @@ def _progress(review: "SearchReview") -> str:
     unit, per_second = latency_unit(float(max(points[:, 1])))
     shown = [(float(n), per_second * float(latency_s)) for n, latency_s in points]
     values = [value for _, value in shown]
-    x = Axis("programs measured", 0.0, shown[-1][0])
+    x = Axis("programs measured", 0.0, shown[-1][0], whole=True)
     low, high = 0.95 * min(values), 1.05 * max(values)
     y = Axis(f"sum of best latencies ({unit})", low, high, log=high > _LOG_FROM * low)
     chart = line_chart("latency against trials", x, y, shown)
     return chart + _note(
-        f"From the {shown[0][0]:.0f}th program on, every task that ever ran has a program."
+        f"From program {shown[0][0]:.0f} on, every task that ever ran has a program."
     )
 
 
 def _tasks(review: "SearchReview") -> str:
     header = (
-        "task", "trials", "failed", "time", "best", "held down by", "roofline", "by", "times",
+        "task", "trials", "failed", "time", "best", "held down by", "roofline", "set by",
+        "best / roofline",
     )  # fmt: skip
     rows = [
         [
@@ -130,9 +139,9 @@ def _tasks(review: "SearchReview") -> str:
         "`explain --task` takes the number of a task. "
         "Time is that of building and running. What holds a program down is the word of an "
         "analytic estimate. The roofline is what the device's nominal figures allow, by compute or "
-        f"by memory ({review.memory}), with inputs and outputs moved once; the best program takes "
-        "so many times as long. Where caches hold the data, or the device is faster than its "
-        "nominal figures, as a CPU above its base clock is, a program may take less."
+        f"by memory ({review.memory}), with inputs and outputs moved once. Where caches "
+        "hold the data, or the device is faster than its nominal figures, as a CPU above its base "
+        "clock is, a program may take less."
     )
     return _table(header, rows) + _note(note)
 
@@ -192,8 +201,9 @@ def _failures(review: "SearchReview") -> str:
     rows = [[reason, str(number)] for reason, number in review.failures.items()]
     content = _table(("reason", "programs"), rows) if rows else _note("No program failed.")
     if review.problems:
-        some = list(review.problems.items())[:_MOST_PROBLEMS]
-        content += _note(f"{len(review.problems)} lines of the log could not be used; the first:")
+        some = sorted(review.problems.items())[:_MOST_PROBLEMS]
+        lines = _counted(len(review.problems), "line")
+        content += _note(f"{lines} of the log could not be used; the first:")
         content += _table(("line", "why"), [[str(line), why] for line, why in some], words=(1,))
     return content
 
@@ -229,4 +239,14 @@ def _table(
 
 
 def _note(text: str) -> str:
-    return f'<p class="soft">{html.escape(text)}</p>'
+    """Return a paragraph; what is between backticks is code."""
+    content = re.sub("`(.*?)`", r"<code>\1</code>", html.escape(text))
+    return f'<p class="soft">{content}</p>'
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} minutes"

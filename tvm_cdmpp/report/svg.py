@@ -8,6 +8,8 @@ from dataclasses import dataclass
 _WIDTH, _HEIGHT = 640, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 12, 12, 44
 _TICKS = 5
+_FEWEST_LOG_TICKS = 3
+"""A logarithmic axis with fewer has those of a linear one, which are closer to each other."""
 _COLOURS = 6
 """Of marks; the page has one for each of the classes `g0`, `g1`, ..."""
 _SHAPES = (
@@ -33,6 +35,8 @@ class Axis:
     low: float
     high: float
     log: bool = False
+    whole: bool = False
+    """Whether its values are counts, of which only whole ones are labelled; of a linear axis."""
 
     def place(self, value: float) -> float:
         """Return where a value lies, from 0 to 1."""
@@ -43,10 +47,11 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """Return round values to label."""
-        if self.log:
-            return self._log_ticks()
+        if self.log and len(ticks := self._log_ticks()) >= _FEWEST_LOG_TICKS:
+            return ticks
         step = 10 ** math.floor(math.log10(max(self.high - self.low, 1e-300) / _TICKS))
         step *= next(m for m in (1, 2, 5, 10) if (self.high - self.low) / (m * step) <= _TICKS)
+        step = max(step, 1.0) if self.whole else step
         first = math.ceil(self.low / step)
         return [n * step for n in range(first, math.floor(self.high / step) + 1)]
 
@@ -58,12 +63,17 @@ class Axis:
 
 
 def line_chart(title: str, x: Axis, y: Axis, points: Sequence[tuple[float, float]]) -> str:
-    """Return a line through points, in steps: a value holds until the next one."""
+    """Return a line through points, in steps: a value holds until the next one.
+
+    A dot is where it begins, without which a single point would not be seen.
+    """
     path = []
     for number, point in enumerate(points):
         left, top = _at(x, y, *point)
         path.append(f"{'H' if number else 'M'}{left:.1f}{'V' if number else ','}{top:.1f}")
-    return _chart(title, x, y, f'<path class="line" d="{"".join(path)}"/>')
+    left, top = _at(x, y, *points[0])
+    begin = f'<circle class="begin" cx="{left:.1f}" cy="{top:.1f}" r="3"/>'
+    return _chart(title, x, y, f'<path class="line" d="{"".join(path)}"/>{begin}')
 
 
 def scatter_chart(
