@@ -59,6 +59,7 @@ def test_equal_operators_are_counted_as_often_as_they_occur(forecast: NetworkFor
     found = forecast.on(CPU)
     (dense,) = [task for task in found.tasks if "dense" in task.name]
     assert (dense.count, dense.operator_class, dense.basis) == (2, "matmul", "predicted")
+    assert dense.shapes.startswith("16x64,")
     assert dense.flops == pytest.approx(2 * 16 * 64 * 64, rel=0.1)
     for device, start_s in ((CPU, 0.0), (GPU, 1e-5 + len(found.timeline.events) * 2e-6)):
         parts = forecast.on(device)
@@ -97,10 +98,10 @@ def test_measured_functions_take_the_place_of_predictions(forecast: NetworkForec
     assert again.latency_s == found.latency_s
 
 
-@pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf, math.nan])
-def test_what_was_not_measured_is_refused(forecast: NetworkForecast, seconds: float) -> None:
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf, math.nan, "1", None])
+def test_what_was_not_measured_is_refused(forecast: NetworkForecast, seconds: Any) -> None:
     function = forecast.on(CPU).tasks[0].function
-    with pytest.raises(ConfigError, match=f"positive, finite seconds; got {seconds}"):
+    with pytest.raises(ConfigError, match=f"positive, finite seconds, as .*; got {seconds!r}"):
         forecast.on(CPU, measured_s={function: seconds})
     with pytest.raises(ConfigError, match=f"no such function. It has: .*{function}"):
         forecast.on(CPU, measured_s={"other": 1.0})
@@ -210,6 +211,7 @@ def test_two_queues_run_branches_side_by_side() -> None:
     one = predict(made, CPU, queues=QueueConfig(queues=1))
     two = predict(made, CPU, queues=QueueConfig(queues=2))
     assert two.latency_s < one.latency_s
+    assert predict(made, CPU, queues=2).latency_s == two.latency_s
     one, two = (
         predict(made, CPU, queues=QueueConfig(queues=n, operator_start_s=1.0)) for n in (1, 2)
     )

@@ -31,6 +31,13 @@ if TYPE_CHECKING:
         hardware_params,
         parse_target,
     )
-    from tvm_cdmpp.bridge.tasks import task_dag, task_key, task_name, task_names, with_dag
+    from tvm_cdmpp.bridge.tasks import (
+        named_shapes,
+        task_dag,
+        task_key,
+        task_name,
+        task_names,
+        with_dag,
+    )
 
 __getattr__, __dir__ = offer(__name__)

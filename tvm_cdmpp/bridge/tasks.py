@@ -25,8 +25,12 @@ def task_name(task: Any) -> str:
     """
     tensors = list(with_dag(task).compute_dag.tensors)
     reads = [t for t in tensors if isinstance(t.op, tvm.te.PlaceholderOp)] or tensors
-    shapes = ",".join("x".join(map(str, t.shape)) for t in reads[:_NAMED_INPUTS])
-    return f"{_operators(task)} {shapes} {tensors[-1].dtype}"
+    return f"{_operators(task)} {named_shapes(reads)} {tensors[-1].dtype}"
+
+
+def named_shapes(inputs: Sequence[Any]) -> str:
+    """Return the shapes that a name gives of some tensors or buffers: those of data and weight."""
+    return ",".join("x".join(map(str, each.shape)) for each in inputs[:_NAMED_INPUTS])
 
 
 def task_names(tasks: Sequence[Any]) -> tuple[str, ...]:

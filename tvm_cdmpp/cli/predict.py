@@ -189,10 +189,14 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
     console = show.stdout_console()
     for p in predictions:
         title = f"{p.network} on {p.device}, batch {p.batch}, schedules: {p.schedules}"
-        header = ("operator", "times", "each", "90 %", "share", "GFLOP/s", "held down by", "basis")
+        header = (
+            "operator", "shapes", "times", "each", "90 %", "share", "GFLOP/s", "held down by",
+            "basis",
+        )  # fmt: skip
         rows = [
             [
                 show.shorten(task.name),
+                task.shapes or "-",
                 str(task.count),
                 show.latency(task.latency_s),
                 show.latency_range(*task.interval_s, task.latency_s),
@@ -205,7 +209,7 @@ def _print(predictions: "Sequence[NetworkPrediction]") -> None:
         ]
         if p.start_s:
             start = show.latency(p.start_s)
-            rows.append([_START, "1", start, "-", "-", "-", "start-up", "assumed"])
+            rows.append([_START, "-", "1", start, "-", "-", "-", "start-up", "assumed"])
         show.print_table(console, title, header, rows)
         console.print(f"by class: {describe_shares(p.shares)}", soft_wrap=True, markup=False)
         for remark in p.remarks:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         operator_of,
         own_operator_of,
         readable,
+        shapes_of,
     )
     from tvm_cdmpp.networks.inputs import MOST_BATCH
     from tvm_cdmpp.networks.isolated import NetworkProcess

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tvm_cdmpp.bridge import load_tvm
+from tvm_cdmpp.bridge import load_tvm, named_shapes
 
 tvm = load_tvm()
 
@@ -139,6 +139,17 @@ def product_matrices(program: Any) -> tuple[tuple[tuple[int, ...], int], ...] | 
 def _word(words: str) -> str:
     """Return what matches any of some words, but not as a part of another: max in maximum."""
     return rf"(?<![a-zA-Z0-9])(?:{words})(?![a-zA-Z0-9])"
+
+
+def shapes_of(program: Any) -> str:
+    """Return the shapes of a function's first two inputs, as names of tasks have them.
+
+    An example is `1x56x56x64,3x3x64x64`. Empty for None, as a library call has no program.
+    """
+    if program is None:
+        return ""
+    *read, _ = (program.buffer_map[parameter] for parameter in program.params)
+    return named_shapes(read)
 
 
 def readable(function: str) -> str:

@@ -31,15 +31,23 @@ def fitting_targets(targets: Sequence[Target], device: DeviceSpec) -> list[Targe
 
 
 def remarks_on_targets(targets: Sequence[Target], device: DeviceSpec) -> tuple[str, ...]:
-    """Say which targets of a log are of another kind of CPU or GPU than a device; all count."""
+    """Say which targets of a log are of another kind of device, or of other cores; all count."""
     keys = list(target_for(device).keys)
     fitting = fitting_targets(targets, device)
     others = {tuple(t.keys): t for t in reversed(fitting) if list(t.keys) != keys}
     is_all = all(list(t.keys) != keys for t in fitting)
     what = "the log is of a search" if is_all else "some records of the log are of a search"
-    return tuple(
+    of_others = (
         f"{what} for {target}, which {device.name} is not" for target in reversed(others.values())
     )
+    cores = sorted({int(t.attrs["num-cores"]) for t in fitting if "num-cores" in t.attrs})
+    of_cores = (
+        f"the log is of a search for {number} cores, and {device.name} has {device.cores}: "
+        "its programs split their work for the former"
+        for number in cores
+        if device.kind == "cpu" and number != device.cores
+    )
+    return (*of_others, *of_cores)
 
 
 def no_schedule_of(log: Path, missing: Set[str], network: str) -> RecordError:

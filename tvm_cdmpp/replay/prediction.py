@@ -31,6 +31,7 @@ from tvm_cdmpp.networks import (
     load_network,
     lower_network,
     readable,
+    shapes_of,
 )
 from tvm_cdmpp.replay.graph import OperatorGraph, read_graph
 from tvm_cdmpp.replay.of_log import fitting_targets, no_schedule_of, remarks_on_targets, targets_of
@@ -48,6 +49,8 @@ class FunctionPrediction:
     name: str
     function: str
     """What TVM calls it."""
+    shapes: str
+    """Of its first two inputs, as names of tasks have them; empty for what has no program."""
     operator_class: str
     count: int
     latency_s: float
@@ -182,7 +185,7 @@ class NetworkForecast:
     def on(
         self,
         device: DeviceSpec | str,
-        queues: QueueConfig | None = None,
+        queues: QueueConfig | int | None = None,
         measured_s: Mapping[str, float] | None = None,
     ) -> NetworkPrediction:
         """Predict the network on a device.
@@ -192,7 +195,8 @@ class NetworkForecast:
         device
             A known device or its name.
         queues
-            How it runs operators; by default one after the other, with a start-up by its kind.
+            How it runs operators, or how many it runs side by side; by default one, with a start-up
+            by its kind.
         measured_s
             Seconds of functions that were timed there, again and again by themselves, by the names
             that `FunctionPrediction.function` has; the others are predicted.
@@ -210,8 +214,8 @@ class NetworkForecast:
             The log has no record for this kind of device, or none of the network's tasks.
         """
         device = _known(device)
-        if queues is None:
-            queues = QueueConfig.of(device.kind)
+        if not isinstance(queues, QueueConfig):
+            queues = QueueConfig.of(device.kind, 1 if queues is None else queues)
         target = self._target(device)
         lowered, graph = self._lower(target, device)
         moved = {operator.function: operator.moved_bytes for operator in graph.operators}
@@ -279,6 +283,7 @@ class NetworkForecast:
             FunctionPrediction(
                 name=readable(name),
                 function=name,
+                shapes=shapes_of(lowered.programs.get(name)),
                 operator_class=class_of(name, lowered.programs.get(name)),
                 count=counts[name],
                 latency_s=prices[name].latency_s,

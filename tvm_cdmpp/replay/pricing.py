@@ -15,6 +15,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -167,9 +168,10 @@ def with_measured(
                 f"{name} was measured, but the network has no such function. It has: "
                 f"{', '.join(prices)}."
             )
-        if not 0 < seconds < math.inf:
+        if not isinstance(seconds, Real) or not 0 < seconds < math.inf:
             raise ConfigError(
-                f"A measured latency must be positive, finite seconds; got {seconds!r} for {name}."
+                "A measured latency must be a number, positive, finite seconds, as the median of "
+                f"what a timer returns; got {seconds!r} for {name}."
             )
     found_s = in_network_s(graph, programs, measured_s, device)
     return {
