@@ -170,6 +170,7 @@ def test_a_wrong_command_line_is_told_at_once(
         (["mlp", "--weights", "nonsense"], "No weights 'nonsense'"),
         (["resnet18"], "Did you mean resnet-18"),
         (["missing.onnx"], "There is no network file missing.onnx"),
+        (["mlp", "--log", "."], "There is no log ."),
     ],
 )
 def test_what_is_not_there_is_told_before_tvm_is_loaded(arguments: list[str], message: str) -> None:

@@ -197,8 +197,9 @@ def test_a_named_network_takes_a_batch() -> None:
     assert load_network("mlp", batch=3).inputs["data"] == ((3, 1, 28, 28), "float32")
     with pytest.raises(NetworkError, match="batch must be 1 to 1000000; got 1000001"):
         load_network("mlp", batch=1_000_001)
-    with pytest.raises(NetworkError, match=r"batch must be 1 to 1000000; got 2\.5"):
-        load_network("mlp", batch=2.5)  # type: ignore[arg-type]
+    for wrong in (2.5, True, "2"):
+        with pytest.raises(NetworkError, match=f"batch must be a whole number; got {wrong!r}"):
+            load_network("mlp", batch=wrong)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- PyTorch files

@@ -1,7 +1,9 @@
 """Whole networks, predicted with the real TVM and the weights that come with the package."""
 
+import json
 import math
 import os
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -94,15 +96,29 @@ def test_measured_functions_take_the_place_of_predictions(forecast: NetworkForec
         plain.latency_s + dense.count * (measured.latency_s - dense.latency_s)
     )
     assert any(remark.startswith("2 of 4 operators were measured") for remark in found.remarks)
-    again = predict(network(), CPU, measured_s={dense.function: 1e-3})
-    assert again.latency_s == found.latency_s
+    again = predict(network(), CPU, measured_s={dense.function: np.float32(1e-3)})
+    assert again.latency_s == pytest.approx(found.latency_s, rel=1e-6)
+    json.dumps(again.as_json())
+    assert forecast.on(CPU, measured_s={}).latency_s == plain.latency_s
 
 
-@pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf, math.nan, "1", None])
+def test_where_all_is_measured_no_note_is_of_predictions(forecast: NetworkForecast) -> None:
+    for device, added in ((CPU, "waits for what caches"), (GPU, "start-ups are added")):
+        seconds = dict.fromkeys((task.function for task in forecast.on(device).tasks), 1e-5)
+        found = forecast.on(device, measured_s=seconds)
+        (remark,) = found.remarks
+        assert remark.startswith("4 of 4 operators were measured by themselves; ")
+        assert added in remark
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, math.inf, 1e300, math.nan, True, "1", None])
 def test_what_was_not_measured_is_refused(forecast: NetworkForecast, seconds: Any) -> None:
     function = forecast.on(CPU).tasks[0].function
-    with pytest.raises(ConfigError, match=f"positive, finite seconds, as .*; got {seconds!r}"):
+    got = re.escape(f"finite seconds, as the median of what a timer returns; got {seconds!r}")
+    with pytest.raises(ConfigError, match=got):
         forecast.on(CPU, measured_s={function: seconds})
+    with pytest.raises(ConfigError, match="seconds by function"):
+        forecast.on(CPU, measured_s=[1.0])  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=f"no such function. It has: .*{function}"):
         forecast.on(CPU, measured_s={"other": 1.0})
 
@@ -241,6 +257,29 @@ def test_each_kind_of_cpu_in_a_log_that_the_device_is_not_is_told(tmp_path: Path
         assert len(remarks) == 1
         assert remarks[0].startswith("some records of the log are of a search for llvm")
         assert other in remarks[0]
+
+
+def test_a_log_of_other_cores_is_told(tmp_path: Path) -> None:
+    made, log = network(), tmp_path / "log.json"
+    device = find_device(CPU)
+    tasks, _ = extract_tasks(made, target_for(device))
+    append_records(log, *([each] for each in record(tasks[0])))
+    forecast = NetworkForecast(made, log=log)
+    smaller = replace(device, name="smaller", cores=device.cores // 2)
+    assert not any("cores" in remark for remark in forecast.on(device).remarks)
+    (told,) = (remark for remark in forecast.on(smaller).remarks if "cores" in remark)
+    assert f"for {device.cores} cores, and smaller has {smaller.cores}" in told
+
+
+@pytest.mark.parametrize("cost_s", [1e-300, 1e-13])
+def test_a_log_with_an_impossible_cost_is_refused(tmp_path: Path, cost_s: float) -> None:
+    made, log = network(), tmp_path / "log.json"
+    tasks, _ = extract_tasks(made, target_for(find_device(CPU)))
+    measured, _ = record(tasks[0])
+    result = tvm.auto_scheduler.MeasureResult([cost_s], 0, "", 1.0, 1.0)
+    append_records(log, [measured], [result])
+    with pytest.raises(RecordError, match=r"Cannot use line 1 .* seconds above"):
+        NetworkForecast(made, log=log).on(CPU)
 
 
 def test_a_log_whose_programs_all_failed_is_told_as_such(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tvm_cdmpp.bridge import load_tvm, target_for
 from tvm_cdmpp.devices import find_device
+from tvm_cdmpp.errors import NetworkError
 from tvm_cdmpp.networks import lower_network, network_of_relay
 from tvm_cdmpp.replay import Operator, OperatorGraph, Value, in_network_s, read_graph
 from tvm_cdmpp.replay.physics import counted_last_bytes
@@ -93,6 +94,12 @@ def test_calls_of_one_function_count_by_their_mean() -> None:
 def test_other_kinds_of_devices_take_what_was_measured() -> None:
     graph = chain(("f", {0: 64 * MB}), ("g", {1: 64 * MB}))
     assert added_s(graph, find_device("t4")) == pytest.approx({"f": 0.0, "g": 0.0})
+
+
+@pytest.mark.parametrize(("name", "seconds"), [("h", 1.0), ("f", math.nan), ("f", -1.0)])
+def test_what_cannot_be_is_refused(name: str, seconds: float) -> None:
+    with pytest.raises(NetworkError, match=f"of at least 0; got {seconds} for {name}"):
+        in_network_s(chain(("f", {0: 1000})), {}, {name: seconds}, CPU)
 
 
 def test_of_a_table_only_the_rows_that_are_looked_up_count() -> None:

@@ -113,3 +113,10 @@ def test_gpus_take_a_start_up_however_many_queues() -> None:
     for kind, least_s in (("cpu", 0.0), ("gpu", 1e-5 + 2e-6), ("accelerator", 1e-5 + 2e-6)):
         config = QueueConfig.of(kind, queues=3)
         assert (config.queues, config.operator_start_s + config.network_start_s) == (3, least_s)
+
+
+@pytest.mark.parametrize("inputs", [(0,), (1,), (5,), (-1,)])
+def test_operators_wait_for_those_before_them(inputs: tuple[int, ...]) -> None:
+    graph = OperatorGraph((Operator("a", "f", inputs), Operator("b", "f", (0,))), 0.0)
+    with pytest.raises(NetworkError, match="number 0, a, waits for"):
+        replay(graph, {"f": 1.0})

@@ -21,9 +21,9 @@ def prediction(device: str, *, start_s: float, latency_s: float) -> NetworkPredi
 
     def function(class_: str, count: int, each_s: float) -> FunctionPrediction:
         return FunctionPrediction(
-            name=class_, function=class_, operator_class=class_, count=count, latency_s=each_s,
-            interval_s=(each_s, each_s), share=count * each_s / 5e-3, bound="memory",
-            basis="predicted", flops=0.0,
+            name=class_, function=class_, shapes="1x8", operator_class=class_, count=count,
+            latency_s=each_s, interval_s=(each_s, each_s), share=count * each_s / 5e-3,
+            bound="memory", basis="predicted", flops=0.0,
         )  # fmt: skip
 
     return NetworkPrediction(

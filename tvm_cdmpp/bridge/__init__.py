@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.bridge.quiet import errors_of_threads, quiet_tvm, reason_of
     from tvm_cdmpp.bridge.records import no_record_of, read_records
     from tvm_cdmpp.bridge.results import (
+        LONGEST_COST_S,
         build_timed_out,
         does_not_apply,
         failed,

@@ -11,7 +11,7 @@ _INSTANTIATION, _NOT_LOADED, _RUNTIME, _WRONG_ANSWER = 1, 3, 4, 5
 _BUILD_TIMEOUT, _RUN_TIMEOUT, _UNKNOWN = 6, 7, 8
 _SHORTEST_COST_S = 1e-12
 """Less than a cycle."""
-_LONGEST_COST_S = 1e9
+LONGEST_COST_S = 1e9
 """TVM writes 1e10 for a failed measurement."""
 
 
@@ -26,7 +26,7 @@ def latency_s(result: Any) -> float:
     if failed(result):
         return math.inf
     costs_s = [float(cost) for cost in result.costs]
-    if not costs_s or not all(_SHORTEST_COST_S < cost_s < _LONGEST_COST_S for cost_s in costs_s):
+    if not costs_s or not all(_SHORTEST_COST_S < cost_s < LONGEST_COST_S for cost_s in costs_s):
         raise RecordError(f"expected seconds above {_SHORTEST_COST_S:g}; got {costs_s}")
     return sum(costs_s) / len(costs_s)
 

@@ -97,7 +97,12 @@ def files_of_networks(networks: Sequence[str], what: str) -> list[Taken]:
 
 
 def files_of_log(log: Path, what: str) -> list[Taken]:
-    """Return a log and all that commands keep next to it; `what` says which log it is."""
+    """Return a log and all that commands keep next to it; `what` says which log it is.
+
+    None for a folder, or a path without a name: it is refused where it is read.
+    """
+    if not log.name or log.is_dir():
+        return []
     names = [name.format(name=log.name, stem=log.stem) for name in _WITH_LOG]
     files = [*map(log.with_name, names), messages_file(log)]
     return [(f"{what}, or one next to it", file) for file in files]

@@ -186,12 +186,14 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    # Text, not markup: names of files and of tasks may hold square brackets
+    heading = Text(title, style="table.title")
+    table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     for number, name in enumerate(header):
         justify: Literal["left", "right"] = "left" if number in (0, *words) else "right"
         table.add_column(name, justify=justify, no_wrap=True)
     for row in rows:
-        table.add_row(*map(Text, row))  # Text, not markup: names may hold square brackets
+        table.add_row(*map(Text, row))
     console.print()
     print_whole(console, table)
 

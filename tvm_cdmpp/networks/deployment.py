@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tvm_cdmpp.bridge import check_compiler, load_tvm, quiet_tvm, read_records, reason_of
+from tvm_cdmpp.bridge import check_compiler, latency_s, load_tvm, quiet_tvm, read_records, reason_of
 from tvm_cdmpp.errors import (
     ConfigError,
     MeasureError,
@@ -248,6 +248,11 @@ def load_best(log: Path) -> CountingBest:
     if not log.is_file():
         raise RecordError(f"There is no log {log} to take the schedules from.")
     records, problems = read_records(log)
+    for number, (_, result) in records.items():
+        try:
+            latency_s(result)
+        except RecordError as error:
+            problems[number] = error
     if problems:
         first = min(problems)
         raise RecordError(

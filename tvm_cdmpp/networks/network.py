@@ -15,6 +15,7 @@ import importlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -106,7 +107,10 @@ def load_network(
     MissingDependencyError
         The file is ONNX and the `onnx` package is not installed.
     """
-    if batch is not None and not (isinstance(batch, int) and 1 <= batch <= MOST_BATCH):
+    if isinstance(batch, bool) or not isinstance(batch, Integral | None):
+        raise NetworkError(f"batch must be a whole number; got {batch!r}.")
+    batch = None if batch is None else int(batch)
+    if batch is not None and not 1 <= batch <= MOST_BATCH:
         raise NetworkError(f"batch must be 1 to {MOST_BATCH}; got {batch}.")
     wishes = InputWishes(input_shapes or {}, batch, input_dtypes or {}, batch_option)
     if name_or_path in NETWORKS:

@@ -225,7 +225,7 @@ class NetworkForecast:
             lowered.programs, moved, device, hardware, self._predictor, graph.peak_bytes,
             {name: operator_of_dag(dag) for name, dag in lowered.searched.items()},
         )  # fmt: skip
-        if measured_s:
+        if measured_s is not None:
             prices = with_measured(prices, measured_s, graph, lowered.programs, device)
         timeline = replay(graph, {name: p.latency_s for name, p in prices.items()}, queues)
         start_s = queues.network_start_s + len(timeline.events) * queues.operator_start_s
@@ -370,18 +370,19 @@ def _remarks(
     device: DeviceSpec,
     predictor: CostPredictor,
 ) -> list[str]:
-    of_device = predictor.remark_on(device) if isinstance(predictor, TrainedPredictor) else None
-    remarks = [] if of_device is None else [of_device]
-    if device.calibration is None and is_this_machine(device):
+    remarks, bases = list[str](), {price.basis for price in prices.values()}
+    is_predicted = bases != {"measured"}
+    if is_predicted and isinstance(predictor, TrainedPredictor):
+        remarks += filter(None, [predictor.remark_on(device)])
+    if is_predicted and device.calibration is None and is_this_machine(device):
         remarks.append(
             f"{device.name} is this machine and was not calibrated: `tvm-cdmpp device calibrate` "
             "measures in three minutes what all of its predictions are off by"
         )
+    is_cpu = device.kind == "cpu"
+    waits = "; waits for what caches do not keep are added" if is_cpu else "; start-ups are added"
     for basis, what in (
-        (
-            "measured",
-            "were measured by themselves; waits for what caches do not keep are added",
-        ),
+        ("measured", f"were measured by themselves{waits}"),
         ("analytic estimate", "are no task of Ansor's and have the analytic estimate"),
         (
             "moved bytes",
@@ -398,7 +399,7 @@ def _remarks(
             f"{without} of {num_tasks} tasks have no record and run TVM's own schedule, in the "
             "layouts that are searched, where it is slower"
         )
-    if device.kind == "gpu" and not lowered.searched:
+    if is_predicted and device.kind == "gpu" and not lowered.searched:
         remarks.append(
             "TVM's own schedules for GPUs are fallbacks, and several times slower than those of a "
             "search: compare devices by trials or by logs"

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_cdmpp.ast import CompactASTBatch, Leaf
+from tvm_cdmpp.bridge import LONGEST_COST_S
 from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.extract import describe_programs, leaves_if_readable
@@ -162,18 +163,16 @@ def with_measured(
     ConfigError
         A function is not of the network, or a latency is none.
     """
-    for name, seconds in measured_s.items():
+    if not isinstance(measured_s, Mapping):
+        raise ConfigError(f"measured_s must be seconds by function; got {measured_s!r}.")
+    for name in measured_s:
         if name not in prices:
             raise ConfigError(
                 f"{name} was measured, but the network has no such function. It has: "
                 f"{', '.join(prices)}."
             )
-        if not isinstance(seconds, Real) or not 0 < seconds < math.inf:
-            raise ConfigError(
-                "A measured latency must be a number, positive, finite seconds, as the median of "
-                f"what a timer returns; got {seconds!r} for {name}."
-            )
-    found_s = in_network_s(graph, programs, measured_s, device)
+    seconds_of = {name: _seconds(name, seconds) for name, seconds in measured_s.items()}
+    found_s = in_network_s(graph, programs, seconds_of, device)
     return {
         **prices,
         **{
@@ -187,6 +186,17 @@ def with_measured(
             for name, seconds in found_s.items()
         },
     }
+
+
+def _seconds(name: str, measured: Any) -> float:
+    """Return a latency that was given for a function, checked."""
+    seconds = float(measured) if isinstance(measured, Real) else math.nan
+    if isinstance(measured, bool) or not 0 < seconds < LONGEST_COST_S:
+        raise ConfigError(
+            "A measured latency must be a number, positive, finite seconds, as the median of what "
+            f"a timer returns; got {measured!r} for {name}."
+        )
+    return seconds
 
 
 def _has_learned(predictor: CostPredictor, device: DeviceSpec) -> bool:

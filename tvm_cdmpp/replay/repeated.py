@@ -9,10 +9,11 @@ latencies add up to less than a network takes. Inside,
   distance (Mattson et al., IBM Systems Journal 1970), is little for what was just computed, and the
   whole network for its weights.
 
-What is gone comes at the rates of `replay.physics` and is waited for. By itself a function has the
-last cache as large as it is, inside the part that cores can count on: a pool that reads 12 MB took
-3.2 ms at first and 0.9 ms from the eighth run on, on a chip with 32 MB for eight cores, and 2.9 ms
-inside of a network of 61 MB.
+What is gone comes at the rates of `replay.physics` and is waited for; a call takes longer, too,
+where its code and arguments are gone. By itself a function has the last cache as large as it is,
+inside the part that cores can count on: a pool that reads 12 MB took 3.2 ms at first and 0.9 ms
+from the eighth run on, on a chip with 32 MB for eight cores, and 2.9 ms inside of a network of
+61 MB.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 from tvm_cdmpp.ast import Leaf
 from tvm_cdmpp.devices import DeviceSpec
+from tvm_cdmpp.errors import NetworkError
 from tvm_cdmpp.extract import leaves_if_readable
 from tvm_cdmpp.replay.graph import Operator, OperatorGraph, Value
 from tvm_cdmpp.replay.physics import (
@@ -54,7 +56,18 @@ def in_network_s(
         Seconds of functions of the graph that were timed again and again by themselves.
     device
         Where. What other kinds than CPUs take is returned as it is.
+
+    Raises
+    ------
+    NetworkError
+        The graph has no such function, or what it takes is not finite seconds of at least 0.
     """
+    for name, seconds in latency_s.items():
+        if name not in graph.counts or not 0 <= seconds < math.inf:
+            raise NetworkError(
+                f"Expected finite seconds of functions of the network, of at least 0; got "
+                f"{seconds!r} for {name}."
+            )
     if device.kind != "cpu":
         return dict(latency_s)
     leaves = {

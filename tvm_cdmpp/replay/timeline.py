@@ -120,23 +120,12 @@ def replay(
     Raises
     ------
     NetworkError
-        The graph has no operator, or a function has no latency or one that cannot be.
+        The graph has no operator, operators wait for what is not there or for each other, or a
+        function has no latency or one that cannot be.
     """
     config = config or QueueConfig()
     operators = graph.operators
-    missing = sorted({o.function for o in operators} - set(latency_s))
-    if missing or not operators:
-        raise NetworkError(
-            f"Every function needs a latency; {', '.join(missing)} has none."
-            if missing
-            else "The network has no operator: there is nothing to replay."
-        )
-    for function in graph.counts:
-        if not 0 <= latency_s[function] < math.inf:
-            raise NetworkError(
-                f"A latency must be finite seconds of at least 0; got {latency_s[function]} for "
-                f"{function}."
-            )
+    _check(graph, latency_s)
     free_s = dict.fromkeys((f"queue {n}" for n in range(config.queues)), config.network_start_s)
     free_s[COMMUNICATION_QUEUE] = config.network_start_s
     readers: list[list[int]] = [[] for _ in operators]
@@ -163,5 +152,28 @@ def replay(
             if not waiting[reader]:
                 heapq.heappush(ready, (ready_s[reader], reader))
     placed = tuple(event for event in events if event is not None)
-    assert len(placed) == len(operators), "operators wait for each other"
     return Timeline(graph, placed, max(event.end_s for event in placed))
+
+
+def _check(graph: OperatorGraph, latency_s: Mapping[str, float]) -> None:
+    """Refuse what cannot be replayed."""
+    operators = graph.operators
+    missing = sorted({o.function for o in operators} - set(latency_s))
+    if missing or not operators:
+        raise NetworkError(
+            f"Every function needs a latency; {', '.join(missing)} has none."
+            if missing
+            else "The network has no operator: there is nothing to replay."
+        )
+    for number, operator in enumerate(operators):
+        if not all(0 <= before < number for before in operator.inputs):
+            raise NetworkError(
+                f"An operator waits for operators before it; number {number}, {operator.name}, "
+                f"waits for {', '.join(map(str, operator.inputs))}."
+            )
+    for function in graph.counts:
+        if not 0 <= latency_s[function] < math.inf:
+            raise NetworkError(
+                f"A latency must be finite seconds of at least 0; got {latency_s[function]} for "
+                f"{function}."
+            )

@@ -90,7 +90,7 @@ def draw_timeline(prediction: "NetworkPrediction") -> "Figure":
     axes.set_yticks(range(len(queues)), queues)
     axes.set(xlabel=unit, xlim=(0, per_second * timeline.latency_s))
     _add_legend(figure, colours)
-    figure.suptitle(_title(prediction), fontsize=10)
+    figure.suptitle(_printable(_title(prediction)), fontsize=10)
     figure.draw_without_rendering()  # lays out, for good: what fits depends on it
     figure.set_layout_engine("none")
     for label, bar in labels:
@@ -131,7 +131,8 @@ def draw_devices(predictions: Sequence["NetworkPrediction"]) -> "Figure":
     axes.set(xlabel=f"predicted latency ({unit}), with 90 % interval", xlim=(0, None))
     axes.grid(visible=True, axis="x", alpha=0.25)
     _add_legend(figure, colours)
-    figure.suptitle(f"{predictions[0].network}, schedules: {predictions[0].schedules}", fontsize=10)
+    title = f"{predictions[0].network}, schedules: {predictions[0].schedules}"
+    figure.suptitle(_printable(title), fontsize=10)
     return figure
 
 
@@ -179,6 +180,11 @@ def _add_legend(figure: "Figure", colours: dict[str, str]) -> None:
 
 def _label(prediction: "NetworkPrediction") -> str:
     return f"{prediction.device}, batch {prediction.batch}"
+
+
+def _printable(title: str) -> str:
+    """Return a title that can be drawn: names of files may hold bytes that are no UTF-8."""
+    return title.encode(errors="replace").decode()
 
 
 def _title(prediction: "NetworkPrediction") -> str:

@@ -69,7 +69,7 @@ def write_search_page(review: "SearchReview", path: Path) -> None:
     path
         The file; replaced in one step if it exists.
     """
-    write_atomically(path, search_page(review).encode())
+    write_atomically(path, search_page(review).encode(errors="replace"))
 
 
 def search_page(review: "SearchReview") -> str:
