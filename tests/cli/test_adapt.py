@@ -17,7 +17,7 @@ from tests.tiny_tasks import shrink_search
 from tvm_cdmpp import measure, train
 from tvm_cdmpp.bridge import default_target, device_of
 from tvm_cdmpp.bridge.logs import check_log
-from tvm_cdmpp.cli.adapt import describe_loss, describe_point
+from tvm_cdmpp.cli.adapt import _print, describe_counted, describe_loss, describe_point
 from tvm_cdmpp.cli.adapt_bench import _describe_start
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.data.importer import import_logs
@@ -28,6 +28,7 @@ from tvm_cdmpp.devices import (
     DeviceCalibration,
     Levels,
     calibration_file,
+    find_device,
     keep_calibration,
 )
 from tvm_cdmpp.measure import CalibrationConfig
@@ -88,8 +89,12 @@ def test_a_device_of_a_store(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(from_store(folder, tmp_path, "--json")) == 0
-    found = json.loads(capsys.readouterr().out)
+    said, progress = capsys.readouterr()
+    assert "preparing all programs of" in progress
+    found = json.loads(said)
     curve = found["curve"]
+    assert (found["is_better"], found["note"]) == (True, None)
+    assert found["counted"] == curve[-1]["records"]
     assert [point["records"] for point in curve][:2] == [8, 16]
     assert curve[-1]["low"] <= curve[-1]["mape"] <= curve[-1]["high"]
     assert curve[-1]["mape"] < 0.8 * curve[-1]["start_mape"]
@@ -113,9 +118,43 @@ def test_a_device_of_a_store(
     before = log.read_bytes()
     assert main(from_store(folder, tmp_path)) == 0
     assert log.read_bytes().startswith(before)
-    out = capsys.readouterr().out
+    out, progress = capsys.readouterr()
+    assert "preparing" not in progress  # done once
+    assert "note: " not in progress + out
     assert "ended: " in out
     assert f"learned: {found['learned']}" in out
+
+
+def test_errors_on_a_device_that_the_weights_learned_from_are_said_to_be_none_of_unseen_programs(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = TrainedPredictor.load(folder / "weights")
+    weights.about = {"data_hash": RecordStore.open(folder / "store").content_hash, "split": None}
+    weights.save(tmp_path / "all")
+    more = ["--weights", str(tmp_path / "all"), "--budget", "8"]
+    note = "the weights that this starts from have learned from programs of x86-8t"
+    assert main(from_store(folder, tmp_path, *more)) == 0
+    out, progress = capsys.readouterr()
+    assert f"note: {note}" in out
+    assert progress.index(f"note: {note}") < progress.index("8 records")
+    # It goes on from its records, and says so again.
+    assert main(from_store(folder, tmp_path, *more, "--json")) == 0
+    assert json.loads(capsys.readouterr().out)["note"].startswith(note)
+
+
+def test_weights_are_of_the_device_whatever_the_store_calls_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, own_name = "intel-xeon-silver-4210", "xeon-silver-4210"
+    log = log_file(write_log(tmp_path / "a.json", slower(37, 1)), name, network="vgg_16")
+    import_all(tmp_path / "store", log, known=book(*SIZES))
+    more = ["--device", name, "--from-store", str(tmp_path / "store"), "--budget", "8", "--json"]
+    assert main(arguments(folder, tmp_path, *more)) == 0
+    assert json.loads(capsys.readouterr().out)["device"] == name
+    found = TrainedPredictor.load(tmp_path / "w.safetensors")
+    assert found.adapted_to == own_name
+    remark = found.remark_on(find_device(name))
+    assert remark == f"the weights learned from 8 records of {own_name}"
 
 
 def test_a_network_that_only_a_log_of_several_names(
@@ -285,7 +324,7 @@ def test_weights_that_cannot_be_written_leave_the_records(
     message = "w.safetensors cannot be written: No space left on device. The records are kept in"
     assert message in capsys.readouterr().err
     assert main(from_store(folder, tmp_path, "--out", str(tmp_path / "other"))) == 0
-    assert "by batch: how the last batch changed the error" in capsys.readouterr().out
+    assert "gain: by how much the last batch brought the error down" in capsys.readouterr().out
     assert TrainedPredictor.load(tmp_path / "other").about["device"] == "x86-8t"
 
 
@@ -330,10 +369,37 @@ def test_weights_that_are_not_better_are_said_to_be_none() -> None:
         records=200, failed=0, tasks=50, kept_back=40, mape=51.0, low=27.0, high=80.0,
         median=21.0, start_mape=44.0, gain=0.1,
     )  # fmt: skip
+    assert point.is_better is False
     (line,) = describe_loss(point, "shipped")
     assert "error is 51%, that of the weights 'shipped' 44%" in line
+    assert replace(point, mape=43.0).is_better is True
+    assert replace(point, mape=None).is_better is None
     assert describe_loss(replace(point, mape=43.0), "shipped") == []
     assert describe_loss(replace(point, mape=None), "shipped") == []
+
+
+def test_the_table_has_gains_as_the_json_has(capsys: pytest.CaptureFixture[str]) -> None:
+    point = CurvePoint(
+        records=200, failed=2, tasks=50, kept_back=40, mape=51.0, low=27.0, high=80.0,
+        median=21.0, start_mape=44.0, gain=-0.15,
+    )  # fmt: skip
+    args = Mock(json=False, device="t4", weights="shipped", out=Path("w"), records=Path("r"))
+    _print(args, Mock(curve=[point], num_counted=198, ended="so it is"), "a level", None)
+    out = capsys.readouterr().out
+    assert out.splitlines()[3].split()[-2:] == ["44%", "-15%"]
+    assert "learned: a level; from 198 of 200 records (2 failed)\n" in out
+
+
+def test_it_is_said_which_records_taught_nothing() -> None:
+    point = CurvePoint(
+        records=100, failed=0, tasks=5, kept_back=9, mape=5.0, low=4.0, high=6.0,
+        median=4.0, start_mape=6.0, gain=None,
+    )  # fmt: skip
+    failed = replace(point, failed=2)
+    assert describe_counted(100, point) == "100 of 100 records"
+    assert describe_counted(98, failed) == "98 of 100 records (2 failed)"
+    assert describe_counted(25, point) == "25 of 100 records (the fastest of each task)"
+    assert describe_counted(25, failed).endswith("(the fastest of each task; 2 failed)")
 
 
 def test_a_foreign_log_is_refused(

@@ -299,6 +299,11 @@ def test_slow_programs_teach_nothing_where_only_fast_ones_are_wanted() -> None:
     work = Onboarding(bench, Learner(start=START, anchored=QUICK), settings)
     (point,) = work.steps()
     assert work.num_counted == 12
+    bench.candidates.latencies_s[:24] = np.inf  # two of each task fail
+    assert work.num_counted == 12
+    bench.candidates.latencies_s[:] = np.inf
+    assert work.num_counted == 0
+    bench.candidates = rows
     assert (point.records, point.kept_back) == (120, 3)  # of 12 tasks three are kept back
     found = work.result().weights.predict(bench.candidates.batch(), NEW).latency_s
     assert np.abs(np.log(found / rows.latencies_s)).mean() < 0.7

@@ -138,6 +138,8 @@ def adapt(
         learning = _settings_of(args, settings) | {"from": predictor.origin}
         work = Onboarding(bench, learner, settings, read_points(curve_file, learning))
         console = show.stderr_console()
+        device = bench.candidates.devices[0]
+        note = _tell_seen(console, predictor, device, args.from_store)
         with (
             stop_on_interrupt(work),
             show.show_progress(console, "records", args.budget, 0) as show_step,
@@ -152,16 +154,29 @@ def adapt(
         if work.stopping and not work.curve:
             return EXIT_INTERRUPTED  # nothing was measured
         # Before the session ends, which holds the log.
-        device = bench.candidates.devices[0]
         calibration = device.calibration and calibrations.get(device.name)
         levels, known = calibration and calibration.of(predictor.origin), None
         if calibration and levels:
             wake_s = calibration.mean_wake_s(bench.wake_s)
             known = (device, replace(levels, wake_s=wake_s))
         has_own = bool((bench.candidates.own & ~bench.open).any())
-        learned = _write(args, work, predictor, settings, known, has_own)
-    _print(args, work, learned)
+        learned = _write(args, work, predictor, settings, device.name, known, has_own)
+    _print(args, work, learned, note)
     return EXIT_INTERRUPTED if work.stopping else 0
+
+
+def _tell_seen(
+    console: "Console", start: "TrainedPredictor", device: "DeviceSpec", store: Path | None
+) -> str | None:
+    """Say, before anything is learned, what errors are not those of unseen programs."""
+    from tvm_cdmpp.data import RecordStore
+    from tvm_cdmpp.train import remark_on_seen
+
+    store_hash = None if store is None else RecordStore.open(store).content_hash
+    note = remark_on_seen(start, device, store_hash)
+    if note is not None:
+        console.print(f"note: {note}", soft_wrap=True, markup=False)
+    return note
 
 
 def _learner(args: argparse.Namespace, bench: "Bench", start: "TrainedPredictor") -> "Learner":
@@ -224,19 +239,21 @@ def _write(
     work: "Onboarding",
     start: "TrainedPredictor",
     settings: "OnboardSettings",
+    device_name: str,
     known: "tuple[DeviceSpec, Levels] | None",
     has_own: bool,
 ) -> str:
     """Write the weights and what they are; return what they learned, in words.
 
-    They learned on top of the levels of the device, if any are known; these are kept for them.
+    They name the device as the registry does, whatever a store calls it. They learned on top of
+    its levels, if any are known; these are kept for them.
     """
     from tvm_cdmpp.ast import SCHEMA_VERSION
 
     found, how = work.result()
     found.about = {
         "schema_version": SCHEMA_VERSION,
-        "device": args.device,
+        "device": device_name,
         "records": work.curve[-1].records,
         "split": start.about.get("split"),
         "seed": settings.seed,
@@ -267,7 +284,8 @@ def _write(
     return how
 
 
-def _print(args: argparse.Namespace, work: "Onboarding", learned: str) -> None:
+def _print(args: argparse.Namespace, work: "Onboarding", learned: str, note: str | None) -> None:
+    last = work.curve[-1]
     if args.json:
         values = {
             "device": args.device,
@@ -276,6 +294,8 @@ def _print(args: argparse.Namespace, work: "Onboarding", learned: str) -> None:
             "ended": work.ended,
             "learned": learned,
             "counted": work.num_counted,
+            "is_better": last.is_better,
+            "note": note,
             "curve": [asdict(point) for point in work.curve],
         }
         json.dump(values, sys.stdout, indent=1)
@@ -291,7 +311,7 @@ def _print(args: argparse.Namespace, work: "Onboarding", learned: str) -> None:
         "90 %",
         "median",
         "at first",
-        "by batch",
+        "gain",
     )
     rows = [
         [
@@ -303,27 +323,35 @@ def _print(args: argparse.Namespace, work: "Onboarding", learned: str) -> None:
             _range(point),
             _percent(point.median),
             _percent(point.start_mape),
-            "-" if point.gain is None else f"{-point.gain:+.0%}",
+            "-" if point.gain is None else f"{point.gain:+.0%}",
         ]
         for point in work.curve
     ]
     show.print_table(console, f"{args.device}, programs kept back", header, rows)
     lines = [
-        "by batch: how the last batch changed the error, the mean of |ln(predicted / measured)|, "
-        "on the same programs",
+        "gain: by how much the last batch brought the error down, the mean of "
+        "|ln(predicted / measured)| on the same programs; below 0, it went up",
         f"ended: {work.ended}",
-        f"learned: {learned}; from {work.num_counted} of {work.curve[-1].records} records"
-        + (", the fastest of each task" if work.num_counted < work.curve[-1].records else ""),
+        f"learned: {learned}; from {describe_counted(work.num_counted, last)}",
         f"records: {args.records}",
         f"weights: {args.out}",
     ]
-    for line in (*lines, *describe_loss(work.curve[-1], args.weights)):
+    notes = [f"note: {note}"] if note else []
+    for line in (*lines, *notes, *describe_loss(last, args.weights)):
         console.print(line, soft_wrap=True, markup=False)
+
+
+def describe_counted(num_counted: int, point: "CurvePoint") -> str:
+    """Say how many of the records taught something, and why not all did."""
+    why = ["the fastest of each task"] if num_counted < point.records - point.failed else []
+    why += [f"{point.failed} failed"] if point.failed else []
+    remark = f" ({'; '.join(why)})" if why else ""
+    return f"{num_counted} of {point.records} records{remark}"
 
 
 def describe_loss(point: "CurvePoint", weights: str) -> list[str]:
     """Say in a line that learning did not help, where it did not."""
-    if point.mape is None or point.start_mape is None or point.mape < point.start_mape:
+    if point.is_better is not False:
         return []
     return [
         f"not better: on programs that were kept back the error is {_percent(point.mape)}, that of "

@@ -12,11 +12,12 @@ from tvm_cdmpp.cli.messages import divert_native_messages, messages_file
 from tvm_cdmpp.errors import ConfigError
 
 if TYPE_CHECKING:
+    from tvm_cdmpp.data import RecordStore
     from tvm_cdmpp.devices import DeviceSpec
     from tvm_cdmpp.measure import RemoteDevices
     from tvm_cdmpp.models import Ints, TrainedPredictor, TrainingRows
     from tvm_cdmpp.networks import Network, OwnFunction
-    from tvm_cdmpp.train import Bench, OnboardSettings
+    from tvm_cdmpp.train import Bench, OnboardSettings, StoredFeatures
 
 _CANDIDATES_PER_RECORD = 2
 _MOST_CANDIDATES_PER_TASK = 64
@@ -34,17 +35,26 @@ def recorded(args: argparse.Namespace) -> "Iterator[Bench]":
         )
     from tvm_cdmpp.data import RecordStore
     from tvm_cdmpp.files import locked
-    from tvm_cdmpp.train import RecordedBench, check_target, load_features, read_candidates
+    from tvm_cdmpp.train import RecordedBench, check_target, read_candidates
 
     store, networks = RecordStore.open(args.from_store), names_of_networks(args)
     check_target(store, args.device, networks)
     lock = args.records.with_name(f".{args.records.name}.lock")
     with locked(lock, f"a search that writes {args.records}"):
-        with show.show_bar("features", len(store)) as on_rows:
-            features = load_features(store, on_rows)
-        found, rows = read_candidates(store, features, args.device, networks)
+        found, rows = read_candidates(store, _features_of(store), args.device, networks)
         candidates = found.uncalibrated()  # those were measured on another day, if not elsewhere
         yield RecordedBench(store, candidates, rows, args.records)
+
+
+def _features_of(store: "RecordStore") -> "StoredFeatures":
+    """Return what the predictor sees of a store's programs; say so where it must be made first."""
+    from tvm_cdmpp.train import find_features, load_features
+
+    if (found := find_features(store)) is not None:
+        return found
+    title = f"preparing all programs of {store.path}, once (about a minute per million)"
+    with show.show_bar(title, len(store)) as on_rows:
+        return load_features(store, on_rows)
 
 
 @contextmanager
@@ -211,11 +221,10 @@ def read_beside(
     if args.sources is None:
         return None
     from tvm_cdmpp.data import RecordStore
-    from tvm_cdmpp.train import load_features, read_sources
+    from tvm_cdmpp.train import read_sources
 
     store = RecordStore.open(args.sources)
-    with show.show_bar("features of the sources", len(store)) as on_rows:
-        features = load_features(store, on_rows)
+    features = _features_of(store)
     kind = "cpu" if bench.candidates.devices[0].kind == "cpu" else "gpu"
     split = predictor.about.get("split")
     return read_sources(store, features, kind=kind, without=args.device, split=split)

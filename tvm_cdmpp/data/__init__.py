@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from tvm_cdmpp.data.quality import Ints, Labels, make_labels, read_measurements
     from tvm_cdmpp.data.reports import ImportReport, InputReport
     from tvm_cdmpp.data.sidecars import add_workloads
-    from tvm_cdmpp.data.splits import check_split_name, choose_validation, official_split
+    from tvm_cdmpp.data.splits import (
+        check_split_name,
+        choose_validation,
+        official_rules,
+        official_split,
+    )
     from tvm_cdmpp.data.store import RecordStore
     from tvm_cdmpp.data.workload_book import (
         DagFacts,

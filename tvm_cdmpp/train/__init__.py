@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from tvm_cdmpp.train.recorded import RecordedBench
     from tvm_cdmpp.train.rows import rows_of_store, sample_tasks
     from tvm_cdmpp.train.scores import Scores, bootstrap, score
+    from tvm_cdmpp.train.seen import remark_on_seen
     from tvm_cdmpp.train.selection import (
         SelectionMethod,
         principal_components,

@@ -68,6 +68,13 @@ class CurvePoint:
     same programs: a percentage may be that of a single program of a microsecond. None also where an
     earlier run was killed after that batch."""
 
+    @property
+    def is_better(self) -> bool | None:
+        """Whether the error is below that of the start; None where nothing is kept back yet."""
+        if self.mape is None or self.start_mape is None:
+            return None
+        return self.mape < self.start_mape
+
 
 class Onboarding:
     """Measures and learns; `steps` does the work.
@@ -118,8 +125,9 @@ class Onboarding:
 
     @property
     def num_counted(self) -> int:
-        """Of the measured programs, those that are learned from, failures among them."""
-        return len(self._counted(self._bench.measured))
+        """Of the measured programs, those that ran and are learned from."""
+        measured = self._bench.measured
+        return int(np.isfinite(measured.latencies_s[self._counted(measured)]).sum())
 
     def steps(self) -> Iterator[CurvePoint]:
         """Measure batch by batch to the end; yield the curve's point after each.
