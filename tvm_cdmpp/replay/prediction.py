@@ -15,7 +15,7 @@ from typing import Any
 
 from tvm_cdmpp.bridge import (
     hardware_params,
-    is_this_machine,
+    remark_on_calibration,
     target_for,
 )
 from tvm_cdmpp.devices import DeviceSpec, Hardware, find_device
@@ -366,12 +366,7 @@ def _remarks(
     predictor: CostPredictor,
 ) -> list[str]:
     of_device = predictor.remark_on(device) if isinstance(predictor, TrainedPredictor) else None
-    remarks = [] if of_device is None else [of_device]
-    if device.calibration is None and is_this_machine(device):
-        remarks.append(
-            f"{device.name} is this machine and was not calibrated: `tvm-cdmpp device calibrate` "
-            "measures in three minutes what all of its predictions are off by"
-        )
+    remarks = [remark for remark in (of_device, remark_on_calibration(device)) if remark]
     for basis, what in (
         (
             "measured",
