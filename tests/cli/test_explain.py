@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -11,18 +12,21 @@ import pytest
 from tests.search.logs import write_tiny_log
 from tvm_cdmpp import search
 from tvm_cdmpp.ast import FIELDS
-from tvm_cdmpp.cli import explain, legend
+from tvm_cdmpp.cli import legend, show
 from tvm_cdmpp.cli.main import main
 from tvm_cdmpp.devices import (
     DeviceCalibration,
     DeviceSpec,
     Levels,
     calibration_file,
+    detect_cpu,
     keep_calibration,
 )
 from tvm_cdmpp.models import TrainedPredictor, load_weights
 from tvm_cdmpp.models.attribution import INPUT_GROUPS, MEASURED, PLACES
 from tvm_cdmpp.search import MeasuredLog, explanation, read_measured_log
+
+ESTIMATE = "analytic estimate"
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +43,8 @@ def test_a_line_is_explained_next_to_another(log: Path, capsys: pytest.CaptureFi
         "stores",
         "(start-up)",
         "for ",
-        "against",
-        "line 4",
+        "relative to average leaves",
+        "line 3 relative to line 4",
         "nearest measured",
     ):
         assert text in out
@@ -105,9 +109,110 @@ def test_long_lines_of_the_loops_are_cut_in_the_middle(
     assert json.loads(capsys.readouterr().out)["loops"] == drawn
 
 
-def test_lines_are_ranges_with_one_ellipsis() -> None:
-    assert explain._ranges([1, 2, 3, 4, 7, 13, 14]) == "1-4, 7, 13-14"
-    assert explain._ranges(range(1, 40, 2)) == "1, 3, 5, 7, 9, 11, 13, 15, ..."
+def test_the_lines_of_the_explained_task_are_told(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, lines in enumerate((range(1, 10), range(10, 19))):
+        assert main(["explain", str(log), "--task", str(number)]) == 0
+        told = f"the task has the lines {lines[0]}-{lines[-1]}"
+        assert told == capsys.readouterr().out.splitlines()[1]
+        assert main(["explain", str(log), "--task", str(number), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["task_lines"] == list(lines)
+
+
+def test_tasks_of_one_name_are_told_apart_in_json_too(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = log.read_text().splitlines(keepends=True)[:2]
+    others = [line.replace("-num-cores=4", "-num-cores=8") for line in records]
+    path = tmp_path / "log.json"
+    path.write_text("".join(records + others))
+    shutil.copy(log.with_name("workloads.jsonl"), tmp_path)
+    assert main(["explain", str(path), "--json"]) == 0
+    name = json.loads(capsys.readouterr().out)["task"]
+    assert "#" in name
+    assert main(["explain", str(path)]) == 0
+    assert capsys.readouterr().out.startswith(f"{name} on ")
+
+
+def test_next_to_average_leaves_the_size_of_the_program_is_left_out(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["explain", f"{log}:3", "--json"]) == 0
+    assert next(iter(json.loads(capsys.readouterr().out)["attribution"]["groups"])) == ESTIMATE
+    assert main(["explain", f"{log}:3"]) == 0
+    groups = table(capsys.readouterr().out, "relative to average leaves")
+    assert len(groups) == 6
+    assert ESTIMATE not in groups
+
+
+def test_the_groups_lead_from_one_prediction_to_the_other(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for line, other in ((18, 10), (10, 18), (3, 4)):
+        arguments = ["explain", f"{log}:{line}", "--against", str(other)]
+        assert main([*arguments, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert main(arguments) == 0
+        out = capsys.readouterr().out
+        groups = table(out, f"line {line} relative to line {other}")
+        assert list(groups)[-2:] == ["(others)", "(total)"]
+        total = groups.pop("(total)")
+        assert total == pytest.approx(found["latency_s"] / found["other_s"], abs=0.005)
+        assert math.prod(groups.values()) == pytest.approx(total, rel=0.005 * len(groups))
+        from_to = f"{show.latency(found['other_s'])} to {show.latency(found['latency_s'])}"
+        assert f"from {from_to}; factors multiply" in out
+
+
+def table(out: str, title: str) -> dict[str, float]:
+    """Return the factors in the table of a title."""
+    rows = out.split(f"\n{title}\n")[1].split("\n\n")[0]
+    found = re.findall(r"^(.+?) +([+-]\d+)%  ", rows, re.MULTILINE)
+    return {name: 1 + float(percent) / 100 for name, percent in found}
+
+
+def test_every_key_of_the_json_is_documented(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", f"{log}:3", "--against", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    page = (Path(__file__).parents[2] / "docs" / "explain.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \| (.*) \|$", page.split("\n### JSON\n")[1], re.MULTILINE)
+    told = {key: meaning for keys, meaning in rows for key in re.findall("`(.+?)`", keys)}
+    assert set(told) == set(found)
+    for key, nested in (
+        ("leaves", found["leaves"][0]),
+        ("neighbours", found["neighbours"][0]),
+        ("attribution", found["attribution"]),
+    ):
+        for name in nested:
+            assert f"`{name}`" in told[key]
+
+
+def test_this_machine_is_said_to_be_uncalibrated(
+    log: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    name, page = detect_cpu().name, tmp_path / "page.html"
+    for device, calibrated, said in (
+        ("epyc-7452", False, False),
+        (name, False, True),
+        (name, True, False),
+    ):
+        if calibrated:
+            levels = (Levels(weights="others", level=0.1),)
+            keep_calibration(name, DeviceCalibration(levels=levels), calibration_file())
+        on = ["--device", device]
+        assert main(["explain", str(log), *on]) == 0
+        text = f"{name} is this machine and was not calibrated: "
+        assert (text in capsys.readouterr().out) == said
+        assert main(["explain", str(log), *on, "--json"]) == 0
+        remarks = json.loads(capsys.readouterr().out)["remarks"]
+        assert [remark.startswith(text) for remark in remarks] == [True] * said
+        assert main(["report", str(log), "--out", str(page), *on]) == 0
+        assert page.read_text().count(text) == said
+        capsys.readouterr()
 
 
 def test_every_group_and_field_has_a_meaning() -> None:
@@ -254,3 +359,17 @@ def test_a_report_is_one_page(
     assert "2 tasks, 18 programs" in capsys.readouterr().out
     content = page.read_text(encoding="utf-8")
     assert (content.count("<svg viewBox"), content.count('<svg class="mark"')) == (2, 2)
+
+
+def test_one_task_and_one_program_are_counted_as_one(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, page = tmp_path / "log.json", tmp_path / "page.html"
+    path.write_text(log.read_text().splitlines()[0] + "\n{\n")
+    shutil.copy(log.with_name("workloads.jsonl"), tmp_path)
+    assert main(["report", str(path), "--out", str(page)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"1 task, 1 program: {page}\n"
+    assert printed.err.startswith("1 line could not be used; line 2: ")
+    assert main(["explain", str(path)]) == 0
+    assert "1 line cannot be used; line 2: " in capsys.readouterr().out

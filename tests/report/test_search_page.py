@@ -53,7 +53,8 @@ def review(**changes: Any) -> SearchReview:
     )
     values: dict[str, Any] = {
         "log": Path("a & b.json"), "device": "t4", "memory": "main memory at 320 GB/s, assumed",
-        "weights": "shipped", "calibrated": False, "tasks": (task,),
+        "weights": "shipped", "calibrated": False, "remarks": ("not `calibrated`",),
+        "tasks": (task,),
         "progress": np.array([[1, 4e-3], [2, 3e-3], [3, 2e-3]]),
         "failures": {"build timeout": 1}, "problems": {7: "half <a> line"},
     }  # fmt: skip
@@ -83,7 +84,7 @@ def test_the_page_tells_what_was_found() -> None:
     page = search_page(review())
     for text in (
         "a &amp; b.json", "conv2d &lt;1x7&gt;", "build timeout", "half &lt;a&gt; line", "80%",
-        "2 ms", "fewer than 16 trials", "(main memory at 320 GB/s, assumed)",
+        "2 ms", "(main memory at 320 GB/s, assumed)", "not <code>calibrated</code>.",
     ):  # fmt: skip
         assert text in page
     assert len(marks(page)[0]) == 4
@@ -95,6 +96,25 @@ def test_one_of_a_kind_is_counted_as_one() -> None:
     assert "1 line of the log could not be used" in page
     assert "From program 1 on" in page
     assert page.count('<circle class="begin"') == 1
+
+
+def test_tasks_of_few_trials_are_told_in_one_sentence() -> None:
+    tasks = many_tasks(5)
+    for trials, names, numbers in (
+        ((5, 64, 5, 15, 16), ["task 1", "task 4"], "Tasks 0, 2-3"),
+        ((64, 64, 5, 64, 64), ["task 0", "task 1", "task 3", "task 4"], "Task 2"),
+        ((5, 5, 5, 5, 5), [], "Tasks 0-4"),
+        ((64, 64, 64, 64, 64), [f"task {n}" for n in range(5)], ""),
+    ):
+        changed = tuple(replace(t, trials=n) for t, n in zip(tasks, trials, strict=True))
+        advice = search_page(review(tasks=changed)).split("Where more trials would pay")[1]
+        assert re.findall(r"<td>(task \d)</td>", advice) == names
+        assert ("<table>" in advice) == bool(names)
+        said = f"{numbers}: fewer than 16 trials, too few to tell.</p>"
+        assert (said in advice) == bool(numbers)
+        assert advice.count("fewer than 16") == bool(numbers)
+    failed = replace(tasks[0], best_s=None)
+    assert "no program ran: see the failures</td>" in search_page(review(tasks=(failed,)))
 
 
 def test_the_first_lines_that_could_not_be_used_are_shown() -> None:

@@ -151,7 +151,7 @@ def test_a_review_follows_the_best_and_says_what_is_left(log: MeasuredLog) -> No
         assert (task.trials, task.failed, len(task.measured_s)) == (9, 1, 8)
         assert task.concordance is not None
         assert 0 <= task.concordance <= 1
-        assert task.advice == "fewer than 16 trials: too few to tell"
+        assert task.advice == "fewer than 16 trials, too few to tell"
         assert replace(task, trials=16).advice == "still falling: more trials pay"
         assert task.late_gain_s > 0
 
@@ -196,5 +196,5 @@ def test_advice_goes_by_trials_first_and_the_roofline_is_a_remark_of_its_own(
             remark,
         )
         for few in (replace(task, trials=15), replace(falling, trials=12)):
-            assert few.advice == "fewer than 16 trials: too few to tell"
+            assert few.advice == "fewer than 16 trials, too few to tell"
             assert few.next_to_roofline == remark

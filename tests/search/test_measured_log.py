@@ -1,6 +1,7 @@
 """Logs as a reader sees them: DAGs from beside the log, nothing left out in silence."""
 
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,11 +84,17 @@ def test_a_renamed_log_is_read_and_a_moved_one_lacks_its_workloads(tmp_path: Pat
     renamed, moved = path.rename(tmp_path / "renamed.json"), tmp_path / "other" / "log.json"
     assert read_measured_log(renamed).num_records == 2
     renamed.with_name("log.json").write_text("")  # the name is another log's now
-    with pytest.raises(RecordError, match="give the log its old name"):
+    with pytest.raises(RecordError, match=r"workloads\.jsonl does not say .* in renamed\.json"):
         read_measured_log(renamed)
+    alone = tmp_path / "alone" / "copy.json"
+    alone.parent.mkdir()
+    for file in (renamed, renamed.with_name("workloads.jsonl")):
+        shutil.copy(file, alone.parent)
+    (alone.parent / renamed.name).rename(alone)
+    assert read_measured_log(alone).num_records == 2  # with no other log there
     moved.parent.mkdir()
     renamed.rename(moved)
-    with pytest.raises(RecordError, match=rf"copy .* to {moved.with_name('workloads.jsonl')}"):
+    with pytest.raises(RecordError, match=rf"{moved.with_name('workloads.jsonl')} is missing"):
         read_measured_log(moved)
 
 

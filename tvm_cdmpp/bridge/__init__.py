@@ -8,7 +8,12 @@ if TYPE_CHECKING:
     from tvm_cdmpp.bridge.child import off_worker_cores
     from tvm_cdmpp.bridge.children import use_physical_cores
     from tvm_cdmpp.bridge.compiler import check_compiler
-    from tvm_cdmpp.bridge.device_target import is_this_machine, target_for, why_unfit
+    from tvm_cdmpp.bridge.device_target import (
+        is_this_machine,
+        remark_on_calibration,
+        target_for,
+        why_unfit,
+    )
     from tvm_cdmpp.bridge.handed import check_measurements, check_states, check_task, shapes_of
     from tvm_cdmpp.bridge.logs import LogReport, append_records, check_log, prepare_log
     from tvm_cdmpp.bridge.quiet import errors_of_threads, quiet_tvm, reason_of

@@ -44,6 +44,16 @@ def is_this_machine(device: DeviceSpec) -> bool:
         return False  # this machine is of an unknown kind
 
 
+def remark_on_calibration(device: DeviceSpec) -> str | None:
+    """Say that a device is this machine and was not calibrated; None where it is not, or was."""
+    if device.calibration is not None or not is_this_machine(device):
+        return None
+    return (
+        f"{device.name} is this machine and was not calibrated: `tvm-cdmpp device calibrate` "
+        "measures in three minutes what all of its predictions are off by"
+    )
+
+
 def target_for(device: DeviceSpec) -> Any:
     """Return a target whose programs a device can run, for programs that are only predicted.
 

@@ -5,19 +5,22 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tvm_cdmpp.cli import legend, show
 from tvm_cdmpp.cli.logs import check_line, read_log
 from tvm_cdmpp.cli.messages import drop_native_messages
 from tvm_cdmpp.errors import ConfigError
+from tvm_cdmpp.report import counted, ranges
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from tvm_cdmpp.models import Attribution
     from tvm_cdmpp.search import Explanation, MeasuredLog, MeasuredTask
 
 _MOST_FIELDS = 6
@@ -28,6 +31,9 @@ _MOST_TASKS = 10
 _LOOP_WIDTH = 110
 """Of the drawing of loops, whose bounds may be long; both ends of a longer line are shown."""
 _MOST_RANGES = 8
+_ESTIMATE = "analytic estimate"
+"""Group that is not shown next to average leaves: there it says how large the program is, no more.
+"""
 _MISSED = 1.5
 """Factor by which a measured ratio of two programs is another than the predicted one."""
 
@@ -70,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--task must be at least 0; got {args.task}")
     check_line(path, line, "line")
     check_line(path, args.against, "--against")
+    from tvm_cdmpp.bridge import remark_on_calibration
     from tvm_cdmpp.devices import find_device
     from tvm_cdmpp.models import load_weights
     from tvm_cdmpp.search import Measured, explain_program
@@ -88,12 +95,16 @@ def run(args: argparse.Namespace) -> int:
             against=None if other is None else task.states[other],
             measured=Measured(task.asts, task.latencies_s),
         )
+    remark = remark_on_calibration(task.machine.device)
     if args.json:
         values = asdict(explanation) | {
+            "task": task.name,
             "line": int(task.lines[place]),
+            "task_lines": task.lines.tolist(),
             "measured_s": _finite(task.latencies_s[place]),
             "other_measured_s": None if other is None else _finite(task.latencies_s[other]),
             "unusable_lines": len(log.problems),
+            "remarks": [] if remark is None else [remark],
         }
         for neighbour in values["neighbours"]:
             neighbour["line"] = int(task.lines[neighbour.pop("row")])
@@ -101,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         json.dump(values, sys.stdout, indent=1)
         print()
     else:
-        _print(show.stdout_console(), log, task, place, explanation, other)
+        _print(show.stdout_console(), log, task, place, explanation, other, remark)
     return 0
 
 
@@ -135,21 +146,9 @@ def _other(log: "MeasuredLog", task: "MeasuredTask", line: int) -> int:
     if found is not task:
         raise ConfigError(
             f"--against must be a line of the same task, {task.name}, which has the lines "
-            f"{_ranges(task.lines)}; line {line} is of {found.name}"
+            f"{ranges(task.lines, _MOST_RANGES)}; line {line} is of {found.name}"
         )
     return place
-
-
-def _ranges(numbers: Iterable[int]) -> str:
-    """Write ascending numbers as ranges, such as 1-4, 7; the first of them where there are many."""
-    ranges: list[list[int]] = []
-    for number in map(int, numbers):
-        if ranges and number == ranges[-1][1] + 1:
-            ranges[-1][1] = number
-        else:
-            ranges.append([number, number])
-    shown = [f"{a}-{b}" if a < b else f"{a}" for a, b in ranges[:_MOST_RANGES]]
-    return ", ".join(shown + ["..."] * (len(ranges) > _MOST_RANGES))
 
 
 def _shorten_loops(drawing: str) -> str:
@@ -172,15 +171,18 @@ def _print(
     place: int,
     explanation: "Explanation",
     other: int | None,
+    remark: str | None,
 ) -> None:
     def say(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False)
 
     measured_s = _finite(task.latencies_s[place])
     say(f"{task.name} on {explanation.device}, line {task.lines[place]} of {log.path}")
+    say(f"the task has the lines {ranges(task.lines, _MOST_RANGES)}")
     if log.problems:
         first = min(log.problems)
-        say(f"{len(log.problems)} lines cannot be used; line {first}: {log.problems[first]}")
+        unusable = counted(len(log.problems), "line")
+        say(f"{unusable} cannot be used; line {first}: {log.problems[first]}")
     low, high = explanation.interval_s or (explanation.latency_s, explanation.latency_s)
     found = f"measured {show.latency(measured_s)}"
     if measured_s is None:
@@ -201,6 +203,8 @@ def _print(
             f"that is {explanation.calibration_factor:.2f} times what the weights say alone, as "
             f"`device calibrate` measured on {explanation.device}"
         )
+    if remark is not None:
+        say(remark)
     _print_roofline(console, task, explanation, measured_s)
     rows = [
         [
@@ -216,8 +220,10 @@ def _print(
     rows.append(["(start-up)", start, f"{100 * share:.1f}%", "start-up"])
     show.print_table(console, "stores", ("buffer", "latency", "share", "held down by"), rows)
     say("\n" + _shorten_loops(explanation.loops))
-    title = "against average leaves"
-    _print_attribution(console, title, explanation.attribution)
+    average = explanation.attribution
+    groups = {name: value for name, value in average.groups.items() if name != _ESTIMATE}
+    _print_groups(console, "relative to average leaves", _largest(groups))
+    _print_fields(console, average)
     if other is not None:
         _print_other(console, task, place, explanation, other)
     rows = [
@@ -271,22 +277,45 @@ def _print_other(
     for text in said:
         console.print(text, soft_wrap=True, markup=False)
     if explanation.against is not None:
-        title = f"against line {line}"
-        _print_attribution(console, title, explanation.against)
+        shown = _largest(explanation.against.groups)
+        total = math.log(explanation.latency_s / explanation.other_s)
+        from_to = f"{show.latency(explanation.other_s)} to {show.latency(explanation.latency_s)}"
+        rest = {
+            "(others)": (
+                total - sum(shown.values()),
+                "all other groups, and the error of the integral",
+            ),
+            "(total)": (total, f"from {from_to}; factors multiply"),
+        }
+        title = f"line {task.lines[place]} relative to line {line}"
+        _print_groups(console, title, shown, rest)
+        _print_fields(console, explanation.against)
     else:
         console.print("they have other stores, so their inputs cannot be compared one by one")
 
 
-def _print_attribution(console: "Console", title: str, found: Any) -> None:
-    for heading, column, values, meaning_of in (
-        (title, "group", found.groups, legend.meaning_of_group),
-        ("of that, fields", "field", found.fields, legend.meaning_of_field),
-    ):
-        rows = [
-            [name, show.percent_of_log(value), meaning_of(name)]
-            for name, value in _largest(values).items()
-        ]
-        show.print_table(console, heading, (column, "latency", "is"), rows, words=(2,))
+def _print_groups(
+    console: "Console",
+    title: str,
+    groups: Mapping[str, float],
+    rest: Mapping[str, tuple[float, str]] = MappingProxyType({}),
+) -> None:
+    """Print what groups add to ln latency; rest are rows below, with what they are."""
+    values = {name: (value, legend.meaning_of_group(name)) for name, value in groups.items()}
+    rows = [
+        [name, show.percent_of_log(value), meaning]
+        for name, (value, meaning) in {**values, **rest}.items()
+    ]
+    show.print_table(console, title, ("group", "latency", "is"), rows, words=(2,))
+
+
+def _print_fields(console: "Console", found: "Attribution") -> None:
+    rows = [
+        [name, show.percent_of_log(value), legend.meaning_of_field(name)]
+        for name, value in _largest(found.fields).items()
+    ]
+    header = ("field", "latency", "is")
+    show.print_table(console, "of that, fields", header, rows, words=(2,))
 
 
 def _largest(values: Mapping[str, float]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from tvm_cdmpp.cli import show
 from tvm_cdmpp.cli.logs import read_log
 from tvm_cdmpp.cli.messages import drop_native_messages
 from tvm_cdmpp.cli.outputs import check_outputs, files_of_log
+from tvm_cdmpp.report import counted
 
 
 def add_parser(subparsers: Any) -> None:
@@ -50,17 +51,17 @@ def run(args: argparse.Namespace) -> int:
     with drop_native_messages():
         review = review_search(read_log(args.log, device), predictor, args.weights)
     write_search_page(review, args.out)
-    console = show.stdout_console()
-    console.print(
-        f"{len(review.tasks)} tasks, {sum(task.trials for task in review.tasks)} programs: "
-        f"{args.out}",
+    tasks = counted(len(review.tasks), "task")
+    programs = counted(sum(task.trials for task in review.tasks), "program")
+    show.stdout_console().print(
+        f"{tasks}, {programs}: {args.out}",
         soft_wrap=True,
         markup=False,
     )
     if review.problems:
         first = min(review.problems)
         show.stderr_console().print(
-            f"{len(review.problems)} lines could not be used; line {first}: "
+            f"{counted(len(review.problems), 'line')} could not be used; line {first}: "
             f"{review.problems[first]}",
             soft_wrap=True,
             markup=False,

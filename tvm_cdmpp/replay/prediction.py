@@ -15,7 +15,7 @@ from typing import Any
 
 from tvm_cdmpp.bridge import (
     hardware_params,
-    is_this_machine,
+    remark_on_calibration,
     target_for,
 )
 from tvm_cdmpp.devices import DeviceSpec, Hardware, find_device
@@ -370,16 +370,11 @@ def _remarks(
     device: DeviceSpec,
     predictor: CostPredictor,
 ) -> list[str]:
-    remarks, bases = list[str](), {price.basis for price in prices.values()}
-    is_predicted = bases != {"measured"}
-    if is_predicted and isinstance(predictor, TrainedPredictor):
-        remarks += filter(None, [predictor.remark_on(device)])
-    if is_predicted and device.calibration is None and is_this_machine(device):
-        remarks.append(
-            f"{device.name} is this machine and was not calibrated: `tvm-cdmpp device calibrate` "
-            "measures in three minutes what all of its predictions are off by"
-        )
-    is_cpu = device.kind == "cpu"
+    bases = {price.basis for price in prices.values()}
+    is_predicted, is_cpu = bases != {"measured"}, device.kind == "cpu"
+    of_device = predictor.remark_on(device) if isinstance(predictor, TrainedPredictor) else None
+    of_predictions = (of_device, remark_on_calibration(device)) if is_predicted else ()
+    remarks = [remark for remark in of_predictions if remark]
     waits = "; waits for what caches do not keep are added" if is_cpu else "; start-ups are added"
     for basis, what in (
         ("measured", f"were measured by themselves{waits}"),

@@ -10,7 +10,7 @@ import numpy as np
 
 from tvm_cdmpp.files import write_atomically
 from tvm_cdmpp.report.svg import NUM_MARKS, Axis, line_chart, mark, scatter_chart
-from tvm_cdmpp.report.units import latency, latency_unit
+from tvm_cdmpp.report.units import counted, latency, latency_unit, ranges
 
 if TYPE_CHECKING:
     from tvm_cdmpp.search import SearchReview, TaskReview
@@ -79,8 +79,8 @@ def search_page(review: "SearchReview") -> str:
     failed = sum(review.failures.values())
     spent_s = sum(task.spent_s for task in review.tasks)
     lead = (
-        f"{_counted(len(review.tasks), 'task')} on {review.device}, "
-        f"{_counted(trials, 'program')} measured in {_duration(spent_s)} of building and running, "
+        f"{counted(len(review.tasks), 'task')} on {review.device}, "
+        f"{counted(trials, 'program')} measured in {_duration(spent_s)} of building and running, "
         f"{failed} of them failed. "
         f"The best programs add up to {latency(review.latency_s)}, each task counted once."
     )
@@ -179,7 +179,8 @@ def _scatter(review: "SearchReview") -> str:
     )
     header = ("task", "predicted / measured, median", "median error", "pairs in the right order")
     table = _table(header, rows, marks=[mark(number) for number in order])
-    return chart + _left_out(tasks) + table + _note(note)
+    remarks = "".join(_note(f"{remark}.") for remark in review.remarks)
+    return chart + _left_out(tasks) + table + _note(note) + remarks
 
 
 def _left_out(tasks: "Sequence[TaskReview]") -> str:
@@ -202,19 +203,25 @@ def _failures(review: "SearchReview") -> str:
     content = _table(("reason", "programs"), rows) if rows else _note("No program failed.")
     if review.problems:
         some = sorted(review.problems.items())[:_MOST_PROBLEMS]
-        lines = _counted(len(review.problems), "line")
+        lines = counted(len(review.problems), "line")
         content += _note(f"{lines} of the log could not be used; the first:")
         content += _table(("line", "why"), [[str(line), why] for line, why in some], words=(1,))
     return content
 
 
 def _advice(tasks: "Sequence[TaskReview]") -> str:
+    told = [task for task in tasks if not task.has_too_few_trials]
     rows = [
         [task.name, latency(task.late_gain_s), task.advice, task.next_to_roofline]
-        for task in sorted(tasks, key=lambda task: -task.late_gain_s)
+        for task in sorted(told, key=lambda task: -task.late_gain_s)
     ]
     header = ("task", "gained by its last third of trials", "advice", "next to its roofline")
-    return _table(header, rows, words=(2, 3))
+    content = _table(header, rows, words=(2, 3)) if rows else ""
+    # Of a small search these are most tasks, so they go by their numbers.
+    few = [number for number, task in enumerate(tasks) if task.has_too_few_trials]
+    if few:
+        content += _note(f"Task{'s' * (len(few) > 1)} {ranges(few)}: {tasks[few[0]].advice}.")
+    return content
 
 
 def _table(
@@ -242,10 +249,6 @@ def _note(text: str) -> str:
     """Return a paragraph; what is between backticks is code."""
     content = re.sub("`(.*?)`", r"<code>\1</code>", html.escape(text))
     return f'<p class="soft">{content}</p>'
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

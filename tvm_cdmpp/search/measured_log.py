@@ -149,7 +149,7 @@ def read_measured_log(log: Path, device: DeviceSpec | None = None) -> MeasuredLo
     groups: dict[str, list[int]] = {}
     for line, (measured, _) in records.items():
         groups.setdefault(task_key(measured.task), []).append(line)
-    book, inspector = _book_of(log), TvmInspector()
+    book, inspector = WorkloadBook.read(_book_files(log)), TvmInspector()
     found: list[tuple[Any, list[int]]] = []
     for lines in groups.values():
         task = records[lines[0]][0].task
@@ -160,7 +160,7 @@ def read_measured_log(log: Path, device: DeviceSpec | None = None) -> MeasuredLo
             found.append((_with_dag(task, book, log, inspector), lines))
         except CDMPPError as error:
             meant = f"task {task.workload_key} for {task.target}"
-            problems |= dict.fromkeys(lines, f"{meant}: {error}")
+            problems |= dict.fromkeys(lines, f"{error} ({meant})")
     names = task_names([task for task, _ in found])
     tasks = []
     for (task, lines), name in zip(found, names, strict=True):
@@ -177,9 +177,25 @@ def read_measured_log(log: Path, device: DeviceSpec | None = None) -> MeasuredLo
     return MeasuredLog(log, tuple(tasks), sum(len(t.lines) for t in tasks), problems)
 
 
-def _book_of(log: Path) -> WorkloadBook:
+def _book_files(log: Path) -> list[Path]:
+    """Return the files that say what the keys of a log mean, as far as they are there."""
     files = [log.with_name(f"workloads.jsonl{packed}") for packed in ("", ".xz", ".gz")]
-    return WorkloadBook.read([file for file in files if file.is_file()])
+    return [file for file in files if file.is_file()]
+
+
+def _why_unknown(log: Path) -> str:
+    """Say why what a task computes is not known, and what to do."""
+    if not (files := _book_files(log)):
+        return (
+            f"{log.with_name('workloads.jsonl')} is missing, which says what the task computes; "
+            "copy it from the folder in which the log was written"
+        )
+    # Another name will do where no log of the old name is there, and a key means one thing only.
+    return (
+        f"{files[0]} does not say what the task computes in {log.name}; put the log into a folder "
+        "of its own, under the name with which it was written, and with the workloads.jsonl that "
+        "was written next to it"
+    )
 
 
 def _with_dag(task: Any, book: WorkloadBook, log: Path, inspector: TvmInspector) -> Any:
@@ -194,11 +210,7 @@ def _with_dag(task: Any, book: WorkloadBook, log: Path, inspector: TvmInspector)
         try:
             return with_dag(task)
         except RecordError as error:
-            raise RecordError(
-                f"nothing says what this key means in {log.name}; copy the workloads.jsonl next to "
-                f"the log as it was written to {log.with_name('workloads.jsonl')}, and give the "
-                "log its old name if that does not suffice"
-            ) from error
+            raise RecordError(_why_unknown(log)) from error
     return auto_scheduler.SearchTask(
         compute_dag=load_dag(known[0].dag),
         workload_key=key,

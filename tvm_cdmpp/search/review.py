@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from tvm_cdmpp.bridge import remark_on_calibration
 from tvm_cdmpp.models import CostPredictor, TrainedPredictor, bound_shares
 from tvm_cdmpp.search.explanation import roofline_basis, task_roofline, why_below_roofline
 from tvm_cdmpp.search.measured_log import MeasuredLog, MeasuredTask
@@ -53,12 +54,17 @@ class TaskReview:
     """Share of pairs of its programs that the model puts in the right order; None below two."""
 
     @property
+    def has_too_few_trials(self) -> bool:
+        """Tell whether some program ran, but too few to say what more would do."""
+        return self.best_s is not None and self.trials < _FEW_TRIALS
+
+    @property
     def advice(self) -> str:
         """Say whether more trials would pay: by their number, by late gains, by what is left."""
         if self.best_s is None:
             return "no program ran: see the failures"
-        if self.trials < _FEW_TRIALS:
-            return f"fewer than {_FEW_TRIALS} trials: too few to tell"
+        if self.has_too_few_trials:
+            return f"fewer than {_FEW_TRIALS} trials, too few to tell"
         if self.late_gain_s > 0.01 * self.best_s:
             return "still falling: more trials pay"
         return f"flat: {self._standing[1]}"
@@ -100,6 +106,8 @@ class SearchReview:
     """What predicted."""
     calibrated: bool
     """Whether that was multiplied by what `device calibrate` measured."""
+    remarks: tuple[str, ...]
+    """What a user may not expect of the predictions."""
     tasks: tuple[TaskReview, ...]
     """In the order of the log."""
     progress: npt.NDArray[np.float64]
@@ -135,11 +143,17 @@ def review_search(log: MeasuredLog, predictor: CostPredictor, weights: str) -> S
         weights=weights,
         calibrated=isinstance(predictor, TrainedPredictor)
         and any(predictor.level(task.machine.device) for task in log.tasks),
+        remarks=_remarks(log),
         tasks=tuple(_review_task(number, task, predictor) for number, task in enumerate(log.tasks)),
         progress=_progress(log),
         failures=dict(failures.most_common()),
         problems=log.problems,
     )
+
+
+def _remarks(log: MeasuredLog) -> tuple[str, ...]:
+    devices = {task.machine.device.name: task.machine.device for task in log.tasks}
+    return tuple(filter(None, map(remark_on_calibration, devices.values())))
 
 
 def _review_task(number: int, task: MeasuredTask, predictor: CostPredictor) -> TaskReview:
