@@ -92,9 +92,10 @@ def _headline() -> Iterator[str]:
         "they count with XGBoost's time, or with their own if that is longer. "
         f"{search['date'][:10]}, {hardware(search)}; the two networks one seed, all three searches "
         f"in turns, {networks[0]['date'][:10]}, {hardware(networks[0])}. "
-        "Errors are those of weights of the split's training part, at most 1,000 programs of a task, and of trees on our features and at most "
-        "200 programs of the same tasks. All tables, with commands and machines, are "
-        "in [benchmarks/RESULTS.md](benchmarks/RESULTS.md)."
+        "Errors are those of weights of the split's training part, at most 1,000 programs of a "
+        "task, and of trees on our features and at most 200 programs of the same tasks. All "
+        "tables, with commands and machines, are in "
+        "[benchmarks/RESULTS.md](benchmarks/RESULTS.md)."
     )
     yield ""
     picture = f"benchmarks/results/{_SEARCH}.png"
