@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,26 @@ def leaves_if_readable(program: Any, cores: int) -> Sequence[Leaf]:
         return leaves_of(program, cores)
     except LoweringError:
         return ()
+
+
+def leaves_by_name(
+    names: Iterable[str], programs: Mapping[str, Any], cores: int
+) -> dict[str, Sequence[Leaf]]:
+    """Return the leaves of functions; none of those without a program that can be read.
+
+    Parameters
+    ----------
+    names
+        Of the functions.
+    programs
+        `PrimFunc` by function, where there is one.
+    cores
+        As of `leaves_of`.
+    """
+    return {
+        name: leaves_if_readable(programs[name], cores) if name in programs else ()
+        for name in names
+    }
 
 
 def describe_programs(programs: Sequence[Sequence[Leaf]], hardware: Hardware) -> CompactASTBatch:

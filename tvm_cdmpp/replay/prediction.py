@@ -7,7 +7,7 @@ The spreads of operators are those of the predictor and of its level, those of t
 from __future__ import annotations
 
 import copy
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -15,12 +15,11 @@ from typing import Any
 
 from tvm_cdmpp.bridge import (
     hardware_params,
-    remark_on_calibration,
     target_for,
 )
 from tvm_cdmpp.devices import DeviceSpec, Hardware, find_device
 from tvm_cdmpp.errors import ConfigError, RecordError
-from tvm_cdmpp.models import CostPredictor, TrainedPredictor, interval, load_weights
+from tvm_cdmpp.models import interval, load_weights
 from tvm_cdmpp.networks import (
     CountingBest,
     LoweredNetwork,
@@ -36,6 +35,7 @@ from tvm_cdmpp.networks import (
 from tvm_cdmpp.replay.graph import OperatorGraph, read_graph
 from tvm_cdmpp.replay.of_log import fitting_targets, no_schedule_of, remarks_on_targets, targets_of
 from tvm_cdmpp.replay.pricing import Basis, Price, price_functions, with_measured
+from tvm_cdmpp.replay.remarks import remarks_on
 from tvm_cdmpp.replay.schedules import best_predicted
 from tvm_cdmpp.replay.spreads import joint_spread
 from tvm_cdmpp.replay.timeline import QueueConfig, Timeline, replay
@@ -308,7 +308,7 @@ class NetworkForecast:
             tasks=tasks,
             peak_bytes=timeline.graph.peak_bytes,
             num_tasks_without_record=lowered.num_tasks_without_record,
-            remarks=tuple(_remarks(prices, counts, lowered, device, self._predictor))
+            remarks=tuple(remarks_on(prices, counts, lowered, device, self._predictor))
             + remarks_on_targets(self._log_targets or (), device),
             timeline=timeline,
         )
@@ -361,44 +361,3 @@ def _known(device: DeviceSpec | str) -> DeviceSpec:
 def _batch_of(network: Network) -> int:
     shape, _ = next(iter(network.inputs.values()), ((1,), ""))
     return int(shape[0]) if shape else 1
-
-
-def _remarks(
-    prices: dict[str, Price],
-    counts: Counter[str],
-    lowered: LoweredNetwork,
-    device: DeviceSpec,
-    predictor: CostPredictor,
-) -> list[str]:
-    bases = {price.basis for price in prices.values()}
-    is_predicted, is_cpu = bases != {"measured"}, device.kind == "cpu"
-    of_device = predictor.remark_on(device) if isinstance(predictor, TrainedPredictor) else None
-    of_predictions = (of_device, remark_on_calibration(device)) if is_predicted else ()
-    remarks = [remark for remark in of_predictions if remark]
-    waits = "; waits for what caches do not keep are added" if is_cpu else "; start-ups are added"
-    for basis, what in (
-        ("measured", f"were measured by themselves{waits}"),
-        ("analytic estimate", "are no task of Ansor's and have the analytic estimate"),
-        (
-            "moved bytes",
-            "have no readable program and are priced by the bytes they move, the "
-            "least that they take",
-        ),
-    ):
-        number = sum(counts[name] for name, price in prices.items() if price.basis == basis)
-        if number:
-            remarks.append(f"{number} of {sum(counts.values())} operators {what}")
-    if without := lowered.num_tasks_without_record:
-        num_tasks = without + len(set(lowered.searched.values()))
-        remarks.append(
-            f"{without} of {num_tasks} tasks have no record and run TVM's own schedule, in the "
-            "layouts that are searched, where it is slower"
-        )
-    if is_predicted and device.kind == "gpu" and not lowered.searched:
-        remarks.append(
-            "TVM's own schedules for GPUs are fallbacks, and several times slower than those of a "
-            "search: compare devices by trials or by logs"
-        )
-    if device.kind == "accelerator":
-        remarks.append(f"{device.name} is predicted for as a GPU: no accelerator was trained on")
-    return remarks

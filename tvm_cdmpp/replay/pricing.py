@@ -25,7 +25,7 @@ from tvm_cdmpp.ast import CompactASTBatch, Leaf
 from tvm_cdmpp.bridge import LONGEST_COST_S
 from tvm_cdmpp.devices import DeviceSpec, Hardware
 from tvm_cdmpp.errors import ConfigError
-from tvm_cdmpp.extract import describe_programs, leaves_if_readable
+from tvm_cdmpp.extract import describe_programs, leaves_by_name
 from tvm_cdmpp.models import (
     PROGRAM_START_S,
     CostPredictor,
@@ -107,10 +107,7 @@ def price_functions(
         Class of operator of each function whose schedule a search found, as of its task; all others
         have schedules of TVM's own, and other measured levels.
     """
-    leaves = {
-        name: leaves_if_readable(programs[name], hardware.cores) if name in programs else ()
-        for name in moved_bytes
-    }
+    leaves = leaves_by_name(moved_bytes, programs, hardware.cores)
     if device.calibration is not None and isinstance(predictor, TrainedPredictor):
         device = replace(device, calibration=device.calibration.while_learned(predictor.origin))
     prices = {

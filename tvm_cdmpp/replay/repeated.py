@@ -26,7 +26,7 @@ from typing import Any
 from tvm_cdmpp.ast import Leaf
 from tvm_cdmpp.devices import DeviceSpec
 from tvm_cdmpp.errors import NetworkError
-from tvm_cdmpp.extract import leaves_if_readable
+from tvm_cdmpp.extract import leaves_by_name
 from tvm_cdmpp.replay.graph import Operator, OperatorGraph, Value
 from tvm_cdmpp.replay.physics import (
     busy_cores,
@@ -70,10 +70,7 @@ def in_network_s(
             )
     if device.kind != "cpu":
         return dict(latency_s)
-    leaves = {
-        name: leaves_if_readable(programs[name], device.cores) if name in programs else ()
-        for name in graph.counts
-    }
+    leaves = leaves_by_name(graph.counts, programs, device.cores)
     touched = [_touched_bytes(call, leaves[call.function]) for call in graph.operators]
     largest = defaultdict[int, float](float)
     for of_call in touched:
