@@ -721,8 +721,8 @@ def test_a_real_search(matmul: Sample, tmp_path: Path) -> None:
     options = auto_scheduler.TuningOptions(
         num_measure_trials=4,
         num_measures_per_round=2,
-        builder=auto_scheduler.LocalBuilder(n_parallel=1),
-        runner=auto_scheduler.LocalRunner(repeat=1, min_repeat_ms=1),
+        builder=auto_scheduler.LocalBuilder(timeout=60, n_parallel=1),
+        runner=auto_scheduler.LocalRunner(timeout=60, number=1, repeat=1, min_repeat_ms=0),
         measure_callbacks=[auto_scheduler.RecordToFile(str(log))],
         verbose=0,
     )
