@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.search.evolve.spaces import any_score, space
+from tests.search.evolve.spaces import any_score, know_families, space
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import detect_cpu
 from tvm_cdmpp.errors import ConfigError
@@ -58,6 +58,25 @@ def test_the_descent_ends_where_no_move_helps() -> None:
     assert len(near) > 20
     batch, _ = made.describe(near)
     assert analytic_score(batch).max() <= best
+
+
+def test_every_family_is_kept_and_bred() -> None:
+    """Also one of which the model says no good at all."""
+    made, start = space("conv2d")
+    families, of_start = know_families(made), made.skeletons.families_of(start.skeletons)
+    unloved = int(of_start[0])
+
+    def score(batch: CompactASTBatch) -> npt.NDArray[np.float64]:
+        of_batch = np.array([families[key] for key in fingerprints(batch).tolist()])
+        return np.where(of_batch == unloved, 1e-6, 1.0) * analytic_score(batch)
+
+    before = analytic_score(made.describe(start.take(of_start == unloved))[0]).max()
+    evolution = Evolution(made, score, start, SMALL)
+    evolution.run()
+    kept = made.skeletons.families_of(evolution.programs.skeletons)
+    assert set(kept.tolist()) == set(of_start.tolist())
+    assert len(set(kept.tolist())) > 1
+    assert 1e6 * evolution.scores[kept == unloved].max() > 2.0 * before
 
 
 def test_what_is_around_programs_comes_once() -> None:

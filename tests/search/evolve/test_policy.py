@@ -1,12 +1,13 @@
 """The search of one task: what it asks to be measured, and what it makes of the results."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.search.evolve.spaces import task
+from tests.search.evolve.spaces import know_families, task
 from tests.tiny_tasks import auto_scheduler
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import detect_cpu, generic_gpu
@@ -17,7 +18,7 @@ from tvm_cdmpp.search.evolve.building import log_build_cost
 from tvm_cdmpp.search.evolve.choice import BRED, NEAR_MEASURED, ChoiceConfig, rung_shares
 from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig, around
 from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
-from tvm_cdmpp.search.evolve.space import ProgramSpace
+from tvm_cdmpp.search.evolve.space import ProgramSpace, fingerprints
 
 SMALL = EvolutionConfig(generations=1, children=96, parents=48, descents=1, sweeps=1)
 
@@ -122,7 +123,10 @@ def test_what_the_model_is_less_sure_of_is_not_held_back() -> None:
     assert found[0] == found[1]
 
 
-def test_later_rounds_breed_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("count", "children"), [(16, 96), (4, 48)])
+def test_later_rounds_and_small_batches_breed_fewer(
+    monkeypatch: pytest.MonkeyPatch, count: int, children: int
+) -> None:
     bred = []
 
     class Spied(Evolution):
@@ -133,9 +137,9 @@ def test_later_rounds_breed_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policy_module, "Evolution", Spied)
     search = EvolutionPolicy(task("conv2d"), Analytic(), evolution=SMALL)
     for _ in range(3):
-        search.continue_search_one_round(4, Pretending())
+        search.continue_search_one_round(count, Pretending())
     # One generation for a rung of its own, and that of the configuration.
-    assert bred == [96, 96, 12, 12, 12, 12]
+    assert bred == [children] * 2 + [children // 8] * 4
 
 
 def test_what_builds_sooner_comes_sooner_and_rather() -> None:
@@ -246,3 +250,26 @@ def test_what_is_near_the_fastest_programs_is_measured() -> None:
     found = [each.program for each in search.find(10) if each.rung == NEAR_MEASURED]
     assert len(found) >= 2
     assert {int(each.keys()[0]) for each in found} <= set(near.keys().tolist())
+
+
+def test_a_family_that_the_model_may_be_wrong_about_is_measured() -> None:
+    """Until it is known that the model is right."""
+
+    def measured(spread: float) -> int:
+        class Biased(Analytic):
+            def predict_asts(self, of: Any, batch: CompactASTBatch) -> Prediction:
+                found = super().predict_asts(of, batch)
+                of_batch = np.array([families[key] for key in fingerprints(batch).tolist()])
+                slower = np.where(of_batch == 0, 1e3, 1.0)
+                return replace(found, latency_s=found.latency_s * slower)
+
+        choice = ChoiceConfig(explored=0.0, family_spread=spread)
+        search = EvolutionPolicy(task("conv2d"), Biased(), evolution=SMALL, choice=choice)
+        families = know_families(search._space)
+        inputs, _ = search.continue_search_one_round(16, Pretending())
+        chosen = search._space.read_states([each.state for each in inputs])
+        assert len(chosen) == 16
+        return int((search._space.skeletons.families_of(chosen.skeletons) == 0).sum())
+
+    assert measured(0.5) == 0
+    assert measured(20.0) >= 3
