@@ -1,5 +1,7 @@
 """Evolution finds what it is asked for, scores nothing twice, and ends at a local optimum."""
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -77,6 +79,29 @@ def test_every_family_is_kept_and_bred() -> None:
     assert set(kept.tolist()) == set(of_start.tolist())
     assert len(set(kept.tolist())) > 1
     assert 1e6 * evolution.scores[kept == unloved].max() > 2.0 * before
+
+
+def test_parents_are_of_all_families() -> None:
+    made, start = space("conv2d")
+    families, of_start = know_families(made), made.skeletons.families_of(start.skeletons)
+    unloved = int(of_start[0])
+
+    def score(batch: CompactASTBatch) -> npt.NDArray[np.float64]:
+        of_batch = np.array([families[key] for key in fingerprints(batch).tolist()])
+        return np.where(of_batch == unloved, 1e-6, 1.0) * analytic_score(batch)
+
+    def share(niches: float) -> float:
+        config = replace(SMALL, pressure=8.0, niches=niches)
+        evolution = Evolution(made, score, start, config)
+        kept = made.skeletons.families_of(evolution.programs.skeletons)
+        parents = evolution._draw(4000)
+        assert parents.min() >= 0
+        assert parents.max() < len(kept)
+        return float((kept[parents] == unloved).mean())
+
+    num_families = len(np.unique(of_start))
+    assert share(0.0) < 0.1
+    assert share(1.0) == pytest.approx(1.0 / num_families, abs=0.05)
 
 
 def test_what_is_around_programs_comes_once() -> None:
