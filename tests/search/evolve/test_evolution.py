@@ -11,8 +11,8 @@ from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import detect_cpu
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.analytic import estimate_latency_s
-from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig, around, moves
-from tvm_cdmpp.search.evolve.space import fingerprints
+from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig, Score, around, moves
+from tvm_cdmpp.search.evolve.space import ProgramSpace, fingerprints
 
 SMALL = EvolutionConfig(generations=4, children=256, parents=64, descents=4)
 
@@ -62,15 +62,23 @@ def test_the_descent_ends_where_no_move_helps() -> None:
     assert analytic_score(batch).max() <= best
 
 
-def test_every_family_is_kept_and_bred() -> None:
-    """Also one of which the model says no good at all."""
-    made, start = space("conv2d")
-    families, of_start = know_families(made), made.skeletons.families_of(start.skeletons)
-    unloved = int(of_start[0])
+def score_without(unloved: int, made: ProgramSpace) -> Score:
+    """Return the analytic score, a millionth of it for programs of one family."""
+    families = know_families(made)
 
     def score(batch: CompactASTBatch) -> npt.NDArray[np.float64]:
         of_batch = np.array([families[key] for key in fingerprints(batch).tolist()])
         return np.where(of_batch == unloved, 1e-6, 1.0) * analytic_score(batch)
+
+    return score
+
+
+def test_every_family_is_kept_and_bred() -> None:
+    """Also one of which the model says no good at all."""
+    made, start = space("conv2d")
+    of_start = made.skeletons.families_of(start.skeletons)
+    unloved = int(of_start[0])
+    score = score_without(unloved, made)
 
     before = analytic_score(made.describe(start.take(of_start == unloved))[0]).max()
     evolution = Evolution(made, score, start, SMALL)
@@ -83,12 +91,9 @@ def test_every_family_is_kept_and_bred() -> None:
 
 def test_parents_are_of_all_families() -> None:
     made, start = space("conv2d")
-    families, of_start = know_families(made), made.skeletons.families_of(start.skeletons)
+    of_start = made.skeletons.families_of(start.skeletons)
     unloved = int(of_start[0])
-
-    def score(batch: CompactASTBatch) -> npt.NDArray[np.float64]:
-        of_batch = np.array([families[key] for key in fingerprints(batch).tolist()])
-        return np.where(of_batch == unloved, 1e-6, 1.0) * analytic_score(batch)
+    score = score_without(unloved, made)
 
     def share(niches: float) -> float:
         config = replace(SMALL, pressure=8.0, niches=niches)
