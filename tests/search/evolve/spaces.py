@@ -59,20 +59,6 @@ def any_score(batch: CompactASTBatch) -> npt.NDArray[np.float64]:
     return np.asarray(1.0 + (fingerprints(batch) >> np.uint64(11)), np.float64)
 
 
-def know_families(made: ProgramSpace) -> dict[int, int]:
-    """Return the family of each program by its fingerprint, as it is described from now on."""
-    families, describe = dict[int, int](), made.describe
-
-    def remembered(programs: Programs) -> tuple[CompactASTBatch, npt.NDArray[np.bool_]]:
-        batch, usable = describe(programs)
-        described = made.skeletons.families_of(programs.skeletons[usable])
-        families.update(zip(fingerprints(batch).tolist(), described.tolist(), strict=True))
-        return batch, usable
-
-    made.describe = remembered  # type: ignore[method-assign]
-    return families
-
-
 @cache
 def wandered(name: str) -> tuple[ProgramSpace, Evolution]:
     """A space, and what some generations without a direction made in it."""

@@ -4,15 +4,7 @@ import numpy as np
 import pytest
 
 from tests.search.evolve.spaces import space, wandered
-from tvm_cdmpp.search.evolve.choice import (
-    ChoiceConfig,
-    _difference,
-    _parts,
-    choose,
-    divide,
-    expected_gain,
-    spread_within,
-)
+from tvm_cdmpp.search.evolve.choice import _difference, _parts, choose, expected_gain, spread_within
 
 
 def test_the_best_that_are_not_alike() -> None:
@@ -38,24 +30,6 @@ def test_programs_that_are_alike_where_there_are_no_others() -> None:
     worth = np.arange(len(programs), dtype=float)
     chosen = choose(programs, worth, len(programs) + 5, made.skeletons, 3)
     assert sorted(chosen) == list(range(len(programs)))
-
-
-def test_places_go_where_the_best_may_be() -> None:
-    def shares(worth: list[float], measured: list[int], count: int = 4000) -> list[float]:
-        config, generator = ChoiceConfig(), np.random.default_rng(0)
-        divided = divide(np.array(worth), np.array(measured), count, config, generator)
-        assert divided.sum() == count
-        assert (divided >= 0).all()
-        return [float(share) for share in divided / count]
-
-    # Nothing is known of families that look alike.
-    assert shares([1.0, 1.0, 1.0], [0, 0, 0]) == pytest.approx([1 / 3] * 3, abs=0.03)
-    assert shares([3.0], [7]) == [1.0]
-    # One that looks twice as slow gets some places until enough was measured of it.
-    unknown, known = (shares([0.0, -0.7], [40, n])[1] for n in (0, 200))
-    assert known < 0.01 < 0.05 < unknown < 0.2
-    # What is far behind gets none.
-    assert shares([0.0, -5.0], [0, 0])[1] == 0.0
 
 
 def test_expected_gain() -> None:

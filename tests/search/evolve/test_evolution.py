@@ -1,18 +1,16 @@
 """Evolution finds what it is asked for, scores nothing twice, and ends at a local optimum."""
 
-from dataclasses import replace
-
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.search.evolve.spaces import any_score, know_families, space
+from tests.search.evolve.spaces import any_score, space
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import detect_cpu
 from tvm_cdmpp.errors import ConfigError
 from tvm_cdmpp.models.analytic import estimate_latency_s
-from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig, Score, around, moves
-from tvm_cdmpp.search.evolve.space import ProgramSpace, fingerprints
+from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig, around, moves
+from tvm_cdmpp.search.evolve.space import fingerprints
 
 SMALL = EvolutionConfig(generations=4, children=256, parents=64, descents=4)
 
@@ -60,53 +58,6 @@ def test_the_descent_ends_where_no_move_helps() -> None:
     assert len(near) > 20
     batch, _ = made.describe(near)
     assert analytic_score(batch).max() <= best
-
-
-def score_without(unloved: int, made: ProgramSpace) -> Score:
-    """Return the analytic score, a millionth of it for programs of one family."""
-    families = know_families(made)
-
-    def score(batch: CompactASTBatch) -> npt.NDArray[np.float64]:
-        of_batch = np.array([families[key] for key in fingerprints(batch).tolist()])
-        return np.where(of_batch == unloved, 1e-6, 1.0) * analytic_score(batch)
-
-    return score
-
-
-def test_every_family_is_kept_and_bred() -> None:
-    """Also one of which the model says no good at all."""
-    made, start = space("conv2d")
-    of_start = made.skeletons.families_of(start.skeletons)
-    unloved = int(of_start[0])
-    score = score_without(unloved, made)
-
-    before = analytic_score(made.describe(start.take(of_start == unloved))[0]).max()
-    evolution = Evolution(made, score, start, SMALL)
-    evolution.run()
-    kept = made.skeletons.families_of(evolution.programs.skeletons)
-    assert set(kept.tolist()) == set(of_start.tolist())
-    assert len(set(kept.tolist())) > 1
-    assert 1e6 * evolution.scores[kept == unloved].max() > 2.0 * before
-
-
-def test_parents_are_of_all_families() -> None:
-    made, start = space("conv2d")
-    of_start = made.skeletons.families_of(start.skeletons)
-    unloved = int(of_start[0])
-    score = score_without(unloved, made)
-
-    def share(niches: float) -> float:
-        config = replace(SMALL, pressure=8.0, niches=niches)
-        evolution = Evolution(made, score, start, config)
-        kept = made.skeletons.families_of(evolution.programs.skeletons)
-        parents = evolution._draw(4000)
-        assert parents.min() >= 0
-        assert parents.max() < len(kept)
-        return float((kept[parents] == unloved).mean())
-
-    num_families = len(np.unique(of_start))
-    assert share(0.0) < 0.1
-    assert share(1.0) == pytest.approx(1.0 / num_families, abs=0.05)
 
 
 def test_what_is_around_programs_comes_once() -> None:

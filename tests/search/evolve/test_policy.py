@@ -1,13 +1,12 @@
 """The search of one task: what it asks to be measured, and what it makes of the results."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.search.evolve.spaces import know_families, task
+from tests.search.evolve.spaces import task
 from tests.tiny_tasks import auto_scheduler
 from tvm_cdmpp.ast import CompactASTBatch
 from tvm_cdmpp.devices import detect_cpu, generic_gpu
@@ -18,7 +17,7 @@ from tvm_cdmpp.search.evolve.building import log_build_cost
 from tvm_cdmpp.search.evolve.choice import BRED, NEAR_MEASURED, ChoiceConfig, rung_shares
 from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig, around
 from tvm_cdmpp.search.evolve.policy import EvolutionPolicy
-from tvm_cdmpp.search.evolve.space import ProgramSpace, fingerprints
+from tvm_cdmpp.search.evolve.space import ProgramSpace
 
 SMALL = EvolutionConfig(generations=1, children=96, parents=48, descents=1, sweeps=1)
 
@@ -250,35 +249,6 @@ def test_what_is_near_the_fastest_programs_is_measured() -> None:
     found = [each.program for each in search.find(10) if each.rung == NEAR_MEASURED]
     assert len(found) >= 2
     assert {int(each.keys()[0]) for each in found} <= set(near.keys().tolist())
-
-
-def test_a_family_that_the_model_may_be_wrong_about_is_measured() -> None:
-    """Until it is known that the model is right."""
-
-    def measured(spread: float, programs: float = 4.0) -> list[int]:
-        class Biased(Analytic):
-            def predict_asts(self, of: Any, batch: CompactASTBatch) -> Prediction:
-                found = super().predict_asts(of, batch)
-                of_batch = np.array([families[key] for key in fingerprints(batch).tolist()])
-                slower = np.where(of_batch == 0, 1e3, 1.0)
-                return replace(found, latency_s=found.latency_s * slower)
-
-        choice = ChoiceConfig(explored=0.0, family_spread=spread, family_programs=programs)
-        search = EvolutionPolicy(task("conv2d"), Biased(), evolution=SMALL, choice=choice)
-        families, counts = know_families(search._space), []
-        for _ in range(2):
-            inputs, _ = search.continue_search_one_round(16, Pretending())
-            chosen = search._space.read_states([each.state for each in inputs])
-            assert len(chosen) == 16
-            of_chosen = search._space.skeletons.families_of(chosen.skeletons)
-            counts.append(int((of_chosen == 0).sum()))
-        return counts
-
-    assert measured(0.5) == [0, 0]
-    assert min(measured(20.0)) >= 3
-    first, second = measured(20.0, programs=1e-4)
-    assert first >= 3
-    assert second == 0
 
 
 def test_a_restored_search_knows_all() -> None:

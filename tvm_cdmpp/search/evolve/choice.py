@@ -5,9 +5,6 @@
   alike in that, those come first that take less time to build.
 - No two of a batch are alike: they differ in more than one split or unroll limit, or in their
   skeleton, as far as there are enough that do.
-- The places are divided among the families of programs by the chance that each has the best one
-  (`divide`): a model may be wrong about all programs of one sketch alike, of which nothing was
-  measured as long as it is believed.
 - A few places go to programs drawn at random, from which the model learns what is not near its
   optimum.
 """
@@ -19,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tvm_cdmpp.search.evolve.programs import Ints, Programs, Skeletons
+from tvm_cdmpp.search.evolve.programs import Programs, Skeletons
 
 Floats = npt.NDArray[np.float64]
 
@@ -44,10 +41,6 @@ class ChoiceConfig:
     least_gain: float = 0.01
     """A task is done when another round is expected to gain less than this share, twice."""
     patience: int = 2
-    family_spread: float = 0.5
-    """What the model may be off by for all programs of a family, as a deviation of ln latency."""
-    family_programs: float = 4.0
-    """Programs of a family of which, once they are measured, half of its variance is left."""
     build_weight: float = 0.15
     """Of ln build time against ln latency: how much slower a program may be predicted that is built
     in a fraction of the time."""
@@ -93,39 +86,6 @@ def choose(
             ):
                 chosen.append(place)
     return chosen
-
-
-def divide(
-    best_worth: Floats,
-    measured: Ints,
-    count: int,
-    config: ChoiceConfig,
-    generator: np.random.Generator,
-) -> Ints:
-    """Divide places among families, by Thompson sampling (Thompson, 1933).
-
-    Parameters
-    ----------
-    best_worth
-        Of each family, the most that one of its programs is worth, as -ln latency; (families,).
-    measured
-        Programs of each family that were measured; (families,).
-    count
-        Places.
-    config
-        How far the model may be off for a family.
-    generator
-        Where chance comes from.
-
-    Returns
-    -------
-    shares
-        Adding up to `count`; (families,).
-    """
-    off = config.family_spread / np.sqrt(1.0 + measured / config.family_programs)
-    drawn = best_worth + off * generator.standard_normal((count, len(best_worth)))
-    shares: Ints = np.bincount(drawn.argmax(axis=1), minlength=len(best_worth))
-    return shares
 
 
 def _parts(

@@ -3,8 +3,7 @@
 - Children come from one parent, by moving factors within its splits, changing an unroll limit or
   going to a neighbouring skeleton; or from two of one family, with splits of each.
 - A program is described and scored once, whatever it comes from.
-- Parents are the best that were found so far, the better the more often; some of each family, so
-  that one of which the model says little good is bred as well.
+- Parents are the best that were found so far, the better the more often.
 - The descent tries all that one move can do to the best programs, until nothing gets better.
 """
 
@@ -48,10 +47,6 @@ class EvolutionConfig:
     """Share of these that later rounds breed, which begin with what was found before."""
     parents: int = 512
     """The best so far, that children are bred from."""
-    of_family: float = 0.125
-    """As many of each family are kept at least, as a share of `parents`, and descended from."""
-    niches: float = 0.25
-    """Share of children whose parent is of any family, all alike."""
     cross: float = 0.2
     """Share of children with two parents."""
     restructure: float = 0.15
@@ -148,12 +143,12 @@ class Evolution:
 
     def descend(self) -> None:
         """Go to the best neighbour from each of the best programs, as long as that helps."""
+        current = self.programs.take(slice(self.config.descents))
         for _ in range(self.config.sweeps):
-            some = self._best_of_all(self.programs.skeletons, self.config.descents)
-            current = self.programs.take(some)
             tried = [moves(self._space, current.take([n])) for n in range(len(current))]
             if not tried or not self._take_in(Programs.join(tried)):
                 return
+            current = self.programs.take(slice(self.config.descents))
 
     def _take_in(self, programs: Programs) -> int:
         """Score the programs that are new, and keep the best of all."""
@@ -170,8 +165,7 @@ class Evolution:
         if len(fresh):
             scores = np.concatenate([self.scores, self._score(batch)])
             every = Programs.join([self.programs, fresh])
-            best = np.argsort(-scores, kind="stable")
-            best = best[self._best_of_all(every.skeletons[best], self.config.parents)]
+            best = np.argsort(-scores, kind="stable")[: self.config.parents]
             self.programs, self.scores = every.take(best), scores[best]
             self.num_scored += len(fresh)
         return len(fresh)
@@ -205,26 +199,7 @@ class Evolution:
     def _draw(self, count: int) -> Ints:
         chance = np.power(self._generator.random(count), self.config.pressure)
         drawn: Ints = (chance * len(self.programs)).astype(np.int64)
-        families = self._space.skeletons.families_of(self.programs.skeletons)
-        present = np.unique(families)
-        wanted = present[self._generator.integers(len(present), size=count)]
-        in_niche = self._generator.random(count) < self.config.niches
-        for family in present.tolist():
-            members = np.flatnonzero(families == family)
-            children = np.flatnonzero(in_niche & (wanted == family))
-            drawn[children] = members[(chance[children] * len(members)).astype(np.int64)]
         return drawn
-
-    def _best_of_all(self, skeletons: Ints, count: int) -> Ints:
-        """Return the places of the best programs, and of the best of each family; ascending.
-
-        The programs are given by their skeletons, best first.
-        """
-        families = self._space.skeletons.families_of(skeletons)
-        kept = np.arange(len(skeletons)) < count
-        for family in np.unique(families).tolist():
-            kept[np.flatnonzero(families == family)[: round(self.config.of_family * count)]] = True
-        return np.flatnonzero(kept)
 
     def _restructured(self, skeletons: Ints) -> Ints:
         """Return a neighbour of each skeleton, or another one that fits the same numbers."""

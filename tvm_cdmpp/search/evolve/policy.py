@@ -7,7 +7,6 @@ were chosen, and measures them. All that is between is in the other modules here
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -24,15 +23,13 @@ from tvm_cdmpp.search.evolve.choice import (
     RUNGS,
     SAMPLED,
     ChoiceConfig,
-    Floats,
     choose,
-    divide,
     expected_gain,
     rung_shares,
     spread_within,
 )
 from tvm_cdmpp.search.evolve.evolution import Evolution, EvolutionConfig, around
-from tvm_cdmpp.search.evolve.programs import Ints, Programs
+from tvm_cdmpp.search.evolve.programs import Programs
 from tvm_cdmpp.search.evolve.space import ProgramSpace, fingerprints
 
 auto_scheduler = load_tvm().auto_scheduler
@@ -51,9 +48,6 @@ _SPREAD = 0.15
 _TRUST = 0.1
 """Gains that count as expected and come true before the first were."""
 
-
-_CHOICE = 1
-"""Keeps what is chosen by chance apart from what is bred by it."""
 
 _FIGURES = (
     "_gain",
@@ -129,7 +123,6 @@ class EvolutionPolicy(_SearchPolicy):
         self._choice = choice or ChoiceConfig()
         self._space = ProgramSpace(task)
         self._round = 0
-        self._generator = np.random.default_rng(seed)
         self._favourite = BRED
         """The rung that gave the best program of the last batch."""
         self._low_gains = 0
@@ -140,8 +133,6 @@ class EvolutionPolicy(_SearchPolicy):
         self._measured: set[int] = set()
         self._seen: set[str] = set()
         """Hashes of states."""
-        self._of_family = Counter[int]()
-        """Programs of each family that were measured."""
         self._best = self._space.programs([], [])
         """The best found in the round before."""
         self._samples = self._best
@@ -215,7 +206,6 @@ class EvolutionPolicy(_SearchPolicy):
         self._best = evolution.programs
         explored = min(count, round(self._choice.explored * count))
         shares = rung_shares(count - explored, self._favourite, self._round)
-        self._generator = np.random.default_rng((self._seed, self._round, _CHOICE))
         self._round += 1
         near = around(self._space, fastest)
         pools = (self._samples, one_generation, self._best.take(some), near)
@@ -242,7 +232,6 @@ class EvolutionPolicy(_SearchPolicy):
             ln seconds that the model said before; not a number where it was not asked.
         """
         for program, result, log_s in zip(programs, results, predicted, strict=True):
-            self._of_family.update(self._space.skeletons.families_of(program.skeletons).tolist())
             measured_s = possible_latency_s(result)
             if not np.isfinite(measured_s):
                 continue
@@ -271,12 +260,7 @@ class EvolutionPolicy(_SearchPolicy):
         measured = np.array(sorted(self._measured), np.uint64)
         figures = {name: getattr(self, name) for name in _FIGURES}
         own = Content(
-            {
-                **figures,
-                "residuals": self._residuals,
-                "seen": sorted(self._seen),
-                "of_family": sorted(self._of_family.items()),
-            },
+            {**figures, "residuals": self._residuals, "seen": sorted(self._seen)},
             {"measured": measured, "good_s": good_s},
         )
         return Content.under(policy=own, **parts)
@@ -300,7 +284,6 @@ class EvolutionPolicy(_SearchPolicy):
         self._residuals = [float(residual) for residual in own.settings["residuals"]]
         self._measured = set(own.arrays["measured"].tolist())
         self._seen = set(own.settings["seen"])
-        self._of_family = Counter({int(n): int(count) for n, count in own.settings["of_family"]})
 
     def _sample(self) -> None:
         """Let TVM sample programs: many at first, later some that may have other skeletons."""
@@ -349,46 +332,24 @@ class EvolutionPolicy(_SearchPolicy):
         if random:
             worth = -np.arange(len(pool), dtype=np.float64)
         taken: list[Found] = []
-        families = self._space.skeletons.families_of(pool.skeletons)
         rest = np.arange(len(pool))
         while len(taken) < count and len(rest):
-            shares = [(rest, count - len(taken))]
-            if not random:
-                shares = self._divided(families, worth, rest, count - len(taken))
-            for members, share in shares:
-                chosen = choose(
-                    pool.take(members),
-                    worth[members],
-                    share,
-                    self._space.skeletons,
-                    self._choice.differences,
-                )
-                some = members[chosen]
-                for place, state in zip(some, self._space.states(pool.take(some)), strict=True):
-                    if state is not None and (text := _hash(state)) not in self._seen:
-                        self._seen.add(text)
-                        program, predicted = pool.take([place]), float(log_s[place])
-                        taken.append(Found(state, program, predicted, rung, float(costs[place])))
-                self._measured.update(fingerprints(batch.take(some)).tolist())
-                rest = np.setdiff1d(rest, some)
+            chosen = choose(
+                pool.take(rest),
+                worth[rest],
+                count - len(taken),
+                self._space.skeletons,
+                self._choice.differences,
+            )
+            some = rest[chosen]
+            for place, state in zip(some, self._space.states(pool.take(some)), strict=True):
+                if state is not None and (text := _hash(state)) not in self._seen:
+                    self._seen.add(text)
+                    program, predicted = pool.take([place]), float(log_s[place])
+                    taken.append(Found(state, program, predicted, rung, float(costs[place])))
+            self._measured.update(fingerprints(batch.take(some)).tolist())
+            rest = np.setdiff1d(rest, some)
         return taken
-
-    def _divided(
-        self, families: Ints, worth: Floats, rest: Ints, count: int
-    ) -> list[tuple[Ints, int]]:
-        """Divide places among families; return the programs of each, and its share."""
-        present = np.unique(families[rest])
-        members = [rest[families[rest] == family] for family in present]
-        shares = divide(
-            np.array([worth[some].max() for some in members]),
-            np.array([self._of_family.get(family, 0) for family in present.tolist()]),
-            count,
-            self._choice,
-            self._generator,
-        )
-        return [
-            (some, share) for some, share in zip(members, shares.tolist(), strict=True) if share
-        ]
 
     def _favour(self, found: Sequence[Found], results: Sequence[Any]) -> None:
         """See which rung gave the best program of a batch."""
