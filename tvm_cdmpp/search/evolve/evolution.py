@@ -30,8 +30,6 @@ from tvm_cdmpp.search.evolve.space import ProgramSpace, fingerprints
 Scores: TypeAlias = npt.NDArray[np.float64]
 Score: TypeAlias = Callable[[CompactASTBatch], Scores]
 
-_FULL_BATCH = 16
-"""Programs to choose that are worth all children."""
 _LEAST_NEW = 0.02
 """Share of a generation that must be new for another one."""
 
@@ -73,19 +71,9 @@ class EvolutionConfig:
         if not 0.0 < self.later <= 1.0:
             raise ConfigError(f"later must be a share above 0 and at most 1; got {self.later}.")
 
-    def of_round(self, count: int, *, is_first: bool) -> EvolutionConfig:
-        """Return how programs are bred where `count` are wanted: less for a small batch.
-
-        A quarter of the children and half of the descents find programs that are predicted to take
-        2 % longer (mean of eight tasks), which is less than what predictions are off by.
-        """
-        share = min(1.0, (count / _FULL_BATCH) ** 0.5)
-        return replace(
-            self,
-            children=max(1, round(self.children * share * (1.0 if is_first else self.later))),
-            descents=max(1, round(self.descents * share)) if self.descents else 0,
-            looks=round(self.looks * share),
-        )
+    def of_later_rounds(self) -> EvolutionConfig:
+        """Return how programs are bred in later rounds."""
+        return replace(self, children=max(1, round(self.later * self.children)))
 
 
 class Evolution:

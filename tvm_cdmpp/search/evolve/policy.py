@@ -192,9 +192,9 @@ class EvolutionPolicy(_SearchPolicy):
             Fewer where the task has no more.
         """
         self._sample()
-        config = self._evolution.of_round(count, is_first=not self._round)
-        fastest = Programs.join([program for _, program in self._good[: config.descents]])
+        fastest = Programs.join([program for _, program in self._good])
         start = Programs.join([self._samples, self._best, fastest])
+        config = self._evolution.of_later_rounds() if self._round else self._evolution
         answers = Answers(self._model, self._task)
         evolution = Evolution(
             self._space, answers.score, start, config, seed=(self._seed, self._round)
